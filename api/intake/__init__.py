@@ -1,0 +1,1 @@
+"""How studies come in over HTTP."""

@@ -1,0 +1,1 @@
+"""Reading DICOM headers and deriving UIDs, pixels untouched."""

@@ -1,0 +1,1 @@
+"""What the house speaks of: values without input or output."""

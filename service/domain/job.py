@@ -1,0 +1,95 @@
+"""A job: the record of one request on its way, and the moves it may make."""
+
+from enum import StrEnum
+
+from service.errors import Failure
+from service.domain.value import Value
+
+RECORD_SCHEMA = 1
+"""Number of the record's form; version N reads N - 1."""
+
+
+class State(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether no move leads on from here."""
+        return not MOVES[self]
+
+
+MOVES: dict[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.RUNNING, State.CANCELLED, State.FAILED}),
+    State.RUNNING: frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.QUEUED}),
+    State.SUCCEEDED: frozenset(),
+    State.FAILED: frozenset(),
+    State.CANCELLED: frozenset(),
+}
+"""The legal moves. Queued to failed is the dead letter of a lost worker."""
+
+
+class Priority(StrEnum):
+    """How urgent; weights of the turns are the queue's."""
+
+    STAT = "stat"
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+class Stage(StrEnum):
+    """What is being done to a running job."""
+
+    FETCH = "fetch"
+    DECODE = "decode"
+    PREPARE = "prepare"
+    ATTRIBUTE = "attribute"
+    JUDGE = "judge"
+    RENDER = "render"
+    DELIVER = "deliver"
+
+
+class Job(Value):
+    """The record that the queue keeps; small, and free of patient data.
+
+    Times are integer milliseconds since the epoch, progress is in thousandths.
+    """
+
+    schema_number: int = RECORD_SCHEMA
+    id: str
+    tenant: str
+    pool: str = "default"
+    priority: Priority = Priority.NORMAL
+    state: State = State.QUEUED
+    stage: Stage | None = None
+    progress: int = 0
+    attempt: int = 0
+    created: int
+    started: int | None = None
+    ended: int | None = None
+    cost: int
+    """Estimated device time in milliseconds."""
+
+    request: str
+    """The request as canonical JSON: opaque identifiers and parameters only."""
+
+    model: str
+    """``name@version`` as resolved at admission."""
+
+    package: str
+    """SHA-256 of the model package as resolved at admission."""
+
+    label: str | None = None
+    worker: str | None = None
+    cancelling: bool = False
+    partial: bool = False
+    result: str | None = None
+    """Store prefix under which the published results lie."""
+
+    failure: Failure | None = None

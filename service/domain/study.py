@@ -1,0 +1,59 @@
+"""A study as it was taken in: what its objects are, without their pixels.
+
+The record lies in the object store, never in Redis: it holds the UIDs that
+derived objects need. No field of it may reach a log or an error text.
+"""
+
+from pydantic import AwareDatetime
+
+from service.domain.value import Name, Sha256, Value
+
+
+class Instance(Value):
+    """One DICOM object of a study, by its header."""
+
+    id: str
+    """Name within the study, such as ``in_0001``; opaque, safe to show."""
+
+    path: str
+    """Where its bytes lie in the object store."""
+
+    bytes: int
+    sha256: Sha256
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    transfer_syntax_uid: str
+    modality: str
+    body_part_examined: str
+    view_position: str
+    photometric_interpretation: str
+    rows: int
+    columns: int
+    number_of_frames: int
+    samples_per_pixel: int
+    bits_allocated: int
+    bits_stored: int
+    pixel_representation: int
+
+
+class Skipped(Value):
+    """An object that was sent and not kept, and why."""
+
+    part: int
+    """Its place in the request, counted from 1; names of files are not kept."""
+
+    code: Name
+    detail: str
+
+
+class Study(Value):
+    """What came in together: the objects kept and the objects skipped."""
+
+    id: str
+    tenant: str
+    created: AwareDatetime
+    expires: AwareDatetime
+    instances: tuple[Instance, ...]
+    skipped: tuple[Skipped, ...] = ()

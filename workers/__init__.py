@@ -1,0 +1,1 @@
+"""The production line: from a leased job to published artifacts."""

@@ -1,0 +1,1 @@
+"""Allow-listed network constructors for state-dict models."""

@@ -1,0 +1,1 @@
+"""Artifacts, one file a format."""

@@ -1,0 +1,1 @@
+"""Who can serve which passes."""
