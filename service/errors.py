@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue
+from typing_extensions import override
 
 
 class Kind(StrEnum):
@@ -77,9 +78,11 @@ class JobFailure(WhylightError):
     """A failure read back from a record."""
 
     def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.detail, **failure.facts)
+        super().__init__(failure.detail)
+        self.facts = failure.facts
         self.record = failure
 
+    @override
     def failure(self) -> Failure:
         """Return the record as it was read."""
         return self.record

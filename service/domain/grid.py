@@ -50,7 +50,7 @@ class Grid:
 
     def from_source(self, points: ArrayLike) -> NDArray[np.float64]:
         """Take source pixel indices, shape ``(..., D)``, to cell indices."""
-        return apply(np.linalg.inv(self.affine), points)
+        return apply(np.asarray(np.linalg.inv(self.affine), np.float64), points)
 
     @property
     def cell(self) -> tuple[float, ...]:

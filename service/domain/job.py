@@ -2,8 +2,8 @@
 
 from enum import StrEnum
 
-from service.errors import Failure
 from service.domain.value import Value
+from service.errors import Failure
 
 RECORD_SCHEMA = 1
 """Number of the record's form; version N reads N - 1."""

@@ -1,0 +1,130 @@
+"""Settings, read once from ``WHYLIGHT_*`` variables and handed down.
+
+Nested values are written with two underscores: ``WHYLIGHT_QUEUE__URL``.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import BaseModel, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+class QueueSettings(BaseModel):
+    """Redis and the leases."""
+
+    url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        description="Redis or Valkey, 6.2 or newer; also unix:///path/to/socket.",
+    )
+    password: SecretStr | None = None
+    prefix: str = Field(default="wl", description="First part of every key.")
+    lease: timedelta = Field(
+        default=timedelta(seconds=9),
+        description="A job whose worker is silent for this long goes to another.",
+    )
+    renew: timedelta = Field(
+        default=timedelta(seconds=2), description="How often a worker renews and sweeps."
+    )
+    attempts: int = Field(
+        default=3, ge=1, description="Lost workers after which a job is a dead letter."
+    )
+    capacity: timedelta = Field(
+        default=timedelta(hours=1),
+        description="Device time that may wait in a pool before submits are refused.",
+    )
+    keep: timedelta = Field(
+        default=timedelta(days=7), description="How long an ended job's record stays in Redis."
+    )
+
+
+class StoreSettings(BaseModel):
+    """The object store."""
+
+    url: str = Field(
+        default="file:///var/lib/whylight",
+        description="file:///folder, or s3://bucket/prefix with AWS_* credentials.",
+    )
+    inputs_for: timedelta = Field(
+        default=timedelta(hours=24), description="How long a study stays after it came in."
+    )
+    results_for: timedelta = Field(
+        default=timedelta(days=7), description="How long results stay after the job ended."
+    )
+    reserve_bytes: int = Field(
+        default=512 * MIB,
+        description="Free space under which a local store takes nothing more (507).",
+    )
+
+
+class LimitSettings(BaseModel):
+    """What one request may bring."""
+
+    body_bytes: int = Field(default=2048 * MIB, description="Largest body of an upload.")
+    json_bytes: int = Field(default=64 * 1024, description="Largest JSON body.")
+    instances: int = Field(default=2000, description="Most objects in one upload.")
+    archive_entries: int = Field(default=20_000, description="Most entries in a zip archive.")
+    archive_ratio: int = Field(default=100, description="Largest expansion of one entry.")
+    pixels: int = Field(
+        default=128 * 1024 * 1024,
+        description="Most samples (rows x columns x samples x frames) in one image.",
+    )
+    wait: timedelta = Field(
+        default=timedelta(seconds=60), description="Longest wait that a caller may ask for."
+    )
+
+
+class HttpSettings(BaseModel):
+    """Where the gateway listens."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    metrics_port: int = Field(default=9464, description="Prometheus port; 0 switches it off.")
+    public_url: str | None = Field(
+        default=None, description="Address that callers see, for links; else the request's own."
+    )
+
+
+class WorkerSettings(BaseModel):
+    """One worker process."""
+
+    name: str | None = Field(
+        default=None, description="Stable name; a restart under it takes its own jobs back."
+    )
+    pool: str = "default"
+    device: str = Field(default="auto", description="'auto', 'cpu' or 'cuda:0'.")
+    threads: int = Field(default=1, ge=1, description="Torch threads; more collapses on CPU.")
+    slots: int = Field(default=2, ge=1, description="Supervised processes for CPU stages.")
+    jobs: int = Field(default=4, ge=1, description="Jobs led at once.")
+    slice: timedelta = Field(
+        default=timedelta(milliseconds=50), description="Longest batch, in device time."
+    )
+    decode_limit: timedelta = Field(
+        default=timedelta(seconds=30), description="A decoder silent for this long is ended."
+    )
+    decode_bytes: int = Field(
+        default=4096 * MIB, description="Address space of one decoding process."
+    )
+    job_limit: timedelta = Field(
+        default=timedelta(minutes=15), description="Longest life of one job on a worker."
+    )
+    grace: timedelta = Field(
+        default=timedelta(seconds=30), description="Time to finish jobs after SIGTERM."
+    )
+    metrics_port: int = Field(default=0, description="Prometheus port; 0 switches it off.")
+    scratch: Path | None = Field(default=None, description="Folder for work in hand.")
+
+
+class Settings(BaseSettings):
+    """All settings of gateway, worker and command."""
+
+    model_config = SettingsConfigDict(env_prefix="WHYLIGHT_", env_nested_delimiter="__")
+
+    queue: QueueSettings = QueueSettings()
+    store: StoreSettings = StoreSettings()
+    limits: LimitSettings = LimitSettings()
+    http: HttpSettings = HttpSettings()
+    worker: WorkerSettings = WorkerSettings()
+    log_level: str = "INFO"

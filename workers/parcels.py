@@ -1,0 +1,159 @@
+"""What each stage hands to the next: one frozen type at each boundary.
+
+Large arrays travel between processes as ``.npy`` files in the job's scratch
+folder, never through a pipe and never pickled; a parcel holds their paths.
+Axes are in array order throughout: ``(C, rows, columns)``.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.artifact import Artifact
+from service.domain.explanation import Check, Prediction
+from service.domain.grid import Grid
+from service.domain.manifest import Manifest
+from service.domain.request import ExplanationRequest
+from service.domain.study import Instance
+from service.domain.target import ResolvedTarget
+from service.domain.value import Value
+from service.errors import Failure
+from service.queue.base import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The job with everything it needs at hand."""
+
+    lease: Lease
+    request: ExplanationRequest
+    manifest: Manifest
+    instance: Instance
+    file: Path
+    """The DICOM object, as it was sent."""
+
+    scratch: Path
+    """A folder of the job's own; removed when the job ends."""
+
+
+class ImageFacts(Value):
+    """What the decoder learned, beside the pixels; safe inside the job only."""
+
+    rows: int
+    columns: int
+    channels: int
+    """1 for gray, 3 for color."""
+
+    modality: str
+    photometric_interpretation: str
+    bits_stored: int
+    stored_minimum: int
+    stored_maximum: int
+    """Range that the stored values may take, by BitsStored and sign."""
+
+    value_minimum: float
+    value_maximum: float
+    """The same range after the modality transform: where inversion mirrors."""
+
+    lossy: bool
+    window: tuple[float, float] | None
+    """Center and width used for display, if a linear window was used."""
+
+    warnings: tuple[str, ...] = ()
+    """Repairs and doubts, as codes from a fixed table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The image in modality units, and as a viewer would show it."""
+
+    fetched: Fetched
+    facts: ImageFacts
+    pixels: Path
+    """Float32 modality values (HU, ...), shape ``(C, rows, columns)``."""
+
+    display: Path
+    """Uint8 as displayed, VOI and MONOCHROME1 applied: ``(rows, columns[, 3])``."""
+
+    padding: Path | None
+    """Boolean mask of pixel padding, shape ``(rows, columns)``, if there is any."""
+
+    header: Path
+    """The DICOM data set without its pixel data, for derived objects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The model's input and the way back to the source image."""
+
+    decoded: Decoded
+    tensor: NDArray[np.float32]
+    """Model input without the batch axis, shape ``(C, *spatial)``."""
+
+    grid: Grid
+    """The model input's pixels in the source image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """One method on one target: the raw signed map on its own grid."""
+
+    method: str
+    parameters: dict[str, Any]
+    signed: bool
+    target: ResolvedTarget | None
+    """`None` when the method failed before any target was resolved."""
+
+    values: NDArray[np.float32] | None
+    """Shape ``(C, *grid.shape)``; `None` when the method failed."""
+
+    grid: Grid | None
+    """Cells of the map in the source image."""
+
+    extras: dict[str, float] = field(default_factory=dict)
+    partial: bool = False
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attributed:
+    """All maps of the job, with what the model said."""
+
+    prepared: Prepared
+    predictions: tuple[Prediction, ...]
+    attributions: tuple[Attribution, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the measures say of one map."""
+
+    checks: tuple[Check, ...]
+    degenerate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """All maps with their checks, in the order of the attributions."""
+
+    attributed: Attributed
+    verdicts: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedFile:
+    """An artifact that still lies in the scratch folder."""
+
+    artifact: Artifact
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """All artifacts, each tuple in the order of the attributions."""
+
+    judged: Judged
+    files: tuple[tuple[RenderedFile, ...], ...]
