@@ -72,6 +72,9 @@ class ModelEntry(Value):
     row_seconds: dict[str, float] = {}
     """Measured seconds a row, by kind of pass: ``forward``, ``gradient``."""
 
+    method_rows: dict[str, dict[str, int]] = {}
+    """Rows that each method takes with its default parameters on one target."""
+
 
 class FormatEntry(Value):
     """An artifact format."""
