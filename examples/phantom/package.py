@@ -1,0 +1,178 @@
+"""Write the demo model's package: weights twice, manifest, self-tests, figures, card."""
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import nn
+
+from examples.phantom.card import write_card
+from examples.phantom.chest import Case, draw
+from examples.phantom.dicom import Photometric, dataset
+from examples.phantom.dicom import write as write_dicom
+from examples.phantom.evaluate import LAYER, Figures
+from examples.phantom.preparation import BASELINE, MEAN, PERCENTILES, SIDE, STD
+from examples.phantom.samples import read
+from service.domain.manifest import (
+    Accept,
+    ClassSpec,
+    Code,
+    Explain,
+    File,
+    Input,
+    Layer,
+    Manifest,
+    Output,
+    SelfTest,
+    StepChoice,
+)
+from service.domain.manifest import Architecture as ArchitectureChoice
+from workers.architectures.residual_cnn import ResidualCnn
+
+CLASSES = (
+    ("nodule", "Nodule", "786838002", "Nodule of lung"),
+    ("consolidation", "Consolidation", "95436008", "Lung consolidation"),
+    ("effusion", "Pleural effusion", "60046008", "Pleural effusion"),
+    ("cardiomegaly", "Cardiomegaly", "8186001", "Cardiomegaly"),
+    ("pneumothorax", "Pneumothorax", "36118008", "Pneumothorax"),
+)
+"""Key, label, and SNOMED CT code and meaning, in the order of `FINDINGS`."""
+
+ONNX_LAYER = "/" + LAYER.split(".")[0] + "/" + LAYER + "/rectify/Relu_output_0"
+"""The tensor that `LAYER` puts out, as the exporter names it."""
+
+TESTS: tuple[tuple[str, str, Case, tuple[int, int], Photometric], ...] = (
+    (
+        "An ordinary radiograph with a nodule",
+        "selftest/ordinary.dcm",
+        Case(7_001, frozenset({"nodule"})),
+        (384, 384),
+        "MONOCHROME2",
+    ),
+    (
+        "MONOCHROME1 on a portrait plate, effusion and cardiomegaly",
+        "selftest/monochrome1.dcm",
+        Case(7_002, frozenset({"effusion", "cardiomegaly"})),
+        (416, 339),
+        "MONOCHROME1",
+    ),
+)
+
+TOLERANCE = 0.02
+"""Allowed difference of a self-test's logits: room for another resampling arithmetic."""
+
+
+def write(
+    folder: Path,
+    network: nn.Module,
+    shape: ResidualCnn,
+    found: Figures,
+    pointed: dict[str, Figures],
+    recipe: dict[str, int],
+) -> None:
+    """Write everything that `folder` holds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(network.state_dict(), folder / "weights.safetensors")
+    export_onnx(network, folder / "model.onnx")
+    tests = [_selftest(folder, network, *test) for test in TESTS]
+    figures = {"recipe": recipe, "detection": found, "pointing": pointed}
+    (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    parameters = sum(each.numel() for each in network.parameters())
+    write_card(folder / "CARD.md", figures, parameters, LAYER)
+    manifest = describe(folder, shape, tests).model_dump(mode="json", exclude_none=True)
+    (folder / "model.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False, width=100))
+
+
+def export_onnx(network: nn.Module, path: Path) -> None:
+    """Write the network as ONNX with a free batch axis; batch norms are folded."""
+    with warnings.catch_warnings():
+        # The newer exporter needs onnxscript and names no tensor after its module.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            network,
+            (torch.zeros(2, 1, SIDE, SIDE),),
+            str(path),
+            dynamo=False,
+            opset_version=17,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
+        )
+
+
+def describe(folder: Path, shape: ResidualCnn, tests: list[SelfTest]) -> Manifest:
+    """Return the manifest of the files that lie in `folder`."""
+    return Manifest(
+        id="chest-phantom",
+        version="1.0.0",
+        title="Chest phantom findings",
+        publisher="Whylight",
+        license="Apache-2.0",
+        intended_use="Demonstration and tests of Whylight on synthetic chest radiographs.",
+        not_for="Clinical use of any kind: it was trained on drawn images of no person.",
+        task="classification-multilabel",
+        runtime="torch",
+        architecture=ArchitectureChoice(
+            name="residual_cnn", parameters=shape.model_dump(mode="json")
+        ),
+        files=(
+            _file(folder, "weights", "safetensors", "weights.safetensors"),
+            _file(folder, "forward", "onnx", "model.onnx"),
+            *(_file(folder, "selftest", "dicom", test.input) for test in tests),
+        ),
+        inputs=(Input(accept=Accept(modalities=("CR", "DX")), steps=_steps()),),
+        outputs=(Output(classes=tuple(_class(*each) for each in CLASSES)),),
+        explain=Explain(layers=(Layer(name=LAYER, onnx=ONNX_LAYER),), baseline=round(BASELINE, 6)),
+        selftests=tuple(tests),
+    )
+
+
+def _steps() -> tuple[StepChoice, ...]:
+    low, high = PERCENTILES
+    window = {"kind": "percentile", "low": low, "high": high}
+    resize = {
+        "size": [SIDE, SIDE],
+        "aspect": "stretch",
+        "antialias": True,
+        "interpolation": "linear",
+    }
+    return (
+        StepChoice(name="invert_monochrome1"),
+        StepChoice(name="window", parameters=window),
+        StepChoice(name="resize", parameters=resize),
+        StepChoice(name="normalize", parameters={"mean": [MEAN], "std": [STD]}),
+    )
+
+
+def _class(key: str, label: str, code: str, meaning: str) -> ClassSpec:
+    concept = Code(system="SCT", value=code, meaning=meaning)
+    return ClassSpec(key=key, label=label, code=concept, threshold=0.5)
+
+
+def _selftest(
+    folder: Path,
+    network: nn.Module,
+    title: str,
+    path: str,
+    case: Case,
+    size: tuple[int, int],
+    photometric: Photometric,
+) -> SelfTest:
+    write_dicom(folder / path, dataset(case, draw(case, size), photometric))
+    image = torch.from_numpy(read((folder / path).read_bytes()))
+    with torch.no_grad():
+        logits = network(image[None, None])[0].tolist()
+    rounded = tuple(round(value, 5) for value in logits)
+    return SelfTest(title=title, input=path, logits=rounded, tolerance=TOLERANCE)
+
+
+def _file(folder: Path, role: str, format_: str, path: str) -> File:
+    content = (folder / path).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    return File.model_validate(
+        {"role": role, "format": format_, "path": path, "sha256": digest, "bytes": len(content)}
+    )

@@ -1,0 +1,110 @@
+"""Train the demo model and write its package: ``python -m examples.phantom.train``.
+
+One seed, one thread: the same machine gives the same weights. Draws its own
+images; needs no download.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from examples.phantom import package
+from examples.phantom.evaluate import METHODS, Figures, detection, pointing
+from examples.phantom.samples import Samples, drafts, radiographs
+from workers.architectures.residual_cnn import ResidualCnn
+
+SHAPE = ResidualCnn(
+    channels=1,
+    classes=5,
+    stem=16,
+    widths=(16, 32, 32, 32, 32),
+    strides=(1, 2, 1, 1, 1),
+    dilations=(1, 1, 1, 2, 4),
+)
+"""The last grid is 32 x 32: a cell is a quarter of the smallest nodule's area."""
+
+SEED = 20240102
+BATCH = 50
+SHIFT = 6
+"""Training images are moved by up to this many pixels."""
+
+
+def main() -> None:
+    """Train, evaluate and write the package."""
+    asked = _arguments()
+    torch.set_num_threads(1)
+    print(f"drawing {asked.images} training images")
+    training = drafts(SEED, asked.images)
+    network = train(training, asked.epochs)
+    print(f"drawing {asked.test_images} test radiographs of full size")
+    test = radiographs(SEED + 1, asked.test_images)
+    found = detection(network, test)
+    pointed = {name: pointing(network, test, method, 40) for name, method in METHODS.items()}
+    show(found, pointed)
+    recipe = {"training_images": asked.images, "epochs": asked.epochs, "seed": SEED}
+    package.write(asked.out, network, SHAPE, found, pointed, recipe)
+
+
+def train(samples: Samples, epochs: int) -> nn.Module:
+    """Return a network fitted to `samples`, in evaluation mode."""
+    torch.manual_seed(SEED)
+    random = torch.Generator().manual_seed(SEED)
+    images, labels = torch.from_numpy(samples.images), torch.from_numpy(samples.labels).float()
+    network = SHAPE.build().to(memory_format=torch.channels_last)  # a fifth faster on a CPU
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 6e-3, total_steps=epochs * -(-len(images) // BATCH), pct_start=0.25
+    )
+    started = time.monotonic()
+    for epoch in range(epochs):
+        losses = []
+        for batch in torch.randperm(len(images), generator=random).split(BATCH):
+            logits = network(vary(images[batch], random))
+            loss = functional.binary_cross_entropy_with_logits(logits, labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+        seconds = time.monotonic() - started
+        print(
+            f"epoch {epoch + 1}: loss {sum(losses) / len(losses):.4f}, {seconds:.0f} s", flush=True
+        )
+    return network.to(memory_format=torch.contiguous_format).eval()
+
+
+def vary(images: Tensor, random: torch.Generator) -> Tensor:
+    """Return images moved by a few pixels, with gain and offset of their own."""
+    down, right = torch.randint(0, 2 * SHIFT + 1, (2,), generator=random).tolist()
+    rows, columns = images.shape[-2:]
+    moved = functional.pad(images, (SHIFT,) * 4, mode="replicate")
+    moved = moved[:, :, down : down + rows, right : right + columns]
+    each = (len(images), 1, 1, 1)
+    gain = 0.95 + 0.1 * torch.rand(each, generator=random)
+    offset = 0.2 * torch.rand(each, generator=random) - 0.1
+    return (gain * moved + offset).contiguous(memory_format=torch.channels_last)
+
+
+def show(found: Figures, pointed: dict[str, Figures]) -> None:
+    """Print the figures as a table."""
+    for name, figures in found.items():
+        cells = [f"{key} {value:.4g}" for key, value in figures.items()]
+        cells += [f"{method} {rates[name]['hit_rate']:.2f}" for method, rates in pointed.items()]
+        print(f"{name}: {', '.join(cells)}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train the chest phantom demo model.")
+    parser.add_argument("--out", type=Path, default=Path("models/chest-phantom"))
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--test-images", type=int, default=500)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

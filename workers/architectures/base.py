@@ -1,0 +1,32 @@
+"""The allow-list of network constructors.
+
+A model package names one of these and gives its arguments as JSON; it can
+name nothing else, so loading a package runs no code of the package.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from service.registry import Registry
+
+
+class Architecture(BaseModel, ABC):
+    """A network as a value: its fields are the constructor's arguments."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """Return the network with fresh weights, in training mode.
+
+        The network maps ``(N, C, *spatial)`` to logits ``(N, classes)``.
+        """
+
+
+ARCHITECTURES: Registry[Architecture] = Registry("workers.architectures", "whylight.architectures")
+"""Architectures by name."""

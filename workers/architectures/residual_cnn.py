@@ -1,0 +1,113 @@
+"""A small residual network for one-channel images, with a fine last grid."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from typing_extensions import override
+
+from workers.architectures.base import ARCHITECTURES, Architecture
+
+Width = Annotated[int, Field(ge=1, le=1024)]
+Stride = Annotated[int, Field(ge=1, le=4)]
+Dilation = Annotated[int, Field(ge=1, le=16)]
+
+
+@ARCHITECTURES.register("residual_cnn")
+class ResidualCnn(Architecture):
+    """Residual blocks, global average pooling and a linear head.
+
+    The head is linear in the mean of the last block's output, so class
+    activation maps, Grad-CAM and HiResCAM of that block agree exactly.
+    Dilated blocks widen the receptive field without coarsening the grid, so
+    that a map still resolves small findings.
+
+    Parameters
+    ----------
+    channels
+        Channels of the image.
+    classes
+        Number of logits.
+    stem
+        Channels after the first convolution, which halves the image.
+    widths, strides, dilations
+        Output channels, step and dilation of each residual block.
+
+    References
+    ----------
+    K. He et al., "Deep residual learning for image recognition", CVPR 2016.
+    """
+
+    channels: Width = 1
+    classes: Width
+    stem: Width = 16
+    widths: tuple[Width, ...] = Field(min_length=1, max_length=64)
+    strides: tuple[Stride, ...]
+    dilations: tuple[Dilation, ...]
+
+    @model_validator(mode="after")
+    def _one_entry_a_block(self) -> "ResidualCnn":
+        if not len(self.widths) == len(self.strides) == len(self.dilations):
+            raise ValueError("widths, strides and dilations need one entry for each block")
+        return self
+
+    @override
+    def build(self) -> nn.Module:
+        """Return the network with fresh weights, in training mode."""
+        return _Network(self)
+
+
+class _Network(nn.Module):
+    """Stem, ``blocks.0`` … ``blocks.n``, mean over the grid, head."""
+
+    def __init__(self, shape: ResidualCnn) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(shape.channels, shape.stem, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(shape.stem),
+            nn.ReLU(),
+        )
+        entries = (shape.stem, *shape.widths[:-1])
+        plan = zip(entries, shape.widths, shape.strides, shape.dilations, strict=True)
+        self.blocks = nn.Sequential(*(_Block(*block) for block in plan))
+        self.head = nn.Linear(shape.widths[-1], shape.classes)
+
+    @override
+    def forward(self, image: Tensor) -> Tensor:
+        features = self.blocks(self.stem(image))
+        logits: Tensor = self.head(features.mean(dim=(2, 3)))
+        return logits
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut; the output is rectified."""
+
+    def __init__(self, entry: int, width: int, stride: int, dilation: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            _convolution(entry, width, stride, dilation),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            _convolution(width, width, 1, dilation),
+            nn.BatchNorm2d(width),
+        )
+        same = entry == width and stride == 1
+        self.shortcut: nn.Module = nn.Identity() if same else _projection(entry, width, stride)
+        self.rectify = nn.ReLU()
+
+    @override
+    def forward(self, image: Tensor) -> Tensor:
+        rectified: Tensor = self.rectify(self.body(image) + self.shortcut(image))
+        return rectified
+
+
+def _convolution(entry: int, width: int, stride: int, dilation: int) -> nn.Conv2d:
+    return nn.Conv2d(
+        entry, width, 3, stride=stride, padding=dilation, dilation=dilation, bias=False
+    )
+
+
+def _projection(entry: int, width: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(entry, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
+    )
