@@ -1,0 +1,107 @@
+# One command each: `make demo` shows an explanation, `make test` proves the house.
+#
+# Variables: PYTHON (interpreter, 3.11 or newer), VENV (folder), TORCH (what to
+# install as torch, with any pip options of your own index), JOBS (test processes).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+JOBS ?= 2
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+BIN := $(VENV)/bin
+DEMO_READY := $(VENV)/.ready-demo
+TEST_READY := $(VENV)/.ready-test
+
+# Real peers that the tests talk to.
+SYSTEM_PACKAGES := redis-server orthanc orthanc-dicomweb dcmtk dicom3tools
+
+# One torch thread: more only fight over the cores that the tests share.
+export OMP_NUM_THREADS := 1
+
+.PHONY: help demo up test setup system lint types walls unit conformance bench train-demo clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+demo: $(DEMO_READY)  ## Explain a bundled study with the bundled model, into demo-output/
+	@$(BIN)/whylight demo
+
+up: $(DEMO_READY)  ## Start Redis, gateway and worker, to stay; ctrl-C drains
+	@$(BIN)/whylight up
+
+test: system setup lint types walls unit  ## Install and check everything
+
+setup: $(TEST_READY)  ## Make the environment that the tests need
+
+$(VENV)/bin/python:
+	@py="$(PYTHON)"; \
+	for each in python3 python3.11 python3.12 python3.13; do \
+	    [ -n "$$py" ] && break; \
+	    "$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && py="$$each" || true; \
+	done; \
+	[ -n "$$py" ] || { echo "Python 3.11 or newer is needed; none was found. Set PYTHON=/path/to/python." >&2; exit 1; }; \
+	echo "Making $(VENV) with $$($$py --version)"; \
+	"$$py" -m venv $(VENV) >/dev/null 2>&1 \
+	|| { "$$py" -m venv --clear --without-pip $(VENV) && "$$py" -m pip --python $(VENV)/bin/python install --quiet pip; } \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv && "$$py" -m venv --clear $(VENV); } \
+	|| { echo "No virtual environment could be made: install python3-venv (or pip) and try again." >&2; exit 1; }
+
+$(DEMO_READY): $(VENV)/bin/python pyproject.toml
+	@echo "Installing torch and what gateway and worker need; the first time this takes minutes"
+	@$(PIP) install $(TORCH)
+	@$(PIP) install -e '.[worker,embedded]'
+	@touch $@
+
+$(TEST_READY): $(DEMO_READY)
+	@echo "Installing what the tests need"
+	@$(PIP) install -e '.[worker,embedded,dev]'
+	@touch $@
+
+# Services stay down: the tests start their own, on sockets and ports of their own.
+system:  ## Install the Debian packages of the tests' real peers (only as root)
+	@if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+	    echo "Not root on Debian: tests whose peers are missing are skipped by name"; exit 0; \
+	fi; \
+	missing=; \
+	for each in $(SYSTEM_PACKAGES); do \
+	    dpkg-query -W -f='$${Status}' "$$each" 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$each"; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	echo "Installing$$missing"; \
+	if [ ! -e /usr/sbin/policy-rc.d ]; then \
+	    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; \
+	    trap 'rm -f /usr/sbin/policy-rc.d' EXIT; \
+	fi; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update -qq; \
+	apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+
+lint: $(TEST_READY)  ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(TEST_READY)  ## mypy, strict
+	@$(BIN)/mypy
+
+walls: $(TEST_READY)  ## Import contracts between the packages
+	@$(BIN)/lint-imports
+
+unit: $(TEST_READY)  ## Every test: unit, contract, oracle, conformance, end to end
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile
+
+conformance: $(TEST_READY)  ## Only the DICOM conformance tests
+	@$(BIN)/pytest tests/conformance
+
+bench: $(TEST_READY)  ## Measure against other libraries
+	@$(BIN)/python -m benchmarks
+
+train-demo: $(DEMO_READY)  ## Train the demo model again, from its seed
+	@$(BIN)/python -m examples.phantom
+
+clean:  ## Remove the environment, caches and the demo's output
+	rm -rf $(VENV) demo-output build dist *.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

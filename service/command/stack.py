@@ -1,0 +1,213 @@
+"""The stack of one machine: Redis, gateway and worker as processes of their own."""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.command import redis_server
+from service.command.child import Child
+from service.command.failure import CommandFailure
+from service.command.home import Home, Running
+from service.settings import Settings
+
+QUEUE_URL = "WHYLIGHT_QUEUE__URL"
+STORE_URL = "WHYLIGHT_STORE__URL"
+READY_WITHIN = 180.0  # a cold import of torch takes half a minute on a slow disk
+GATEWAY_ENDS_WITHIN = 20.0
+REDIS_ENDS_WITHIN = 10.0
+MARGIN = 10.0  # beyond the worker's own grace
+PAUSE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is about to run, and where."""
+
+    home: Home
+    host: str
+    port: int
+    metrics_port: int
+    queue_url: str
+    store_url: str
+
+    @property
+    def url(self) -> str:
+        """Address of the gateway as this machine sees it."""
+        host = "127.0.0.1" if self.host in {"0.0.0.0", "::", ""} else self.host  # noqa: S104 - compared, not bound
+        return f"http://{host}:{self.port}"
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of every process of the stack."""
+        return os.environ | {
+            QUEUE_URL: self.queue_url,
+            STORE_URL: self.store_url,
+            "WHYLIGHT_HTTP__HOST": self.host,
+            "WHYLIGHT_HTTP__PORT": str(self.port),
+            "WHYLIGHT_HTTP__METRICS_PORT": str(self.metrics_port),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def settings(self) -> Settings:
+        """Return the settings as the stack's processes will read them."""
+        settings = Settings()
+        return settings.model_copy(
+            update={
+                "queue": settings.queue.model_copy(update={"url": self.queue_url}),
+                "store": settings.store.model_copy(update={"url": self.store_url}),
+            }
+        )
+
+
+class Stack:
+    """The running processes, started in order, stopped in reverse of the data's way.
+
+    Parameters
+    ----------
+    plan
+        What runs where.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.children: list[Child] = []
+        """Those that must stay alive."""
+
+    def start(self, name: str, module: str) -> None:
+        """Start a Python program of the house."""
+        self.children.append(
+            Child(
+                name,
+                [sys.executable, "-m", module],
+                self.plan.home.logs / f"{name}.log",
+                self.plan.environment(),
+            )
+        )
+
+    def check(self) -> None:
+        """Raise `CommandFailure` when a part has ended by itself."""
+        for child in self.children:
+            status = child.ended()
+            if status is not None:
+                raise CommandFailure(
+                    f"The {child.name} ended by itself (status {status}).",
+                    f"See {child.log}:\n{child.last_lines()}",
+                )
+
+    def wait_for(self, what: str, ready: Callable[[], bool], seconds: float = READY_WITHIN) -> None:
+        """Wait until `ready` answers true, while every part lives.
+
+        Raises
+        ------
+        CommandFailure
+            A part ended, or the time is up.
+        """
+        deadline = time.monotonic() + seconds
+        while not ready():
+            self.check()
+            if time.monotonic() > deadline:
+                raise CommandFailure(
+                    f"{what} did not come within {seconds:.0f} seconds.",
+                    f"See the logs in {self.plan.home.logs}.",
+                )
+            time.sleep(PAUSE)
+
+    def stop(self, grace: float) -> None:
+        """Drain: the gateway first, then the worker within its `grace`, Redis last."""
+        limits = {
+            "gateway": GATEWAY_ENDS_WITHIN,
+            "worker": grace + MARGIN,
+            "redis": REDIS_ENDS_WITHIN,
+        }
+        for name, seconds in limits.items():
+            for child in [each for each in self.children if each.name == name]:
+                if not child.stop(seconds):
+                    print(f"The {name} did not end in {seconds:.0f} s and was killed.")
+
+
+def plan(home: Home, settings: Settings, socket_path: Path, *, port: int | None) -> Plan:
+    """Decide where everything runs; settings that the environment gives are kept.
+
+    `port` is the gateway's, 0 for a free one, `None` for the settings' own.
+    """
+    free = port == 0
+    return Plan(
+        home=home,
+        host=settings.http.host,
+        port=free_port(settings.http.host) if free else (port or settings.http.port),
+        metrics_port=0 if free else settings.http.metrics_port,
+        queue_url=os.environ.get(QUEUE_URL) or f"unix://{socket_path}",
+        store_url=os.environ.get(STORE_URL) or f"file://{home.store}",
+    )
+
+
+def free_port(host: str) -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def refuse_taken_port(host: str, port: int) -> None:
+    """Raise `CommandFailure` when somebody listens where the gateway should."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            raise CommandFailure(
+                f"Port {port} on {host} is taken.",
+                "Stop what listens there, or choose another with --port; 0 finds a free one.",
+            ) from None
+
+
+@contextmanager
+def running(home: Home, *, port: int | None) -> Iterator[Stack]:
+    """Run the stack in `home`; what was started is stopped at the end, whatever happens.
+
+    The parts are started, not yet ready: ask :meth:`Stack.wait_for`.
+
+    Raises
+    ------
+    CommandFailure
+        The home or the port is taken, or Redis does not start.
+    """
+    settings = Settings()
+    with ExitStack() as rooms:
+        rooms.enter_context(home.claim())
+        socket_path = rooms.enter_context(home.socket())
+        chosen = plan(home, settings, socket_path, port=port)
+        refuse_taken_port(chosen.host, chosen.port)
+        stack = Stack(chosen)
+        rooms.callback(stack.stop, settings.worker.grace.total_seconds())
+        if QUEUE_URL not in os.environ:
+            stack.children.append(_own_redis(chosen, socket_path))
+        stack.start("gateway", "api.main")
+        stack.start("worker", "workers.main")
+        rooms.enter_context(home.announce(_record(chosen)))
+        yield stack
+
+
+def _own_redis(chosen: Plan, socket_path: Path) -> Child:
+    """Start the stack's own Redis."""
+    log = chosen.home.logs / "redis.log"
+    return redis_server.start(chosen.home.redis, socket_path, log, _plain(os.environ))
+
+
+def _plain(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return `environment` without our own variables: Redis needs none of them."""
+    return {name: value for name, value in environment.items() if not name.startswith("WHYLIGHT_")}
+
+
+def _record(chosen: Plan) -> Running:
+    """Return what other commands may know."""
+    return Running(
+        pid=os.getpid(),
+        url=chosen.url,
+        queue_url=chosen.queue_url,
+        store_url=chosen.store_url,
+    )
