@@ -1,0 +1,266 @@
+"""A DICOM file as its data set and the place of its pixels, nothing decoded.
+
+pydicom parses; what is ours is that it stays silent (its messages quote
+values of the data set), that a deflated object cannot swell without bound,
+and that an object which ends too early is told from one without an image.
+"""
+
+import logging
+import struct
+import tempfile
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+
+from pydicom import config
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset, read_partial
+
+from service.dicom import syntaxes
+from service.errors import AbsurdDimensions, NotDicom, TruncatedDicom, WhylightError
+
+PREAMBLE = 132
+UNDEFINED: Final = 0xFFFFFFFF
+PIXEL_DATA, DOUBLE_FLOAT, FLOAT = 0x7FE00010, 0x7FE00009, 0x7FE00008
+PIXEL_TAGS = frozenset({PIXEL_DATA, DOUBLE_FLOAT, FLOAT})
+DEFERRED = 1 << 20
+"""Elements above this size are skipped: nothing that is read is so large."""
+
+HEADER_ROOM = 64 << 20
+"""What a deflated object may hold beside its pixels, in bytes."""
+
+CHUNK = 1 << 20
+_FIRST_GROUPS = frozenset({0x0002, 0x0008})
+_PROBES = frozenset({1, 6, 8, PREAMBLE - 4})  # reads by which pydicom looks for the end
+
+config.settings.reading_validation_mode = config.IGNORE
+config.settings.writing_validation_mode = config.IGNORE
+logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class PixelElement:
+    """Where the pixel data element lies in `Parsed.stream`."""
+
+    tag: int
+    offset: int
+    """First byte of the value."""
+
+    length: int
+    """Declared length of the value, or `UNDEFINED`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A data set without its pixels, and the stream that holds them."""
+
+    dataset: Dataset
+    transfer_syntax_uid: str
+    """As declared, or as recognized where the file meta information lacks."""
+
+    pixels: PixelElement | None
+    stream: BinaryIO
+    size: int
+    """Length of `stream` in bytes."""
+
+
+class _Watched:
+    """A file that remembers whether a read came back short."""
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self._stream = stream
+        self.name = name
+        self.short = False
+        self.tell = stream.tell
+        self.seek = stream.seek
+
+    def read(self, size: int = -1) -> bytes:
+        """Read like a file."""
+        data = self._stream.read(size)
+        if size > len(data) and (data or size not in _PROBES):
+            self.short = True
+        return data
+
+
+class _Stop:
+    """Ends the parse at the pixel data and remembers what stood there."""
+
+    def __init__(self) -> None:
+        self.found: tuple[int, str | None, int] | None = None
+
+    def __call__(self, tag: Any, vr: str | None, length: int) -> bool:
+        """Tell whether to stop before this element."""
+        if int(tag) not in PIXEL_TAGS:
+            return False
+        self.found = (int(tag), vr, length)
+        return True
+
+
+@contextmanager
+def parsed(file: Path, *, max_samples: int) -> Iterator[Parsed]:
+    """Open a DICOM file, parse it up to its pixels, and close it at the end.
+
+    Parameters
+    ----------
+    file
+        The object, with or without preamble and file meta information.
+    max_samples
+        Most samples an image may have; bounds what a deflated object may
+        swell to.
+
+    Raises
+    ------
+    NotDicom
+        The bytes are no DICOM object.
+    TruncatedDicom
+        The object ends within an element, or its elements cannot be read.
+    AbsurdDimensions
+        A deflated object swells over the limit.
+    """
+    with file.open("rb") as stream:
+        magic = _looks_like_dicom(stream)
+        try:
+            inner = _parse(stream, file, max_samples)
+        except WhylightError:
+            raise
+        except Exception as error:
+            raise _unreadable(magic) from error
+        try:
+            yield inner
+        finally:
+            if inner.stream is not stream:
+                inner.stream.close()
+
+
+def _unreadable(magic: bool) -> WhylightError:
+    if magic:
+        return TruncatedDicom("The object's elements cannot be read: it is damaged or cut short.")
+    return NotDicom("The bytes are not a DICOM object.")
+
+
+def _looks_like_dicom(stream: BinaryIO) -> bool:
+    """Tell a Part 10 file; refuse what is not even a bare data set."""
+    head = stream.read(PREAMBLE + 4)
+    stream.seek(0)
+    if head[PREAMBLE - 4 : PREAMBLE] == b"DICM":
+        return True
+    groups = {int.from_bytes(head[:2], order) for order in ("little", "big")}
+    if len(head) < PREAMBLE or not groups & _FIRST_GROUPS:
+        raise NotDicom("The bytes are not a DICOM object.")
+    return False
+
+
+def _parse(stream: BinaryIO, file: Path, max_samples: int) -> Parsed:
+    uid = _declared_syntax(stream)
+    if uid == syntaxes.DEFLATED:
+        return _parse_deflated(stream, file, max_samples)
+    watched, stop = _Watched(stream, str(file)), _Stop()
+    dataset = read_partial(cast(BinaryIO, watched), stop, defer_size=DEFERRED, force=True)
+    uid = str(dataset.file_meta.get("TransferSyntaxUID") or "") or _recognized(dataset)
+    return _finish(dataset, uid, watched, stop, stream)
+
+
+def _declared_syntax(stream: BinaryIO) -> str:
+    """Read the Transfer Syntax UID out of the file meta information alone."""
+    if stream.read(PREAMBLE)[PREAMBLE - 4 :] != b"DICM":
+        stream.seek(0)
+        return ""
+    meta = read_dataset(stream, False, True, stop_when=_after_meta)
+    uid = str(meta.get("TransferSyntaxUID") or "")
+    if uid != syntaxes.DEFLATED:
+        stream.seek(0)
+    return uid
+
+
+def _after_meta(tag: Any, vr: str | None, length: int) -> bool:  # noqa: ARG001 - pydicom's callback
+    return int(tag) >> 16 != 2  # noqa: PLR2004 - the meta group
+
+
+def _recognized(dataset: Dataset) -> str:
+    """Name the syntax of a data set that came without meta information."""
+    implicit, little = dataset.original_encoding
+    if implicit:
+        return syntaxes.IMPLICIT_LITTLE
+    return syntaxes.EXPLICIT_LITTLE if little else syntaxes.EXPLICIT_BIG
+
+
+def _parse_deflated(stream: BinaryIO, file: Path, max_samples: int) -> Parsed:
+    """Inflate what follows the meta information into a file without a name."""
+    inflated = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - closed by `parsed`
+    try:
+        _inflate(stream, inflated, HEADER_ROOM + 4 * max_samples)
+        watched, stop = _Watched(inflated, str(file)), _Stop()
+        dataset = read_dataset(
+            cast(BinaryIO, watched),
+            is_implicit_VR=False,
+            is_little_endian=True,
+            stop_when=stop,
+            defer_size=DEFERRED,
+        )
+        return _finish(dataset, syntaxes.DEFLATED, watched, stop, inflated)
+    except BaseException:
+        inflated.close()
+        raise
+
+
+def _inflate(stream: BinaryIO, into: BinaryIO, limit: int) -> None:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    room = limit
+    pending = b""
+    while not inflater.eof:
+        data = pending or stream.read(CHUNK)
+        if not data:
+            raise TruncatedDicom("The deflated data set ends before its end mark.")
+        piece = inflater.decompress(data, CHUNK)
+        pending = inflater.unconsumed_tail
+        room -= into.write(piece)
+        if room < 0:
+            raise AbsurdDimensions("The deflated object swells over the limit.", limit_bytes=limit)
+    into.seek(0)
+
+
+def _finish(dataset: Dataset, uid: str, watched: _Watched, stop: _Stop, stream: BinaryIO) -> Parsed:
+    """Place the pixel data; tell an early end."""
+    end = stream.tell()
+    size = stream.seek(0, 2)
+    if watched.short or end > size:
+        raise TruncatedDicom("The object ends within an element: it was cut short.")
+    return Parsed(dataset, uid, _place(stop, end, dataset), stream, size)
+
+
+def _place(stop: _Stop, at: int, dataset: Dataset) -> PixelElement | None:
+    if stop.found is None:
+        return None
+    tag, vr, length = stop.found
+    implicit, _ = dataset.original_encoding
+    long_header = not implicit and vr in {"OB", "OW", "OF", "OD", "UN", "OL", "OV"}
+    return PixelElement(tag, at + (12 if long_header else 8), length)
+
+
+def fragments(stream: BinaryIO, element: PixelElement, size: int) -> tuple[tuple[int, int], ...]:
+    """Return offset and length of every fragment of encapsulated pixel data.
+
+    The first item is the basic offset table and is left out (PS3.5 A.4).
+
+    Raises
+    ------
+    TruncatedDicom
+        An item overruns the file, or the end mark is missing.
+    """
+    found: list[tuple[int, int]] = []
+    at = element.offset
+    while True:
+        stream.seek(at)
+        head = stream.read(8)
+        group, number, length = struct.unpack("<HHL", head) if len(head) == 8 else (0, 0, 0)  # noqa: PLR2004 - an item's head
+        if (group, number) == (0xFFFE, 0xE0DD):
+            return tuple(found[1:])
+        if (group, number) != (0xFFFE, 0xE000) or length > size - at - 8:
+            raise TruncatedDicom("The compressed pixel data ends before its end mark.")
+        found.append((at + 8, length))
+        at += 8 + length

@@ -1,0 +1,243 @@
+"""What a DICOM object is, by its header; its pixels stay untouched.
+
+Every number is checked for range and multiplicity before anything is done
+with it: a real test file declares two rows' counts where one belongs, and the
+image they promise is larger than any memory.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from service.dicom import syntaxes
+from service.dicom.dataset import PIXEL_DATA, UNDEFINED, Parsed, fragments, parsed
+from service.dicom.syntaxes import Family
+from service.domain.value import Value
+from service.errors import (
+    AbsurdDimensions,
+    NoPixelData,
+    NotDicom,
+    TruncatedDicom,
+    UnsupportedImage,
+    UnsupportedTransferSyntax,
+    WhylightError,
+)
+
+_UID = re.compile(r"[0-9][0-9.]{0,63}")
+_CODE_STRING = re.compile(r"[A-Z0-9 _]{0,16}")
+DIRECTORY = "1.2.840.10008.1.3.10"
+ALLOCATIONS = (1, 8, 16, 32, 64)
+
+
+class Header(Value):
+    """An image's header: fields as in `service.domain.study.Instance`."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    transfer_syntax_uid: str
+    modality: str
+    body_part_examined: str
+    view_position: str
+    photometric_interpretation: str
+    rows: int
+    columns: int
+    number_of_frames: int
+    samples_per_pixel: int
+    bits_allocated: int
+    bits_stored: int
+    pixel_representation: int
+
+    @property
+    def samples(self) -> int:
+        """Rows x columns x samples x frames."""
+        return self.rows * self.columns * self.samples_per_pixel * self.number_of_frames
+
+
+def read_header(file: Path, *, max_samples: int) -> Header:
+    """Read the header of a DICOM image.
+
+    Parameters
+    ----------
+    file
+        The object as it was sent; preamble and meta information may lack.
+    max_samples
+        Most samples (rows x columns x samples x frames) an image may have.
+
+    Returns
+    -------
+    Header
+        Checked numbers and cleaned strings; unknown strings are empty.
+
+    Raises
+    ------
+    NotDicom
+        Not a DICOM object, or one without the identifiers every object has.
+    TruncatedDicom
+        The object, or its pixel data, ends too early.
+    NoPixelData
+        A DICOM object that is no image (a report, a plan, a directory).
+    AbsurdDimensions
+        A number is missing, multiple, impossible or over the limit.
+    UnsupportedTransferSyntax
+        The pixels are compressed in a way that is not read.
+    UnsupportedImage
+        The pixels are floating-point numbers.
+    """
+    try:
+        with parsed(file, max_samples=max_samples) as found:
+            return header_of(found, max_samples=max_samples)
+    except (WhylightError, OSError):
+        raise
+    except Exception as error:
+        raise TruncatedDicom("The object's elements cannot be read: it is damaged.") from error
+
+
+def header_of(found: Parsed, *, max_samples: int, identified: bool = True) -> Header:
+    """Check a parsed object and return its header; errors as `read_header`.
+
+    With ``identified=False`` missing UIDs are let pass as empty strings: the
+    pixels can be read without them, though nothing can be filed beside them.
+    """
+    dataset = found.dataset
+    _require_image(found)
+    if found.transfer_syntax_uid not in syntaxes.FAMILIES:
+        raise UnsupportedTransferSyntax(
+            "The pixels are encoded in a transfer syntax that is not read; send the image"
+            " uncompressed or in a lossless JPEG family syntax.",
+            transfer_syntax=syntaxes.title(found.transfer_syntax_uid),
+        )
+    fields = {**_identifiers(dataset, identified), **_strings(dataset), **_numbers(dataset)}
+    header = Header.model_validate({"transfer_syntax_uid": found.transfer_syntax_uid, **fields})
+    _require_sane(header, max_samples)
+    _require_whole(found, header)
+    return header
+
+
+def _require_image(found: Parsed) -> None:
+    if found.pixels is None or _text(found.dataset, "SOPClassUID") == DIRECTORY:
+        raise NoPixelData("The object holds no image.")
+    if found.pixels.tag != PIXEL_DATA:
+        raise UnsupportedImage("Floating-point pixels (a parametric map) are not read.")
+
+
+def _identifiers(dataset: Dataset, required: bool) -> dict[str, str]:
+    keywords = {
+        "sop_class_uid": ("SOPClassUID", "MediaStorageSOPClassUID"),
+        "sop_instance_uid": ("SOPInstanceUID", "MediaStorageSOPInstanceUID"),
+        "series_instance_uid": ("SeriesInstanceUID", ""),
+        "study_instance_uid": ("StudyInstanceUID", ""),
+    }
+    meta = dataset.file_meta if hasattr(dataset, "file_meta") else Dataset()
+    uids = {}
+    for field, (keyword, fallback) in keywords.items():
+        uid = _text(dataset, keyword) or _text(meta, fallback)
+        valid = _UID.fullmatch(uid) is not None
+        if required and not valid:
+            raise NotDicom(f"The object has no valid {keyword}, which every image has.")
+        uids[field] = uid if valid else ""
+    return uids
+
+
+def _strings(dataset: Dataset) -> dict[str, str]:
+    return {
+        "modality": code_string(dataset, "Modality"),
+        "body_part_examined": code_string(dataset, "BodyPartExamined"),
+        "view_position": code_string(dataset, "ViewPosition"),
+        "photometric_interpretation": code_string(dataset, "PhotometricInterpretation"),
+    }
+
+
+def _numbers(dataset: Dataset) -> dict[str, int]:
+    allocated = number(dataset, "BitsAllocated", 1, 64)
+    return {
+        "rows": number(dataset, "Rows", 1, 65535),
+        "columns": number(dataset, "Columns", 1, 65535),
+        "number_of_frames": number(dataset, "NumberOfFrames", 1, 2**31 - 1, default=1),
+        "samples_per_pixel": number(dataset, "SamplesPerPixel", 1, 3, default=1),
+        "bits_allocated": allocated,
+        "bits_stored": number(dataset, "BitsStored", 1, allocated, default=allocated),
+        "pixel_representation": number(dataset, "PixelRepresentation", 0, 1, default=0),
+    }
+
+
+def number(
+    dataset: Dataset, keyword: str, low: int, high: int, *, default: int | None = None
+) -> int:
+    """Return one integer of the data set, checked for multiplicity and range.
+
+    Raises
+    ------
+    AbsurdDimensions
+        The element is missing without a default, has several values, is no
+        whole number, or lies outside ``[low, high]``.
+    """
+    try:
+        value: Any = dataset.get(keyword)
+        empty = value is None or value == ""
+        whole = default if empty else int(value)
+        exact = empty or float(value) == whole
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        whole, exact = None, False
+    if whole is None or not exact or not low <= whole <= high:
+        raise AbsurdDimensions(
+            f"{keyword} is missing, has several values or is out of range.", low=low, high=high
+        )
+    return whole
+
+
+def code_string(dataset: Dataset, keyword: str) -> str:
+    """Return a code string (CS) in upper case, or nothing where it is no valid one."""
+    text = _text(dataset, keyword).upper()
+    return text if _CODE_STRING.fullmatch(text) else ""
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    """Return a single text value without its padding; empty where there is none."""
+    try:
+        value = dataset.get(keyword)
+        return value.strip(" \0") if isinstance(value, str) else ""
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return ""
+
+
+def _require_sane(header: Header, max_samples: int) -> None:
+    if header.bits_allocated not in ALLOCATIONS or header.samples_per_pixel not in {1, 3}:
+        raise AbsurdDimensions("BitsAllocated or SamplesPerPixel is none that images have.")
+    if header.samples > max_samples:
+        raise AbsurdDimensions(
+            "The image has more samples than is allowed.",
+            samples=header.samples,
+            limit=max_samples,
+        )
+
+
+def _require_whole(found: Parsed, header: Header) -> None:
+    """Refuse pixel data shorter than the header's numbers promise."""
+    element = found.pixels
+    if element is None:
+        return
+    if syntaxes.FAMILIES[header.transfer_syntax_uid] is not Family.NATIVE:
+        if element.length != UNDEFINED:
+            raise TruncatedDicom("The compressed pixel data is not in the encapsulated form.")
+        if not any(length for _, length in fragments(found.stream, element, found.size)):
+            raise TruncatedDicom("The compressed pixel data holds not one fragment.")
+        return
+    expected = native_length(header)
+    available = min(element.length, found.size - element.offset)
+    if element.length == UNDEFINED or available < expected:
+        raise TruncatedDicom(
+            "The pixel data is shorter than the image's numbers promise.",
+            expected_bytes=expected,
+        )
+
+
+def native_length(header: Header) -> int:
+    """Return the bytes that an uncompressed image takes, without padding."""
+    bits = header.samples * header.bits_allocated
+    if header.photometric_interpretation == "YBR_FULL_422":
+        bits = bits * 2 // 3  # two of three chroma samples are left out
+    return -(-bits // 8)

@@ -1,0 +1,243 @@
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from service.dicom.header import Header, read_header
+from service.errors import (
+    AbsurdDimensions,
+    NoPixelData,
+    NotDicom,
+    TruncatedDicom,
+    UnsupportedImage,
+    UnsupportedTransferSyntax,
+    WhylightError,
+)
+
+LIMIT = 1 << 22
+PIXELS = b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff" + b"\xfe\xff\xdd\xe0\0\0\0\0"
+
+
+def image(**changes: object) -> Dataset:
+    """A small CR image; `changes` by keyword, `None` deletes."""
+    ds = Dataset()
+    ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+    ds.SOPInstanceUID, ds.SeriesInstanceUID, ds.StudyInstanceUID = "2.25.1", "2.25.2", "2.25.3"
+    ds.Modality, ds.BodyPartExamined, ds.ViewPosition = "CR", "chest ", "PA"
+    ds.PatientName = "Canary^Patient"
+    ds.PhotometricInterpretation = "MONOCHROME2"
+    ds.Rows, ds.Columns, ds.SamplesPerPixel = 8, 6, 1
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
+    ds.PixelData = np.arange(48, dtype="<u2").tobytes()
+    for keyword, value in changes.items():
+        if value is None:
+            delattr(ds, keyword)
+        else:
+            setattr(ds, keyword, value)
+    return ds
+
+
+def encoded(ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
+    """The bytes of `ds` as a Part 10 file that claims `syntax`."""
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = UID(syntax)
+    ds.file_meta.MediaStorageSOPClassUID = ds.get("SOPClassUID", "")
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.get("SOPInstanceUID", "")
+    buffer = io.BytesIO()
+    ds.save_as(buffer, enforce_file_format=True, little_endian=True, implicit_vr=False)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def read(tmp_path: Path):
+    def of(data: bytes) -> Header:
+        path = tmp_path / "object"
+        path.write_bytes(data)
+        return read_header(path, max_samples=LIMIT)
+
+    return of
+
+
+def test_an_image_is_told_by_its_numbers(read):
+    header = read(encoded(image()))
+    assert (header.rows, header.columns, header.number_of_frames) == (8, 6, 1)
+    assert (header.bits_allocated, header.bits_stored, header.pixel_representation) == (16, 12, 0)
+    assert (header.modality, header.body_part_examined, header.view_position) == (
+        "CR",
+        "CHEST",
+        "PA",
+    )
+    assert header.study_instance_uid == "2.25.3"
+    assert header.transfer_syntax_uid == ExplicitVRLittleEndian
+
+
+def test_a_bare_data_set_without_meta_information_is_read(read):
+    buffer = io.BytesIO()
+    image().save_as(buffer, implicit_vr=True, little_endian=True)
+    data = buffer.getvalue()
+    assert data[128:132] != b"DICM"
+    assert read(data).transfer_syntax_uid == "1.2.840.10008.1.2"
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00" * 4096, b"PK\x03\x04" * 100, b"\x89PNG" * 99])
+def test_other_bytes_are_not_dicom(read, data):
+    with pytest.raises(NotDicom):
+        read(data)
+
+
+def test_an_object_without_its_study_is_not_taken(read):
+    with pytest.raises(NotDicom, match="StudyInstanceUID"):
+        read(encoded(image(StudyInstanceUID=None)))
+
+
+def test_a_report_holds_no_image(read):
+    with pytest.raises(NoPixelData):
+        read(encoded(image(PixelData=None)))
+
+
+@pytest.mark.parametrize("cut", [1, 40, 97, 110])
+def test_a_cut_object_is_truncated(read, cut):
+    with pytest.raises(TruncatedDicom):
+        read(encoded(image())[:-cut])
+
+
+def test_a_cut_within_the_header_is_truncated_and_not_an_object_without_image(read):
+    data = encoded(image())
+    with pytest.raises(TruncatedDicom):
+        read(data[: data.index(b"Canary") + 3])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"Rows": [32768, 0]},
+        {"Rows": 0},
+        {"Rows": None},
+        {"Columns": None},
+        {"NumberOfFrames": 2**31 - 1},
+        {"BitsAllocated": 12},
+        {"BitsStored": 17},
+        {"SamplesPerPixel": 2},
+        {"Rows": 65535, "Columns": 65535},
+    ],
+    ids=str,
+)
+def test_impossible_numbers_are_refused_before_any_allocation(read, changes):
+    with pytest.raises(AbsurdDimensions):
+        read(encoded(image(**changes)))
+
+
+def test_a_number_that_is_no_number_is_refused(read):
+    data = encoded(image(NumberOfFrames=1)).replace(b"IS\x02\x001 ", b"IS\x02\x001A")
+    with pytest.raises(AbsurdDimensions, match="NumberOfFrames"):
+        read(data)
+
+
+def test_floating_point_pixels_are_refused_by_name(read):
+    ds = image(PixelData=None, BitsAllocated=32)
+    ds.FloatPixelData = np.zeros(48, "<f4").tobytes()
+    with pytest.raises(UnsupportedImage):
+        read(encoded(ds))
+
+
+@pytest.mark.parametrize(
+    ("syntax", "name"),
+    [
+        (b"1.2.840.10008.1.2.4.110\0", "JPEG XL Lossless"),
+        (b"1.2.840.10008.1.2.8.1\0\0\0", "Deflated Image Frame Compression"),
+        (b"1.3.6.1.4.1.99999.12345\0", "a private or unknown one"),
+    ],
+)
+def test_an_unread_transfer_syntax_is_refused_by_the_standards_name(read, syntax, name):
+    known = b"1.2.840.10008.1.2.4.203\0"
+    data = encoded(image(PixelData=None), known[:-1].decode()) + PIXELS
+    with pytest.raises(UnsupportedTransferSyntax) as refusal:
+        read(data.replace(known, syntax))
+    assert refusal.value.facts == {"transfer_syntax": name}
+
+
+def encapsulated(*items: bytes, end: bytes = b"\xfe\xff\xdd\xe0\0\0\0\0") -> bytes:
+    """An RLE image whose pixel data holds `items` after an empty offset table."""
+    ds = image(PixelData=None)
+    data = encoded(ds, "1.2.840.10008.1.2.5")
+    table = b"\xfe\xff\x00\xe0\0\0\0\0"
+    body = b"".join(b"\xfe\xff\x00\xe0" + struct.pack("<L", len(item)) + item for item in items)
+    return data + b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff" + table + body + end
+
+
+def test_whole_encapsulated_pixel_data_is_taken(read):
+    assert read(encapsulated(b"\x00" * 64)).rows == 8
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encapsulated(b"\x00" * 64, end=b""),
+        encapsulated(b"\x00" * 64)[:-30],
+        encapsulated(),
+        encapsulated(b"\x00" * 64, end=b"\xfe\xff\x00\xe0\xff\xff\xff\xff"),
+    ],
+    ids=["no end mark", "cut fragment", "no fragment", "endless fragment"],
+)
+def test_encapsulated_pixel_data_that_ends_oddly_is_truncated(read, data):
+    with pytest.raises(TruncatedDicom):
+        read(data)
+
+
+def deflated(body: bytes) -> bytes:
+    """A deflated object around the data set bytes `body`."""
+    head = encoded(image(), "1.2.840.10008.1.2.1.99")
+    length = struct.unpack("<L", head[140:144])[0]
+    squeezer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return head[: 144 + length] + squeezer.compress(body) + squeezer.flush()
+
+
+def test_a_deflated_object_is_read(read):
+    plain = encoded(image())
+    body = plain[144 + struct.unpack("<L", plain[140:144])[0] :]
+    assert read(deflated(body)).rows == 8
+
+
+def test_a_deflated_object_cannot_swell_without_bound(tmp_path):
+    path = tmp_path / "bomb"
+    path.write_bytes(deflated(b"\x00" * (80 << 20)))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(AbsurdDimensions, match="swells"):
+        read_header(path, max_samples=1)
+
+
+SEED = encoded(image())
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    edits=st.lists(st.tuples(st.integers(0, len(SEED) - 1), st.binary(min_size=1, max_size=6))),
+    end=st.integers(0, len(SEED)),
+)
+def test_damaged_bytes_never_raise_anything_unforeseen(read, edits, end):
+    data = bytearray(SEED)
+    for at, piece in edits:
+        data[at : at + len(piece)] = piece
+    try:
+        said = read(bytes(data[:end])).model_dump_json()
+    except WhylightError as refusal:
+        said = refusal.failure().model_dump_json()
+    assert "Canary" not in said
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.binary(max_size=400))
+def test_random_bytes_behind_the_magic_never_raise_anything_unforeseen(read, tail):
+    with pytest.raises(WhylightError):
+        read(bytes(128) + b"DICM" + tail)
