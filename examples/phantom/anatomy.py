@@ -95,8 +95,10 @@ def lung_axis(build: Build, y: Array) -> Array:
     return axis
 
 
-def lung(canvas: Canvas, build: Build, side: float, *, drop: float = 0.0) -> Array:
-    """Return the share of one lung in each pixel.
+def lung(
+    canvas: Canvas, build: Build, side: float, *, drop: float = 0.0, recess: float = 0.0
+) -> Array:
+    """Return the share of one lung, or of its side of the chest, in each pixel.
 
     Parameters
     ----------
@@ -105,13 +107,16 @@ def lung(canvas: Canvas, build: Build, side: float, *, drop: float = 0.0) -> Arr
     drop
         How far the lung has fallen from its apex and its outer wall, in cm:
         0 is a lung that fills its side.
+    recess
+        How far below the dome to go, in cm: the space behind the diaphragm.
     """
     y = canvas.y - drop
     across = (side * canvas.x - lung_axis(build, y) + 0.55 * drop) / build.lung_half_width
     along = y / build.lung_half_height
     rim = (np.abs(across) ** 2.4 + np.abs(along) ** 2.4) ** (1 / 2.4)
     wall = (1 - rim) * build.lung_half_width
-    return soft(np.minimum(wall, diaphragm(canvas, build, side) - canvas.y), 0.45)
+    floor = diaphragm(canvas, build, side) + recess - canvas.y
+    return soft(np.minimum(wall, floor), 0.45)
 
 
 def diaphragm(canvas: Canvas, build: Build, side: float) -> Array:
@@ -198,17 +203,17 @@ def _side_marker(canvas: Canvas) -> Array:
     return letter
 
 
+_BRANCHES = ((9, 0.42, 0.0, 8.0), (17, 0.28, 2.5, 10.5), (31, 0.2, 5.0, 12.5))
+"""Vessels around a hilum: how many, how wide, and from where to where (cm)."""
+
+
 def _vessels(canvas: Canvas, build: Build, warp: Array) -> Array:
     """Return vessels that leave each hilum like spokes and thin out."""
     x, y = np.abs(canvas.x) - 2.6, canvas.y + 0.4
     radius = np.hypot(x, y) + np.float32(0.4)
     angle = np.arctan2(y, x) + 0.30 * warp * np.sign(canvas.x) + 0.2 * np.sign(canvas.x)
     tree = np.zeros_like(radius)
-    for spokes, width, start, end in (
-        (9, 0.42, 0.0, 8.0),
-        (17, 0.28, 2.5, 10.5),
-        (31, 0.2, 5.0, 12.5),
-    ):
+    for spokes, width, start, end in _BRANCHES:
         turn = angle * np.float32(spokes / (2 * np.pi))
         off = np.abs(turn - np.floor(turn) - np.float32(0.5)) * (2 * np.pi / spokes) * radius
         reach = soft(radius - start, 2.0) * np.clip((end - radius) / end, 0, 1)

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+Figures = Mapping[str, Any]
+"""What ``figures.json`` holds: ``recipe``, ``detection`` and ``pointing``."""
+
 _TEXT = """\
 # Chest phantom findings
 
@@ -44,7 +47,7 @@ with a black window of 16 pixels, step 8.
 """
 
 
-def write_card(path: Path, figures: Mapping[str, Any], parameters: int, layer: str) -> None:
+def write_card(path: Path, figures: Figures, parameters: int, layer: str) -> None:
     """Write the card.
 
     Parameters

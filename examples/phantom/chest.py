@@ -103,4 +103,5 @@ def _expose(density: Array, seed: int) -> NDArray[np.uint16]:
     per_megapixel = 8 + 20 * np.minimum(density, 1)
     noise = per_megapixel * np.float32(np.sqrt(density.size / 2**20))
     noise *= random.standard_normal(density.shape, dtype=np.float32)
-    return np.clip(np.rint(value + noise), 0, MAXIMUM).astype(np.uint16)
+    stored: NDArray[np.uint16] = np.clip(np.rint(value + noise), 0, MAXIMUM).astype(np.uint16)
+    return stored

@@ -30,13 +30,14 @@ PATCH, STRIDE = 16, 8
 Map = Callable[[nn.Module, Tensor, int], Tensor]
 """Takes network, image ``(1, SIDE, SIDE)`` and class; gives a map ``(SIDE, SIDE)``."""
 
-Figures = dict[str, dict[str, float]]
+Table = dict[str, dict[str, float]]
+"""Figures by finding."""
 
 
 def logits_of(network: nn.Module, images: Array) -> Array:
     """Return the logits of images ``(N, 1, SIDE, SIDE)``, shape ``(N, findings)``."""
     with torch.no_grad():
-        parts = [network(part) for part in torch.from_numpy(images).split(50)]
+        parts = [network(part) for part in torch.split(torch.from_numpy(images), 50)]
     logits: Array = torch.cat(parts).numpy()
     return logits
 
@@ -47,10 +48,10 @@ def auc(scores: Array, present: NDArray[np.bool_]) -> float:
     return float((above > 0).mean() + 0.5 * (above == 0).mean())
 
 
-def detection(network: nn.Module, samples: Samples) -> Figures:
+def detection(network: nn.Module, samples: Samples) -> Table:
     """Return AUC, sensitivity and specificity at probability 0.5, for each finding."""
     logits = logits_of(network, samples.images)
-    figures: Figures = {}
+    figures: Table = {}
     for place, name in enumerate(FINDINGS):
         present, score = samples.labels[:, place], logits[:, place]
         figures[name] = {
@@ -63,7 +64,7 @@ def detection(network: nn.Module, samples: Samples) -> Figures:
     return figures
 
 
-def pointing(network: nn.Module, samples: Samples, attribute: Map, limit: int) -> Figures:
+def pointing(network: nn.Module, samples: Samples, attribute: Map, limit: int) -> Table:
     """Return how often a map's peak lies in the lesion, for each finding.
 
     Parameters
@@ -74,14 +75,14 @@ def pointing(network: nn.Module, samples: Samples, attribute: Map, limit: int) -
         At most this many true positives of each finding are tried.
     """
     logits = logits_of(network, samples.images)
-    figures: Figures = {}
+    figures: Table = {}
     for place, name in enumerate(FINDINGS):
         tried = np.flatnonzero(samples.labels[:, place] & (logits[:, place] > 0))[:limit]
         images = torch.from_numpy(samples.images[tried])
         maps = [attribute(network, image, place) for image in images]
         masks = torch.from_numpy(samples.masks[tried, place])
         hits = [hit(each, mask) for each, mask in zip(maps, masks, strict=True)]
-        figures[name] = {"true_positives": len(hits), "hit_rate": float(np.mean(hits))}
+        figures[name] = {"true_positives": len(hits), "hit_rate": sum(hits) / max(len(hits), 1)}
     return figures
 
 

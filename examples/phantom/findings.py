@@ -34,10 +34,10 @@ def nodule(chest: Chest, random: np.random.Generator) -> Lesion:
     radius = random.uniform(1.1, 1.8)
     y = random.uniform(-0.62, 0.4) * build.lung_half_height
     across = random.uniform(-0.35, 0.5) if side == RIGHT or y < 0 else random.uniform(0.2, 0.5)
-    x = side * (float(lung_axis(build, np.float32(y))) + across * build.lung_half_width)
+    x = side * (_middle(chest, y) + across * build.lung_half_width)
     canvas = chest.canvas
     rim = ellipse(canvas.x, canvas.y, (x, y), (radius, radius))
-    profile = np.sqrt(np.clip(1 - rim, 0, 1))
+    profile: Array = np.sqrt(np.clip(1 - rim, 0, 1))
     return _lesion(profile, random.uniform(0.26, 0.36) * profile)
 
 
@@ -45,23 +45,26 @@ def consolidation(chest: Chest, random: np.random.Generator) -> Lesion:
     """Draw a patch of filled air spaces with a ragged edge, bounded by the lung."""
     side, build, canvas = _side(random), chest.build, chest.canvas
     y = random.uniform(-0.5, 0.42) * build.lung_half_height
-    x = side * (
-        lung_axis(build, np.float32(y)) + random.uniform(-0.2, 0.35) * build.lung_half_width
-    )
+    across = random.uniform(-0.2, 0.35) * build.lung_half_width
+    x = side * (_middle(chest, y) + across)
     axes = random.uniform(2.4, 3.6), random.uniform(2.6, 4.4)
-    rim = ellipse(canvas.x, canvas.y, (float(x), y), axes) + 0.28 * chest.grain
+    rim = ellipse(canvas.x, canvas.y, (x, y), axes) + 0.28 * chest.grain
     profile = soft(1 - rim, 0.9) * _lung(chest, side)
     return _lesion(profile, random.uniform(0.22, 0.32) * profile * (1 + 0.12 * chest.grain))
 
 
 def effusion(chest: Chest, random: np.random.Generator) -> Lesion:
-    """Draw fluid in a costophrenic angle, its surface rising toward the outer wall."""
-    side, canvas = _side(random), chest.canvas
+    """Draw fluid that hides a diaphragm, its surface rising toward the outer wall.
+
+    It fills the costophrenic angle and the recess behind the dome.
+    """
+    side, canvas, build = _side(random), chest.canvas, chest.build
     outward = np.clip((side * canvas.x - 4.5) / 7.5, 0, 1)
-    top = float(diaphragm(canvas, chest.build, side).min())
-    level = top - random.uniform(-0.6, 3.2)
+    top = float(diaphragm(canvas, build, side).min())
+    level = top - random.uniform(0.0, 3.4)
     profile = soft(canvas.y - level + random.uniform(3.0, 4.5) * outward**2, 1.6)
-    profile = profile * _lung(chest, side)
+    profile = profile * lung(canvas, build, side, recess=2.0)
+    profile = profile * soft(diaphragm(canvas, build, side) - canvas.y, 4.0)
     return _lesion(profile, random.uniform(0.38, 0.5) * profile)
 
 
@@ -93,6 +96,11 @@ FINDINGS: Mapping[str, Draw] = MappingProxyType(
     }
 )
 """The findings in the order of the model's outputs."""
+
+
+def _middle(chest: Chest, y: float) -> float:
+    """Return how far from the midline a lung's middle lies at one height."""
+    return float(lung_axis(chest.build, np.full(1, y, np.float32))[0])
 
 
 def _side(random: np.random.Generator) -> float:

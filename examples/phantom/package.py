@@ -3,18 +3,20 @@
 import hashlib
 import json
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import yaml
+from pydantic import JsonValue
 from safetensors.torch import save_file
 from torch import nn
 
-from examples.phantom.card import write_card
+from examples.phantom.card import Figures, write_card
 from examples.phantom.chest import Case, draw
 from examples.phantom.dicom import Photometric, dataset
 from examples.phantom.dicom import write as write_dicom
-from examples.phantom.evaluate import LAYER, Figures
+from examples.phantom.evaluate import LAYER
 from examples.phantom.preparation import BASELINE, MEAN, PERCENTILES, SIDE, STD
 from examples.phantom.samples import read
 from service.domain.manifest import (
@@ -45,20 +47,32 @@ CLASSES = (
 ONNX_LAYER = "/" + LAYER.split(".")[0] + "/" + LAYER + "/rectify/Relu_output_0"
 """The tensor that `LAYER` puts out, as the exporter names it."""
 
-TESTS: tuple[tuple[str, str, Case, tuple[int, int], Photometric], ...] = (
-    (
-        "An ordinary radiograph with a nodule",
-        "selftest/ordinary.dcm",
-        Case(7_001, frozenset({"nodule"})),
-        (384, 384),
-        "MONOCHROME2",
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A self-test: a small phantom of known answer."""
+
+    title: str
+    path: str
+    case: Case
+    size: tuple[int, int]
+    photometric: Photometric
+
+
+TESTS = (
+    Known(
+        title="An ordinary radiograph with a nodule",
+        path="selftest/ordinary.dcm",
+        case=Case(7_001, frozenset({"nodule"})),
+        size=(384, 384),
+        photometric="MONOCHROME2",
     ),
-    (
-        "MONOCHROME1 on a portrait plate, effusion and cardiomegaly",
-        "selftest/monochrome1.dcm",
-        Case(7_002, frozenset({"effusion", "cardiomegaly"})),
-        (416, 339),
-        "MONOCHROME1",
+    Known(
+        title="MONOCHROME1 on a portrait plate, with effusion and cardiomegaly",
+        path="selftest/monochrome1.dcm",
+        case=Case(7_002, frozenset({"effusion", "cardiomegaly"})),
+        size=(416, 339),
+        photometric="MONOCHROME1",
     ),
 )
 
@@ -66,20 +80,22 @@ TOLERANCE = 0.02
 """Allowed difference of a self-test's logits: room for another resampling arithmetic."""
 
 
-def write(
-    folder: Path,
-    network: nn.Module,
-    shape: ResidualCnn,
-    found: Figures,
-    pointed: dict[str, Figures],
-    recipe: dict[str, int],
-) -> None:
-    """Write everything that `folder` holds."""
+def write(folder: Path, network: nn.Module, shape: ResidualCnn, figures: Figures) -> None:
+    """Write everything that `folder` holds.
+
+    Parameters
+    ----------
+    network
+        The trained network, in evaluation mode.
+    shape
+        The architecture that built it.
+    figures
+        What was measured: ``recipe``, ``detection`` and ``pointing``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     save_file(network.state_dict(), folder / "weights.safetensors")
     export_onnx(network, folder / "model.onnx")
-    tests = [_selftest(folder, network, *test) for test in TESTS]
-    figures = {"recipe": recipe, "detection": found, "pointing": pointed}
+    tests = [_selftest(folder, network, known) for known in TESTS]
     (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     parameters = sum(each.numel() for each in network.parameters())
     write_card(folder / "CARD.md", figures, parameters, LAYER)
@@ -133,8 +149,8 @@ def describe(folder: Path, shape: ResidualCnn, tests: list[SelfTest]) -> Manifes
 
 def _steps() -> tuple[StepChoice, ...]:
     low, high = PERCENTILES
-    window = {"kind": "percentile", "low": low, "high": high}
-    resize = {
+    window: dict[str, JsonValue] = {"kind": "percentile", "low": low, "high": high}
+    resize: dict[str, JsonValue] = {
         "size": [SIDE, SIDE],
         "aspect": "stretch",
         "antialias": True,
@@ -153,21 +169,14 @@ def _class(key: str, label: str, code: str, meaning: str) -> ClassSpec:
     return ClassSpec(key=key, label=label, code=concept, threshold=0.5)
 
 
-def _selftest(
-    folder: Path,
-    network: nn.Module,
-    title: str,
-    path: str,
-    case: Case,
-    size: tuple[int, int],
-    photometric: Photometric,
-) -> SelfTest:
-    write_dicom(folder / path, dataset(case, draw(case, size), photometric))
-    image = torch.from_numpy(read((folder / path).read_bytes()))
+def _selftest(folder: Path, network: nn.Module, known: Known) -> SelfTest:
+    path = folder / known.path
+    write_dicom(path, dataset(known.case, draw(known.case, known.size), known.photometric))
+    image = torch.from_numpy(read(path.read_bytes()))
     with torch.no_grad():
         logits = network(image[None, None])[0].tolist()
     rounded = tuple(round(value, 5) for value in logits)
-    return SelfTest(title=title, input=path, logits=rounded, tolerance=TOLERANCE)
+    return SelfTest(title=known.title, input=known.path, logits=rounded, tolerance=TOLERANCE)
 
 
 def _file(folder: Path, role: str, format_: str, path: str) -> File:

@@ -24,10 +24,9 @@ def prepare(stored: NDArray[np.uint16], photometric: str = "MONOCHROME2") -> Arr
     """Return the model's input of one radiograph, shape ``(SIDE, SIDE)``."""
     if photometric == "MONOCHROME1":
         stored = (MAXIMUM - stored).astype(np.uint16)
-    low, high = np.percentile(stored, PERCENTILES)
+    low, high = (float(each) for each in np.percentile(stored, PERCENTILES))
     window = np.clip((stored.astype(np.float32) - low) / (high - low), 0, 1)
-    prepared: Array = ((shrink(window) - MEAN) / STD).astype(np.float32)
-    return prepared
+    return (shrink(window) - MEAN) / STD
 
 
 def shrink(image: Array) -> Array:

@@ -1,0 +1,73 @@
+"""Write the bundled demo studies: ``python -m examples.phantom.study``.
+
+Three radiographs of DICOM size, with the exact place of each finding beside
+them, so that a demonstration can tell whether a map points at the lesion.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from examples.phantom.canvas import Mask
+from examples.phantom.chest import Case, draw
+from examples.phantom.dicom import Photometric, dataset, write
+from examples.phantom.samples import full_size
+
+FOLDER = Path(__file__).parents[1] / "studies" / "chest"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundled:
+    """A radiograph of the bundle; `name` is the stem of its files."""
+
+    name: str
+    case: Case
+    photometric: Photometric
+
+
+BUNDLE = (
+    Bundled("nodule", Case(41, frozenset({"nodule"})), "MONOCHROME2"),
+    Bundled("effusion", Case(42, frozenset({"effusion", "cardiomegaly"})), "MONOCHROME1"),
+    Bundled("pneumothorax", Case(66, frozenset({"pneumothorax", "consolidation"})), "MONOCHROME2"),
+)
+
+
+def main() -> None:
+    """Write the radiographs, their masks and ``lesions.json``."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    index = {"images": [store(FOLDER, each) for each in BUNDLE]}
+    (FOLDER / "lesions.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def store(folder: Path, bundled: Bundled) -> dict[str, Any]:
+    """Write one radiograph and its masks; return its entry in ``lesions.json``."""
+    radiograph = draw(bundled.case, full_size(bundled.case))
+    data = dataset(bundled.case, radiograph, bundled.photometric)
+    write(folder / f"{bundled.name}.dcm", data, compress=True)
+    lesions = []
+    for finding, mask in radiograph.masks.items():
+        name = f"{bundled.name}.{finding}.png"
+        Image.fromarray(mask.astype(np.uint8) * 255).save(folder / name, optimize=True)
+        lesions.append({"finding": finding, "mask": name, "box": box(mask)})
+    rows, columns = radiograph.stored.shape
+    return {
+        "dicom": f"{bundled.name}.dcm",
+        "sop_instance_uid": str(data.SOPInstanceUID),
+        "rows": rows,
+        "columns": columns,
+        "lesions": lesions,
+    }
+
+
+def box(mask: Mask) -> list[int]:
+    """Return top, left, bottom and right of a mask, the last two past its end."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    return [int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1]
+
+
+if __name__ == "__main__":
+    main()
