@@ -420,6 +420,14 @@ class StageTimeout(WhylightError):
     title = "A stage made no progress"
 
 
+class DamagedObject(WhylightError):
+    """A stored object is not, to the byte, what was taken in."""
+
+    kind = Kind.OURS
+    code = "damaged_object"
+    title = "A stored object is damaged"
+
+
 class ModelUnavailable(WhylightError):
     """The model's package is damaged, or its self-test failed."""
 

@@ -1,0 +1,158 @@
+"""The document of a job: what it was, what came of it, on which software."""
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final, Literal
+
+import numpy as np
+
+from service.domain.artifact import Artifact
+from service.domain.explanation import Explanation, MapFacts, ModelRef, Result, Subject
+from service.domain.manifest import Manifest
+from service.domain.request import ExplanationRequest
+from service.errors import Failure, NothingToExplain
+from workers.held import Held
+from workers.parcels import Attribution, Prepared, Rendered, Verdict
+
+Ending = Literal["succeeded", "failed", "cancelled"]
+
+SOFTWARE: Final = ("whylight", "torch", "onnxruntime", "numpy", "pydicom")
+
+
+def finished(held: Held, rendered: Rendered, model: ModelRef) -> Explanation:
+    """Return the document of a job whose line came to its end."""
+    judged = rendered.judged
+    attributed = judged.attributed
+    results = tuple(
+        _result(attribution, verdict, tuple(file.artifact for file in files))
+        for attribution, verdict, files in zip(
+            attributed.attributions, judged.verdicts, rendered.files, strict=True
+        )
+    )
+    failure = _shared_failure(results)
+    prepared = attributed.prepared
+    ending: Ending = "succeeded" if failure is None else "failed"
+    return unfinished(held, ending, failure).model_copy(
+        update={
+            "model": model,
+            "subject": _subject(prepared),
+            "predictions": attributed.predictions,
+            "results": results,
+            "partial": failure is None
+            and any(each.status == "failed" or each.partial for each in results),
+            "warnings": prepared.decoded.facts.warnings,
+        }
+    )
+
+
+def unfinished(held: Held, ending: Ending, failure: Failure | None) -> Explanation:
+    """Return the document of a job that ended before it had results."""
+    job = held.lease.job
+    return Explanation(
+        id=job.id,
+        state=ending,
+        request=ExplanationRequest.model_validate_json(job.request),
+        failure=failure,
+        attempt=job.attempt,
+        created=job.created,
+        started=job.started,
+        ended=int(time.time() * 1000),
+        timings={stage: round(seconds, 4) for stage, seconds in held.timings.items()},
+        versions=dict(versions()),
+    )
+
+
+def model_ref(manifest: Manifest, package: str) -> ModelRef:
+    """Return the model to the byte: its package, and the weights that ran."""
+    role, format_ = {"torch": ("weights", "safetensors"), "onnx": ("forward", "onnx")}[
+        manifest.runtime
+    ]
+    return ModelRef(
+        name=manifest.id,
+        version=manifest.version,
+        title=manifest.title,
+        package=package,
+        weights=manifest.file(role, format_).sha256,
+        runtime=manifest.runtime,
+    )
+
+
+@cache
+def versions() -> Mapping[str, str]:
+    """Return the versions of the software that computes; parts not installed are left out."""
+    found = {"python": platform.python_version()}
+    for name in SOFTWARE:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _shared_failure(results: Sequence[Result]) -> Failure | None:
+    """Return the first failure when every result failed: only then the job fails."""
+    if results and all(each.status == "failed" for each in results):
+        return results[0].reason
+    return None
+
+
+def _result(attribution: Attribution, verdict: Verdict, artifacts: tuple[Artifact, ...]) -> Result:
+    """Return one method's entry for one target."""
+    return Result(
+        method=attribution.method,
+        parameters=attribution.parameters,
+        target=attribution.target,
+        status=_status(attribution),
+        reason=attribution.failure,
+        degenerate=verdict.degenerate,
+        partial=attribution.partial,
+        map=_facts(attribution, verdict),
+        extras=dict(attribution.extras),
+        checks=verdict.checks,
+        artifacts=artifacts,
+    )
+
+
+def _status(attribution: Attribution) -> Literal["succeeded", "failed", "skipped"]:
+    """Tell how an attribution ended; nothing above its threshold is no failure."""
+    if attribution.failure is None:
+        return "succeeded"
+    return "skipped" if attribution.failure.code == NothingToExplain.code else "failed"
+
+
+def _facts(attribution: Attribution, verdict: Verdict) -> MapFacts | None:
+    """Describe a map without its values; values that are not finite count as zero."""
+    values, grid = attribution.values, attribution.grid
+    if values is None or grid is None:
+        return None
+    finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    relevance = finite.sum(axis=0)
+    cell = np.unravel_index(int(relevance.argmax()), relevance.shape)
+    peak = None if verdict.degenerate else tuple(float(v) for v in grid.to_source(cell))
+    return MapFacts(
+        shape=values.shape,
+        signed=attribution.signed,
+        affine=tuple(tuple(float(v) for v in row) for row in grid.affine),
+        cell=grid.cell,
+        minimum=float(finite.min()),
+        maximum=float(finite.max()),
+        sum=float(finite.sum()),
+        positive_fraction=float((finite > 0).mean()),
+        peak=peak,
+    )
+
+
+def _subject(prepared: Prepared) -> Subject:
+    """Name the image by our own identifiers."""
+    fetched, facts = prepared.decoded.fetched, prepared.decoded.facts
+    return Subject(
+        study=fetched.request.study,
+        instance=fetched.instance.id,
+        rows=facts.rows,
+        columns=facts.columns,
+        modality=facts.modality,
+        photometric_interpretation=facts.photometric_interpretation,
+    )
