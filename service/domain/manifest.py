@@ -12,7 +12,10 @@ from service.domain.target import ABOVE_THRESHOLD, ClassTarget, Target
 from service.domain.value import Name, Sha256, Slug, Value, Version
 
 RelativePath = Annotated[
-    str, StringConstraints(pattern=r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$")
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=200
+    ),
 ]
 """A path inside the package; it cannot lead out of it."""
 
