@@ -1,0 +1,108 @@
+"""The fleet on Redis: short records there, catalogs by digest in the store."""
+
+import hashlib
+from functools import lru_cache
+from threading import Lock
+
+from pydantic import ValidationError
+from typing_extensions import override
+
+from service.domain.catalog import Catalog
+from service.errors import TooLarge
+from service.fleet.base import Fleet, WorkerRecord
+from service.fleet.union import union
+from service.redis_server import RedisServer, Script
+from service.store.base import BlobStore
+
+RECORD_BYTES = 8192
+CATALOGS_KEPT = 64
+"""Catalogs held in memory; a fleet seldom has more than a few different ones."""
+
+PUBLISH = Script("service.fleet", "publish")
+RETIRE = Script("service.fleet", "retire")
+WORKERS = Script("service.fleet", "workers")
+CATALOGS = Script("service.fleet", "catalogs")
+
+
+class RedisFleet(Fleet):
+    """What workers publish; see the port for its promises.
+
+    Parameters
+    ----------
+    server
+        The Redis server, with the clock by which silence is told.
+    store
+        Where catalogs lie, as ``catalog/{sha256}.json``.
+
+    Notes
+    -----
+    Thread-safe. Asking for the catalog again costs one call to Redis: what a
+    digest names never changes, so catalogs and their unions are remembered.
+    """
+
+    def __init__(self, server: RedisServer, store: BlobStore) -> None:
+        self._server = server
+        self._store = store
+        self._stored: str | None = None
+        self._lock = Lock()
+        self._read = lru_cache(CATALOGS_KEPT)(self._load)
+        self._unite = lru_cache(CATALOGS_KEPT)(self._join)
+
+    @override
+    def publish(self, worker: WorkerRecord, catalog: Catalog, *, seconds: float) -> None:
+        record = worker.model_dump_json()
+        if len(record.encode()) > RECORD_BYTES:
+            raise TooLarge(
+                "The worker serves more model packages than its record holds; use a second pool.",
+                limit=RECORD_BYTES,
+                observed=len(record.encode()),
+            )
+        digest = self._keep(catalog)
+        self._server.run(PUBLISH, worker.id, round(seconds * 1000), record, digest)
+
+    def _keep(self, catalog: Catalog) -> str:
+        """Store a catalog that is not stored yet; return its digest."""
+        data = catalog.model_dump_json().encode()
+        digest = hashlib.sha256(data).hexdigest()
+        with self._lock:
+            if self._stored != digest:
+                self._store.put(_path(digest), data)
+                self._stored = digest
+        return digest
+
+    @override
+    def retire(self, worker_id: str) -> None:
+        self._server.run(RETIRE, worker_id)
+
+    @override
+    def workers(self) -> tuple[WorkerRecord, ...]:
+        records: list[str] = self._server.run(WORKERS)
+        return tuple(WorkerRecord.model_validate_json(each) for each in records)
+
+    @override
+    def catalog(self) -> Catalog:
+        digests: list[str] = self._server.run(CATALOGS)
+        try:
+            return self._unite(tuple(digests))
+        except FileNotFoundError:
+            return union(each for each in map(self._find, digests) if each is not None)
+
+    def _find(self, digest: str) -> Catalog | None:
+        try:
+            return self._read(digest)
+        except FileNotFoundError:
+            return None
+
+    def _join(self, digests: tuple[str, ...]) -> Catalog:
+        return union(self._read(digest) for digest in digests)
+
+    def _load(self, digest: str) -> Catalog:
+        data = self._store.get(_path(digest))
+        try:
+            return Catalog.model_validate_json(data)
+        except ValidationError:
+            return Catalog(unavailable={f"catalog {digest[:8]}": "another version wrote it"})
+
+
+def _path(digest: str) -> str:
+    return f"catalog/{digest}.json"

@@ -1,0 +1,3 @@
+-- ARGV: now, worker.
+remove(ARGV[2])
+remember()

@@ -1,0 +1,43 @@
+"""The union of workers' catalogs."""
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import TypeVar
+
+from service.domain.catalog import Catalog, ModelEntry
+
+T = TypeVar("T")
+
+
+def union(catalogs: Iterable[Catalog]) -> Catalog:
+    """Return everything that at least one of the catalogs' workers can do.
+
+    Of entries with the same name the first counts; of the entries of one
+    model package, the first that is ready.
+    """
+    every = tuple(catalogs)
+    methods = _first((m for each in every for m in each.methods), lambda m: m.name)
+    formats = _first((f for each in every for f in each.formats), lambda f: f.name)
+    measures = _first((m for each in every for m in each.measures), lambda m: m.name)
+    models = [model for each in every for model in each.models]
+    able = {m.name for m in methods} | {f.name for f in formats} | {m.name for m in measures}
+    missing = {name: why for each in every for name, why in each.unavailable.items()}
+    return Catalog(
+        methods=methods,
+        formats=formats,
+        measures=measures,
+        models=_first(sorted(models, key=_readiness), lambda m: m.package),
+        unavailable={name: why for name, why in sorted(missing.items()) if name not in able},
+    )
+
+
+def _readiness(model: ModelEntry) -> tuple[str, tuple[int, ...], bool]:
+    version = tuple(int(part) for part in model.version.split("."))
+    return (model.name, version, model.state != "ready")
+
+
+def _first(entries: Iterable[T], key: Callable[[T], Hashable]) -> tuple[T, ...]:
+    """Return the first entry of each key, in order."""
+    kept: dict[Hashable, T] = {}
+    for entry in entries:
+        kept.setdefault(key(entry), entry)
+    return tuple(kept.values())

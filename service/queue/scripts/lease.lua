@@ -1,0 +1,93 @@
+-- ARGV: now, worker, pool, token, how long the lease holds, then for each
+-- priority its weight, then the packages that the worker serves.
+-- Answers the leased job's fields and values, or nothing.
+--
+-- The work does not grow with the number of waiting jobs: two look-ups for
+-- each package and priority, each logarithmic.
+local worker, pool, token, holds = ARGV[2], ARGV[3], ARGV[4], int(ARGV[5])
+local first_package = 6 + #PRIORITIES
+
+-- The tenant with the least device time among those that wait for a served
+-- package, in one priority.
+local function next_tenant(priority)
+  local tenant, least
+  for i = first_package, #ARGV do
+    local head = redis.call('ZRANGE', key('turns', pool, priority, ARGV[i]), 0, 0, 'WITHSCORES')
+    if head[1] and (not least or int(head[2]) < least) then
+      tenant, least = head[1], int(head[2])
+    end
+  end
+  return tenant, least
+end
+
+-- Weighted turns: all that wait save up their weight, the richest is served
+-- and pays what all saved. Nothing that waits is ever passed over for good.
+local function next_priority()
+  local waiting = redis.call('HMGET', key('pool', pool), unpack(PRIORITIES))
+  local credit = key('credit', pool)
+  local chosen, tenant, spent, best
+  local total = 0
+  for i, priority in ipairs(PRIORITIES) do
+    if int(waiting[i]) > 0 then
+      local candidate, least = next_tenant(priority)
+      if candidate then
+        local weight = int(ARGV[5 + i])
+        local saved = redis.call('HINCRBY', credit, priority, weight)
+        total = total + weight
+        if not best or saved > best then
+          chosen, tenant, spent, best = priority, candidate, least, saved
+        end
+      end
+    end
+  end
+  if chosen then
+    redis.call('HINCRBY', credit, chosen, -total)
+  end
+  return chosen, tenant, spent
+end
+
+local function oldest(priority, tenant)
+  local id, least
+  for i = first_package, #ARGV do
+    local head = redis.call('ZRANGE', key('wait', pool, priority, tenant, ARGV[i]), 0, 0,
+      'WITHSCORES')
+    if head[1] and (not least or int(head[2]) < least) then
+      id, least = head[1], int(head[2])
+    end
+  end
+  return id
+end
+
+-- Books the job's device time on its tenant, wherever that tenant waits.
+local function charge(priority, tenant, spent, cost)
+  local clock = key('clock', pool, priority)
+  local start = math.max(spent, int(redis.call('GET', clock)))
+  redis.call('SET', clock, start)
+  local after = start + math.max(cost, 1)
+  redis.call('HSET', key('spent', pool, priority), tenant, after)
+  for _, package in ipairs(redis.call('SMEMBERS', key('packages', pool, priority, tenant))) do
+    redis.call('ZADD', key('turns', pool, priority, package), 'XX', after, tenant)
+  end
+end
+
+local priority, tenant, spent = next_priority()
+if not priority then
+  for i = first_package, #ARGV do
+    redis.call('DEL', key('wake', pool, ARGV[i]))
+  end
+  return {}
+end
+
+local id = oldest(priority, tenant)
+local job = key('job', id)
+dequeue(id)
+charge(priority, tenant, spent, int(field(id, 'cost')))
+redis.call('ZADD', key('leases'), now + holds, token)
+redis.call('HSET', key('holders'), token, id)
+redis.call('SADD', key('held', worker), token)
+redis.call('HINCRBY', key('pool', pool), 'running', 1)
+redis.call('HINCRBY', job, 'attempt', 1)
+redis.call('HSET', job, 'state', 'running', 'worker', worker, 'token', token, 'started', now,
+  'progress', 0)
+tell(id)
+return redis.call('HGETALL', job)
