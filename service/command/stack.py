@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.command import redis_server
+from service.command import own_redis
 from service.command.child import Child
 from service.command.failure import CommandFailure
 from service.command.home import Home, Running
@@ -185,17 +185,17 @@ def running(home: Home, *, port: int | None) -> Iterator[Stack]:
         stack = Stack(chosen)
         rooms.callback(stack.stop, settings.worker.grace.total_seconds())
         if QUEUE_URL not in os.environ:
-            stack.children.append(_own_redis(chosen, socket_path))
+            stack.children.append(_start_redis(chosen, socket_path))
         stack.start("gateway", "api.main")
         stack.start("worker", "workers.main")
         rooms.enter_context(home.announce(_record(chosen)))
         yield stack
 
 
-def _own_redis(chosen: Plan, socket_path: Path) -> Child:
+def _start_redis(chosen: Plan, socket_path: Path) -> Child:
     """Start the stack's own Redis."""
     log = chosen.home.logs / "redis.log"
-    return redis_server.start(chosen.home.redis, socket_path, log, _plain(os.environ))
+    return own_redis.start(chosen.home.redis, socket_path, log, _plain(os.environ))
 
 
 def _plain(environment: Mapping[str, str]) -> dict[str, str]:

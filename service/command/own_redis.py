@@ -7,7 +7,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import redis
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from service.command.child import Child
 from service.command.failure import CommandFailure
@@ -95,15 +98,20 @@ def _options(folder: Path, socket: Path) -> list[str]:
 def answers(socket: Path) -> bool:
     """Whether a server answers on `socket` and has read its file."""
     try:
-        with redis.Redis(unix_socket_path=str(socket), socket_timeout=1.0) as client:
+        with _client(socket) as client:
             return bool(client.ping())
-    except redis.RedisError:
+    except RedisError:
         return False
 
 
 def retire_orphan(socket: Path) -> None:
     """Stop a server that a killed command left behind; the home's lock is ours."""
     if answers(socket):
-        with redis.Redis(unix_socket_path=str(socket)) as client:
+        with _client(socket) as client:
             client.shutdown(nosave=True)
     socket.unlink(missing_ok=True)
+
+
+def _client(socket: Path) -> Redis:
+    """Return a client that asks once: a server that starts is asked again soon enough."""
+    return Redis(unix_socket_path=str(socket), socket_timeout=1.0, retry=Retry(NoBackoff(), 0))
