@@ -420,6 +420,14 @@ class StageTimeout(WhylightError):
     title = "A stage made no progress"
 
 
+class SlotDied(WhylightError):
+    """A supervised process crashed, or needed more memory than it may have."""
+
+    kind = Kind.OURS
+    code = "slot_died"
+    title = "A supervised process ended"
+
+
 class DamagedObject(WhylightError):
     """A stored object is not, to the byte, what was taken in."""
 

@@ -48,8 +48,14 @@ class PixelElement:
     """Where the pixel data element lies in `Parsed.stream`."""
 
     tag: int
+    start: int
+    """First byte of the element."""
+
     offset: int
     """First byte of the value."""
+
+    vr: str
+    """Value representation; empty where the syntax leaves it implicit."""
 
     length: int
     """Declared length of the value, or `UNDEFINED`."""
@@ -239,7 +245,8 @@ def _place(stop: _Stop, at: int, dataset: Dataset) -> PixelElement | None:
     tag, vr, length = stop.found
     implicit, _ = dataset.original_encoding
     long_header = not implicit and vr in {"OB", "OW", "OF", "OD", "UN", "OL", "OV"}
-    return PixelElement(tag, at + (12 if long_header else 8), length)
+    value = at + (12 if long_header else 8)
+    return PixelElement(tag, at, value, "" if implicit else vr or "", length)
 
 
 def fragments(stream: BinaryIO, element: PixelElement, size: int) -> tuple[tuple[int, int], ...]:

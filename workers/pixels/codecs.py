@@ -1,0 +1,135 @@
+"""One frame's code stream to an array: the decoder of each syntax, pinned.
+
+Chosen by measurement, fastest correct one first (2048 x 2048, 12 bit, one
+core): libjpeg-turbo for JPEG lossless 26 ms, OpenJPH for HTJ2K lossless 29 ms,
+PackBits in C for RLE 4 ms, CharLS for JPEG-LS 67 ms, OpenJPEG for JPEG 2000
+434 ms. All come in one package and let go of the interpreter while they work.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from service.dicom.header import Header
+from service.dicom.syntaxes import FAMILIES, Family
+from service.errors import UndecodablePixels
+
+Frame = NDArray[Any]
+HTJ2K_LOSSY = "1.2.840.10008.1.2.4.203"
+SEGMENTS = 15
+"""Most segments that an RLE header can name (PS3.5 G.3)."""
+
+
+def decode_frame(code: bytes, header: Header) -> Frame:
+    """Decode one frame to stored values.
+
+    Parameters
+    ----------
+    code
+        The frame's fragments, joined.
+    header
+        The image's header; the code stream must agree with it.
+
+    Returns
+    -------
+    Frame
+        ``(rows, columns)`` or ``(rows, columns, 3)``; RGB where the code
+        stream itself names its color transform, else as the header says.
+
+    Raises
+    ------
+    UndecodablePixels
+        The code stream is damaged, or is another image than the header's.
+    """
+    decoder = _DECODERS[FAMILIES[header.transfer_syntax_uid]]
+    try:
+        frame = decoder(code, header)
+    except (MemoryError, UndecodablePixels):
+        raise
+    except Exception as error:
+        raise UndecodablePixels("The compressed pixels are damaged.") from error
+    gray = (header.rows, header.columns)
+    if frame.shape != (gray if header.samples_per_pixel == 1 else (*gray, 3)):
+        raise UndecodablePixels("The compressed pixels are of another size than the header says.")
+    return frame
+
+
+def _jpeg(code: bytes, header: Header) -> Frame:
+    """Decode JPEG; the color transform is as the code stream's markers or the header say."""
+    if header.samples_per_pixel == 1:
+        return np.asarray(imagecodecs.jpeg8_decode(code))
+    transformed = has_color_transform(code, header.photometric_interpretation)
+    space = "YCBCR" if transformed else "RGB"
+    return np.asarray(imagecodecs.jpeg8_decode(code, colorspace=space, outcolorspace="RGB"))
+
+
+def has_color_transform(code: bytes, photometric_interpretation: str) -> bool:
+    """Tell whether a JPEG code stream holds YCbCr.
+
+    A JFIF marker says yes, an Adobe marker says which, component identifiers
+    'R', 'G', 'B' say no; only where the stream is silent the header is asked.
+    """
+    at = 2
+    while at + 4 <= len(code) and code[at] == 0xFF:  # noqa: PLR2004 - a marker's first byte
+        marker, length = code[at + 1], int.from_bytes(code[at + 2 : at + 4], "big")
+        segment = code[at + 4 : at + 2 + length]
+        if marker == 0xE0 and segment.startswith(b"JFIF"):  # noqa: PLR2004 - APP0
+            return True
+        if marker == 0xEE and segment.startswith(b"Adobe") and len(segment) > 11:  # noqa: PLR2004 - APP14
+            return segment[11] != 0
+        if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:  # noqa: PLR2004 - frame header
+            return segment[6::3][:3] != b"RGB" and photometric_interpretation != "RGB"
+        at += 2 + length
+    return photometric_interpretation != "RGB"
+
+
+def _jpeg_ls(code: bytes, header: Header) -> Frame:  # noqa: ARG001 - one signature for all
+    return np.asarray(imagecodecs.jpegls_decode(code))
+
+
+def _jpeg_2000(code: bytes, header: Header) -> Frame:  # noqa: ARG001 - one signature for all
+    return np.asarray(imagecodecs.jpeg2k_decode(code))
+
+
+def _htj2k(code: bytes, header: Header) -> Frame:
+    """Decode HTJ2K; OpenJPH wraps values around where lossy ones overshoot."""
+    lossy = header.transfer_syntax_uid == HTJ2K_LOSSY
+    decode = imagecodecs.jpeg2k_decode if lossy else imagecodecs.htj2k_decode
+    return np.asarray(decode(code))
+
+
+def _rle(code: bytes, header: Header) -> Frame:
+    """Decode RLE: one PackBits segment for each byte plane, high byte first (PS3.5 G)."""
+    size = header.rows * header.columns
+    planes = header.bits_allocated // 8
+    count, *offsets = np.frombuffer(code[: 4 * (SEGMENTS + 1)], "<u4").tolist()
+    if count != planes * header.samples_per_pixel:
+        raise UndecodablePixels(
+            "The RLE header names another number of segments than the image has."
+        )
+    edges = [*offsets[:count], len(code)]
+    samples = np.empty((header.samples_per_pixel, size, planes), np.uint8)
+    for number in range(count):
+        sample, plane = divmod(number, planes)
+        segment = imagecodecs.packbits_decode(code[edges[number] : edges[number + 1]])
+        data = np.frombuffer(segment, np.uint8)
+        if len(data) < size:
+            raise UndecodablePixels("An RLE segment ends before its plane is full.")
+        samples[sample, :, planes - 1 - plane] = data[:size]
+    values = samples.view(f"<u{planes}")[..., 0]
+    shaped = values.reshape(header.samples_per_pixel, header.rows, header.columns)
+    return shaped[0] if header.samples_per_pixel == 1 else np.moveaxis(shaped, 0, -1)
+
+
+_DECODERS: dict[Family, Callable[[bytes, Header], Frame]] = {
+    Family.RLE: _rle,
+    Family.JPEG_BASELINE: _jpeg,
+    Family.JPEG_EXTENDED: _jpeg,
+    Family.JPEG_LOSSLESS: _jpeg,
+    Family.JPEG_LS: _jpeg_ls,
+    Family.JPEG_2000: _jpeg_2000,
+    Family.HTJ2K: _htj2k,
+}

@@ -1,0 +1,154 @@
+"""A DICOM file to arrays on disk: what the decode stage and self-tests share."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from service.dicom import syntaxes
+from service.dicom.dataset import Parsed, parsed
+from service.dicom.header import Header, header_of
+from service.domain.value import Value
+from service.errors import UndecodablePixels, WhylightError
+from workers.parcels import ImageFacts
+from workers.pixels.display import show_color, show_gray
+from workers.pixels.modality import Modality, modality_of
+from workers.pixels.padding import Mask, padding_of
+from workers.pixels.stored import read_stored
+from workers.pixels.voi import Voi, Window, voi_of
+
+MAX_SAMPLES = 128 << 20
+
+
+class DecodedFiles(Value):
+    """What `decode_file` wrote: fields as in `workers.parcels.Decoded`."""
+
+    facts: ImageFacts
+    pixels: Path
+    display: Path
+    padding: Path | None
+    header: Path
+
+
+def decode_file(file: Path, scratch: Path, *, max_samples: int = MAX_SAMPLES) -> DecodedFiles:
+    """Decode a single-frame DICOM image into `scratch`.
+
+    Parameters
+    ----------
+    file
+        The DICOM object.
+    scratch
+        An existing folder; ``pixels.npy`` (float32 modality values,
+        ``(C, rows, columns)``), ``display.npy`` (uint8, ``(rows, columns[, 3])``),
+        ``padding.npy`` (bool, if there is padding) and ``header.dcm`` (the
+        object without its pixels) are written to it.
+    max_samples
+        Most samples an image may have.
+
+    Raises
+    ------
+    NotDicom, TruncatedDicom, NoPixelData, AbsurdDimensions, UnsupportedTransferSyntax
+        As `service.dicom.header.read_header`, except that UIDs may lack.
+    UnsupportedImage
+        Several frames, or a form of pixels that is not read.
+    UndecodablePixels
+        The pixels are damaged.
+    """
+    try:
+        with parsed(file, max_samples=max_samples) as found:
+            header = header_of(found, max_samples=max_samples, identified=False)
+            _keep_header(file, found, scratch / "header.dcm")
+            return _decode(found, header, scratch)
+    except (WhylightError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise UndecodablePixels("The image's pixels or their description are damaged.") from error
+
+
+def _decode(found: Parsed, header: Header, scratch: Path) -> DecodedFiles:
+    stored, bits = read_stored(found, header)
+    lossy = is_lossy(found.dataset, header)
+    if stored.ndim == 3:  # noqa: PLR2004 - color
+        facts = _facts(header, bits, Modality(), None, lossy=lossy, channels=3)
+        values = np.moveaxis(stored.astype(np.float32), -1, 0)
+        return _write(scratch, facts, values, show_color(stored, bits), None)
+    signed = header.pixel_representation == 1
+    modality = modality_of(found.dataset, signed=signed)
+    padding = padding_of(stored, found.dataset, header)
+    values = modality.apply(stored)
+    voi = voi_of(found.dataset, signed=modality.range(*_stored_range(header, bits))[0] < 0)
+    shown, used = show_gray(values, voi, padding, header)
+    facts = _facts(header, bits, modality, used, lossy=lossy, channels=1)
+    return _write(scratch, facts, values[None], shown, padding)
+
+
+def _facts(
+    header: Header, bits: int, modality: Modality, voi: Voi | None, *, lossy: bool, channels: int
+) -> ImageFacts:
+    low, high = _stored_range(header, bits)
+    value_low, value_high = modality.range(low, high)
+    linear = isinstance(voi, Window) and voi.shape != "SIGMOID"
+    return ImageFacts(
+        rows=header.rows,
+        columns=header.columns,
+        channels=channels,
+        modality=header.modality,
+        photometric_interpretation=header.photometric_interpretation,
+        bits_stored=bits,
+        stored_minimum=low,
+        stored_maximum=high,
+        value_minimum=value_low,
+        value_maximum=value_high,
+        lossy=lossy,
+        window=(voi.center, voi.width) if linear and isinstance(voi, Window) else None,
+    )
+
+
+def _stored_range(header: Header, bits: int) -> tuple[int, int]:
+    if header.pixel_representation:
+        return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+    return 0, (1 << bits) - 1
+
+
+def is_lossy(dataset: Dataset, header: Header) -> bool:
+    """Tell whether the pixels were ever compressed with loss, by header and syntax."""
+    declared = str(dataset.get("LossyImageCompression") or "").strip()
+    family = syntaxes.FAMILIES[header.transfer_syntax_uid]
+    if declared == "01" or family in {syntaxes.Family.JPEG_BASELINE, syntaxes.Family.JPEG_EXTENDED}:
+        return True
+    compressed = family is not syntaxes.Family.NATIVE
+    may_lose = compressed and header.transfer_syntax_uid not in syntaxes.LOSSLESS_ONLY
+    return may_lose and declared != "00"
+
+
+def _keep_header(file: Path, found: Parsed, to: Path) -> None:
+    """Write the object up to its pixels; a deflated one whole, as it cannot be cut."""
+    if found.pixels is None or found.transfer_syntax_uid == syntaxes.DEFLATED:
+        shutil.copyfile(file, to)
+        return
+    found.stream.seek(0)
+    to.write_bytes(found.stream.read(found.pixels.start))
+
+
+def _write(
+    scratch: Path,
+    facts: ImageFacts,
+    values: NDArray[Any],
+    shown: NDArray[np.uint8],
+    padding: Mask | None,
+) -> DecodedFiles:
+    pixels, display, mask = (scratch / f"{each}.npy" for each in ("pixels", "display", "padding"))
+    np.save(pixels, np.ascontiguousarray(values, np.float32), allow_pickle=False)
+    np.save(display, np.ascontiguousarray(shown), allow_pickle=False)
+    if padding is not None:
+        np.save(mask, padding, allow_pickle=False)
+    return DecodedFiles(
+        facts=facts,
+        pixels=pixels,
+        display=display,
+        padding=None if padding is None else mask,
+        header=scratch / "header.dcm",
+    )

@@ -1,0 +1,89 @@
+"""Modality values: stored values in the units the modality measures."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from workers.pixels.groups import holders
+from workers.pixels.lookup import Table, table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Modality:
+    """The transform from stored to modality values (PS3.3 C.11.1).
+
+    Attributes
+    ----------
+    slope, intercept
+        Rescale, where there is no table.
+    table
+        Modality LUT, which takes the place of the rescale.
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    table: Table | None = None
+
+    @property
+    def identity(self) -> bool:
+        """Whether modality values are the stored values."""
+        return self.table is None and (self.slope, self.intercept) == (1.0, 0.0)
+
+    def apply(self, stored: NDArray[Any]) -> NDArray[np.float32]:
+        """Return float32 modality values of the shape of `stored`."""
+        if self.table is not None:
+            return self.table.take(stored).astype(np.float32)
+        whole = self.slope.is_integer() and self.intercept.is_integer()
+        if stored.dtype.itemsize > 2 or not whole:  # noqa: PLR2004 - else float32 is exact
+            return (stored * self.slope + self.intercept).astype(np.float32)
+        values = stored.astype(np.float32)
+        if not self.identity:
+            values *= np.float32(self.slope)
+            values += np.float32(self.intercept)
+        return values
+
+    def range(self, low: int, high: int) -> tuple[float, float]:
+        """Return the modality values that stored values in ``[low, high]`` can take."""
+        if self.table is not None:
+            return float(self.table.data.min()), float(self.table.data.max())
+        ends = (low * self.slope + self.intercept, high * self.slope + self.intercept)
+        return min(ends), max(ends)
+
+
+def modality_of(dataset: Dataset, *, signed: bool) -> Modality:
+    """Read the Modality LUT, else the rescale; a broken rescale is the identity.
+
+    Raises
+    ------
+    UnsupportedImage
+        There is a Modality LUT and it cannot be read.
+    """
+    if (item := table_item(dataset, "ModalityLUTSequence")) is not None:
+        return Modality(table=table(item, "LUTDescriptor", "LUTData", signed=signed))
+    for place in holders(dataset, "PixelValueTransformationSequence"):
+        slope, intercept = real(place, "RescaleSlope"), real(place, "RescaleIntercept")
+        if slope is not None and intercept is not None and slope != 0:
+            return Modality(slope, intercept)
+    return Modality()
+
+
+def real(dataset: Dataset, keyword: str) -> float | None:
+    """Return the first value of a decimal attribute, if it is a finite number."""
+    try:
+        value = dataset.get(keyword)
+        first = value if isinstance(value, int | float | str) or value is None else value[0]
+        number = None if first is None else float(first)
+    except (ArithmeticError, IndexError, TypeError, ValueError):
+        return None
+    return number if number is not None and math.isfinite(number) else None
+
+
+def table_item(dataset: Dataset, sequence: str) -> Dataset | None:
+    """Return the item of a look-up table sequence, unless it holds no data."""
+    items = dataset.get(sequence) or []
+    filled = len(items) > 0 and items[0].get("LUTData") not in (None, b"", "")
+    return items[0] if filled else None

@@ -1,0 +1,159 @@
+"""Stored values: the pixel data element as an array of integers.
+
+Color comes out as RGB, gray as it is stored; bits that do not belong to the
+value (overlays, or dirt in the unused high bits) are cleared.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from service.dicom import syntaxes
+from service.dicom.dataset import Parsed, PixelElement, fragments
+from service.dicom.header import Header, native_length, number
+from service.dicom.syntaxes import Family
+from service.errors import NoPixelData, UnsupportedImage
+from workers.pixels import palette
+from workers.pixels.codecs import decode_frame
+
+Stored = NDArray[Any]
+GRAY = frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"})
+COLOR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"})
+
+
+def read_stored(found: Parsed, header: Header) -> tuple[Stored, int]:
+    """Return the stored values and the number of bits that each takes.
+
+    Returns
+    -------
+    tuple
+        An integer array of shape ``(rows, columns)`` (gray) or
+        ``(rows, columns, 3)`` (RGB), and its bits stored.
+
+    Raises
+    ------
+    UnsupportedImage
+        Several frames, one or 64 bits a sample, or a photometric
+        interpretation that does not fit the samples.
+    UndecodablePixels
+        The compressed pixels are damaged.
+    """
+    _require_supported(header)
+    if found.pixels is None:
+        raise NoPixelData("The object holds no image.")
+    if syntaxes.FAMILIES[header.transfer_syntax_uid] is Family.NATIVE:
+        values = _native(found, found.pixels, header)
+        rgb = header.photometric_interpretation in GRAY | {"RGB"}
+    else:
+        values = decode_frame(_code(found, found.pixels), header)
+        rgb = _is_rgb(header)
+    values = _clean(values, header, _shift(found.dataset, header))
+    if header.photometric_interpretation == "PALETTE COLOR":
+        return palette.colors(values, found.dataset)
+    if not rgb:
+        values = ybr_to_rgb(values)
+    return values, header.bits_stored
+
+
+def _require_supported(header: Header) -> None:
+    if header.number_of_frames > 1:
+        raise UnsupportedImage("Images of several frames are not read.")
+    if header.bits_allocated not in {8, 16, 32}:
+        raise UnsupportedImage(
+            "Samples of this size are not read.", bits_allocated=header.bits_allocated
+        )
+    fitting = GRAY if header.samples_per_pixel == 1 else COLOR
+    if header.photometric_interpretation not in fitting:
+        raise UnsupportedImage("The photometric interpretation is missing or does not fit.")
+    if header.samples_per_pixel > 1 and (header.bits_stored > 16 or header.pixel_representation):  # noqa: PLR2004 - display takes 16
+        raise UnsupportedImage("Color of more than 16 bits, or signed color, is not read.")
+
+
+def _code(found: Parsed, element: PixelElement) -> bytes:
+    """Join the one frame's fragments."""
+    pieces = []
+    for offset, length in fragments(found.stream, element, found.size):
+        found.stream.seek(offset)
+        pieces.append(found.stream.read(length))
+    return b"".join(pieces)
+
+
+def _is_rgb(header: Header) -> bool:
+    """Tell whether the decoder has already undone the color transform."""
+    if header.photometric_interpretation in GRAY | {"RGB", "YBR_RCT", "YBR_ICT"}:
+        return True  # in JPEG 2000 the code stream's own flag decides
+    family = syntaxes.FAMILIES[header.transfer_syntax_uid]
+    return family in {Family.JPEG_BASELINE, Family.JPEG_EXTENDED, Family.JPEG_LOSSLESS}
+
+
+def _native(found: Parsed, element: PixelElement, header: Header) -> Stored:
+    order = ">" if header.transfer_syntax_uid == syntaxes.EXPLICIT_BIG else "<"
+    found.stream.seek(element.offset)
+    data = found.stream.read(native_length(header))
+    if order == ">" and element.vr == "OW" and header.bits_allocated == 8:  # noqa: PLR2004 - bytes
+        data = _swapped(data)
+    flat = np.frombuffer(data, f"{order}u{header.bits_allocated // 8}")
+    if header.photometric_interpretation == "YBR_FULL_422":
+        return _from_422(flat, header)
+    if header.samples_per_pixel == 1:
+        return flat.reshape(header.rows, header.columns)
+    if number(found.dataset, "PlanarConfiguration", 0, 1, default=0):
+        planes = flat.reshape(header.samples_per_pixel, header.rows, header.columns)
+        interleaved: Stored = np.moveaxis(planes, 0, -1)
+        return interleaved
+    return flat.reshape(header.rows, header.columns, header.samples_per_pixel)
+
+
+def _swapped(data: bytes) -> bytes:
+    """Undo the byte order of 8-bit pixels that were stored as 16-bit words."""
+    even = data if len(data) % 2 == 0 else data + b"\0"
+    return np.frombuffer(even, ">u2").astype("<u2").tobytes()[: len(data)]
+
+
+def _from_422(flat: Stored, header: Header) -> Stored:
+    """Spread the shared chroma of each pair of pixels: Y Y Cb Cr (PS3.3 C.7.6.3.1.2)."""
+    if header.columns % 2:
+        raise UnsupportedImage("YBR_FULL_422 needs an even number of columns.")
+    pairs = flat.reshape(header.rows, header.columns // 2, 4)
+    wide = np.empty((header.rows, header.columns, 3), flat.dtype)
+    wide[:, 0::2, 0], wide[:, 1::2, 0] = pairs[..., 0], pairs[..., 1]
+    wide[..., 1] = pairs[..., 2].repeat(2, axis=1)
+    wide[..., 2] = pairs[..., 3].repeat(2, axis=1)
+    return wide
+
+
+def _shift(dataset: Dataset, header: Header) -> int:
+    """Return how many bits lie below the value in uncompressed pixels."""
+    if syntaxes.FAMILIES[header.transfer_syntax_uid] is not Family.NATIVE:
+        return 0
+    top = header.bits_allocated - 1
+    high = number(dataset, "HighBit", 0, top, default=header.bits_stored - 1)
+    return max(0, high + 1 - header.bits_stored)
+
+
+def _clean(values: Stored, header: Header, shift: int) -> Stored:
+    """Keep the stored bits alone and extend the sign."""
+    native: Stored = values.astype(values.dtype.newbyteorder("="), copy=False)
+    if header.pixel_representation and native.dtype.kind == "i":
+        return native  # the code stream had a sign and few enough bits
+    width = native.dtype.itemsize * 8
+    kept: Stored = native.view(f"{'i' if header.pixel_representation else 'u'}{width // 8}")
+    spare = max(0, width - header.bits_stored - shift)
+    if spare:
+        kept = kept << spare
+    if spare + shift:
+        kept = kept >> (spare + shift)
+    return kept
+
+
+def ybr_to_rgb(values: Stored) -> Stored:
+    """Convert full-range YCbCr to RGB, 8 bit (PS3.3 C.7.6.3.1.2, ITU-R BT.601)."""
+    if values.dtype.itemsize != 1:
+        raise UnsupportedImage("YBR color of more than 8 bits is not read.")
+    y, cb, cr = (values[..., i].astype(np.float32) for i in range(3))
+    cb -= 128
+    cr -= 128
+    rgb = np.stack((y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb), axis=-1)
+    return np.asarray(np.clip(rgb, 0, 255) + 0.5, np.uint8)

@@ -1,0 +1,106 @@
+"""Prepare: modality values to the model's input, step by declared step."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from service.domain.grid import Grid
+from service.domain.manifest import StepChoice
+from service.errors import InvalidPackage
+from workers.parcels import Decoded, ImageFacts, Prepared
+from workers.slots import Slots
+from workers.steps.base import STEPS, Step, StepImage
+
+LIMIT = 30.0
+_CHOICES = TypeAdapter(tuple[StepChoice, ...])
+
+
+def prepare(decoded: Decoded, slots: Slots, *, limit: float = LIMIT) -> Prepared:
+    """Run the manifest's steps in a supervised process.
+
+    Raises
+    ------
+    NotAcceptedByModel
+        The image is too small, or of another number of channels.
+    StageTimeout, SlotDied
+        The steps took more than `limit` seconds, or too much memory.
+    """
+    fetched = decoded.fetched
+    message = {
+        "pixels": str(decoded.pixels),
+        "padding": None if decoded.padding is None else str(decoded.padding),
+        "facts": decoded.facts.model_dump(mode="json"),
+        "steps": _CHOICES.dump_python(fetched.manifest.inputs[0].steps, mode="json"),
+        "to": str(fetched.scratch / "tensor.npy"),
+    }
+    answer = slots.run("prepare", message, limit)
+    tensor = np.load(message["to"], allow_pickle=False)
+    return Prepared(decoded, tensor, Grid(tensor.shape[1:], np.array(answer["affine"])))
+
+
+def task(message: dict[str, Any]) -> dict[str, Any]:
+    """Prepare one image, inside a slot."""
+    padding = message["padding"]
+    tensor, grid = prepare_files(
+        Path(message["pixels"]),
+        None if padding is None else Path(padding),
+        ImageFacts.model_validate(message["facts"]),
+        _CHOICES.validate_python(message["steps"]),
+    )
+    np.save(message["to"], tensor, allow_pickle=False)
+    return {"affine": grid.affine.tolist()}
+
+
+def prepare_files(
+    pixels: Path, padding: Path | None, facts: ImageFacts, steps: Sequence[StepChoice]
+) -> tuple[NDArray[np.float32], Grid]:
+    """Run steps on decoded files; self-tests of models call it too.
+
+    Returns
+    -------
+    tuple
+        The model's input, float32 of shape ``(C, rows, columns)``, and its grid.
+
+    Raises
+    ------
+    InvalidPackage
+        A step does not exist, or its parameters are not valid.
+    """
+    values = np.load(pixels, mmap_mode="r", allow_pickle=False)
+    mask = None if padding is None else np.load(padding, allow_pickle=False)
+    image = StepImage(values, mask, Grid.identity(values.shape[1:]))
+    for step in parse_steps(steps):
+        image = step.apply(image, facts)
+    return np.ascontiguousarray(image.values, np.float32), image.grid
+
+
+def parse_steps(steps: Sequence[StepChoice]) -> tuple[Step, ...]:
+    """Return the steps that a manifest names.
+
+    Raises
+    ------
+    InvalidPackage
+        A step does not exist, or its parameters are not valid.
+    """
+    parsed = []
+    for number, choice in enumerate(steps):
+        if choice.name not in STEPS:
+            raise InvalidPackage(
+                f"Step {number + 1} is none of the known steps.",
+                step=choice.name,
+                known=list(STEPS),
+            )
+        try:
+            parsed.append(STEPS[choice.name].model_validate(choice.parameters))
+        except ValidationError as error:
+            fields = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
+            raise InvalidPackage(
+                f"The parameters of step {number + 1} are not valid.",
+                step=choice.name,
+                fields=list(fields),
+            ) from None
+    return tuple(parsed)

@@ -1,0 +1,12 @@
+"""The closed list of what slots can be asked to do; tensor libraries stay out."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from workers.slot_main import Task
+from workers.stages import decode, prepare
+
+TASKS: Final[Mapping[str, Task]] = {
+    "decode": decode.task,
+    "prepare": prepare.task,
+}
