@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from service.fleet.base import Fleet
 from service.fleet.redis import RedisFleet
 from service.keys import KeyRing
+from service.packages import ModelPackages
 from service.queue.base import JobQueue
 from service.queue.redis import RedisQueue
 from service.redis_server import Clock, RedisServer, connect
@@ -20,6 +21,7 @@ class Backends:
     queue: JobQueue
     fleet: Fleet
     store: BlobStore
+    packages: ModelPackages
     keys: KeyRing
     server: RedisServer = field(repr=False)
 
@@ -50,6 +52,7 @@ def open_backends(settings: Settings, *, clock: Clock | None = None) -> Backends
         queue=RedisQueue(server, settings.queue),
         fleet=RedisFleet(server, store),
         store=store,
+        packages=ModelPackages(store, scratch=settings.worker.scratch),
         keys=KeyRing(store),
         server=server,
     )

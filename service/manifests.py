@@ -1,0 +1,143 @@
+"""Reading ``model.yaml``: strict YAML into a strict manifest, with errors that help."""
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import yaml
+from pydantic import JsonValue, ValidationError
+from typing_extensions import override
+
+from service.domain.manifest import Manifest
+from service.errors import InvalidPackage
+
+LARGEST = 256 * 1024
+"""Bytes of the largest manifest."""
+
+Defect = dict[str, JsonValue]
+"""What is wrong with one field: its JSON ``pointer`` and a ``message``."""
+
+
+class Refused(yaml.YAMLError):
+    """YAML that is well formed and still not taken."""
+
+    def __init__(self, message: str, mark: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.mark = mark
+
+
+class StrictLoader(yaml.SafeLoader):
+    """Safe YAML without aliases (which can swell) and without repeated keys."""
+
+    @override
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.events.AliasEvent):
+            raise Refused("Aliases are not allowed; write the value out", self.get_mark())
+        return super().compose_node(parent, index)
+
+    @override
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value]
+        if len(set(keys)) != len(keys):
+            raise Refused("A key is given twice in the mapping", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """Return the manifest that ``model.yaml`` holds.
+
+    Raises
+    ------
+    InvalidPackage
+        It is too large, no YAML, or not a manifest; the fact ``errors`` lists
+        every defect as ``{pointer, message}``.
+    """
+    if len(data) > LARGEST:
+        raise invalid([defect("", f"model.yaml may have {LARGEST} bytes at most.")])
+    try:
+        return Manifest.model_validate(_parse(data))
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        raise invalid([_defect(each) for each in found]) from None
+
+
+def manifest_schema() -> dict[str, JsonValue]:
+    """Return the JSON schema of ``model.yaml``."""
+    return Manifest.model_json_schema()
+
+
+def invalid(defects: list[Defect]) -> InvalidPackage:
+    """Return the failure that names every defect of a package."""
+    return InvalidPackage(
+        "The model package is not valid; 'errors' says what to mend, field by field.",
+        errors=[*defects],
+    )
+
+
+def defect(pointer: str, message: str) -> Defect:
+    """Return one defect."""
+    return {"pointer": pointer, "message": message}
+
+
+def _parse(data: bytes) -> object:
+    try:
+        return yaml.load(data, StrictLoader)  # noqa: S506 - it derives from SafeLoader
+    except Refused as error:
+        raise invalid([defect("", error.message + _place(error.mark))]) from None
+    except yaml.MarkedYAMLError as error:
+        message = "model.yaml is not valid YAML" + _place(error.problem_mark)
+        raise invalid([defect("", message)]) from None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise invalid([defect("", "model.yaml is not YAML in UTF-8.")]) from None
+
+
+def _place(mark: Any) -> str:
+    """Return where in the text a mark stands, counted from 1."""
+    return "." if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}."
+
+
+def _defect(error: Any) -> Defect:
+    pointer = "".join(f"/{_escaped(str(part))}" for part in error["loc"])
+    write = MESSAGES.get(error["type"], _unfit)
+    return defect(pointer, write(error.get("ctx", {})))
+
+
+def _escaped(part: str) -> str:
+    """Escape a name for a JSON Pointer (RFC 6901, section 3)."""
+    return part.replace("~", "~0").replace("/", "~1")
+
+
+def _says(text: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda context: text.format(**context)
+
+
+_unfit = _says("This value does not fit here; see the manifest's schema.")
+_whole = _says("Expected a whole number.")
+_number = _says("Expected a number.")
+_mapping = _says("Expected a mapping of fields.")
+_list = _says("Expected a list.")
+
+MESSAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "missing": _says("This field is required; add it."),
+    "extra_forbidden": _says("This field is unknown; remove it or mend its spelling."),
+    "literal_error": _says("Expected {expected}."),
+    "string_type": _says("Expected text; put quotes around it if it looks like a number."),
+    "string_pattern_mismatch": _says("Expected text of the form {pattern}"),
+    "int_type": _whole,
+    "int_parsing": _whole,
+    "int_from_float": _whole,
+    "float_type": _number,
+    "float_parsing": _number,
+    "dict_type": _mapping,
+    "model_type": _mapping,
+    "model_attributes_type": _mapping,
+    "tuple_type": _list,
+    "list_type": _list,
+    "greater_than": _says("Expected a number above {gt}."),
+    "greater_than_equal": _says("Expected a number of at least {ge}."),
+    "less_than": _says("Expected a number below {lt}."),
+    "less_than_equal": _says("Expected a number of at most {le}."),
+    "too_short": _says("Expected at least {min_length} entries."),
+    "too_long": _says("Expected at most {max_length} entries."),
+    "value_error": _says("{error}"),  # raised by the manifest's own rules, in our words
+}
