@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from service.command import own_redis
 from service.command.child import Child
+from service.command.environment import PREFIX, QUEUE_URL, STORE_URL, read_settings
 from service.command.failure import CommandFailure
 from service.command.home import Home, Running
 from service.settings import Settings
 
-QUEUE_URL = "WHYLIGHT_QUEUE__URL"
-STORE_URL = "WHYLIGHT_STORE__URL"
 READY_WITHIN = 180.0  # a cold import of torch takes half a minute on a slow disk
 GATEWAY_ENDS_WITHIN = 20.0
 REDIS_ENDS_WITHIN = 10.0
@@ -32,6 +32,9 @@ class Plan:
     host: str
     port: int
     metrics_port: int
+    socket: Path | None
+    """Socket of the stack's own Redis; `None` when the environment names a server."""
+
     queue_url: str
     store_url: str
 
@@ -130,18 +133,30 @@ class Stack:
 
 
 def plan(home: Home, settings: Settings, socket_path: Path, *, port: int | None) -> Plan:
-    """Decide where everything runs; settings that the environment gives are kept.
+    """Decide where everything runs; a Redis or store that the environment names is used.
 
-    `port` is the gateway's, 0 for a free one, `None` for the settings' own.
+    Parameters
+    ----------
+    home
+        Where the stack lives.
+    settings
+        The environment's settings.
+    socket_path
+        Socket of the stack's own Redis, if it gets one.
+    port
+        The gateway's; 0 for a free one, `None` for the settings' own.
     """
     free = port == 0
+    host = settings.http.host
+    queue_url = os.environ.get(QUEUE_URL)
     return Plan(
         home=home,
-        host=settings.http.host,
-        port=free_port(settings.http.host) if free else (port or settings.http.port),
+        host=host,
+        port=free_port(host) if free else (port or settings.http.port),
         metrics_port=0 if free else settings.http.metrics_port,
-        queue_url=os.environ.get(QUEUE_URL) or f"unix://{socket_path}",
-        store_url=os.environ.get(STORE_URL) or f"file://{home.store}",
+        socket=None if queue_url else socket_path,
+        queue_url=queue_url or f"unix://{quote(str(socket_path))}",
+        store_url=os.environ.get(STORE_URL) or home.store.as_uri(),
     )
 
 
@@ -169,14 +184,15 @@ def refuse_taken_port(host: str, port: int) -> None:
 def running(home: Home, *, port: int | None) -> Iterator[Stack]:
     """Run the stack in `home`; what was started is stopped at the end, whatever happens.
 
-    The parts are started, not yet ready: ask :meth:`Stack.wait_for`.
+    The parts are started, not yet ready: ask :meth:`Stack.wait_for`. `port` is
+    that of :func:`plan`.
 
     Raises
     ------
     CommandFailure
         The home or the port is taken, or Redis does not start.
     """
-    settings = Settings()
+    settings = read_settings()
     with ExitStack() as rooms:
         rooms.enter_context(home.claim())
         socket_path = rooms.enter_context(home.socket())
@@ -184,8 +200,8 @@ def running(home: Home, *, port: int | None) -> Iterator[Stack]:
         refuse_taken_port(chosen.host, chosen.port)
         stack = Stack(chosen)
         rooms.callback(stack.stop, settings.worker.grace.total_seconds())
-        if QUEUE_URL not in os.environ:
-            stack.children.append(_start_redis(chosen, socket_path))
+        if chosen.socket is not None:
+            stack.children.append(_start_redis(chosen, chosen.socket))
         stack.start("gateway", "api.main")
         stack.start("worker", "workers.main")
         rooms.enter_context(home.announce(_record(chosen)))
@@ -200,7 +216,7 @@ def _start_redis(chosen: Plan, socket_path: Path) -> Child:
 
 def _plain(environment: Mapping[str, str]) -> dict[str, str]:
     """Return `environment` without our own variables: Redis needs none of them."""
-    return {name: value for name, value in environment.items() if not name.startswith("WHYLIGHT_")}
+    return {name: value for name, value in environment.items() if not name.startswith(PREFIX)}
 
 
 def _record(chosen: Plan) -> Running:

@@ -1,0 +1,140 @@
+"""``whylight demo``: a stack of its own explains the bundled studies, and is gone."""
+
+import shutil
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.command import environment, follow, packages, report, stack
+from service.command.client import Client
+from service.command.failure import CommandFailure
+from service.command.home import Home
+from service.command.keys import key_ring
+from service.command.lesions import Lesions
+from service.command.report import Explained
+from service.command.signals import Interrupted, interruptible
+from service.command.up import own_client, wait_until_ready
+from service.domain.manifest import Manifest
+
+STUDIES = Path(__file__).resolve().parents[2] / "examples" / "studies" / "chest"
+OUTPUT = Path("demo-output")
+FORMATS = ("dicom_sc", "png", "json", "npy")
+METHODS = ("saliency", "integrated_gradients", "grad_cam", "occlusion")
+CARD = (
+    "Synthetic phantoms, explained by a model that was trained on such phantoms. "
+    "Not for clinical use."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One explanation that the demo asks for."""
+
+    study: Path
+    model: Manifest
+    methods: tuple[str, ...]
+
+    @property
+    def folder(self) -> str:
+        """Where its files go, below the output."""
+        return self.study.stem if self.model.runtime == "torch" else f"{self.study.stem}-onnx"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the command's words."""
+    parser.add_argument(
+        "--output", type=Path, default=OUTPUT, help=f"folder for the results (default {OUTPUT})"
+    )
+
+
+def run(options: Namespace) -> int:
+    """Explain every bundled study; leave files and a summary, and stop what was started."""
+    lesions = Lesions(STUDIES)
+    environment.forget()  # the demo uses nothing of a service that is set up here
+    try:
+        with interruptible(), tempfile.TemporaryDirectory(prefix="whylight-demo-") as folder:
+            explained = _explain_all(Home.at(Path(folder)), lesions, options.output)
+    except Interrupted:
+        print("Stopped.")
+        return 130
+    page = report.summary(explained, CARD)
+    (options.output / "SUMMARY.md").write_text(page)
+    print(f"\n{report.predictions(explained)}\n\n{report.maps(explained)}\n")
+    print(f"The results lie in {options.output}/, the tables in {options.output / 'SUMMARY.md'}.")
+    return 0 if all(each.job["state"] == "succeeded" for each in explained) else 1
+
+
+def _explain_all(home: Home, lesions: Lesions, output: Path) -> list[Explained]:
+    """Run the stack and every task on it, one after the other."""
+    began = time.monotonic()
+    print("Starting Redis, gateway and worker ...", flush=True)
+    with (
+        stack.running(home, port=0) as running,
+        key_ring(running.plan.settings()) as keys,
+        own_client(running, keys) as client,
+    ):
+        wait_until_ready(running, client)
+        models = [packages.register(client, each) for each in packages.bundled()]
+        if not models:
+            raise CommandFailure("No model is bundled with this installation.")
+        for model in models:
+            packages.wait_until_probed(client, model, running.check)
+        print(f"Ready after {time.monotonic() - began:.1f} s at {running.plan.url}", flush=True)
+        _empty(output)
+        return [_explain(client, task, lesions, output) for task in _tasks(lesions, models)]
+
+
+def _tasks(lesions: Lesions, models: list[Manifest]) -> list[Task]:
+    """Every study with every method on torch; one study without gradients on ONNX."""
+    studies = lesions.studies()
+    tasks = [
+        Task(study, model, METHODS)
+        for model in models
+        if model.runtime == "torch"
+        for study in studies
+    ]
+    onnx = [Task(studies[0], model, ("occlusion",)) for model in models if model.runtime == "onnx"]
+    return tasks + onnx
+
+
+def _explain(client: Client, task: Task, lesions: Lesions, output: Path) -> Explained:
+    """Upload, ask, follow, fetch, and look where the peaks lie."""
+    began = time.monotonic()
+    request = {
+        "study": follow.upload(client, task.study),
+        "model": task.model.ref,
+        "targets": [{"kind": "class", "of": "above_threshold"}],
+        "methods": [{"name": each} for each in task.methods],
+        "artifacts": list(FORMATS),
+    }
+    job = follow.explain(client, request, follow.Progress(task.folder))
+    if job["state"] != "succeeded":
+        failure = job.get("failure") or {}
+        raise CommandFailure(
+            f"{task.folder} ended as {job['state']}.", str(failure.get("detail", ""))
+        )
+    follow.fetch(client, job, output / task.folder)
+    hits = tuple(_hit(lesions, task.study, result) for result in job["results"])
+    return Explained(task.study.stem, task.model.id, job, hits, time.monotonic() - began)
+
+
+def _hit(lesions: Lesions, study: Path, result: dict[str, Any]) -> bool | None:
+    """Tell whether the map's peak lies in the lesion that its target names."""
+    peak = (result["map"] or {}).get("peak")
+    if peak is None:
+        return None
+    return lesions.hit(study, result["target"]["key"], (peak[0], peak[1]))
+
+
+def _empty(output: Path) -> None:
+    """Make the output folder empty of an earlier demo; a foreign folder is refused."""
+    if output.exists() and any(output.iterdir()) and not (output / "SUMMARY.md").exists():
+        raise CommandFailure(
+            f"{output} holds something else.", "Choose another folder with --output."
+        )
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    (output / "SUMMARY.md").touch()

@@ -1,0 +1,55 @@
+"""``whylight models``: the models of a service, over HTTP."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from service.command import packages, place
+from service.command.client import Client
+from service.command.failure import CommandFailure
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the command's words."""
+    verbs = parser.add_subparsers(metavar="verb", required=True)
+    add = verbs.add_parser("add", help="send a model package and wait until it was probed")
+    add.add_argument("folder", type=Path, help="the package: model.yaml and what it names")
+    add.set_defaults(act=_add)
+    listing = verbs.add_parser("list", help="list the models and what they can be asked")
+    listing.set_defaults(act=_list)
+    remove = verbs.add_parser("remove", help="withdraw one version of a model")
+    remove.add_argument("model", help="name@version")
+    remove.set_defaults(act=_remove)
+    for each in (add, listing, remove):
+        place.add_home(each)
+        place.add_gateway(each)
+
+
+def run(options: Namespace) -> int:
+    """Do what was asked with the models of a gateway."""
+    url = place.gateway_of(options.home, options.url)
+    with Client(url, place.key_of(options.key_file)) as client:
+        options.act(options, client)
+    return 0
+
+
+def _add(options: Namespace, client: Client) -> None:
+    """Register a package and tell what it can be asked."""
+    manifest = packages.register(client, options.folder)
+    entry = packages.wait_until_probed(client, manifest)
+    print(f"{manifest.ref} is ready: {', '.join(entry['methods'])}")
+
+
+def _list(_options: Namespace, client: Client) -> None:
+    """Print a line for each version of each model."""
+    for each in client.json("GET", "/v1/models")["models"]:
+        methods = ", ".join(each["methods"])
+        print(f"{each['name']}@{each['version']}  {each['runtime']}  {each['state']}  {methods}")
+
+
+def _remove(options: Namespace, client: Client) -> None:
+    """Withdraw a version."""
+    name, at, version = options.model.partition("@")
+    if not at:
+        raise CommandFailure("Name the version as well, as name@version.")
+    client.ask("DELETE", f"/v1/models/{name}/versions/{version}")
+    print(f"{options.model} is withdrawn.")

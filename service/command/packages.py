@@ -1,0 +1,79 @@
+"""Model packages on their way to a gateway: packed, sent, waited for."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from service.command.client import Client
+from service.command.failure import CommandFailure
+from service.domain.manifest import Manifest
+from service.packages import pack
+from service.paths import MANIFEST_NAME
+
+BUNDLED = Path(__file__).resolve().parents[2] / "models"
+"""Models that come with the source tree."""
+
+PROBED_WITHIN = 120.0
+PAUSE = 0.25
+
+
+def bundled() -> Iterator[Path]:
+    """Yield the folders of the models that come with the product."""
+    return (each.parent for each in sorted(BUNDLED.glob(f"*/{MANIFEST_NAME}")))
+
+
+def register(client: Client, folder: Path) -> Manifest:
+    """Check a package, pack it and send it; sending the same again changes nothing.
+
+    Raises
+    ------
+    InvalidPackage
+        The folder is no valid package.
+    CommandFailure
+        The gateway refused it.
+    """
+    with tempfile.TemporaryDirectory(prefix="whylight-package-") as scratch:
+        archive = Path(scratch) / "package.zip"
+        manifest = pack(folder, archive)
+        client.ask(
+            "PUT",
+            f"/v1/models/{manifest.id}/versions/{manifest.version}",
+            content=archive.read_bytes(),
+            headers={"Content-Type": "application/zip"},
+        )
+    return manifest
+
+
+def wait_until_probed(
+    client: Client, manifest: Manifest, alive: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Return the model's catalog entry once a worker has loaded and probed it.
+
+    Raises
+    ------
+    CommandFailure
+        The worker refused it, or none has probed it in time.
+    """
+    deadline = time.monotonic() + PROBED_WITHIN
+    while time.monotonic() < deadline:
+        alive()
+        entry = _entry(client, manifest)
+        if entry is not None:
+            if entry["state"] == "ready":
+                return entry
+            failure = entry.get("failure") or {}
+            raise CommandFailure(f"{manifest.ref} cannot be used.", str(failure.get("detail", "")))
+        time.sleep(PAUSE)
+    raise CommandFailure(
+        f"No worker has probed {manifest.ref} in {PROBED_WITHIN:.0f} seconds.",
+        "`whylight check` tells whether a worker is alive.",
+    )
+
+
+def _entry(client: Client, manifest: Manifest) -> dict[str, Any] | None:
+    """Return the entry of this version, or `None` while no worker knows it."""
+    models: list[dict[str, Any]] = client.json("GET", "/v1/models")["models"]
+    fitting = (m for m in models if (m["name"], m["version"]) == (manifest.id, manifest.version))
+    return next(fitting, None)
