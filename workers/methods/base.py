@@ -1,0 +1,126 @@
+"""What every explanation method is: parameters, needs, a cost and a plan.
+
+A method is a frozen pydantic model whose fields are its parameters; unknown
+ones are refused. It is registered by decorator and writes no model code: its
+plan yields passes and turns what they give into :class:`Maps`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from service.registry import Registry
+from workers.passes import Ability, Cost, Plan, Targets
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Maps:
+    """Attribution maps of one method, raw and signed, on the grid they were made on."""
+
+    values: Tensor
+    """Shape ``(K, C, *grid)``, targets in the order asked; model's floating type."""
+
+    affine: NDArray[np.float64]
+    """Homogeneous matrix, shape ``(D + 1, D + 1)``: cell index to model-input index.
+
+    An integer index is the center of its cell, on both sides.
+    """
+
+    extras: tuple[Mapping[str, float], ...] = ()
+    """The method's own figures for each target; empty if it has none."""
+
+    partial: bool = False
+    """Whether the job's time was up before all rows were done."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a method may know of the model before it plans."""
+
+    layers: tuple[str, ...] = ()
+    """Usable target layers, the default first."""
+
+    baseline: float = 0.0
+    """The model's reference value of a pixel, in model-input units."""
+
+
+class Method(BaseModel, ABC):
+    """A way to attribute a score to the input.
+
+    Subclasses state, as class variables, what the catalog publishes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    needs: ClassVar[frozenset[Ability]]
+    signed: ClassVar[bool]
+    """Whether a negative value means evidence against the target."""
+
+    paper: ClassVar[str]
+    cost: ClassVar[str]
+    """Rows in words, such as ``steps gradient rows``."""
+
+    weaknesses: ClassVar[str]
+
+    def settled(self, model: ModelFacts) -> Self:  # noqa: ARG002 - for methods with such defaults
+        """Return this method with the model's own defaults in place of `None`.
+
+        Raises
+        ------
+        InvalidParameter
+            If a parameter names what the model does not have.
+        """
+        return self
+
+    @abstractmethod
+    def estimate(self, shape: Sequence[int], targets: int) -> Cost:
+        """Return the rows needed for an image of shape ``(C, *spatial)``."""
+
+    @abstractmethod
+    def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
+        """Attribute `image`, shape ``(C, *spatial)``, on the model's device."""
+
+
+METHODS: Registry[Method] = Registry("workers.methods", "whylight.methods")
+
+
+def cells(image: Sequence[int], grid: Sequence[int]) -> NDArray[np.float64]:
+    """Return the affine of `grid` equal cells that together cover `image`.
+
+    Parameters
+    ----------
+    image, grid
+        Spatial shapes of the model input and of the map.
+    """
+    scale = [size / count for size, count in zip(image, grid, strict=True)]
+    return spread(scale)
+
+
+def spread(cell: Sequence[float]) -> NDArray[np.float64]:
+    """Return the affine of cells of edge lengths `cell`, the first at the origin's corner."""
+    affine = np.diag([*cell, 1.0])
+    affine[:-1, -1] = [(edge - 1) / 2 for edge in cell]
+    return affine
+
+
+def add_rows(total: Tensor, rows: Tensor) -> None:
+    """Add `rows` to `total`, shape of one row, in float64 and in order.
+
+    Row by row, so that the sum's bits do not depend on how rows were chunked.
+    """
+    for row in rows:
+        total.add_(row)
+
+
+def zeros(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Return a float64 accumulator on the device of `like`."""
+    return torch.zeros(*shape, dtype=torch.float64, device=like.device)

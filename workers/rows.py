@@ -1,0 +1,234 @@
+"""Row sets: what a pass feeds the model, as cheap values that hold no batch.
+
+A row set is *reproducible by row index*: any range of its rows can be written
+again at any time, so nothing is ever materialized beyond the batch in hand.
+The runtime owns the batch tensor and hands out the slice to fill.
+"""
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from types import EllipsisType
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+INPUT: Final = "input"
+"""Name of the model's one input, and of the place where its gradient is taken."""
+
+Box = tuple[slice, ...]
+"""A box of cells, one slice for each spatial axis."""
+
+
+class Rows(Protocol):
+    """An ordered set of model inputs."""
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of one row, for each input of the model."""
+
+    @property
+    def token(self) -> Hashable | None:
+        """Equal tokens mean equal rows; `None` means never shared."""
+
+    def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
+        """Write rows ``start`` to ``stop`` into ``out[name]``, shape ``(stop - start, ...)``."""
+
+
+class Same:
+    """A hashable stand-in for an object, equal only to itself.
+
+    It keeps the object alive, so that an equal identity is never a reused one.
+    """
+
+    __slots__ = ("_thing",)
+
+    def __init__(self, thing: object) -> None:
+        self._thing = thing
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        """Tell whether both stand for one object."""
+        return isinstance(other, Same) and self._thing is other._thing
+
+    @override
+    def __hash__(self) -> int:
+        """Hash the object's identity."""
+        return id(self._thing)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Image:
+    """What the families made of one image have in common."""
+
+    image: Tensor
+    """Shape ``(C, *spatial)``, in model-input units."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of one row, for each input of the model."""
+        return {INPUT: tuple(self.image.shape)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clean(_Image):
+    """The image itself: one row."""
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return 1
+
+    @property
+    def token(self) -> Hashable:
+        """Equal for one and the same image tensor."""
+        return (Clean, Same(self.image))
+
+    def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
+        """Write the image."""
+        out[INPUT][: stop - start] = self.image
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """Rows that exist already, shape ``(count, C, *spatial)``."""
+
+    rows: Tensor
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return self.rows.shape[0]
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of one row, for each input of the model."""
+        return {INPUT: tuple(self.rows.shape[1:])}
+
+    @property
+    def token(self) -> Hashable:
+        """Equal for one and the same tensor."""
+        return (Given, Same(self.rows))
+
+    def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
+        """Write the given rows."""
+        out[INPUT][:] = self.rows[start:stop]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blend(_Image):
+    """Points between a constant baseline and the image: ``b + w (x - b)``."""
+
+    baseline: float
+    """Value of the reference image, in model-input units."""
+
+    weights: tuple[float, ...]
+    """Share of the image in each row; 0 is the baseline, 1 the image."""
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return len(self.weights)
+
+    @property
+    def token(self) -> Hashable:
+        """Equal for one image, baseline and list of weights."""
+        return (Blend, Same(self.image), self.baseline, self.weights)
+
+    def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
+        """Write the blends."""
+        shape = (-1,) + (1,) * self.image.dim()
+        weights = torch.tensor(
+            self.weights[start:stop], dtype=self.image.dtype, device=self.image.device
+        ).reshape(shape)
+        out[INPUT][:] = self.baseline + weights * (self.image - self.baseline)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Noisy(_Image):
+    """The image with Gaussian noise, each row's noise drawn from its own seed."""
+
+    sigma: float
+    """Standard deviation of the noise, in model-input units."""
+
+    seed: int
+    samples: int
+    antithetic: bool = False
+    """Rows 2i and 2i + 1 bear the same noise with opposite signs."""
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return self.samples
+
+    @property
+    def token(self) -> Hashable:
+        """Equal for one image and one description of the noise."""
+        return (Noisy, Same(self.image), self.sigma, self.seed, self.samples, self.antithetic)
+
+    def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
+        """Write the image with the noise of rows ``start`` to ``stop``."""
+        for slot, row in enumerate(range(start, stop)):
+            out[INPUT][slot] = self.image + self.sigma * self._noise(row).to(self.image)
+
+    def _noise(self, row: int) -> Tensor:
+        """Draw a row's standard normal noise on the CPU, the same on every device."""
+        stream, sign = (row // 2, 1 - 2 * (row % 2)) if self.antithetic else (row, 1)
+        # 2^20 rows a seed: streams of neighboring seeds never meet
+        generator = torch.Generator().manual_seed((self.seed << 20) + stream)
+        return sign * torch.randn(self.image.shape, generator=generator)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Masked(_Image):
+    """The image where a mask is 1 and a constant baseline where it is 0."""
+
+    baseline: float
+    masks: Callable[[int, int], Tensor]
+    """Masks of rows ``start`` to ``stop``, shape ``(rows, 1 or C, *spatial)``, in [0, 1].
+
+    A function of the row index, so that large sets are rebuilt and never kept.
+    """
+
+    count: int
+
+    @property
+    def token(self) -> Hashable:
+        """Equal for one image, baseline and mask function."""
+        return (Masked, Same(self.image), self.baseline, Same(self.masks), self.count)
+
+    def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
+        """Write the masked image."""
+        masks = self.masks(start, stop)
+        out[INPUT][:] = self.baseline + masks * (self.image - self.baseline)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Patched(_Image):
+    """The image with one box of a constant value in each row, in all channels."""
+
+    boxes: tuple[Box, ...]
+    value: float
+    """Value inside the box, in model-input units."""
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return len(self.boxes)
+
+    @property
+    def token(self) -> Hashable:
+        """Equal for one image, one value and one tuple of boxes."""
+        return (Patched, Same(self.image), self.value, Same(self.boxes))
+
+    def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
+        """Write the image with its box covered."""
+        out[INPUT][:] = self.image
+        for slot, box in enumerate(self.boxes[start:stop]):
+            where: tuple[EllipsisType | slice, ...] = (..., *box)
+            out[INPUT][slot][where] = self.value

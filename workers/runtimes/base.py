@@ -1,0 +1,158 @@
+"""What serves passes: one model replica on one device, with one owner thread.
+
+The scheduler unites what one job asks of identical rows into a :class:`Work`,
+cuts it into :class:`Segment` values and hands a batch of them to
+:meth:`Runtime.serve`. The runtime alone says what may share a batch
+(:meth:`Runtime.group`), builds the batch and moves the tensors.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from service.errors import WhylightError
+from workers.passes import Ability, Exclusive, Rule, Scalar, Tap
+from workers.rows import Rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """One row set and everything that one job asks of it."""
+
+    rows: Rows
+    targets: tuple[Scalar, ...] = ()
+    """Distinct; ordered so that equal patterns of `places` can share a batch."""
+
+    places: tuple[tuple[str, ...], ...] = ()
+    """For each target, where its gradient is wanted; ``()`` for the score alone."""
+
+    taps: tuple[Tap, ...] = ()
+    outputs: bool = False
+    rule: Rule = Rule.PLAIN
+
+    @property
+    def at(self) -> tuple[str, ...]:
+        """Every place where some gradient is wanted, in alphabetical order."""
+        return tuple(sorted({place for places in self.places for place in places}))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """Rows ``start`` to ``stop`` of a work: its share of one batch."""
+
+    work: Work
+    start: int
+    stop: int
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Served:
+    """What a batch gave for one segment of it; tensors may be views of the batch's."""
+
+    scores: Tensor | None = None
+    """Shape ``(n, K)``, targets in the work's order."""
+
+    gradients: Mapping[tuple[int, str], Tensor] = field(default_factory=dict)
+    """By target's index in the work and place, each shape ``(n, ...)``."""
+
+    activations: Mapping[str, Tensor] = field(default_factory=dict)
+    taps: Mapping[Tap, Tensor] = field(default_factory=dict)
+    outputs: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How many rows of a group one batch may hold."""
+
+    rows: int
+    """Limit by the device's memory, at least 1; exactly 1 for a model that mixes rows."""
+
+    fixed: bool = False
+    """Whether every batch is padded to `rows`, the deterministic mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFacts:
+    """A declared layer, as the probe found it."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Shape of its output for one row."""
+
+    stride: tuple[float, ...]
+    """Input pixels to a cell, along each spatial axis; empty without such axes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a replica was found able to do, for the catalog."""
+
+    abilities: frozenset[Ability]
+    layers: tuple[LayerFacts, ...]
+    refused: Mapping[str, str]
+    """Declared layers that cannot be used, with the reason."""
+
+    outputs: tuple[int, ...]
+    """Shape of the output for one row."""
+
+    mixes_rows: bool
+    """Whether a row's result depends on its neighbors; such a model runs unmerged."""
+
+    row_seconds: Mapping[str, float]
+    """Measured seconds a row: ``forward`` and, if there is one, ``gradient``."""
+
+    row_bytes: Mapping[str, int]
+    """Measured bytes a row, likewise."""
+
+
+class ReplicaChangedError(Exception):
+    """The replica is not as it was when it was loaded; it must be dropped."""
+
+
+class Runtime(Protocol):
+    """One model replica; every method is for the owner thread alone."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where images are to lie before they are handed to a plan."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the model."""
+
+    @property
+    def probed(self) -> Probe:
+        """What the replica can do; measured once."""
+
+    def group(self, work: Work) -> Hashable:
+        """Return a key; works with equal keys may share a batch.
+
+        Raises
+        ------
+        UnservablePass
+            If this runtime cannot serve such a work.
+        """
+
+    def fits(self, group: Hashable) -> Fit:
+        """Return how many rows of the group one batch may hold."""
+
+    def serve(self, group: Hashable, segments: Sequence[Segment]) -> list[Served | WhylightError]:
+        """Run one batch; one answer for each segment, in order.
+
+        An error that is one segment's own fault is that segment's answer;
+        anything else is raised and concerns the whole batch.
+        """
+
+    def lend(self, work: Exclusive, until: float) -> Any:
+        """Lend the model to `work` until a moment of `time.monotonic`."""
+
+    def check(self) -> None:
+        """Raise `ReplicaChangedError` unless the replica is as it was at start."""
