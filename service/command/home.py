@@ -30,7 +30,6 @@ class Running(Value):
     """Address of the gateway."""
 
     queue_url: str
-    store_url: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from service.keys import KeyRecord, KeyRing, Scope
 from service.settings import Settings
 
 TENANT = "default"
+VALID = "valid"
 CALLER = tuple(each for each in Scope if each not in {Scope.MODELS_ADMIN, Scope.QUEUE_ADMIN})
 """What a program that asks for explanations needs."""
 
@@ -69,22 +70,22 @@ def _create(options: Namespace, keys: KeyRing) -> None:
 def _list(options: Namespace, keys: KeyRing) -> None:
     """Print a line for each key."""
     for each in keys.list():
-        if not options.all and _state(each) != "valid":
+        if not options.all and state(each) != VALID:
             continue
         until = "never" if each.expires is None else _day(each.expires)
         scopes = " ".join(each.scopes)
         print(
-            f"{each.id}  {each.tenant}  {_state(each)}  made {_day(each.created)}  "
+            f"{each.id}  {each.tenant}  {state(each)}  made {_day(each.created)}  "
             f"expires {until}  {scopes}  {each.label}".rstrip()
         )
 
 
-def _state(record: KeyRecord) -> str:
+def state(record: KeyRecord) -> str:
     """Return what the key is good for."""
     now = int(datetime.now(UTC).timestamp() * 1000)
     if record.revoked is not None:
         return "revoked"
-    return "valid" if record.holds(now) else "expired"
+    return VALID if record.holds(now) else "expired"
 
 
 def _day(milliseconds: int) -> str:

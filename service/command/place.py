@@ -34,22 +34,20 @@ def add_gateway(parser: ArgumentParser) -> None:
 
 
 def settings_of(folder: Path) -> Settings:
-    """Return the settings of the stack: what the environment says comes first.
+    """Return the settings of the stack in `folder`; what the environment says comes first.
 
     Raises
     ------
     CommandFailure
         A ``WHYLIGHT_*`` variable is not valid.
     """
-    settings = read_settings()
-    running = home.Home(folder.expanduser()).running()
-    if running is None:
-        return settings
+    settings, here = read_settings(), home.Home(folder.expanduser())
+    running = here.running()
     queue, store = settings.queue, settings.store
-    if QUEUE_URL not in os.environ:
+    if QUEUE_URL not in os.environ and running is not None:
         queue = queue.model_copy(update={"url": running.queue_url})
-    if STORE_URL not in os.environ:
-        store = store.model_copy(update={"url": running.store_url})
+    if STORE_URL not in os.environ and here.store.exists():
+        store = store.model_copy(update={"url": here.store.absolute().as_uri()})
     return settings.model_copy(update={"queue": queue, "store": store})
 
 

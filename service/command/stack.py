@@ -225,5 +225,4 @@ def _record(chosen: Plan) -> Running:
         pid=os.getpid(),
         url=chosen.url,
         queue_url=chosen.queue_url,
-        store_url=chosen.store_url,
     )

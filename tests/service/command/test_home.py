@@ -17,7 +17,7 @@ def home(tmp_path):
 
 
 def running(pid):
-    return Running(pid=pid, url="http://127.0.0.1:1", queue_url="unix:///a", store_url="file:///b")
+    return Running(pid=pid, url="http://127.0.0.1:1", queue_url="unix:///a")
 
 
 def test_nobody_else_can_enter_even_a_folder_that_stood_open(tmp_path):
