@@ -1,6 +1,8 @@
 """Waiting for Redis or the store to come back, without giving up a job for it."""
 
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
@@ -46,7 +48,11 @@ def pauses() -> Iterator[float]:
 
 
 def patiently(
-    call: Callable[[], T], given_up: threading.Event, check: Callable[[], None] | None = None
+    call: Callable[[], T],
+    given_up: threading.Event,
+    *,
+    seconds: float = math.inf,
+    check: Callable[[], None] | None = None,
 ) -> T:
     """Call until the server behind it answers.
 
@@ -56,6 +62,8 @@ def patiently(
         What to do; doing it twice must be harmless.
     given_up
         Ends the waiting; the last error is then raised.
+    seconds
+        Longest time to wait.
     check
         Raises what else ends the waiting; asked before each further try.
 
@@ -65,11 +73,13 @@ def patiently(
         What `call` raised, when it was not of kind ``wait`` or when the
         waiting was given up.
     """
+    until = time.monotonic() + seconds
     for pause in pauses():
         try:
             return call()
         except WhylightError as error:
-            if not error.retryable or given_up.wait(pause):
+            late = time.monotonic() + pause > until
+            if not error.retryable or late or given_up.wait(pause):
                 raise
         if check is not None:
             check()

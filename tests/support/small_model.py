@@ -1,0 +1,184 @@
+"""A small real model package, built anew: a tiny network, its manifest, its self-tests."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import torch
+import yaml
+from numpy.typing import NDArray
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from workers.architectures.base import ARCHITECTURES
+
+SIDE = 48
+"""Rows and columns of the model's input."""
+
+HIGHEST = 4095
+CLASSES = ("nodule", "effusion", "fracture")
+NETWORK: Mapping[str, Any] = {
+    "channels": 1,
+    "classes": len(CLASSES),
+    "stem": 8,
+    "widths": [8, 16],
+    "strides": [2, 1],
+    "dilations": [1, 1],
+}
+LAYER = "blocks.1"
+MEAN, STD = 2048.0, 1024.0
+
+
+def network(seed: int = 0, **changes: Any) -> nn.Module:
+    """Return the network with seeded weights and lively norm statistics."""
+    torch.manual_seed(seed)
+    model = ARCHITECTURES["residual_cnn"].model_validate({**NETWORK, **changes}).build()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model.eval()
+
+
+def picture(seed: int = 1, rows: int = SIDE, columns: int = SIDE) -> NDArray[np.uint16]:
+    """Return stored values of a made-up picture: a bright disk in noise, 12 bits."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:rows, 0:columns]
+    disk = (y - rows / 3) ** 2 + (x - columns / 2) ** 2 < (rows / 6) ** 2
+    values = random.normal(1500, 200, (rows, columns)) + 1500 * disk
+    return np.clip(values, 0, HIGHEST).astype(np.uint16)
+
+
+def write_image(
+    path: Path,
+    stored: NDArray[np.uint16],
+    *,
+    inverted: bool = False,
+    tags: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write stored values as a real CR object, MONOCHROME2 or 1."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    image = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
+    image.SOPClassUID = meta.MediaStorageSOPClassUID
+    image.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    image.StudyInstanceUID, image.SeriesInstanceUID = generate_uid(), generate_uid()
+    image.PatientName, image.PatientID = "Phantom^Small", "SMALL"
+    image.PatientBirthDate, image.PatientSex = "", ""
+    image.StudyDate, image.StudyTime, image.AccessionNumber = "20240102", "030405", ""
+    image.ReferringPhysicianName, image.StudyID = "", ""
+    image.SeriesNumber, image.InstanceNumber = 1, 1
+    image.Modality, image.BodyPartExamined, image.ViewPosition = "CR", "CHEST", "PA"
+    image.PatientOrientation = ["L", "F"]
+    image.Rows, image.Columns = stored.shape
+    image.SamplesPerPixel, image.PixelRepresentation = 1, 0
+    image.BitsAllocated, image.BitsStored, image.HighBit = 16, 12, 11
+    image.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
+    image.WindowCenter, image.WindowWidth = 2048, 4096
+    image.PixelData = (HIGHEST - stored if inverted else stored).astype("<u2").tobytes()
+    for name, value in (tags or {}).items():
+        setattr(image, name, value)
+    pydicom.dcmwrite(path, image, enforce_file_format=True)
+    return path
+
+
+def model_input(stored: NDArray[np.uint16]) -> Tensor:
+    """Prepare a picture by hand, as the manifest's steps should: ``(1, rows, columns)``."""
+    return torch.from_numpy((stored.astype(np.float32) - MEAN) / STD)[None]
+
+
+def write_package(
+    folder: Path,
+    *,
+    name: str = "small",
+    model: nn.Module | None = None,
+    threshold: float = 0.0,
+    changes: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a whole package into `folder` and return it.
+
+    Parameters
+    ----------
+    model
+        A network as `network` builds; by default that with seed 0.
+    threshold
+        Operating threshold of every class; at 0 every class is above it.
+    changes
+        Fields of ``model.yaml`` to replace.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model = model or network()
+    save_file(model.state_dict(), folder / "weights.safetensors")
+    stored = picture()
+    write_image(folder / "plain.dcm", stored)
+    write_image(folder / "inverted.dcm", stored, inverted=True)
+    with torch.no_grad():
+        logits = model(model_input(stored)[None])[0].nan_to_num().tolist()
+    manifest = {**_manifest(folder, name, logits, threshold), **(changes or {})}
+    (folder / "model.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
+    return folder
+
+
+def _manifest(folder: Path, name: str, logits: list[float], threshold: float) -> dict[str, Any]:
+    files = {
+        "weights.safetensors": ("weights", "safetensors"),
+        "plain.dcm": ("selftest", "dicom"),
+        "inverted.dcm": ("selftest", "dicom"),
+    }
+    return {
+        "schema_number": 1,
+        "id": name,
+        "version": "1.0.0",
+        "title": "Small network for tests",
+        "publisher": "Whylight",
+        "license": "Apache-2.0",
+        "intended_use": "Tests of the service.",
+        "not_for": "Anything else.",
+        "task": "classification-multilabel",
+        "runtime": "torch",
+        "architecture": {"name": "residual_cnn", "parameters": dict(NETWORK)},
+        "files": [_file(folder, path, *what) for path, what in files.items()],
+        "inputs": [
+            {
+                "accept": {"modalities": ["CR", "DX"]},
+                "steps": [
+                    {"name": "invert_monochrome1"},
+                    {"name": "normalize", "parameters": {"mean": [MEAN], "std": [STD]}},
+                ],
+            }
+        ],
+        "outputs": [
+            {
+                "classes": [
+                    {"key": key, "label": key.title(), "threshold": threshold} for key in CLASSES
+                ]
+            }
+        ],
+        "explain": {
+            "layers": [{"name": LAYER}],
+            "baseline": 0.0,
+        },
+        "selftests": [
+            {"title": title, "input": f"{title}.dcm", "logits": list(logits), "tolerance": 1e-4}
+            for title in ("plain", "inverted")
+        ],
+    }
+
+
+def _file(folder: Path, path: str, role: str, format_: str) -> dict[str, Any]:
+    data = (folder / path).read_bytes()
+    return {
+        "role": role,
+        "format": format_,
+        "path": path,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data),
+    }

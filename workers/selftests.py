@@ -1,0 +1,92 @@
+"""Self-tests: inputs of known answer, on the same way that jobs take."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.manifest import Manifest, SelfTest, StepChoice
+from service.errors import ModelUnavailable, WhylightError
+from workers.pixels.decode import decode_file
+from workers.scratch import job_folder
+from workers.slots import Slots
+from workers.stages.prepare import prepare_files
+
+TASK = "selftest"
+LIMIT = 60.0
+"""Seconds for decoding and preparing one input."""
+
+
+def prepared(
+    manifest: Manifest, test: SelfTest, folder: Path, slots: Slots, scratch: Path
+) -> NDArray[np.float32]:
+    """Decode and prepare a self-test's input in a supervised process.
+
+    Parameters
+    ----------
+    folder
+        The unpacked package.
+
+    Returns
+    -------
+    NDArray
+        The model's input without the batch axis, shape ``(C, *spatial)``.
+
+    Raises
+    ------
+    ModelUnavailable
+        The input cannot be decoded, or a step does not take it.
+    """
+    with job_folder(scratch) as work:
+        message = {
+            "file": str(folder / test.input),
+            "steps": [step.model_dump(mode="json") for step in manifest.inputs[0].steps],
+            "scratch": str(work),
+            "to": str(work / "tensor.npy"),
+        }
+        try:
+            slots.run(TASK, message, LIMIT)
+        except WhylightError as error:
+            raise ModelUnavailable(
+                "A self-test's input does not reach the model; 'reason' says why.",
+                selftest=test.title,
+                reason=error.failure().code,
+            ) from error
+        tensor: NDArray[np.float32] = np.load(message["to"], allow_pickle=False)
+        return tensor
+
+
+def compare(test: SelfTest, logits: NDArray[np.floating[Any]]) -> None:
+    """Compare the model's answer, shape ``(classes,)``, with the one expected.
+
+    Raises
+    ------
+    ModelUnavailable
+        It differs by more than the self-test's tolerance.
+    """
+    expected = np.array(test.logits)
+    if logits.shape != expected.shape:
+        raise ModelUnavailable(
+            "The model gives another number of logits than its self-test expects.",
+            selftest=test.title,
+            expected=list(expected.shape),
+            found=list(logits.shape),
+        )
+    worst = float(np.abs(logits - expected).max())
+    if not worst <= test.tolerance:  # a NaN fails too
+        raise ModelUnavailable(
+            "A self-test of the model failed: its logits are not those expected.",
+            selftest=test.title,
+            tolerance=test.tolerance,
+            difference=worst if np.isfinite(worst) else None,
+        )
+
+
+def task(message: dict[str, Any]) -> dict[str, Any]:
+    """Decode and prepare one input, inside a slot."""
+    files = decode_file(Path(message["file"]), Path(message["scratch"]))
+    steps = [StepChoice.model_validate(each) for each in message["steps"]]
+    tensor, _ = prepare_files(files.pixels, files.padding, files.facts, steps)
+    np.save(message["to"], tensor, allow_pickle=False)
+    return {}
