@@ -39,11 +39,12 @@ def prepared(
         The input cannot be decoded, or a step does not take it.
     """
     with job_folder(scratch) as work:
+        to = work / "tensor.npy"
         message = {
             "file": str(folder / test.input),
             "steps": [step.model_dump(mode="json") for step in manifest.inputs[0].steps],
             "scratch": str(work),
-            "to": str(work / "tensor.npy"),
+            "to": str(to),
         }
         try:
             slots.run(TASK, message, LIMIT)
@@ -53,7 +54,7 @@ def prepared(
                 selftest=test.title,
                 reason=error.failure().code,
             ) from error
-        tensor: NDArray[np.float32] = np.load(message["to"], allow_pickle=False)
+        tensor: NDArray[np.float32] = np.load(to, allow_pickle=False)
         return tensor
 
 
