@@ -12,7 +12,7 @@ from service.queue.base import Outcome
 from service.settings import Settings
 from service.telemetry import Log
 from tests.support import redis_server
-from tests.support.jobs import PACKAGE, new_job
+from tests.support.hospital import PACKAGE, blank_job
 from workers.held import LIMITS, Held, LeaseLost
 from workers.loop import Loop
 from workers.patience import patiently
@@ -39,7 +39,7 @@ def working(backends: Backends, settings: Settings, lead: Lead, name: str = "w1"
 
 
 def submit(backends: Backends) -> Job:
-    job = new_job()
+    job = blank_job()
     return backends.queue.submit(job, digest=job.id).job
 
 
