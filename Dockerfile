@@ -38,7 +38,7 @@ EXPOSE 8080 9464
 VOLUME /var/lib/whylight
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-m", "service.command.main", "check", "--gateway", "http://127.0.0.1:8080"]
+    CMD ["python", "-m", "service.command.main", "check", "gateway"]
 CMD ["python", "-m", "api.main"]
 
 FROM base AS worker
@@ -56,5 +56,5 @@ ENV WHYLIGHT_STORE__URL=file:///var/lib/whylight \
 VOLUME /var/lib/whylight
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=10s --start-period=90s --retries=3 \
-    CMD ["python", "-m", "service.command.main", "check", "--worker"]
+    CMD ["python", "-m", "service.command.main", "check", "redis", "workers"]
 CMD ["python", "-m", "workers.main"]

@@ -19,7 +19,7 @@ class QueueSettings(BaseModel):
         default="redis://127.0.0.1:6379/0",
         description="Redis or Valkey, 6.2 or newer; also unix:///path/to/socket.",
     )
-    password: SecretStr | None = None
+    password: SecretStr | None = Field(default=None, description="Password of Redis.")
     prefix: str = Field(default="wl", description="First part of every key.")
     lease: timedelta = Field(
         default=timedelta(seconds=9),
@@ -79,8 +79,10 @@ class LimitSettings(BaseModel):
 class HttpSettings(BaseModel):
     """Where the gateway listens."""
 
-    host: str = "127.0.0.1"
-    port: int = 8080
+    host: str = Field(
+        default="127.0.0.1", description="Address to listen on; loopback unless you say so."
+    )
+    port: int = Field(default=8080, description="Port of the API.")
     metrics_port: int = Field(default=9464, description="Prometheus port; 0 switches it off.")
     public_url: str | None = Field(
         default=None, description="Address that callers see, for links; else the request's own."
@@ -93,7 +95,7 @@ class WorkerSettings(BaseModel):
     name: str | None = Field(
         default=None, description="Stable name; a restart under it takes its own jobs back."
     )
-    pool: str = "default"
+    pool: str = Field(default="default", description="Which queue it works off.")
     device: str = Field(default="auto", description="'auto', 'cpu' or 'cuda:0'.")
     threads: int = Field(default=1, ge=1, description="Torch threads; more collapses on CPU.")
     slots: int = Field(default=2, ge=1, description="Supervised processes for CPU stages.")
@@ -127,4 +129,6 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     http: HttpSettings = HttpSettings()
     worker: WorkerSettings = WorkerSettings()
-    log_level: str = "INFO"
+    log_level: str = Field(
+        default="INFO", description="Least weighty log lines: DEBUG, INFO, WARNING or ERROR."
+    )
