@@ -1,0 +1,163 @@
+"""Cuts batches out of what many jobs wait for, and serves them.
+
+A batch that does not fit is halved; a batch that breaks is bisected.
+"""
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+from service.errors import DoesNotFit, ModelError, WhylightError
+from workers.device import DeviceLostError, is_device_fault, is_out_of_memory, release_memory
+from workers.pace import Pace
+from workers.running import Item, Job
+from workers.runtimes.base import Runtime, Segment, Served
+
+Answer = Served | WhylightError | None
+"""What became of a portion; `None` means not served, to be tried again with fewer rows."""
+
+
+@dataclass(slots=True, eq=False)
+class Portion:
+    """An item's share of one batch."""
+
+    job: Job
+    item: Item
+    segment: Segment
+
+
+class Batches:
+    """Sizes batches by measurement and serves them.
+
+    Parameters
+    ----------
+    slice_seconds
+        Longest a batch should take, in seconds.
+    on_bug
+        Called with an unforeseen exception of a model and the job's identifier.
+    """
+
+    def __init__(self, slice_seconds: float, on_bug: Callable[[Exception, str], None]) -> None:
+        self._slice = slice_seconds
+        self._on_bug = on_bug
+        self._paces: dict[Runtime, dict[Hashable, Pace]] = {}
+
+    def forget(self, runtime: Runtime) -> None:
+        """Drop what was measured of a runtime that is unloaded."""
+        self._paces.pop(runtime, None)
+
+    def serve(self, lead: Job, first: Item, jobs: Sequence[Job]) -> list[tuple[Portion, Answer]]:
+        """Serve one batch of the group of the lead's item `first`; charge everyone in it.
+
+        Raises
+        ------
+        DeviceLostError
+            If the device itself failed.
+        """
+        pace = self._pace(lead.runtime, first.group)
+        portions = _portions(lead, first, jobs, pace.rows(self._slice))
+        rows = sum(portion.segment.count for portion in portions)
+        began = time.perf_counter()
+        answers = self._serve(lead.runtime, first.group, portions, pace)
+        seconds = time.perf_counter() - began
+        if all(isinstance(answer, Served) for answer in answers):
+            pace.record(rows, seconds)
+        for portion in portions:
+            portion.job.charge(seconds * portion.segment.count / rows)
+        return list(zip(portions, answers, strict=True))
+
+    def _pace(self, runtime: Runtime, group: Hashable) -> Pace:
+        paces = self._paces.setdefault(runtime, {})
+        if group not in paces:
+            paces[group] = Pace(runtime.fits(group))
+        return paces[group]
+
+    def _serve(
+        self, runtime: Runtime, group: Hashable, portions: Sequence[Portion], pace: Pace
+    ) -> list[Answer]:
+        """Serve portions; an unforeseen error is narrowed down by halves to the one at fault."""
+        trouble: Exception | None = None
+        try:
+            return list(runtime.serve(group, [portion.segment for portion in portions]))
+        except Exception as error:  # noqa: BLE001 - told apart below, outside this block
+            trouble = error.with_traceback(None)  # else failed frames keep their tensors alive
+        if is_device_fault(trouble):
+            raise DeviceLostError(type(trouble).__name__)
+        if is_out_of_memory(trouble):
+            return self._shrink(runtime, portions, pace)
+        if len(portions) == 1:
+            return [self._model_error(trouble, portions[0])]
+        half = len(portions) // 2
+        return [
+            *self._serve(runtime, group, portions[:half], pace),
+            *self._serve(runtime, group, portions[half:], pace),
+        ]
+
+    def _shrink(self, runtime: Runtime, portions: Sequence[Portion], pace: Pace) -> list[Answer]:
+        """Answer a batch that did not fit: again with half the rows, or not at all."""
+        release_memory(runtime.device)
+        rows = sum(portion.segment.count for portion in portions)
+        if rows > 1 and not pace.fixed:
+            pace.shrink(rows)
+            return [None] * len(portions)
+        return [
+            DoesNotFit("Not even the smallest batch fits the device's memory.") for _ in portions
+        ]
+
+    def _model_error(self, error: Exception, portion: Portion) -> WhylightError:
+        """Return what the one portion at fault is told."""
+        if isinstance(error, WhylightError):
+            return error
+        self._on_bug(error, portion.job.id)
+        return ModelError("The model failed on this job's rows.")
+
+
+def fair_shares(budget: int, waiting: Sequence[int]) -> list[int]:
+    """Share `budget` rows equally among who waits for how many; the first gets the odd one.
+
+    What one cannot use goes to those who wait for more.
+    """
+    given = [0] * len(waiting)
+    while budget > 0 and sum(given) < sum(waiting):
+        hungry = [k for k, want in enumerate(waiting) if given[k] < want]
+        each = max(1, budget // len(hungry))
+        for k in hungry:
+            take = min(each, waiting[k] - given[k], budget)
+            given[k] += take
+            budget -= take
+    return given
+
+
+def _waiting(job: Job, runtime: Runtime, group: Hashable) -> list[Item]:
+    """Return a job's items of one group, oldest first."""
+    if job.runtime is not runtime:
+        return []
+    return [item for item in job.items if isinstance(item, Item) and item.group == group]
+
+
+def _cut(job: Job, items: Sequence[Item], share: int) -> list[Portion]:
+    """Cut the next `share` rows out of a job's items, oldest first."""
+    portions = []
+    for item in items:
+        count = min(share, item.left)
+        if count > 0:
+            segment = Segment(item.work, item.next, item.next + count)
+            portions.append(Portion(job, item, segment))
+            share -= count
+    return portions
+
+
+def _portions(lead: Job, first: Item, jobs: Sequence[Job], budget: int) -> list[Portion]:
+    """Give equal shares of `budget` rows to all jobs of the group, the lead first."""
+    waiting = [(lead, _waiting(lead, lead.runtime, first.group))]
+    if budget > 1:  # one row has one taker
+        others = sorted((job for job in jobs if job is not lead), key=lambda j: j.turns)
+        waiting += [
+            (job, items) for job in others if (items := _waiting(job, lead.runtime, first.group))
+        ]
+    shares = fair_shares(budget, [sum(item.left for item in items) for _, items in waiting])
+    return [
+        portion
+        for (job, items), share in zip(waiting, shares, strict=True)
+        for portion in _cut(job, items, share)
+    ]

@@ -1,0 +1,59 @@
+"""The device: which one, how much of its memory, and what its failures mean."""
+
+import os
+from typing import Final
+
+import torch
+
+HEADROOM: Final = 0.8
+"""Share of free memory that batches may fill: convolution workspaces are not measured."""
+
+CPU_SHARE: Final = 0.25
+"""Share of a host's free memory that batches may fill: pixels and libraries live there too."""
+
+MESSAGES_OF_FULL_MEMORY: Final = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to allocate memory",
+    "bad_alloc",
+)
+
+
+class DeviceLostError(Exception):
+    """The device context is broken; only a new process gets a new one."""
+
+
+def choose(wish: str = "auto") -> torch.device:
+    """Return the device named by `wish`; ``auto`` prefers CUDA when there is one."""
+    if wish != "auto":
+        return torch.device(wish)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def memory_budget(device: torch.device) -> int:
+    """Return the bytes that one batch may fill on `device`, as of now."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free * HEADROOM)
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(free * CPU_SHARE)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether `error` means that a batch did not fit the memory."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return any(message in text for message in MESSAGES_OF_FULL_MEMORY)
+
+
+def is_device_fault(error: BaseException) -> bool:
+    """Tell whether `error` broke the device context, so that no call can succeed."""
+    return isinstance(error, torch.AcceleratorError)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give cached blocks back after a batch did not fit."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,77 @@
+"""How many rows a batch of one group should have: measured, never guessed."""
+
+from collections import deque
+from statistics import median
+from typing import Final
+
+from workers.runtimes.base import Fit
+
+RECENT: Final = 9
+"""Calls whose median is the rate: one disturbed call must not shrink the slice."""
+
+REOPEN: Final = 100
+"""Clean batches after which a limit is tried one step further again."""
+
+
+class Pace:
+    """Rows to a batch: the least of memory, best measured chunk and time slice.
+
+    The first batch has one row. After it the chunk doubles as long as a row
+    gets cheaper, within the memory limit and the time slice; a batch that did
+    not fit halves the limit.
+
+    Parameters
+    ----------
+    fit
+        What the runtime says of the group.
+    """
+
+    def __init__(self, fit: Fit) -> None:
+        self._fit = fit
+        self._limit = fit.rows
+        self._rates: dict[int, deque[float]] = {}
+        self._clean = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether a batch was measured yet."""
+        return bool(self._rates)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every batch has the same size, the deterministic mode."""
+        return self._fit.fixed
+
+    def rows(self, slice_seconds: float) -> int:
+        """Return how many rows the next batch may have, at least one."""
+        if self._fit.fixed:
+            return self._fit.rows
+        if not self._rates:
+            return 1
+        size = self._best()
+        by_time = int(slice_seconds / max(self._rate(size), 1e-9))
+        reach = size if 2 * size in self._rates else 2 * size
+        return max(1, min(self._limit, reach, by_time))
+
+    def record(self, rows: int, seconds: float) -> None:
+        """Remember that a batch of `rows` took `seconds`."""
+        size = 1 << (rows.bit_length() - 1)
+        self._rates.setdefault(size, deque(maxlen=RECENT)).append(seconds / rows)
+        self._clean += 1
+        if self._clean >= REOPEN:
+            self._clean = 0
+            self._limit = min(self._fit.rows, 2 * self._limit)
+            self._rates.pop(2 * self._best(), None)
+
+    def shrink(self, rows: int) -> None:
+        """Remember that a batch of `rows` did not fit."""
+        self._limit = max(1, min(self._limit, rows) // 2)
+        self._clean = 0
+
+    def _best(self) -> int:
+        """Return the measured size with the cheapest rows."""
+        return min(self._rates, key=self._rate)
+
+    def _rate(self, size: int) -> float:
+        """Return the usual seconds a row at a size."""
+        return median(self._rates[size])

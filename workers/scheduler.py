@@ -1,0 +1,495 @@
+"""Merges the passes of many jobs into full batches.
+
+One scheduler has one owner thread, in which every plan, row set, fold and
+model runs; other threads only hand jobs in and take reports out::
+
+    scheduler = Scheduler(slice_seconds=0.05)
+    threading.Thread(target=scheduler.run_forever).start()
+
+    runtime = scheduler.call(lambda: load(package)).result()      # in the owner thread
+    ticket = scheduler.submit(
+        "job-1",
+        runtime,
+        [Planned(method.plan(image, targets), rows=method.estimate(image.shape, 1).rows)],
+        deadline=time.monotonic() + 60,
+        on_progress=lambda share: ...,                            # in the owner thread: be quick
+    )
+    report = ticket.result(timeout=90)                            # outcome: `Maps` or an error
+    scheduler.stop(drain=True)
+
+`image` must lie on ``runtime.device``. All plans of one submit share rows: a
+plan that asks for the raw outputs of ``Clean(image)`` costs nothing beside a
+gradient method on the same image tensor. When targets depend on the outputs
+(``top1``), submit that plan alone first.
+
+Each turn: cancelled and late jobs end; the job with the least device time by
+weight leads; its oldest pass says what may share the batch; the batch has as
+many rows as memory, the best measured chunk and the time slice allow, in equal
+shares for all jobs that fit in. A failure is that of the plan that caused it:
+the outcomes of a report fail one by one.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Final, TypeVar
+
+from service.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    Draining,
+    MethodError,
+    ModelUnavailable,
+    WhylightError,
+)
+from workers.batches import Batches, Portion
+from workers.passes import Exclusive, Forward, Gradient, Pass, TimeUp
+from workers.running import Item, Job, Loan, Planned, Report, Rider, Run, runs_of
+from workers.runtimes.base import ReplicaChangedError, Runtime, Segment, Served
+from workers.union import joined, rule_of, step_of, work_of
+
+R = TypeVar("R")
+
+SLICE: Final = 0.05
+"""Seconds of device time to a batch: what an arriving job may have to wait."""
+
+
+class WrongThreadError(RuntimeError):
+    """Someone else than the owner thread tried to run the scheduler."""
+
+
+class Scheduler:
+    """The device loop of one process.
+
+    Parameters
+    ----------
+    slice_seconds
+        Longest a batch should take, in seconds; always applied.
+    on_lost
+        Called with a runtime whose model was found changed; reload it.
+    on_bug
+        Called with an unforeseen exception of a plan or of a model and the
+        job's identifier, for the log.
+    """
+
+    def __init__(
+        self,
+        *,
+        slice_seconds: float = SLICE,
+        on_lost: Callable[[Runtime], None] = lambda _: None,
+        on_bug: Callable[[Exception, str], None] = lambda _error, _job: None,
+    ) -> None:
+        self._batches = Batches(slice_seconds, on_bug)
+        self._on_lost = on_lost
+        self._on_bug = on_bug
+        self._jobs: list[Job] = []
+        self._wake = threading.Condition()
+        self._arrived: deque[Job | Callable[[], None]] = deque()
+        self._cancelled: set[str] = set()
+        self._stopping = False
+        self._abandoning = False
+        self._owner: int | None = None
+
+    # -------------------------------------------------------- from any thread
+
+    def submit(
+        self,
+        job_id: str,
+        runtime: Runtime,
+        plans: Sequence[Planned[R]],
+        *,
+        weight: float = 1.0,
+        deadline: float | None = None,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> "Future[Report[R]]":
+        """Queue plans that share one image; they start with the next turn.
+
+        Parameters
+        ----------
+        weight
+            Share of the device beside other jobs.
+        deadline
+            Moment of `time.monotonic` at which the job ends.
+        on_progress
+            Called in the owner thread with the share of rows done, in (0, 1].
+
+        Raises
+        ------
+        Draining
+            If the scheduler was told to stop.
+        """
+        future: Future[Report[R]] = Future()
+        future.set_running_or_notify_cancel()  # `cancel` is the one way to end a job
+        job = Job(job_id, runtime, runs_of(plans), weight, deadline, on_progress, future)
+        self._hand_in(job)
+        return future
+
+    def call(self, function: Callable[[], R]) -> "Future[R]":
+        """Run `function` in the owner thread between two turns: load or probe a model."""
+        future: Future[R] = Future()
+        future.set_running_or_notify_cancel()
+
+        def settle() -> None:
+            try:
+                future.set_result(function())
+            except Exception as error:  # noqa: BLE001 - it is handed to who asked
+                future.set_exception(error)
+
+        self._hand_in(settle)
+        return future
+
+    def cancel(self, job_id: str) -> None:
+        """End a job before its next batch; unknown ones are ignored."""
+        with self._wake:
+            self._cancelled.add(job_id)
+            self._wake.notify()
+
+    def stop(self, *, drain: bool = True) -> None:
+        """Take no more jobs; finish those at hand, or end them as draining."""
+        with self._wake:
+            self._stopping = True
+            self._abandoning = self._abandoning or not drain
+            self._wake.notify()
+
+    def _hand_in(self, arrival: Job | Callable[[], None]) -> None:
+        with self._wake:
+            if self._stopping:
+                raise Draining("This worker is shutting down; the job runs elsewhere.")
+            self._arrived.append(arrival)
+            self._wake.notify()
+
+    # ------------------------------------------------------ in the owner thread
+
+    def run_forever(self) -> None:
+        """Own the device until `stop`; whatever breaks it ends every job loudly."""
+        self._require_owner()
+        try:
+            while self._wait():
+                self.turn()
+        except BaseException as error:
+            self._break(error)
+            raise
+
+    def run_until_idle(self) -> None:
+        """Own the device until nothing is left to do."""
+        while self.turn():
+            pass
+
+    def turn(self) -> bool:
+        """Serve one batch; return whether there was anything to serve.
+
+        Raises
+        ------
+        WrongThreadError
+            If another thread ran a turn before.
+        DeviceLostError
+            If the device itself failed; the process must end.
+        """
+        self._require_owner()
+        self._take_in()
+        self._end_due()
+        lead = min(self._jobs, key=lambda job: job.turns, default=None)
+        if lead is None:
+            return False
+        first = lead.items[0]
+        if isinstance(first, Loan):
+            self._lend(lead, first)
+        else:
+            self._batch(lead, first)
+        return True
+
+    def _require_owner(self) -> None:
+        """Bind the scheduler to the first thread that runs it."""
+        me = threading.get_ident()
+        if self._owner is None:
+            self._owner = me
+        if self._owner != me:
+            raise WrongThreadError("a scheduler belongs to one thread")
+
+    def _wait(self) -> bool:
+        """Wait for something to do; return whether to go on."""
+        with self._wake:
+            while not (self._jobs or self._arrived or self._stopping):
+                self._wake.wait()
+            return bool(self._jobs or self._arrived)
+
+    def _take_in(self) -> None:
+        """Start what has arrived."""
+        while self._arrived:
+            arrival = self._arrived.popleft()
+            if isinstance(arrival, Job):
+                self._start(arrival)
+            else:
+                arrival()
+
+    def _start(self, job: Job) -> None:
+        """Enter a job at the turns of those at hand, and its plans at their first pass."""
+        job.turns = min((each.turns for each in self._jobs), default=0.0)
+        self._jobs.append(job)
+        for run in job.runs:
+            self._resume(job, run)
+        self._after(job)
+
+    def _end_due(self) -> None:
+        """End what was cancelled, what is late and, when abandoning, everything."""
+        with self._wake:
+            cancelled, self._cancelled = self._cancelled, set()
+        now = time.monotonic()
+        for job in tuple(self._jobs):
+            if job.id in cancelled:
+                self._close(job, Cancelled("The job was cancelled."))
+            elif self._abandoning:
+                self._close(job, Draining("This worker is shutting down; try again."))
+            elif job.deadline is not None and now > job.deadline:
+                self._time_up(job)
+
+    # ------------------------------------------------------------------- batches
+
+    def _batch(self, lead: Job, first: Item) -> None:
+        """Serve one batch of the group of the lead job's oldest item."""
+        served = self._batches.serve(lead, first, self._jobs)
+        for portion, answer in served:
+            if answer is not None:
+                self._deliver(portion, answer)
+        for job in dict.fromkeys(portion.job for portion, _ in served):
+            self._after(job)
+
+    # ------------------------------------------------------------------ delivery
+
+    def _deliver(self, portion: Portion, answer: Served | WhylightError) -> None:
+        """Hand rows that were served, or their failure, to everyone who rides on them."""
+        item, job = portion.item, portion.job
+        if isinstance(answer, WhylightError):
+            self._fail_item(job, item, answer)
+            return
+        item.next = portion.segment.stop
+        for rider in tuple(item.riders):
+            self._hand_over(job, rider, item, answer, portion.segment)
+        if item.left == 0 and item.riders:
+            job.items.remove(item)
+            for rider in tuple(item.riders):
+                self._complete(job, rider, item.work.rows.count)
+
+    def _hand_over(
+        self, job: Job, rider: Rider, item: Item, served: Served, segment: Segment
+    ) -> None:
+        """Give one rider its step of a chunk; an ended plan's other passes are silent."""
+        if rider.run.ended:
+            return
+        began = time.perf_counter()
+        try:
+            step = step_of(rider.ask, item.work, served, segment.start, segment.count)
+            if rider.ask.fold is None:
+                rider.chunks.append(step)
+            else:
+                rider.ask.fold(segment.start, step)
+        except Exception as error:  # noqa: BLE001 - a plan's fold is foreign code
+            self._fail(job, rider.run, error)
+            return
+        job.charge(time.perf_counter() - began)
+        rider.run.done += segment.count
+        job.rows += segment.count
+
+    def _complete(self, job: Job, rider: Rider, count: int) -> None:
+        """Answer one pass; resume its plan when that was the last it waited for."""
+        rider.run.answer(rider.slot, joined(rider.chunks, count))
+        if rider.run.open == 0:
+            self._resume(job, rider.run)
+
+    def _fail_item(self, job: Job, item: Item, error: WhylightError) -> None:
+        """Fail the plan at fault; where several ride, let each try alone to find it."""
+        where = job.items.index(item)
+        job.items.remove(item)
+        if len(item.riders) == 1:
+            self._fail(job, item.riders[0].run, error)
+            return
+        alone: list[Item | Loan] = []
+        for rider in item.riders:
+            work = work_of([rider.ask])
+            alone.append(Item(work, [rider], job.runtime.group(work), item.next))
+        job.items[where:where] = alone
+
+    def _lend(self, job: Job, loan: Loan) -> None:
+        """Lend the model to one plan for its bounded time."""
+        job.items.remove(loan)
+        until = time.monotonic() + loan.exclusive.seconds
+        if job.deadline is not None:
+            until = min(until, job.deadline)
+        began = time.perf_counter()
+        try:
+            given = job.runtime.lend(loan.exclusive, until)
+        except TimeUp:
+            self._fail(job, loan.run, DeadlineExceeded("The method's own time with the model."))
+        except Exception as error:  # noqa: BLE001 - lent work is foreign code
+            self._fail(job, loan.run, error)
+        else:
+            loan.run.answer(loan.slot, given)
+            if loan.run.open == 0:
+                self._resume(job, loan.run)
+        job.charge(time.perf_counter() - began)
+        self._after(job)
+
+    # --------------------------------------------------------------------- plans
+
+    def _resume(self, job: Job, run: Run) -> None:
+        """Run a plan to its next passes or to its end."""
+        answer = run.resumption if run.answers else None
+        began = time.perf_counter()
+        try:
+            asked = run.plan.send(answer)
+            self._enqueue(job, run, asked)
+        except StopIteration as stop:
+            run.end(stop.value)
+            job.drop(run)
+        except Exception as error:  # noqa: BLE001 - a plan is foreign code
+            self._fail(job, run, error)
+        job.charge(time.perf_counter() - began)
+
+    def _enqueue(self, job: Job, run: Run, asked: Pass | tuple[Pass, ...]) -> None:
+        """Queue what a plan asks for, on rows already asked for where they are the same."""
+        asks = asked if isinstance(asked, tuple) else (asked,)
+        if not asks:
+            raise MethodError("The method asked for no pass.")
+        run.wait_for(len(asks), single=not isinstance(asked, tuple))
+        for slot, ask in enumerate(asks):
+            if isinstance(ask, Exclusive):
+                job.items.append(Loan(run, slot, ask))
+            else:
+                self._enqueue_rows(job, Rider(run, slot, ask))
+        run.expected = max(run.expected, run.asked)
+
+    def _enqueue_rows(self, job: Job, rider: Rider) -> None:
+        """Ride on an item of identical rows, or become one."""
+        ask, run = rider.ask, rider.run
+        if ask.rows.count < 1:
+            raise MethodError("The method asked for no rows.")
+        run.asked += ask.rows.count
+        item = _same_rows(job, ask)
+        riders = [rider] if item is None else [*item.riders, rider]
+        work = work_of([each.ask for each in riders])
+        group = job.runtime.group(work)
+        if item is None:
+            job.items.append(Item(work, riders, group))
+        else:
+            item.work, item.riders, item.group = work, riders, group
+
+    def _fail(self, job: Job, run: Run, error: Exception) -> None:
+        """End one plan by an error; its own cleanup has run when this returns."""
+        _close_plan(run)
+        if not isinstance(error, WhylightError):
+            self._on_bug(error, job.id)
+            error = MethodError("The method failed by a fault of its own.")
+        run.end(error.with_traceback(None))
+        job.drop(run)
+
+    # ---------------------------------------------------------------------- ends
+
+    def _close(self, job: Job, error: WhylightError) -> None:
+        """End all plans of a job that are still at work."""
+        for run in job.runs:
+            if not run.ended:
+                _close_plan(run)
+                run.end(error)
+        job.items.clear()
+        self._settle(job)
+
+    def _time_up(self, job: Job) -> None:
+        """Tell each plan that time is up; it may return a partial result."""
+        for run in job.runs:
+            if run.ended:
+                continue
+            try:
+                run.plan.throw(TimeUp)
+            except StopIteration as stop:
+                run.end(stop.value)
+            except Exception as error:  # noqa: BLE001 - a plan is foreign code
+                if not isinstance(error, TimeUp):
+                    self._on_bug(error, job.id)
+        self._close(job, DeadlineExceeded("The job's time was up before the method was done."))
+
+    def _after(self, job: Job) -> None:
+        """Show a job's progress, and settle it when its last plan has ended."""
+        if job not in self._jobs:
+            return
+        if not job.ended and not job.items:  # cannot be: a wait without end
+            self._close(job, MethodError("The method waits for nothing."))
+        elif job.ended:
+            self._settle(job)
+        else:
+            self._show(job)
+
+    def _show(self, job: Job) -> None:
+        try:
+            job.tell_progress()
+        except Exception as error:  # noqa: BLE001 - progress must not end the work
+            job.on_progress = None
+            self._on_bug(error, job.id)
+
+    def _settle(self, job: Job) -> None:
+        """Report a job, if its replica is unchanged; else drop the replica."""
+        self._jobs.remove(job)
+        try:
+            job.runtime.check()
+        except ReplicaChangedError as error:
+            self._on_bug(error, job.id)
+            self._drop_replica(job)
+        self._show(job)
+        job.future.set_result(job.report())
+
+    def _drop_replica(self, job: Job) -> None:
+        """Fail the job and everyone else on a replica that was changed under them."""
+        error = ModelUnavailable("The model was changed while it ran and is being reloaded.")
+        for run in job.runs:
+            run.end(error)
+        self._batches.forget(job.runtime)
+        for other in [each for each in self._jobs if each.runtime is job.runtime]:
+            self._jobs.remove(other)
+            for run in other.runs:
+                _close_plan(run)
+                run.end(error)
+            report = Report(
+                tuple(run.outcome for run in other.runs), other.device_seconds, other.rows
+            )
+            other.future.set_result(report)
+        self._on_lost(job.runtime)
+
+    def forget(self, runtime: Runtime) -> None:
+        """Drop what was measured of a runtime that is unloaded; owner thread only."""
+        self._require_owner()
+        self._batches.forget(runtime)
+
+    def _break(self, error: BaseException) -> None:
+        """End every job by what broke the loop."""
+        with self._wake:
+            self._stopping = True
+            arrived = [each for each in self._arrived if isinstance(each, Job)]
+            self._arrived.clear()
+        for job in [*self._jobs, *arrived]:
+            for run in job.runs:
+                _close_plan(run)
+            job.future.set_exception(error)
+        self._jobs.clear()
+
+
+def _same_rows(job: Job, ask: Forward | Gradient) -> Item | None:
+    """Return an item of the same rows and rule that nobody has started or folds."""
+    if ask.rows.token is None or ask.fold is not None:
+        return None
+    for item in job.items:
+        if (
+            isinstance(item, Item)
+            and item.next == 0
+            and (item.work.rule, item.work.rows.token) == (rule_of(ask), ask.rows.token)
+            and all(rider.ask.fold is None for rider in item.riders)
+        ):
+            return item
+    return None
+
+
+def _close_plan(run: Run) -> None:
+    """Close a plan so that its cleanup runs now; a plan that resists is abandoned."""
+    with suppress(Exception):  # the plan has failed already; this adds nothing
+        run.plan.close()

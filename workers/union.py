@@ -1,0 +1,112 @@
+"""What one job asks of identical rows, united into one work and handed back apart.
+
+Wants are united as (target, place) pairs, never as the product of targets and
+places: "Grad-CAM for 14 targets" and "saliency for one" share a forward pass,
+and only the one target is differentiated down to the input.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from service.errors import NonFiniteScore
+from workers.passes import Forward, Gradient, Rule, Scalar, Step
+from workers.rows import INPUT
+from workers.runtimes.base import Served, Work
+
+
+def work_of(asks: Sequence[Forward | Gradient]) -> Work:
+    """Unite what is asked of the rows that all `asks` have in common.
+
+    Targets are ordered by the places where their gradients are wanted, so that
+    works of one pattern can share a batch.
+    """
+    wants: dict[Scalar, set[str]] = {}
+    for ask in asks:
+        for target in ask.targets:
+            wants.setdefault(target, set()).update(ask.at if isinstance(ask, Gradient) else ())
+    ordered = sorted(wants.items(), key=lambda want: sorted(want[1]))
+    forwards = [ask for ask in asks if isinstance(ask, Forward)]
+    return Work(
+        rows=asks[0].rows,
+        targets=tuple(target for target, _ in ordered),
+        places=tuple(tuple(sorted(places)) for _, places in ordered),
+        taps=tuple(sorted({tap for ask in forwards for tap in ask.taps}, key=lambda t: t.place)),
+        outputs=any(ask.outputs for ask in forwards),
+        rule=rule_of(asks[0]),
+    )
+
+
+def rule_of(ask: Forward | Gradient) -> Rule:
+    """Return the rule of a pass; a forward pass is plain."""
+    return ask.rule if isinstance(ask, Gradient) else Rule.PLAIN
+
+
+def step_of(ask: Forward | Gradient, work: Work, served: Served, start: int, count: int) -> Step:
+    """Copy out of `served` what `ask` wanted; nothing of the batch is kept alive.
+
+    Raises
+    ------
+    NonFiniteScore
+        If a score or an output is not a finite number. It is judged here and
+        not on maps, because a NaN pixel gives a finite, plausible gradient.
+    """
+    at = [work.targets.index(target) for target in ask.targets]
+    scores = None if served.scores is None or not at else served.scores[:, at]
+    outputs = None
+    if isinstance(ask, Forward) and ask.outputs and served.outputs is not None:
+        outputs = served.outputs.clone()
+    _require_finite(scores, outputs)
+    if isinstance(ask, Forward):
+        taps = {tap: served.taps[tap].clone() for tap in ask.taps}
+        return Step(start, count, scores=scores, taps=taps, outputs=outputs)
+    return Step(
+        start,
+        count,
+        scores=scores,
+        activations={
+            place: served.activations[place].clone() for place in ask.at if place != INPUT
+        },
+        gradients={
+            place: torch.stack([served.gradients[k, place] for k in at], dim=1) for place in ask.at
+        },
+    )
+
+
+def _require_finite(*values: Tensor | None) -> None:
+    for value in values:
+        if value is not None and not bool(torch.isfinite(value).all()):
+            raise NonFiniteScore(
+                "The model's score on this image is not a finite number; "
+                "look for invalid pixel values in the study."
+            )
+
+
+def joined(steps: Sequence[Step], count: int) -> Step:
+    """Return the chunks of a pass as one step of `count` rows."""
+    if len(steps) == 1:
+        return steps[0]
+    if not steps:
+        return Step(0, count)
+    first = steps[0]
+    return Step(
+        0,
+        count,
+        scores=_cat(step.scores for step in steps),
+        taps={tap: torch.cat([step.taps[tap] for step in steps]) for tap in first.taps},
+        activations={
+            place: torch.cat([step.activations[place] for step in steps])
+            for place in first.activations
+        },
+        gradients={
+            place: torch.cat([step.gradients[place] for step in steps]) for place in first.gradients
+        },
+        outputs=_cat(step.outputs for step in steps),
+    )
+
+
+def _cat(values: Iterable[Tensor | None]) -> Tensor | None:
+    """Join tensors along the rows; `None` when there are none."""
+    there = [value for value in values if value is not None]
+    return torch.cat(there) if there else None
