@@ -37,7 +37,7 @@ class StrictLoader(yaml.SafeLoader):
 
     @override
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value]
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if len(set(keys)) != len(keys):
             raise Refused("A key is given twice in the mapping", node.start_mark)
         return super().construct_mapping(node, deep)

@@ -217,19 +217,19 @@ class RedisQueue(JobQueue):
     def list(
         self, tenant: str, which: Filter, *, limit: int = 50, cursor: str | None = None
     ) -> Page:
-        found: list[Job] = []
+        found: dict[int, Job] = {}
         before = "+inf" if cursor is None else f"({_number(cursor)}"
         for _ in range(SCAN_MOST // SCAN_AT_ONCE):
             rows = self._rows(tenant, before)
-            for number, job in rows:
-                if job is not None and _fits(job, which):
-                    found.append(job)
-                if len(found) == limit:
-                    return Page(tuple(found), str(number))
+            fitting = {n: job for n, job in rows if job is not None and _fits(job, which)}
+            found.update(fitting)
+            if len(found) > limit:
+                numbers = list(found)[:limit]
+                return Page(tuple(found[n] for n in numbers), str(numbers[-1]))
             if len(rows) < SCAN_AT_ONCE:
-                return Page(tuple(found), None)
+                return Page(tuple(found.values()), None)
             before = f"({rows[-1][0]}"
-        return Page(tuple(found), before[1:])
+        return Page(tuple(found.values()), before[1:])
 
     def _rows(self, tenant: str, before: str) -> Sequence[tuple[int, Job | None]]:
         """Return a tenant's next records with their numbers, newest first."""

@@ -95,7 +95,7 @@ local function dequeue(id)
   redis.call('ZREM', waiting, id)
   redis.call('ZREM', key('age', pool), id)
   redis.call('HINCRBY', key('pool', pool), priority, -1)
-  redis.call('HINCRBY', key('pool', pool), 'cost', -int(cost))
+  redis.call('HINCRBY', key('pool', pool), 'cost', 0 - int(cost)) -- 0 - 0: '-0' is no integer to Redis
   if redis.call('EXISTS', waiting) == 0 then
     redis.call('SREM', key('packages', pool, priority, tenant), package)
     redis.call('ZREM', key('turns', pool, priority, package), tenant)
