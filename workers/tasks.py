@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Final
 
-from workers import selftests
+from workers import selftests, sheets
 from workers.slot_main import Task
 from workers.stages import decode, prepare
 
 TASKS: Final[Mapping[str, Task]] = {
     "decode": decode.task,
     "prepare": prepare.task,
+    "render": sheets.task,
     selftests.TASK: selftests.task,
 }

@@ -110,7 +110,7 @@ def header_of(found: Parsed, *, max_samples: int, identified: bool = True) -> He
             " uncompressed or in a lossless JPEG family syntax.",
             transfer_syntax=syntaxes.title(found.transfer_syntax_uid),
         )
-    fields = {**_identifiers(dataset, identified), **_strings(dataset), **_numbers(dataset)}
+    fields = {**identifiers(dataset, identified), **_strings(dataset), **_numbers(dataset)}
     header = Header.model_validate({"transfer_syntax_uid": found.transfer_syntax_uid, **fields})
     _require_sane(header, max_samples)
     _require_whole(found, header)
@@ -124,7 +124,14 @@ def _require_image(found: Parsed) -> None:
         raise UnsupportedImage("Floating-point pixels (a parametric map) are not read.")
 
 
-def _identifiers(dataset: Dataset, required: bool) -> dict[str, str]:
+def identifiers(dataset: Dataset, required: bool) -> dict[str, str]:
+    """Return the object's UIDs by field; empty where invalid, if they may be.
+
+    Raises
+    ------
+    NotDicom
+        One is `required` and not valid.
+    """
     keywords = {
         "sop_class_uid": ("SOPClassUID", "MediaStorageSOPClassUID"),
         "sop_instance_uid": ("SOPInstanceUID", "MediaStorageSOPInstanceUID"),

@@ -1,0 +1,167 @@
+"""The legend: what the picture shows, by which model, and what it must not be used for."""
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from workers.drawing.overlay import Scale
+from workers.drawing.palettes import diverging, sequential, weights
+
+Rgb = NDArray[np.uint8]
+BACKGROUND, RULE = (14, 16, 20), (58, 63, 72)
+BRIGHT, MUTED, WARNING = (236, 238, 241), (158, 165, 175), (255, 190, 66)
+SMALLEST = 13
+"""Smallest height of letters, in pixels, that reads on any screen."""
+
+NARROW = 480
+"""Columns below which the legend stands beside the image, not below it."""
+
+CAUTION = "RESEARCH USE ONLY - NOT FOR DIAGNOSIS"
+
+
+@dataclass(frozen=True, slots=True)
+class Legend:
+    """The words of a legend, most important first."""
+
+    heading: str
+    """What is explained."""
+
+    figures: str
+    """The score that is explained."""
+
+    lines: tuple[str, ...]
+    """Method, model, cell size."""
+
+    warnings: tuple[str, ...] = ()
+    """What a reader must know before believing the picture."""
+
+    scale: Scale | None = None
+    """Scale of the color bar; without one there is no color in the picture."""
+
+
+def legible(text: str, fallback: str) -> str:
+    """Return `text` in the letters the built-in font has, else `fallback`."""
+    folded = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().strip()
+    letters = sum(letter.isalpha() for letter in text)
+    return folded if sum(letter.isalpha() for letter in folded) >= letters else fallback
+
+
+def with_legend(picture: Rgb, legend: Legend) -> Rgb:
+    """Add a legend below the picture, or beside it where it is narrow.
+
+    The picture's own pixels stay where they are, one to one, at the top left.
+    """
+    rows, columns = picture.shape[:2]
+    size = max(SMALLEST, round(0.0165 * min(columns, 2 * rows)))
+    if columns >= NARROW:
+        return np.concatenate([picture, _draw(legend, columns, 0, size)])
+    panel = _draw(legend, 22 * size, rows, size)
+    page = np.empty((len(panel), columns + panel.shape[1], 3), np.uint8)
+    page[:] = BACKGROUND
+    page[:rows, :columns] = picture
+    page[:, columns:] = panel
+    return page
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One line of text and where its top lies."""
+
+    text: str
+    size: int
+    color: tuple[int, int, int]
+    top: int = field(default=0)
+
+
+def _draw(legend: Legend, width: int, least: int, size: int) -> Rgb:
+    """Draw the legend `width` wide and as high as it must be, at least `least`."""
+    margin = size
+    wide = width >= 36 * size and legend.scale is not None
+    bar = round(width * 0.3) if wide else width - 2 * margin
+    text = width - 2 * margin - (bar + 2 * margin if wide else 0)
+    lines, height = _stack(legend, text, size)
+    bar_top = margin if wide else height
+    if legend.scale is not None:
+        height = max(height, bar_top + round(4.4 * size))
+    page = Image.new("RGB", (width, max(height, least)), BACKGROUND)
+    pen = ImageDraw.Draw(page)
+    pen.rectangle((0, 0, width, max(1, size // 12)), fill=RULE)
+    for line in lines:
+        pen.text((margin, line.top), line.text, font=_font(line.size), fill=line.color)
+    if legend.scale is not None:
+        left = width - margin - bar
+        _draw_bar(page, pen, legend.scale, (left, bar_top, bar), size)
+    return np.asarray(page)
+
+
+def _stack(legend: Legend, width: int, size: int) -> tuple[list[_Line], int]:
+    """Wrap every text to `width` and place the lines; return them and their height."""
+    large = round(size * 1.45)
+    blocks = [
+        (legend.heading, large, BRIGHT),
+        (legend.figures, size, BRIGHT),
+        *((line, size, MUTED) for line in legend.lines),
+        *((warning, size, WARNING) for warning in legend.warnings),
+        (CAUTION, size, WARNING),
+    ]
+    placed, top = [], round(size * 0.8)
+    for text, height, color in blocks:
+        for line in _wrapped(text, width, height):
+            placed.append(_Line(line, height, color, top))
+            top += round(height * 1.4)
+    return placed, top + round(size * 0.5)
+
+
+def _wrapped(text: str, width: int, size: int) -> Iterator[str]:
+    """Yield lines of whole words that fit `width`; a longer word stands alone."""
+    line = ""
+    for word in text.split():
+        longer = f"{line} {word}".strip()
+        if line and _font(size).getlength(longer) > width:
+            yield line
+            line = word
+        else:
+            line = longer
+    if line:
+        yield line
+
+
+def _draw_bar(
+    page: Image.Image,
+    pen: ImageDraw.ImageDraw,
+    scale: Scale,
+    place: tuple[int, int, int],
+    size: int,
+) -> None:
+    """Draw the color bar as its colors look over mid gray, with its numbers."""
+    left, top, width = place
+    height = round(size * 1.1)
+    level = np.linspace(0, 255, width).astype(int)
+    colors = (diverging() if scale.signed else sequential())[level].astype(float)
+    weight = weights(signed=scale.signed)[level][:, None] / 256
+    strip = (colors * weight + 96 * (1 - weight)).astype(np.uint8)
+    row = np.broadcast_to(strip, (height, width, 3))
+    title = "evidence against | for" if scale.signed else "evidence for the target"
+    pen.text((left, top), title, font=_font(size), fill=MUTED)
+    bar_top = top + round(size * 1.5)
+    page.paste(Image.fromarray(np.ascontiguousarray(row)), (left, bar_top))
+    below = bar_top + height + round(size * 0.3)
+    ends = (-scale.full, 0.0, scale.full) if scale.signed else (0.0, scale.full)
+    for number, value in enumerate(ends):
+        share = number / (len(ends) - 1)
+        text = f"{value:.3g}"
+        shift = share * _font(size).getlength(text)
+        pen.text((left + share * width - shift, below), text, font=_font(size), fill=MUTED)
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise TypeError("Pillow was built without FreeType")
+    return font

@@ -1,0 +1,104 @@
+"""The finished picture of one map: image, evidence, legend."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.explanation import Check, ModelRef
+from service.domain.grid import Grid
+from service.domain.target import ResolvedTarget
+from workers.drawing.legend import Legend, legible, with_legend
+from workers.drawing.overlay import Rgb, Scale, overlay, plain
+from workers.drawing.resample import to_source
+
+DEGENERATE = "Degenerate map: it says nothing and is not drawn in color."
+PARTIAL = "Partial map: the method was stopped early."
+BELOW = "The target is below its threshold: the model did not report it."
+BLANK = "The map holds no evidence for the target: nothing is drawn."
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the legend is made of."""
+
+    target: ResolvedTarget
+    method: str
+    model: ModelRef
+    checks: tuple[Check, ...]
+    degenerate: bool
+    partial: bool
+
+
+def draw(
+    display: NDArray[np.uint8],
+    values: NDArray[np.float32],
+    grid: Grid,
+    words: Words,
+    scale: Scale | None,
+) -> Rgb:
+    """Draw a map over the image it explains.
+
+    Parameters
+    ----------
+    display
+        The image as displayed, shape ``(rows, columns[, 3])``.
+    values
+        The raw map, shape ``(C, *grid.shape)``; channels are summed.
+    scale
+        How values become color; without one nothing is drawn.
+
+    Returns
+    -------
+    Rgb
+        The source image fills the top left corner pixel by pixel, the legend
+        the rest.
+    """
+    if scale is None:
+        image = plain(display)
+    else:
+        relevance = values.sum(axis=0, keepdims=True)
+        shape = (display.shape[0], display.shape[1])
+        image = overlay(display, to_source(relevance, grid, shape)[0], scale)
+    return with_legend(image, _legend(words, grid, scale))
+
+
+def _legend(words: Words, grid: Grid, scale: Scale | None) -> Legend:
+    target, model = words.target, words.model
+    cell = " x ".join(f"{length:.3g}" for length in grid.cell)
+    title = legible(model.title, model.name)
+    return Legend(
+        heading=legible(target.label, target.key),
+        figures=_figures(target),
+        lines=(
+            f"{words.method} of {title} {model.version}",
+            f"One map cell covers {cell} image pixels.",
+        ),
+        warnings=tuple(_warnings(words, scale)),
+        scale=scale,
+    )
+
+
+def _figures(target: ResolvedTarget) -> str:
+    """Say the score in one line."""
+    if target.probability is None:
+        return f"logit {target.score:.2f}"
+    text = f"probability {target.probability:.3f}"
+    if target.threshold is not None:
+        text += f" (threshold {target.threshold:.2f})"
+    return f"{text}, logit {target.score:.2f}"
+
+
+def _warnings(words: Words, scale: Scale | None) -> list[str]:
+    """Say what a reader must know before believing the picture."""
+    said = []
+    if words.degenerate:
+        said.append(DEGENERATE)
+    elif scale is None:
+        said.append(BLANK)
+    if words.partial:
+        said.append(PARTIAL)
+    if words.target.above_threshold is False:
+        said.append(BELOW)
+    said.extend(check.meaning for check in words.checks if check.outcome == "fail")
+    return said

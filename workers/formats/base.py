@@ -1,0 +1,127 @@
+"""What every artifact format is: one map, written as one file.
+
+A format is stateless; its class variables are what the catalog publishes. It
+gets a `Sheet`: the record of one map, its values, and the picture, which is
+drawn once for all formats that want it.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from service.domain.explanation import Check, ModelRef
+from service.domain.grid import Grid
+from service.domain.target import ResolvedTarget
+from service.domain.value import Value
+from service.registry import Registry
+from workers.drawing import resample
+from workers.drawing.overlay import Rgb, Scale, scale_of
+from workers.drawing.picture import Words, draw
+from workers.parcels import ImageFacts
+
+
+class MapRecord(Value):
+    """One map and all that is said of it, in words and numbers."""
+
+    number: int
+    """Its place in the job, counted from 1."""
+
+    method: str
+    method_title: str
+    parameters: dict[str, JsonValue]
+    target: ResolvedTarget
+    signed: bool
+    degenerate: bool
+    partial: bool
+    extras: dict[str, float]
+    checks: tuple[Check, ...]
+    model: ModelRef
+    facts: ImageFacts
+    affine: tuple[tuple[float, ...], ...]
+    """Cell indices to source pixel indices, homogeneous."""
+
+    on_source_grid: bool
+    """Whether array formats resample to the source image's pixels."""
+
+    digest: str
+    """SHA-256 of what was asked of which image; names the derived series."""
+
+    created: int
+    """When the job was made, in milliseconds since the epoch."""
+
+    software: str
+    """Our version."""
+
+
+@dataclass
+class Sheet:
+    """What a format may draw from; files are read when they are first used."""
+
+    record: MapRecord
+    map_file: Path
+    display_file: Path
+    header_file: Path
+
+    @cached_property
+    def values(self) -> NDArray[np.float32]:
+        """Raw values, float32, shape ``(C, *grid.shape)``."""
+        values: NDArray[np.float32] = np.load(self.map_file, allow_pickle=False)
+        return values
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The map's own grid."""
+        return Grid(self.values.shape[1:], np.array(self.record.affine))
+
+    @cached_property
+    def array(self) -> tuple[NDArray[np.float32], Grid]:
+        """Raw values on the grid that was asked for, and that grid."""
+        if not self.record.on_source_grid:
+            return self.values, self.grid
+        shape = (self.record.facts.rows, self.record.facts.columns)
+        return resample.to_source(self.values, self.grid, shape), Grid.identity(shape)
+
+    @cached_property
+    def scale(self) -> Scale | None:
+        """How pictures are scaled; `None` when nothing is drawn in color."""
+        if self.record.degenerate:
+            return None
+        return scale_of(self.values.sum(axis=0), signed=self.record.signed)
+
+    @cached_property
+    def picture(self) -> Rgb:
+        """The image with the evidence and the legend, shape ``(rows, columns, 3)``."""
+        display = np.load(self.display_file, mmap_mode="r", allow_pickle=False)
+        record = self.record
+        words = Words(
+            target=record.target,
+            method=record.method_title,
+            model=record.model,
+            checks=record.checks,
+            degenerate=record.degenerate,
+            partial=record.partial,
+        )
+        return draw(display, self.values, self.grid, words, self.scale)
+
+
+class Format(ABC):
+    """One way to write a map; class variables are what the catalog publishes."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    media_type: ClassVar[str]
+    extension: ClassVar[str]
+
+    @abstractmethod
+    def write(self, sheet: Sheet, to: Path) -> None:
+        """Write `sheet` as the file `to`."""
+
+
+FORMATS: Registry[Format] = Registry("workers.formats", "whylight.formats")
+"""Formats by name."""

@@ -1,0 +1,267 @@
+"""What every derived DICOM object has in common: its place beside the source.
+
+Real files bring absent and invalid elements; copied as they are, they make
+the derived object invalid. So every copied element is checked by its value
+representation, repaired only where nothing can be lost, else left out, or
+left empty where the standard wants it present. Text is written as UTF-8.
+Nothing is ever made up.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.multival import MultiValue
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from service.dicom.dataset import parsed
+from service.dicom.header import identifiers
+from service.dicom.uids import derived_uid, instance_uid, series_uid
+from workers.formats.base import MapRecord
+
+UTF8 = "ISO_IR 192"
+IMPLEMENTATION = derived_uid("implementation")
+SERIES_NUMBER = 9901
+"""Far above the numbers that modalities give their series."""
+
+PROCESSING, ACQUISITION, SOURCE_IMAGE = (
+    ("109102", "Processing Equipment"),
+    ("109101", "Acquisition Equipment"),
+    ("121322", "Source image for image processing operation"),
+)
+REQUIRED = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+"""Type 2: present, empty where the source has no valid value."""
+
+OPTIONAL = (
+    "IssuerOfPatientID",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "StudyDescription",
+    "BodyPartExamined",
+    "ImageLaterality",
+    "TimezoneOffsetFromUTC",
+)
+"""Type 3: copied where valid."""
+
+UNPAIRED = frozenset(
+    "ABDOMEN AORTA BLADDER BRAIN CHEST CHESTABDOMEN CHESTABDPELVIS COCCYX COLON CSPINE CTSPINE"
+    " DUODENUM ESOPHAGUS FACE GALLBLADDER HEAD HEADNECK HEART LIVER LSPINE LSSPINE MEDIASTINUM"
+    " NECK NECKCHEST NOSE PANCREAS PELVIS PENIS PROSTATE RECTUM SELLA SKULL SPINE SPLEEN SSPINE"
+    " STERNUM STOMACH THYMUS THYROID TLSPINE TONGUE TRACHEA TSPINE URETHRA UTERUS VAGINA"
+    " WHOLEBODY".split()
+)
+"""Body parts of which there is one, by defined term (PS3.16 L)."""
+
+DEVICE = (
+    "Manufacturer",
+    "InstitutionName",
+    "StationName",
+    "ManufacturerModelName",
+    "DeviceSerialNumber",
+    "SoftwareVersions",
+)
+_DATE = r"(1[89]|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
+_TIME = r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?"
+_FORMS: dict[str, str] = {
+    "AS": r"\d{3}[DWMY]",
+    "CS": r"[A-Z0-9 _]{1,16}",
+    "DA": _DATE,
+    "DS": r"[-+]?(\d{1,14}(\.\d{0,14})?|\.\d{1,14})([eE][-+]?\d{1,3})?",
+    "LO": r"[^\\\x00-\x1f\x7f]{1,64}",
+    "PN": r"[^\\\x00-\x1f\x7f=]{0,64}(=[^\\\x00-\x1f\x7f=]{0,64}){0,2}",
+    "SH": r"[^\\\x00-\x1f\x7f]{1,16}",
+    "TM": _TIME,
+}
+_TERMS: dict[str, str] = {
+    "PatientSex": "[MFO]",
+    "Laterality": "[LR]",
+    "ImageLaterality": "[LRUB]",
+    "TimezoneOffsetFromUTC": r"[-+](0\d|1[0-4])[0-5]\d",
+    "PatientOrientation": "[AFHLPR]{1,3}",
+}
+_REPAIRS: dict[str, Callable[[str], str]] = {
+    "AS": lambda text: f"{int(text):03d}Y" if re.fullmatch(r"\d{1,3}", text) else text,
+    "DA": lambda text: re.sub(r"^(\d{4})\.(\d\d)\.(\d\d)$", r"\1\2\3", text),  # before 1993
+    "TM": lambda text: re.sub(r"^(\d\d):(\d\d):(\d\d)", r"\1\2\3", text),  # before 1993
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """The source object without its pixels."""
+
+    dataset: Dataset
+    uids: Mapping[str, str]
+    """The object's identifiers, by field of `service.dicom.header.Header`."""
+
+    transfer_syntax_uid: str
+
+    @classmethod
+    def read(cls, file: Path) -> "Source":
+        """Read the header that the decode stage kept."""
+        with parsed(file, max_samples=1 << 30) as found:
+            uids = identifiers(found.dataset, required=False)
+            return cls(found.dataset, uids, found.transfer_syntax_uid)
+
+    def text(self, keyword: str) -> str:
+        """Return the element's valid text, repaired if need be, else nothing."""
+        values = self.values(keyword)
+        return values[0] if len(values) == 1 else ""
+
+    def values(self, keyword: str) -> list[str]:
+        """Return all values of the element if every one is valid, else none."""
+        try:
+            element = self.dataset[keyword]
+            value: Any = element.value
+            vr = str(element.VR)
+        except (KeyError, LookupError, TypeError, ValueError):
+            return []
+        several = list(value) if isinstance(value, list | tuple | MultiValue) else [value]
+        texts = [_REPAIRS.get(vr, str)(str(each).strip(" \0")) for each in several]
+        form = _TERMS.get(keyword, _FORMS.get(vr, r"(?!)"))
+        return texts if all(text and re.fullmatch(form, text) for text in texts) else []
+
+
+def derive(source: Source, record: MapRecord, sop_class_uid: str, kind: str) -> Dataset:
+    """Return a derived object without pixels and without its instance UID.
+
+    Parameters
+    ----------
+    source
+        The object it is derived from.
+    record
+        What it shows.
+    sop_class_uid
+        What it is.
+    kind
+        Name of the kind of object; each has a series of its own.
+    """
+    ds = Dataset()
+    ds.SpecificCharacterSet = UTF8
+    ds.SOPClassUID = UID(sop_class_uid)
+    ds.StudyInstanceUID = UID(source.uids["study_instance_uid"])
+    _copy(source, ds)
+    _describe_series(ds, record, kind)
+    _date(ds, record, source)
+    _describe_origin(ds, source, record)
+    return ds
+
+
+def finish(ds: Dataset, record: MapRecord, pixel_digest: str) -> None:
+    """Give `ds` its instance UID and its file meta information."""
+    identity = f"{record.method}/{record.target.key}/{record.number}"
+    ds.SOPInstanceUID = UID(instance_uid(ds.SeriesInstanceUID, identity, pixel_digest))
+    ds.InstanceNumber = record.number
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\x00\x01"
+    meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = UID(IMPLEMENTATION)
+    meta.ImplementationVersionName = f"WHYLIGHT_{record.software.replace('.', '_')}"[:16]
+    ds.file_meta = meta
+
+
+def _copy(source: Source, ds: Dataset) -> None:
+    """Copy what belongs to patient and study."""
+    for keyword in REQUIRED:
+        setattr(ds, keyword, source.text(keyword))
+    for keyword in OPTIONAL:
+        if text := source.text(keyword):
+            setattr(ds, keyword, text)
+    ds.PatientOrientation = source.values("PatientOrientation")  # 2C; empty where unknown
+    if "ImageLaterality" not in ds and ds.get("BodyPartExamined") not in UNPAIRED:
+        ds.Laterality = source.text("Laterality")  # 2C, of paired parts alone
+    removed, method = source.text("PatientIdentityRemoved"), source.values("DeidentificationMethod")
+    if removed == "NO" or (removed == "YES" and method):
+        ds.PatientIdentityRemoved = removed
+        if method:
+            ds.DeidentificationMethod = method
+
+
+def _describe_series(ds: Dataset, record: MapRecord, kind: str) -> None:
+    ds.Modality = "OT"
+    ds.SeriesInstanceUID = UID(series_uid(record.digest, ds.StudyInstanceUID, kind))
+    ds.SeriesNumber = SERIES_NUMBER
+    model = f"{record.model.name}@{record.model.version}"
+    ds.SeriesDescription = f"AI explanation {model}"[:64]
+    ds.Manufacturer = "Whylight"
+    ds.ManufacturerModelName = "Whylight"
+    ds.SoftwareVersions = record.software
+
+
+def _date(ds: Dataset, record: MapRecord, source: Source) -> None:
+    """Date the object by its job, in the source's time zone where it names one.
+
+    A zone is never added: it would speak for the copied study time as well.
+    """
+    made = datetime.fromtimestamp(record.created / 1000, UTC)
+    offset = source.text("TimezoneOffsetFromUTC")
+    local = made.astimezone(datetime.strptime(offset, "%z").tzinfo) if offset else made
+    for event in ("Series", "Content", "InstanceCreation"):
+        setattr(ds, f"{event}Date", local.strftime("%Y%m%d"))
+        setattr(ds, f"{event}Time", local.strftime("%H%M%S.%f"))
+
+
+def _describe_origin(ds: Dataset, source: Source, record: MapRecord) -> None:
+    """Refer to the source image, and name who made it and who derived this."""
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = UID(source.uids["sop_class_uid"])
+    reference.ReferencedSOPInstanceUID = UID(source.uids["sop_instance_uid"])
+    in_series = Dataset()
+    in_series.update(reference)
+    reference.PurposeOfReferenceCodeSequence = [code(*SOURCE_IMAGE)]
+    ds.SourceImageSequence = [reference]
+    series = Dataset()
+    series.SeriesInstanceUID = UID(source.uids["series_instance_uid"])
+    series.ReferencedInstanceSequence = [in_series]
+    ds.ReferencedSeriesSequence = [series]
+    ds.ContributingEquipmentSequence = [*_scanner(source), _ourselves(record)]
+
+
+def _scanner(source: Source) -> list[Dataset]:
+    """Return the source's equipment, if its maker is known."""
+    item = Dataset()
+    item.PurposeOfReferenceCodeSequence = [code(*ACQUISITION)]
+    for keyword in DEVICE:
+        if values := source.values(keyword):
+            setattr(item, keyword, values if len(values) > 1 else values[0])
+    return [item] if "Manufacturer" in item else []
+
+
+def _ourselves(record: MapRecord) -> Dataset:
+    item = Dataset()
+    item.PurposeOfReferenceCodeSequence = [code(*PROCESSING)]
+    item.Manufacturer = "Whylight"
+    item.ManufacturerModelName = "Whylight"
+    item.SoftwareVersions = record.software
+    made = datetime.fromtimestamp(record.created / 1000, UTC)
+    item.ContributionDateTime = made.strftime("%Y%m%d%H%M%S.%f+0000")
+    weights = record.model.weights
+    model = f"{record.model.name}@{record.model.version}"
+    item.ContributionDescription = f"Explained {model}; weights sha256 {weights}"[:1024]
+    return item
+
+
+def code(value: str, meaning: str) -> Dataset:
+    """Return an item of a code sequence out of the DICOM vocabulary (DCM)."""
+    item = Dataset()
+    item.CodeValue = value
+    item.CodingSchemeDesignator = "DCM"
+    item.CodeMeaning = meaning
+    return item

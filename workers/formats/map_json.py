@@ -1,0 +1,107 @@
+"""The raw map as JSON, with everything that is known of it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from workers.formats.base import FORMATS, Format, Sheet
+
+INLINE = 1 << 20
+"""Most values that stand inline; larger maps are to be had as NPY."""
+
+
+@FORMATS.register("json")
+class Json(Format):
+    """Values, geometry, score, checks and provenance in one document."""
+
+    title = "Raw map and its facts as JSON"
+    media_type = "application/json"
+    extension = "json"
+
+    @override
+    def write(self, sheet: Sheet, to: Path) -> None:
+        document = {
+            "schema_number": 1,
+            **_identity(sheet),
+            "map": _map(sheet),
+            "display": _display(sheet),
+            "extras": sheet.record.extras,
+            "checks": [check.model_dump(mode="json") for check in sheet.record.checks],
+            "partial": sheet.record.partial,
+            "provenance": _provenance(sheet),
+            "notice": "Research use only. Not for diagnosis.",
+        }
+        to.write_bytes(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+def _identity(sheet: Sheet) -> dict[str, Any]:
+    record = sheet.record
+    return {
+        "method": {"name": record.method, "parameters": record.parameters},
+        "target": record.target.model_dump(mode="json"),
+        "image": {
+            "rows": record.facts.rows,
+            "columns": record.facts.columns,
+            "modality": record.facts.modality,
+            "photometric_interpretation": record.facts.photometric_interpretation,
+        },
+    }
+
+
+def _map(sheet: Sheet) -> dict[str, Any]:
+    """Return the values on the grid asked for, and where they lie in the image."""
+    values, grid = sheet.array
+    inline = values.size <= INLINE
+    return {
+        "grid": "source" if sheet.record.on_source_grid else "native",
+        "shape": list(values.shape),
+        "axes": ["channel", "row", "column"],
+        "signed": sheet.record.signed,
+        "degenerate": sheet.record.degenerate,
+        "affine": grid.affine,
+        "cell": list(grid.cell),
+        "native_cell": list(sheet.grid.cell),
+        "peak": _peak(sheet),
+        "values": _finite(values) if inline else None,
+        "values_omitted": None if inline else "too_many_values_take_npy",
+    }
+
+
+def _finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Replace what JSON cannot say; the checks tell that it was there."""
+    return np.ascontiguousarray(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0))
+
+
+def _peak(sheet: Sheet) -> list[float] | None:
+    """Return the source pixel (row, column) at the most relevant native cell's center."""
+    if sheet.record.degenerate:
+        return None
+    relevance = _finite(sheet.values).sum(axis=0)
+    cell = np.unravel_index(int(relevance.argmax()), relevance.shape)
+    return [float(index) for index in sheet.grid.to_source(cell)]
+
+
+def _display(sheet: Sheet) -> dict[str, Any]:
+    """Tell how pictures of this map are scaled; the values above are not."""
+    scale = sheet.scale
+    window = sheet.record.facts.window
+    return {
+        "full_scale": None if scale is None else scale.full,
+        "drawn": scale is not None,
+        "window": None if window is None else {"center": window[0], "width": window[1]},
+    }
+
+
+def _provenance(sheet: Sheet) -> dict[str, Any]:
+    record = sheet.record
+    return {
+        "model": record.model.model_dump(mode="json"),
+        "software": {"name": "whylight", "version": record.software},
+        "job_created": record.created,
+        "lossy_source": record.facts.lossy,
+        "image_warnings": list(record.facts.warnings),
+    }

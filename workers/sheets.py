@@ -1,0 +1,64 @@
+"""One map to its files, inside a slot: what the render stage sends there."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from service.domain.artifact import Artifact
+from service.errors import UnknownFormat
+from workers.formats.base import FORMATS, MapRecord, Sheet
+
+
+def write(sheet: Sheet, formats: Sequence[str], folder: Path) -> list[tuple[Artifact, Path]]:
+    """Write `sheet` in each of `formats` into `folder`.
+
+    Returns
+    -------
+    list
+        The artifacts with their files, in the order of `formats`.
+
+    Raises
+    ------
+    UnknownFormat
+        A format does not exist.
+    """
+    written = []
+    for name in formats:
+        if name not in FORMATS:
+            raise UnknownFormat("No such artifact format.", format=name, known=list(FORMATS))
+        part = FORMATS[name]
+        record = sheet.record
+        file = folder / f"{record.method}.{record.target.key}.{part.extension}"
+        part().write(sheet, file)
+        written.append((_artifact(sheet.record, name, part.media_type, file), file))
+    return written
+
+
+def _artifact(record: MapRecord, format_: str, media_type: str, file: Path) -> Artifact:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return Artifact(
+        name=file.name,
+        format=format_,
+        method=record.method,
+        target=record.target.key,
+        media_type=media_type,
+        bytes=file.stat().st_size,
+        sha256=digest,
+    )
+
+
+def task(message: dict[str, Any]) -> dict[str, Any]:
+    """Write one map, inside a slot."""
+    sheet = Sheet(
+        record=MapRecord.model_validate(message["record"]),
+        map_file=Path(message["map"]),
+        display_file=Path(message["display"]),
+        header_file=Path(message["header"]),
+    )
+    written = write(sheet, message["formats"], Path(message["folder"]))
+    return {
+        "artifacts": [artifact.model_dump(mode="json") for artifact, _ in written],
+        "files": [str(file) for _, file in written],
+    }

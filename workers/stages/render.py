@@ -1,0 +1,128 @@
+"""Render: every map to the artifacts that were asked for."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from service.domain.artifact import Artifact
+from service.domain.explanation import ModelRef
+from workers.formats.base import MapRecord
+from workers.methods.base import METHODS
+from workers.parcels import Attribution, Fetched, Judged, Rendered, RenderedFile, Verdict
+from workers.slots import Slots
+
+LIMIT: Final = 60.0
+
+
+def render(judged: Judged, slots: Slots, model: ModelRef, *, limit: float = LIMIT) -> Rendered:
+    """Draw and encode every map in a supervised process.
+
+    Parameters
+    ----------
+    slots
+        Where to draw.
+    model
+        The model as the results name it.
+    limit
+        Seconds after which the drawing of one map is ended.
+
+    Returns
+    -------
+    Rendered
+        A tuple of files for each attribution; empty for one that failed.
+
+    Raises
+    ------
+    UnknownFormat
+        A format is asked for that this worker does not know.
+    StageTimeout, SlotDied
+        Drawing took too long, or too much memory.
+    """
+    fetched = judged.attributed.prepared.decoded.fetched
+    asked = digest_of(fetched)
+    files = []
+    pairs = zip(judged.attributed.attributions, judged.verdicts, strict=True)
+    for number, (attribution, verdict) in enumerate(pairs, start=1):
+        record = record_of(judged, attribution, verdict, model, number=number, digest=asked)
+        files.append(() if record is None else _write(judged, attribution, record, slots, limit))
+    return Rendered(judged, tuple(files))
+
+
+def digest_of(fetched: Fetched) -> str:
+    """Return the SHA-256 of what was asked of which image.
+
+    How the answer is wanted (formats, grid, priority, label) is left out: the
+    same question about the same image names the same derived series.
+    """
+    request = fetched.request.model_dump(mode="json")
+    asked = {name: request[name] for name in ("methods", "targets", "checks")}
+    job, instance = fetched.lease.job, fetched.instance
+    parts = [1, job.tenant, job.package, instance.sop_instance_uid, instance.sha256, asked]
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def record_of(
+    judged: Judged,
+    attribution: Attribution,
+    verdict: Verdict,
+    model: ModelRef,
+    *,
+    number: int,
+    digest: str,
+) -> MapRecord | None:
+    """Return all that is said of one map; `None` when there is no map."""
+    if attribution.values is None or attribution.grid is None or attribution.target is None:
+        return None
+    decoded = judged.attributed.prepared.decoded
+    return MapRecord(
+        number=number,
+        method=attribution.method,
+        method_title=METHODS[attribution.method].title,
+        parameters=attribution.parameters,
+        target=attribution.target,
+        signed=attribution.signed,
+        degenerate=verdict.degenerate,
+        partial=attribution.partial,
+        extras=attribution.extras,
+        checks=verdict.checks,
+        model=model,
+        facts=decoded.facts,
+        affine=tuple(tuple(float(value) for value in row) for row in attribution.grid.affine),
+        on_source_grid=decoded.fetched.request.grid == "source",
+        digest=digest,
+        created=decoded.fetched.lease.job.created,
+        software=version("whylight"),
+    )
+
+
+def _write(
+    judged: Judged, attribution: Attribution, record: MapRecord, slots: Slots, limit: float
+) -> tuple[RenderedFile, ...]:
+    """Have one map's files written; its values travel as a file."""
+    decoded = judged.attributed.prepared.decoded
+    folder = decoded.fetched.scratch
+    values = folder / f"map_{record.number}.npy"
+    np.save(values, np.asarray(attribution.values, np.float32), allow_pickle=False)
+    message = {
+        "record": record.model_dump(mode="json"),
+        "map": str(values),
+        "display": str(decoded.display),
+        "header": str(decoded.header),
+        "formats": list(decoded.fetched.request.artifacts),
+        "folder": str(folder),
+    }
+    answer = slots.run("render", message, limit)
+    return _files(answer["artifacts"], answer["files"])
+
+
+def _files(artifacts: Sequence[object], files: Sequence[str]) -> tuple[RenderedFile, ...]:
+    return tuple(
+        RenderedFile(Artifact.model_validate(artifact), Path(file))
+        for artifact, file in zip(artifacts, files, strict=True)
+    )
