@@ -42,8 +42,11 @@ class Progress:
 
     def end(self, job: dict[str, Any], seconds: float) -> None:
         """Show how the job ended."""
-        start, bar = ("\r", f" [{'#' * BAR}]") if self._moving else ("", ":")
-        self._write(f"{start}  {self._title:<28}{bar} {job['state']} in {seconds:.1f} s\n")
+        ended = f"{job['state']} in {seconds:.1f} s"
+        if self._moving:
+            self._write(f"\r  {self._title:<28} [{'#' * BAR}] {ended}\n")
+        else:
+            self._write(f"  {self._title}: {ended}\n")
 
     def _write(self, text: str) -> None:
         self._out.write(text)

@@ -1,0 +1,25 @@
+"""Commands run here know nothing of a service that this machine may have."""
+
+import pytest
+
+from service.command import environment
+from service.command.main import main
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch):
+    for name in [each for each in environment.os.environ if each.startswith(environment.PREFIX)]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def whylight(capsys):
+    """Run the command; return its exit status, what it printed, and what it complained of."""
+
+    def run(*words):
+        capsys.readouterr()
+        status = main([str(each) for each in words])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run

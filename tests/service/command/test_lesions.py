@@ -1,0 +1,47 @@
+"""Whether a peak lies in a known lesion, on the bundled studies' exact masks."""
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+
+from service.command.failure import CommandFailure
+from service.command.lesions import Lesions
+from tests.support.journey import STUDIES
+
+
+@pytest.fixture(scope="module")
+def lesions():
+    return Lesions(STUDIES)
+
+
+def center(mask):
+    """Return the pixel of the lesion that lies nearest to the middle of its pixels."""
+    cells = np.argwhere(mask)
+    return cells[np.abs(cells - cells.mean(axis=0)).sum(axis=1).argmin()]
+
+
+def test_every_bundled_study_is_dicom_and_has_a_lesion_that_contains_its_own_middle(lesions):
+    assert lesions.studies()
+    for study in lesions.studies():
+        header = pydicom.dcmread(study, stop_before_pixels=True)
+        for finding, path in lesions._masks[study.name].items():
+            mask = np.asarray(Image.open(path).convert("L")) > 0
+            assert mask.shape == (header.Rows, header.Columns)
+            row, column = center(mask)
+            assert lesions.hit(study, finding, (float(row), float(column))) is True
+
+
+def test_a_peak_beside_the_lesion_or_outside_the_image_is_no_hit(lesions):
+    study = STUDIES / "nodule.dcm"
+    for peak in [(0.0, 0.0), (-5.0, 10.0), (1e6, 1e6)]:
+        assert lesions.hit(study, "nodule", peak) is False
+
+
+def test_a_finding_without_a_lesion_is_neither_hit_nor_miss(lesions):
+    assert lesions.hit(STUDIES / "nodule.dcm", "effusion", (0.0, 0.0)) is None
+
+
+def test_a_folder_without_the_truth_is_told(tmp_path):
+    with pytest.raises(CommandFailure, match="no bundled studies"):
+        Lesions(tmp_path)
