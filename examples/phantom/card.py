@@ -17,7 +17,7 @@ a download, on images where the right answer and its place are known exactly.
 - **Task**: five findings in a frontal chest radiograph phantom, independent of each other:
   nodule, consolidation, pleural effusion, cardiomegaly, pneumothorax. Output: five logits.
 - **Network**: `residual_cnn`, {parameters} parameters; input 128 x 128, last grid 32 x 32,
-  global average pooling, linear head.
+  squared features, global average pooling, linear head.
 - **Data**: `examples/phantom` draws them; {training_images} training images with seed {seed},
   {epochs} epochs. Masks mark where a finding changes the image, and nothing else; for
   cardiomegaly that is the whole enlarged heart.

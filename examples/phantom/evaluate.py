@@ -17,8 +17,8 @@ from examples.phantom.findings import FINDINGS
 from examples.phantom.preparation import BASELINE, SIDE
 from examples.phantom.samples import Samples
 
-LAYER = "blocks.4"
-"""The last block: what CAM methods look at."""
+LAYER = "peaks"
+"""What the pooling averages: where CAM methods look."""
 
 MARGIN = 3
 """A peak may miss the mask by this many pixels of the model's input (2.3 % of its width)."""

@@ -15,12 +15,16 @@ Dilation = Annotated[int, Field(ge=1, le=16)]
 
 @ARCHITECTURES.register("residual_cnn")
 class ResidualCnn(Architecture):
-    """Residual blocks, global average pooling and a linear head.
+    r"""Residual blocks, squared features, global average pooling, a linear head.
 
-    The head is linear in the mean of the last block's output, so class
-    activation maps, Grad-CAM and HiResCAM of that block agree exactly.
-    Dilated blocks widen the receptive field without coarsening the grid, so
-    that a map still resolves small findings.
+    .. math:: s_k = b_k + \sum_c w_{kc} \, \frac{1}{|G|} \sum_{g \in G} f_c(g)^2
+
+    The head is linear in the mean of the squared features (layer ``peaks``),
+    so class activation maps, Grad-CAM and HiResCAM of that layer agree
+    exactly. Squaring pays for the height of a peak and not for its area alone:
+    without it a network spreads its evidence over the whole receptive field.
+    Dilated blocks widen that field without coarsening the grid, so that a map
+    still resolves small findings.
 
     Parameters
     ----------
@@ -58,7 +62,7 @@ class ResidualCnn(Architecture):
 
 
 class _Network(nn.Module):
-    """Stem, ``blocks.0`` … ``blocks.n``, mean over the grid, head."""
+    """Stem, ``blocks.0`` … ``blocks.n``, ``peaks``, mean over the grid, head."""
 
     def __init__(self, shape: ResidualCnn) -> None:
         super().__init__()
@@ -70,13 +74,22 @@ class _Network(nn.Module):
         entries = (shape.stem, *shape.widths[:-1])
         plan = zip(entries, shape.widths, shape.strides, shape.dilations, strict=True)
         self.blocks = nn.Sequential(*(_Block(*block) for block in plan))
+        self.peaks = _Square()
         self.head = nn.Linear(shape.widths[-1], shape.classes)
 
     @override
     def forward(self, image: Tensor) -> Tensor:
-        features = self.blocks(self.stem(image))
+        features = self.peaks(self.blocks(self.stem(image)))
         logits: Tensor = self.head(features.mean(dim=(2, 3)))
         return logits
+
+
+class _Square(nn.Module):
+    """The square, as a module: a place for hooks."""
+
+    @override
+    def forward(self, image: Tensor) -> Tensor:
+        return image * image
 
 
 class _Block(nn.Module):

@@ -32,13 +32,15 @@ def test_strides_alone_make_the_last_grid(network):
     assert network.blocks(network.stem(torch.zeros(1, 1, 32, 48))).shape == (1, 8, 8, 12)
 
 
-def test_the_last_block_is_rectified(network):
-    assert (network.blocks(network.stem(torch.randn(1, 1, 32, 32))) >= 0).all()
+def test_peaks_are_the_squares_of_the_rectified_last_block(network):
+    features = network.blocks(network.stem(torch.randn(1, 1, 32, 32)))
+    assert (features >= 0).all()
+    torch.testing.assert_close(network.peaks(features), features**2)
 
 
 def test_the_score_is_the_mean_of_the_class_activation_map(network):
     image = torch.randn(1, 1, 32, 32)
-    features = network.blocks(network.stem(image))
+    features = network.peaks(network.blocks(network.stem(image)))
     maps = torch.einsum("nchw,kc->nkhw", features, network.head.weight)
     expected = maps.mean(dim=(2, 3)) + network.head.bias
     torch.testing.assert_close(network(image), expected)
