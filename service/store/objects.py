@@ -73,8 +73,9 @@ class ObjectBlobStore(BlobStore):
 
     @override
     def get(self, path: str) -> bytes:
-        with _answering():
-            return bytes(obstore.get(self._store, _checked(path)).bytes())
+        checked = _checked(path)
+        with self._finding(checked):
+            return bytes(obstore.get(self._store, checked).bytes())
 
     @override
     def fetch(self, path: str, to: Path) -> None:
@@ -95,15 +96,16 @@ class ObjectBlobStore(BlobStore):
         stop = blob.bytes if end is None else min(end, blob.bytes)
         if start >= stop:
             return iter(())
-        with _answering():
+        with self._finding(path):
             found = obstore.get(self._store, path, options={"range": (start, stop)})
             return _chunks(iter(found.stream(min_chunk_size=CHUNK)))
 
     @override
     def head(self, path: str) -> Blob | None:
+        checked = _checked(path)
         try:
-            with _answering():
-                meta = obstore.head(self._store, _checked(path))
+            with self._finding(checked):
+                meta = obstore.head(self._store, checked)
         except FileNotFoundError:
             return None
         return Blob(path, meta["size"], meta["last_modified"].timestamp())
@@ -118,9 +120,10 @@ class ObjectBlobStore(BlobStore):
 
     @override
     def delete(self, path: str) -> None:
+        checked = _checked(path)
         try:
-            with _answering():
-                obstore.delete(self._store, _checked(path))
+            with self._finding(checked):
+                obstore.delete(self._store, checked)
         except FileNotFoundError:
             return
 
@@ -130,6 +133,21 @@ class ObjectBlobStore(BlobStore):
         for path in paths:
             self.delete(path)
         return len(paths)
+
+    @contextmanager
+    def _finding(self, path: str) -> Iterator[None]:
+        """Tell an object that is not there from a store that does not answer.
+
+        Below a file a local store finds no folder to look into, and says so in
+        another way than of an object that is missing.
+        """
+        try:
+            with _answering():
+                yield
+        except StoreUnavailable:
+            if self._root is not None and self._root.is_dir() and not (self._root / path).exists():
+                raise FileNotFoundError(path) from None
+            raise
 
     def _demand_room(self, size: int) -> None:
         """Raise `OutOfStorage` when `size` more bytes would eat into the reserve."""

@@ -1,0 +1,199 @@
+"""What the fleet promises: who is alive, and what they can do together."""
+
+import pytest
+
+from service.domain.catalog import Catalog, FormatEntry, MethodEntry, ModelEntry
+from service.errors import TooLarge
+from service.fleet.base import WorkerRecord
+from service.fleet.redis import RedisFleet
+from service.redis_server import RedisServer
+from service.store.base import BlobStore
+from tests.support.jobs import HandClock
+
+pytestmark = pytest.mark.redis
+
+
+def worker(name: str = "w1", packages: tuple[str, ...] = ()) -> WorkerRecord:
+    return WorkerRecord(
+        id=name,
+        pool="default",
+        device="cpu",
+        started=1,
+        version="0.1.0",
+        packages=packages,
+        running=0,
+        slots=2,
+    )
+
+
+def method(name: str) -> MethodEntry:
+    return MethodEntry(
+        name=name,
+        title=name,
+        parameters={},
+        needs=("forward",),
+        signed=True,
+        paper="",
+        cost="",
+        weaknesses="",
+    )
+
+
+def model(name: str, version: str, package: str, state: str = "ready") -> ModelEntry:
+    return ModelEntry.model_validate(
+        {
+            "name": name,
+            "version": version,
+            "package": package,
+            "title": name,
+            "task": "classification-multilabel",
+            "intended_use": "",
+            "not_for": "",
+            "license": "MIT",
+            "runtime": "torch",
+            "state": state,
+        }
+    )
+
+
+def test_a_published_worker_is_alive_as_it_told(fleet: RedisFleet) -> None:
+    fleet.publish(worker("w2"), Catalog(), seconds=5)
+    fleet.publish(worker("w1"), Catalog(), seconds=5)
+    assert fleet.workers() == (worker("w1"), worker("w2"))
+
+
+def test_a_silent_worker_is_gone(fleet: RedisFleet, clock: HandClock) -> None:
+    fleet.publish(worker(), Catalog(), seconds=5)
+    clock.pass_seconds(4.9)
+    assert fleet.workers()
+    clock.pass_seconds(0.1)
+    assert fleet.workers() == ()
+
+
+def test_publishing_again_keeps_a_worker_alive(fleet: RedisFleet, clock: HandClock) -> None:
+    for running in range(5):
+        busy = worker().model_copy(update={"running": running})
+        fleet.publish(busy, Catalog(), seconds=5)
+        clock.pass_seconds(4)
+        assert fleet.workers() == (busy,)
+
+
+def test_a_retired_worker_is_gone_at_once(fleet: RedisFleet) -> None:
+    fleet.publish(worker("w1"), Catalog(methods=(method("a"),)), seconds=5)
+    fleet.publish(worker("w2"), Catalog(methods=(method("b"),)), seconds=5)
+    fleet.retire("w1")
+    assert [each.id for each in fleet.workers()] == ["w2"]
+    assert [each.name for each in fleet.catalog().methods] == ["b"]
+
+
+def test_without_workers_ever_the_catalog_is_empty(fleet: RedisFleet) -> None:
+    assert fleet.catalog() == Catalog()
+
+
+def test_the_catalog_is_the_union_of_the_living(fleet: RedisFleet) -> None:
+    one = Catalog(methods=(method("a"), method("b")), models=(model("m", "1.0.0", "p1"),))
+    two = Catalog(methods=(method("b"), method("c")), models=(model("m", "1.10.0", "p2"),))
+    fleet.publish(worker("w1"), one, seconds=5)
+    fleet.publish(worker("w2"), two, seconds=5)
+    joint = fleet.catalog()
+    assert {each.name for each in joint.methods} == {"a", "b", "c"}
+    assert [each.version for each in joint.models] == ["1.0.0", "1.10.0"]
+
+
+def test_a_ready_model_counts_before_an_unavailable_one(fleet: RedisFleet) -> None:
+    broken = Catalog(models=(model("m", "1.0.0", "p1", "unavailable"),))
+    fleet.publish(worker("w1"), broken, seconds=5)
+    assert [each.state for each in fleet.catalog().models] == ["unavailable"]
+    fleet.publish(worker("w2"), Catalog(models=(model("m", "1.0.0", "p1"),)), seconds=5)
+    assert [each.state for each in fleet.catalog().models] == ["ready"]
+
+
+def test_a_part_that_one_worker_has_is_not_unavailable(fleet: RedisFleet) -> None:
+    dicom = FormatEntry(name="dicom_sc", title="", media_type="application/dicom", extension="dcm")
+    fleet.publish(
+        worker("w1"), Catalog(unavailable={"dicom_sc": "ImportError", "x": "OSError"}), seconds=5
+    )
+    fleet.publish(worker("w2"), Catalog(formats=(dicom,)), seconds=5)
+    assert fleet.catalog().unavailable == {"x": "OSError"}
+
+
+def test_the_last_catalog_stays_readable_when_all_are_gone(
+    fleet: RedisFleet, clock: HandClock
+) -> None:
+    fleet.publish(worker("w1"), Catalog(methods=(method("a"),)), seconds=5)
+    fleet.publish(worker("w2"), Catalog(methods=(method("b"),)), seconds=5)
+    joint = fleet.catalog()
+    clock.pass_seconds(1000)
+    assert fleet.workers() == ()
+    assert fleet.catalog() == joint
+
+
+def test_a_retired_last_worker_leaves_its_catalog(fleet: RedisFleet) -> None:
+    fleet.publish(worker(), Catalog(methods=(method("a"),)), seconds=5)
+    fleet.retire("w1")
+    assert [each.name for each in fleet.catalog().methods] == ["a"]
+
+
+def test_another_process_reads_the_same_catalog(
+    fleet: RedisFleet, redis: RedisServer, store: BlobStore
+) -> None:
+    catalog = Catalog(methods=(method("a"),))
+    fleet.publish(worker(), catalog, seconds=5)
+    assert RedisFleet(redis, store).catalog() == catalog
+
+
+def test_a_catalog_that_changes_is_seen(fleet: RedisFleet) -> None:
+    fleet.publish(worker(), Catalog(methods=(method("a"),)), seconds=5)
+    assert [each.name for each in fleet.catalog().methods] == ["a"]
+    fleet.publish(worker(), Catalog(methods=(method("b"),)), seconds=5)
+    assert [each.name for each in fleet.catalog().methods] == ["b"]
+
+
+def test_asking_again_reads_nothing_from_the_store(fleet: RedisFleet, store: BlobStore) -> None:
+    fleet.publish(worker(), Catalog(methods=(method("a"),)), seconds=5)
+    first = fleet.catalog()
+    assert store.purge("catalog") == 1
+    assert fleet.catalog() is first
+
+
+def test_a_catalog_gone_from_the_store_comes_back_with_its_worker(
+    fleet: RedisFleet, redis: RedisServer, store: BlobStore
+) -> None:
+    fleet.publish(worker("w1"), Catalog(methods=(method("a"),)), seconds=5)
+    fleet.publish(worker("w2"), Catalog(methods=(method("b"),)), seconds=5)
+    store.purge("catalog")
+    reader, restarted = RedisFleet(redis, store), RedisFleet(redis, store)
+    assert reader.catalog() == Catalog()
+    restarted.publish(worker("w1"), Catalog(methods=(method("a"),)), seconds=5)
+    assert [each.name for each in reader.catalog().methods] == ["a"]
+
+
+def test_a_catalog_of_another_version_is_named_and_does_no_harm(
+    fleet: RedisFleet, redis: RedisServer, store: BlobStore
+) -> None:
+    fleet.publish(worker("w1"), Catalog(methods=(method("a"),)), seconds=5)
+    fleet.publish(worker("w2"), Catalog(methods=(method("b"),)), seconds=5)
+    for blob in list(store.list("catalog")):
+        if b'"b"' in store.get(blob.path):
+            store.put(blob.path, b'{"from_the_future":1}')
+    seen = RedisFleet(redis, store).catalog()
+    assert [each.name for each in seen.methods] == ["a"]
+    assert list(seen.unavailable.values()) == ["another version wrote it"]
+
+
+def test_a_large_catalog_stays_out_of_redis(fleet: RedisFleet, redis: RedisServer) -> None:
+    large = Catalog(methods=tuple(method(f"method_{i}") for i in range(200)))
+    fleet.publish(worker(), large, seconds=5)
+    with redis.client() as client:
+        sizes = [
+            len(str(client.hgetall("wl:fleet:worker:w1"))),
+            client.memory_usage("wl:fleet:last"),
+        ]
+    assert max(sizes) < 1000
+    assert fleet.catalog() == large
+
+
+def test_a_worker_record_over_eight_kib_is_refused(fleet: RedisFleet) -> None:
+    with pytest.raises(TooLarge):
+        fleet.publish(worker(packages=("a" * 64,) * 200), Catalog(), seconds=5)
+    assert fleet.workers() == ()
