@@ -72,6 +72,7 @@ def _problem(answer: httpx.Response) -> tuple[str, str]:
     """Return title and detail of a problem document, or what little there is."""
     try:
         document = answer.json()
-        return f"{document['title']} ({answer.status_code}).", str(document.get("detail", ""))
+        places = [f"  {each['pointer'] or '/'}: {each['detail']}" for each in document["errors"]]
+        return f"{document['title']}.", "\n".join([document["detail"], *places])
     except (ValueError, KeyError, TypeError):
         return f"The gateway answered {answer.status_code}.", ""

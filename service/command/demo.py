@@ -117,8 +117,14 @@ def _explain(client: Client, task: Task, lesions: Lesions, output: Path) -> Expl
             f"{task.folder} ended as {job['state']}.", str(failure.get("detail", ""))
         )
     follow.fetch(client, job, output / task.folder)
-    hits = tuple(_hit(lesions, task.study, result) for result in job["results"])
-    return Explained(task.study.stem, task.model.id, job, hits, time.monotonic() - began)
+    return Explained(
+        study=task.study.stem,
+        model=task.model.id,
+        job=job,
+        drawn=lesions.findings(task.study),
+        hits=tuple(_hit(lesions, task.study, result) for result in job["results"]),
+        seconds=time.monotonic() - began,
+    )
 
 
 def _hit(lesions: Lesions, study: Path, result: dict[str, Any]) -> bool | None:

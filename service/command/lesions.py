@@ -40,6 +40,10 @@ class Lesions:
         """Return the DICOM files, in the order of the truth file."""
         return [self._folder / name for name in self._masks]
 
+    def findings(self, study: Path) -> frozenset[str]:
+        """Return the findings that were drawn into a study."""
+        return frozenset(self._masks[study.name])
+
     def hit(self, study: Path, finding: str, peak: Peak) -> bool | None:
         """Tell whether `peak` lies in the lesion; `None` when the image has no such lesion."""
         path = self._masks[study.name].get(finding)

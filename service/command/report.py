@@ -14,6 +14,9 @@ class Explained:
     study: str
     model: str
     job: dict[str, Any]
+    drawn: frozenset[str]
+    """The findings that the phantom really has."""
+
     hits: tuple[bool | None, ...]
     """For each result, whether the map's peak lies in the known lesion."""
 
@@ -35,7 +38,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def predictions(all_explained: Iterable[Explained]) -> str:
-    """Tabulate what the model said of every class of every study."""
+    """Tabulate what the model said of every class of every study, and what is true."""
     rows = [
         (
             each.study,
@@ -43,11 +46,12 @@ def predictions(all_explained: Iterable[Explained]) -> str:
             f"{said['probability']:.3f}",
             f"{said['threshold']:.3f}",
             "yes" if said["above_threshold"] else "no",
+            "yes" if said["key"] in each.drawn else "no",
         )
         for each in all_explained
         for said in each.job["predictions"]
     ]
-    return table(("study", "finding", "probability", "threshold", "above"), rows)
+    return table(("study", "finding", "probability", "threshold", "above", "drawn"), rows)
 
 
 def maps(all_explained: Iterable[Explained]) -> str:

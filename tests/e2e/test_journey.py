@@ -1,0 +1,110 @@
+"""The main job: a study goes in, and what comes out is right in every form."""
+
+import io
+import json
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+
+from service.command.lesions import Lesions
+from tests.support import journey
+
+pytestmark = [pytest.mark.e2e, pytest.mark.redis]
+
+METHODS = ("saliency", "integrated_gradients", "grad_cam", "occlusion")
+FORMATS = ["dicom_sc", "png", "json", "npy"]
+
+
+@pytest.fixture(scope="module")
+def job(client):
+    study = journey.upload(client)
+    body = journey.request(study["id"], *METHODS, artifacts=FORMATS, targets=["nodule"])
+    job = journey.explain(client, body)
+    assert job["state"] == "succeeded", job["failure"]
+    return job
+
+
+@pytest.fixture(scope="module")
+def files(client, job):
+    """Every artifact's bytes by name."""
+    found = {}
+    for result in job["results"]:
+        for artifact in result["artifacts"]:
+            answer = client.get(f"/v1/explanations/{job['id']}/artifacts/{artifact['name']}")
+            assert answer.status_code == 200
+            assert answer.headers["content-type"].startswith(artifact["media_type"])
+            assert len(answer.content) == artifact["bytes"]
+            found[artifact["name"]] = answer.content
+    return found
+
+
+@pytest.fixture(scope="module")
+def source():
+    return pydicom.dcmread(journey.NODULE)
+
+
+def test_every_method_leaves_every_format(files):
+    extensions = ("dcm", "png", "json", "npy")
+    assert set(files) == {f"{method}.nodule.{each}" for method in METHODS for each in extensions}
+
+
+def test_the_model_sees_the_nodule_and_no_more_than_it_should(job):
+    said = {each["key"]: each["above_threshold"] for each in job["predictions"]}
+    drawn = Lesions(journey.STUDIES).findings(journey.NODULE)
+    assert {key for key, above in said.items() if above} == drawn
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_dicom_object_belongs_to_the_study_it_explains(files, source, method):
+    made = pydicom.dcmread(io.BytesIO(files[f"{method}.nodule.dcm"]))
+    assert made.SOPClassUID == pydicom.uid.SecondaryCaptureImageStorage
+    assert made.StudyInstanceUID == source.StudyInstanceUID
+    assert made.PatientID == source.PatientID
+    assert made.SeriesInstanceUID != source.SeriesInstanceUID
+    assert made.pixel_array.ndim == 3
+    assert made.Rows >= source.Rows
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_picture_can_be_looked_at(files, method):
+    with Image.open(io.BytesIO(files[f"{method}.nodule.png"])) as picture:
+        colors = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(colors, axis=0)) > 100
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_array_and_the_json_hold_the_same_map(files, method):
+    array = np.load(io.BytesIO(files[f"{method}.nodule.npy"]), allow_pickle=False)
+    document = json.loads(files[f"{method}.nodule.json"])
+    assert array.dtype == np.float32
+    assert np.isfinite(array).all()
+    assert len(np.unique(array)) > 1
+    assert list(array.shape) in (document["map"]["shape"], document["map"]["shape"][1:])
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "occlusion"])
+def test_the_most_relevant_point_lies_in_the_nodule(job, method):
+    result = next(each for each in job["results"] if each["method"] == method)
+    peak = result["map"]["peak"]
+    assert Lesions(journey.STUDIES).hit(journey.NODULE, "nodule", tuple(peak))
+
+
+def test_every_map_comes_with_its_checks(job):
+    for result in job["results"]:
+        assert {each["name"] for each in result["checks"]} == {"integrity", "completeness"}
+        assert not result["degenerate"]
+
+
+def test_the_network_format_without_gradients_serves_occlusion_and_refuses_the_rest(client):
+    models = client.get("/v1/models").json()["models"]
+    onnx = next((each for each in models if each["runtime"] == "onnx"), None)
+    if onnx is None:
+        pytest.skip("no ONNX package is bundled")
+    study = journey.upload(client)["id"]
+    body = journey.request(study, "occlusion", targets=["nodule"]) | {"model": onnx["name"]}
+    assert journey.explain(client, body)["state"] == "succeeded"
+    refused = client.post("/v1/explanations", json=body | {"methods": ["grad_cam"]})
+    assert refused.status_code == 422
+    assert refused.json()["code"] == "method_not_applicable"
