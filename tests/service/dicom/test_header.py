@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian
 
 from service.dicom.header import Header, read_header
 from service.errors import (
@@ -20,39 +19,10 @@ from service.errors import (
     UnsupportedTransferSyntax,
     WhylightError,
 )
+from tests.support.phantom_dicom import encoded, image
 
 LIMIT = 1 << 22
 PIXELS = b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff" + b"\xfe\xff\xdd\xe0\0\0\0\0"
-
-
-def image(**changes: object) -> Dataset:
-    """A small CR image; `changes` by keyword, `None` deletes."""
-    ds = Dataset()
-    ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
-    ds.SOPInstanceUID, ds.SeriesInstanceUID, ds.StudyInstanceUID = "2.25.1", "2.25.2", "2.25.3"
-    ds.Modality, ds.BodyPartExamined, ds.ViewPosition = "CR", "chest ", "PA"
-    ds.PatientName = "Canary^Patient"
-    ds.PhotometricInterpretation = "MONOCHROME2"
-    ds.Rows, ds.Columns, ds.SamplesPerPixel = 8, 6, 1
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
-    ds.PixelData = np.arange(48, dtype="<u2").tobytes()
-    for keyword, value in changes.items():
-        if value is None:
-            delattr(ds, keyword)
-        else:
-            setattr(ds, keyword, value)
-    return ds
-
-
-def encoded(ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
-    """The bytes of `ds` as a Part 10 file that claims `syntax`."""
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = UID(syntax)
-    ds.file_meta.MediaStorageSOPClassUID = ds.get("SOPClassUID", "")
-    ds.file_meta.MediaStorageSOPInstanceUID = ds.get("SOPInstanceUID", "")
-    buffer = io.BytesIO()
-    ds.save_as(buffer, enforce_file_format=True, little_endian=True, implicit_vr=False)
-    return buffer.getvalue()
 
 
 @pytest.fixture
