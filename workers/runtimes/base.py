@@ -112,6 +112,9 @@ class Probe:
     row_bytes: Mapping[str, int]
     """Measured bytes a row, likewise."""
 
+    cheap_heads: frozenset[str] = frozenset()
+    """Layers from which the way to the score costs next to nothing beside a forward pass."""
+
 
 class ReplicaChangedError(Exception):
     """The replica is not as it was when it was loaded; it must be dropped."""

@@ -1,0 +1,91 @@
+"""What every runtime does alike: rows into one batch, outputs into scores."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from service.errors import MethodError, NoGradientPath, UnservablePass, WhylightError
+from workers.rows import INPUT
+from workers.runtimes.base import Segment, Work
+
+
+def row_shape(work: Work) -> tuple[int, ...]:
+    """Return the shape of one row of the one input.
+
+    Raises
+    ------
+    UnservablePass
+        If the rows name other inputs.
+    """
+    shapes = work.rows.shapes
+    if set(shapes) != {INPUT}:
+        raise UnservablePass("The model has one input, and the rows have others.")
+    return shapes[INPUT]
+
+
+def spans(segments: Sequence[Segment]) -> Iterator[slice]:
+    """Iterate over the rows of the batch that each segment holds."""
+    start = 0
+    for segment in segments:
+        yield slice(start, start + segment.count)
+        start += segment.count
+
+
+def filled(
+    segments: Sequence[Segment], size: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, dict[int, WhylightError]]:
+    """Return a batch of `size` rows, and the failures of segments that could not be written.
+
+    Rows beyond the segments', and those of a failed segment, are zero.
+    """
+    shape = row_shape(segments[0].work)
+    batch = torch.zeros(size, *shape, dtype=dtype, device=device)
+    failures: dict[int, WhylightError] = {}
+    for k, (segment, span) in enumerate(zip(segments, spans(segments), strict=True)):
+        try:
+            segment.work.rows.fill({INPUT: batch[span]}, segment.start, segment.stop)
+        except Exception:  # noqa: BLE001 - rows are made by a method: foreign code
+            batch[span] = 0
+            failures[k] = MethodError("The method's rows could not be made.")
+    return batch, failures
+
+
+def scores_of(outputs: Tensor, work: Work) -> Tensor:
+    """Return the scores of every target, shape ``(rows, K)``, from outputs ``(rows, ...)``.
+
+    Raises
+    ------
+    MethodError
+        If a target does not reduce a row to one number.
+    NoGradientPath
+        If a gradient is wanted and a score has none.
+    """
+    linear = [target.weights for target in work.targets]
+    if all(weights is not None and len(weights) == 1 for weights in linear):
+        pairs = [weights[0] for weights in linear if weights is not None]
+        scores = outputs[:, [index for index, _ in pairs]]
+        if any(weight != 1 for _, weight in pairs):
+            scores = scores * scores.new_tensor([weight for _, weight in pairs])
+    else:
+        scores = torch.stack([_score(target(outputs), len(outputs)) for target in work.targets], 1)
+    if work.at and not scores.requires_grad:
+        raise NoGradientPath("No gradient leads from the score to where it is asked.")
+    return scores
+
+
+def _score(score: Tensor, rows: int) -> Tensor:
+    """Return a target's score; refuse one that is not a number to a row."""
+    if score.shape != (rows,):
+        raise MethodError("A target must give one number for each row.")
+    return score
+
+
+def guarded_scores(outputs: Tensor, work: Work) -> Tensor | WhylightError:
+    """Return the scores, or the failure of this one segment."""
+    try:
+        return scores_of(outputs, work)
+    except WhylightError as error:
+        return error.with_traceback(None)
+    except Exception:  # noqa: BLE001 - targets join from outside: foreign code
+        return MethodError("A target could not be computed from the model's outputs.")

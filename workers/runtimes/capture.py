@@ -1,0 +1,60 @@
+"""Layer outputs: captured in the forward pass, and cut there from the graph."""
+
+from collections import Counter
+from collections.abc import Collection
+
+from torch import Tensor
+
+from service.errors import LayerAmbiguous, LayerNotCaptured
+
+
+class Capture:
+    """What the declared layers put out in one forward pass.
+
+    Parameters
+    ----------
+    places
+        Layers whose output is wanted.
+    cut
+        Layers at which a gradient is wanted: where nothing above needs a
+        gradient, the graph begins there.
+    """
+
+    def __init__(self, places: Collection[str], cut: Collection[str] = ()) -> None:
+        self._places = places
+        self._cut = cut
+        self._seen: Counter[str] = Counter()
+        self.found: dict[str, Tensor] = {}
+        """By place; the tensor of which gradients are taken."""
+
+    def take(self, place: str, output: object) -> Tensor | None:
+        """Keep a layer's output; return what the model is to go on with.
+
+        The model goes on with a clone, because a later in-place layer would
+        change the captured tensor silently, or refuse to run on a leaf.
+        """
+        if place not in self._places:
+            return None
+        self._seen[place] += 1
+        if self._seen[place] > 1 or not isinstance(output, Tensor):
+            return None
+        if place in self._cut and not output.requires_grad:
+            output = output.detach().requires_grad_()
+        self.found[place] = output
+        return output.clone()
+
+    def fault(self, place: str) -> LayerNotCaptured | LayerAmbiguous | None:
+        """Return why a layer's output cannot be used, or `None`."""
+        if self._seen[place] > 1:
+            return LayerAmbiguous(f"Layer '{place}' ran more than once in the forward pass.")
+        if place not in self.found:
+            reason = "put out no tensor" if self._seen[place] else "was not reached"
+            return LayerNotCaptured(f"Layer '{place}' {reason} in the forward pass.")
+        return None
+
+    def require_all(self) -> None:
+        """Raise `LayerNotCaptured` or `LayerAmbiguous` unless every place was captured once."""
+        for place in sorted(self._places):
+            fault = self.fault(place)
+            if fault is not None:
+                raise fault

@@ -1,0 +1,292 @@
+"""Eager torch: every pass, on any device.
+
+Parameters never require a gradient; passes run under `no_grad` or with a graph
+that begins at the shallowest place where a gradient is wanted. Hooks stand on
+the declared layers only, are installed once and do nothing outside a pass that
+wants them.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from service.errors import NoGradientPath, UnservablePass, WhylightError
+from workers.device import memory_budget
+from workers.passes import Ability, Exclusive, Lease
+from workers.rows import INPUT
+from workers.runtimes.base import Fit, Probe, ReplicaChangedError, Segment, Served, Work
+from workers.runtimes.batch import filled, guarded_scores, row_shape, spans
+from workers.runtimes.capture import Capture
+from workers.runtimes.torch_probe import probe
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What works must have in common to share a batch of torch."""
+
+    shape: tuple[int, ...]
+    rounds: tuple[tuple[str, ...], ...]
+    """Places of each backward pass; one entry for any number where they cost little."""
+
+    ragged: bool
+    """Whether works with different numbers of targets may meet here."""
+
+    taps: tuple[str, ...]
+    outputs: bool
+
+
+class TorchRuntime:
+    """One eager model on one device.
+
+    Parameters
+    ----------
+    model
+        Maps ``(N, C, *spatial)`` to outputs ``(N, ...)``; it is put into
+        evaluation mode and moved to `device`.
+    shape
+        Shape of one row, ``(C, *spatial)``, used for probing.
+    layers
+        Module paths of layers that methods may use, the default first.
+    fixed_rows
+        Pad every batch to this many rows, so that a row's bits depend on the
+        row alone: the deterministic mode.
+    memory_bytes
+        Bytes that one batch may fill; measured on the device if not given.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        shape: Sequence[int],
+        layers: Sequence[str] = (),
+        *,
+        device: torch.device | None = None,
+        fixed_rows: int | None = None,
+        memory_bytes: int | None = None,
+    ) -> None:
+        self.device = device or torch.device("cpu")
+        self.model = model.to(self.device).eval().requires_grad_(requires_grad=False)
+        self.dtype = next(
+            (each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32
+        )
+        self.shape = tuple(shape)
+        self.layers = tuple(layers)
+        self._fixed_rows = fixed_rows
+        self._memory_bytes = memory_bytes
+        self._capture: Capture | None = None
+        modules = dict(self.model.named_modules())
+        for layer in self.layers:
+            if layer in modules:
+                modules[layer].register_forward_hook(partial(self._hook, layer))
+        self._state = _state(self.model)
+
+    def _hook(self, place: str, _module: nn.Module, _args: Any, output: object) -> Tensor | None:
+        return None if self._capture is None else self._capture.take(place, output)
+
+    @cached_property
+    def probed(self) -> Probe:
+        """What the replica can do; measured at the first call."""
+        return probe(self)
+
+    @cached_property
+    def _usable(self) -> frozenset[str]:
+        return frozenset(layer.name for layer in self.probed.layers)
+
+    # ------------------------------------------------------------------ grouping
+
+    def group(self, work: Work) -> Hashable:
+        """Return a key; works with equal keys may share a batch.
+
+        Raises
+        ------
+        UnservablePass
+            If the model has no such layer, or no gradient leads there.
+        """
+        taps = tuple(tap.place for tap in work.taps)
+        self._require_servable(work, taps)
+        rounds = tuple(places for places in work.places if places)
+        ragged = len(set(rounds)) == 1 and self.probed.cheap_heads.issuperset(rounds[0])
+        return Group(
+            shape=row_shape(work),
+            rounds=rounds[:1] if ragged else rounds,
+            ragged=ragged,
+            taps=taps,
+            outputs=work.outputs,
+        )
+
+    def _require_servable(self, work: Work, taps: Sequence[str]) -> None:
+        unknown = ({*work.at, *taps} - {INPUT}) - self._usable
+        if unknown:
+            names = ", ".join(sorted(unknown))
+            raise UnservablePass(f"The model has no usable layer {names}.")
+        if work.at and Ability.INPUT_GRADIENT not in self.probed.abilities:
+            raise UnservablePass("The model's outputs have no gradient.")
+
+    def fits(self, group: Hashable) -> Fit:
+        """Return how many rows of the group one batch may hold."""
+        assert isinstance(group, Group)  # noqa: S101 - the key is this runtime's own
+        if self.probed.mixes_rows:
+            return Fit(rows=1, fixed=self._fixed_rows is not None)
+        if self._fixed_rows is not None:
+            return Fit(rows=self._fixed_rows, fixed=True)
+        # a cut at a layer needs no more than the whole gradient does
+        need = self.probed.row_bytes["gradient" if group.rounds else "forward"]
+        budget = self._memory_bytes or memory_budget(self.device)
+        return Fit(rows=max(1, budget // need))
+
+    # ------------------------------------------------------------------- serving
+
+    def serve(self, group: Hashable, segments: Sequence[Segment]) -> list[Served | WhylightError]:
+        """Run one batch; one answer for each segment, in order."""
+        assert isinstance(group, Group)  # noqa: S101 - the key is this runtime's own
+        rows = sum(segment.count for segment in segments)
+        size = max(rows, self.fits(group).rows) if self._fixed_rows is not None else rows
+        batch, answers = filled(segments, size, self.dtype, self.device)
+        at = {place for places in group.rounds for place in places}
+        outputs, found = self.forward(batch, {*group.taps, *at} - {INPUT}, at)
+        scores: dict[int, Tensor] = {}
+        for k, (segment, span) in enumerate(zip(segments, spans(segments), strict=True)):
+            if k in answers or not segment.work.targets:
+                continue
+            score = guarded_scores(outputs[span], segment.work)
+            if isinstance(score, Tensor):
+                scores[k] = score
+            else:
+                answers[k] = score
+        works = [segment.work for segment in segments]
+        gradients = _gradients(works, scores, {**found, INPUT: batch})
+        return [
+            answers.get(k)
+            or _served(
+                works[k],
+                span,
+                outputs,
+                found,
+                scores=scores.get(k),
+                gradients=_cut(gradients[k], span),
+            )
+            for k, span in enumerate(spans(segments))
+        ]
+
+    def forward(
+        self, batch: Tensor, places: set[str], at: set[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Run the model; return its outputs and what `places` put out.
+
+        The graph begins at the batch if the input is among `at`, else at the
+        shallowest layer among them.
+        """
+        capture = Capture(places, at)
+        batch.requires_grad_(INPUT in at)
+        self._capture = capture
+        try:
+            with torch.set_grad_enabled(bool(at)):
+                outputs: Tensor = self.model(batch)
+        finally:
+            self._capture = None
+        capture.require_all()
+        return outputs, capture.found
+
+    def capture_all(self, batch: Tensor) -> tuple[object, Capture]:
+        """Run the model with a gradient everywhere; nothing is required of the layers."""
+        capture = self._capture = Capture(self.layers, self.layers)
+        try:
+            with torch.enable_grad():
+                outputs: object = self.model(batch.requires_grad_())
+                return outputs, capture
+        finally:
+            self._capture = None
+
+    # --------------------------------------------------------------- whole model
+
+    def lend(self, work: Exclusive, until: float) -> Any:
+        """Lend the model to `work` until a moment of `time.monotonic`."""
+        given = work.work(Lease(self.model, until))
+        self.check()
+        return given
+
+    def check(self) -> None:
+        """Raise `ReplicaChangedError` unless the replica is as it was at start."""
+        if _state(self.model) != self._state:
+            raise ReplicaChangedError
+
+
+Gradients = dict[tuple[int, str], Tensor]
+"""By target's index in the work and place; rows are the batch's."""
+
+
+def _gradients(
+    works: Sequence[Work], scores: dict[int, Tensor], leaves: dict[str, Tensor]
+) -> list[Gradients]:
+    """Differentiate each target down to its own places, one round for one target of each work.
+
+    Rows are independent, so the gradient of the sum over all works' scores is
+    each row's own; the sum's value is never used.
+    """
+    given: list[Gradients] = [{} for _ in works]
+    asked = {k: [i for i, at in enumerate(works[k].places) if at] for k in scores}
+    rounds = max((len(targets) for targets in asked.values()), default=0)
+    for turn in range(rounds):
+        members = {k: targets[turn] for k, targets in asked.items() if turn < len(targets)}
+        first, target = next(iter(members.items()))
+        places = works[first].places[target]
+        total = torch.stack([scores[k][:, i].sum() for k, i in members.items()]).sum()
+        last = turn == rounds - 1
+        grads = torch.autograd.grad(
+            total, [leaves[place] for place in places], retain_graph=not last, allow_unused=True
+        )
+        for place, grad in zip(places, grads, strict=True):
+            if grad is None:
+                raise NoGradientPath(f"No gradient leads from the score to '{place}'.")
+            for k, i in members.items():
+                given[k][i, place] = grad
+    return given
+
+
+def _cut(gradients: Gradients, span: slice) -> Gradients:
+    """Return one segment's rows."""
+    return {key: grad[span] for key, grad in gradients.items()}
+
+
+def _served(
+    work: Work,
+    span: slice,
+    outputs: Tensor,
+    found: dict[str, Tensor],
+    *,
+    scores: Tensor | None,
+    gradients: Gradients,
+) -> Served:
+    """Return what the batch gave for one segment, free of the graph."""
+    return Served(
+        scores=None if scores is None else scores.detach(),
+        gradients=gradients,
+        activations={place: found[place].detach()[span] for place in work.at if place != INPUT},
+        taps={tap: found[tap.place].detach()[span] for tap in work.taps},
+        outputs=outputs.detach()[span] if work.outputs else None,
+    )
+
+
+def _state(model: nn.Module) -> list[tuple[object, ...]]:
+    """Return what must not change: modules, their hooks and modes, parameters and versions."""
+    state: list[tuple[object, ...]] = [
+        (
+            name,
+            id(module),
+            module.training,
+            len(module._forward_hooks),  # noqa: SLF001 - torch has no public count
+            len(module._forward_pre_hooks),  # noqa: SLF001
+            len(module._backward_hooks),  # noqa: SLF001
+            len(module._backward_pre_hooks),  # noqa: SLF001
+        )
+        for name, module in model.named_modules()
+    ]
+    state += [
+        (id(tensor), tensor.requires_grad, tensor._version)  # noqa: SLF001 - counts writes
+        for tensor in (*model.parameters(), *model.buffers())
+    ]
+    return state
