@@ -1,0 +1,157 @@
+"""Targets of a classifier: which logit is explained, once the model has answered."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from service.domain.explanation import Prediction
+from service.domain.manifest import Manifest
+from service.domain.target import ABOVE_THRESHOLD, TOP1, ResolvedTarget, Target
+from service.errors import InvalidTarget
+
+ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
+    "classification-multilabel": torch.sigmoid,
+    "classification-multiclass": lambda logits: logits.softmax(0),
+}
+"""By task: logits ``(classes,)`` to probabilities."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassLogit:
+    """The scalar of a class target: one column of the logits."""
+
+    index: int
+
+    @property
+    def weights(self) -> tuple[tuple[int, float], ...]:
+        """The one output that counts."""
+        return ((self.index, 1.0),)
+
+    @override
+    def __hash__(self) -> int:
+        """Hash by the class."""
+        return hash((ClassLogit, self.index))
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """Return the class's logit of each row, shape ``(rows,)``."""
+        return outputs[:, self.index]
+
+
+def scalar(target: ResolvedTarget) -> ClassLogit:
+    """Return what the engine computes for a resolved target."""
+    return ClassLogit(target.index)
+
+
+def predictions(manifest: Manifest, logits: Sequence[float]) -> tuple[Prediction, ...]:
+    """Return what the model said of every class, in logit order.
+
+    Parameters
+    ----------
+    logits
+        One finite number for each class of the manifest.
+
+    Raises
+    ------
+    InvalidTarget
+        If there are more or fewer logits than classes.
+    """
+    if len(logits) != len(manifest.classes):
+        raise InvalidTarget("The model's outputs do not match the classes of its manifest.")
+    values = torch.tensor(list(logits), dtype=torch.float64)
+    probabilities = ACTIVATIONS[manifest.task](values).tolist()
+    return tuple(
+        Prediction(
+            key=spec.key,
+            label=spec.label,
+            index=index,
+            logit=float(logit),
+            probability=probability,
+            threshold=spec.threshold,
+            above_threshold=None if spec.threshold is None else probability >= spec.threshold,
+        )
+        for index, (spec, logit, probability) in enumerate(
+            zip(manifest.classes, logits, probabilities, strict=True)
+        )
+    )
+
+
+def check(target: Target, manifest: Manifest) -> None:
+    """Refuse a target that the model does not have, before anything runs.
+
+    Raises
+    ------
+    InvalidTarget
+        If there is no such class, or no threshold to be above of.
+    """
+    keys = [spec.key for spec in manifest.classes]
+    if target.of == ABOVE_THRESHOLD:
+        if all(spec.threshold is None for spec in manifest.classes):
+            raise InvalidTarget("The model declares no thresholds; name a class or 'top1'.")
+    elif isinstance(target.of, int):
+        if target.of >= len(keys):
+            raise InvalidTarget(
+                f"The model has {len(keys)} classes; indices begin at 0.", classes=list(keys)
+            )
+    elif target.of != TOP1 and target.of not in keys:
+        raise InvalidTarget("The model has no such class.", classes=list(keys))
+
+
+def resolve(
+    targets: Iterable[Target], manifest: Manifest, answered: Sequence[Prediction]
+) -> tuple[tuple[ResolvedTarget, ...], ...]:
+    """Make each target definite by the model's answer on the unchanged image.
+
+    Parameters
+    ----------
+    answered
+        What `predictions` gave.
+
+    Returns
+    -------
+    tuple
+        One tuple for each target, in order; empty where nothing is above its
+        threshold, which is no error.
+
+    Raises
+    ------
+    InvalidTarget
+        If the model has no such target.
+    """
+    return tuple(_resolve(target, manifest, answered) for target in targets)
+
+
+def distinct(resolved: Iterable[Sequence[ResolvedTarget]]) -> tuple[ResolvedTarget, ...]:
+    """Return each class once, as it was first asked for: maps are named by class."""
+    by_key: dict[str, ResolvedTarget] = {}
+    for target in (each for group in resolved for each in group):
+        by_key.setdefault(target.key, target)
+    return tuple(by_key.values())
+
+
+def _resolve(
+    target: Target, manifest: Manifest, answered: Sequence[Prediction]
+) -> tuple[ResolvedTarget, ...]:
+    check(target, manifest)
+    if target.of == ABOVE_THRESHOLD:
+        chosen = [each for each in answered if each.above_threshold]
+    elif target.of == TOP1:
+        chosen = [max(answered, key=lambda each: each.logit)]
+    else:
+        chosen = [each for each in answered if target.of in (each.key, each.index)]
+    return tuple(
+        ResolvedTarget(
+            key=each.key,
+            label=each.label,
+            index=each.index,
+            asked_as=str(target.of),
+            score=each.logit,
+            probability=each.probability,
+            threshold=each.threshold,
+            above_threshold=each.above_threshold,
+        )
+        for each in chosen
+    )
