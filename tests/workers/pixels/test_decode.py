@@ -1,0 +1,352 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from service.errors import UndecodablePixels, UnsupportedImage, WhylightError
+from tests.support.phantom_dicom import (
+    DEFLATED,
+    EXPLICIT_BIG,
+    HTJ2K,
+    JPEG_2000,
+    JPEG_BASELINE,
+    JPEG_LS,
+    LOSSLESS,
+    compress,
+    compressed,
+    encoded,
+    of_pixels,
+)
+from workers.pixels.decode import decode_file
+
+IMPLICIT = "1.2.840.10008.1.2"
+RAMP = np.arange(64 * 48, dtype=np.uint16).reshape(64, 48)
+
+
+@pytest.fixture
+def decode(tmp_path: Path):
+    """Decode bytes; returns facts, modality values, display and padding."""
+
+    def of(data: bytes):
+        path = tmp_path / "object.dcm"
+        path.write_bytes(data)
+        files = decode_file(path, tmp_path)
+        padding = None if files.padding is None else np.load(files.padding)
+        return files.facts, np.load(files.pixels), np.load(files.display), padding
+
+    return of
+
+
+def noise(dtype, bits, shape=(64, 48), *, signed=False):
+    low, high = (-(1 << bits - 1), (1 << bits - 1)) if signed else (0, 1 << bits)
+    return np.random.default_rng(1).integers(low, high, shape).astype(dtype)
+
+
+@pytest.mark.parametrize("syntax", [None, IMPLICIT])
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        noise(np.uint8, 8),
+        noise(np.uint16, 16),
+        noise(np.int16, 16, signed=True),
+        noise(np.int32, 24, signed=True),
+    ],
+    ids=lambda pixels: str(pixels.dtype),
+)
+def test_uncompressed_pixels_come_as_they_were_stored(decode, pixels, syntax):
+    facts, values, _, padding = decode(encoded(of_pixels(pixels), *([syntax] if syntax else [])))
+    assert np.array_equal(values[0], pixels)
+    assert values.dtype == np.float32
+    assert (facts.rows, facts.columns, facts.channels) == (64, 48, 1)
+    assert padding is None
+
+
+def test_big_endian_words_and_bytes_are_swapped(decode):
+    words = of_pixels(noise(np.uint16, 16))
+    stored = np.frombuffer(words.PixelData, "<u2")
+    words.PixelData = stored.astype(">u2").tobytes()
+    words["PixelData"].VR = "OW"
+    assert np.array_equal(decode(encoded(words, EXPLICIT_BIG))[1].ravel(), stored)
+    octets = of_pixels(noise(np.uint8, 8))
+    expected = np.frombuffer(octets.PixelData, np.uint8)
+    octets.PixelData = np.frombuffer(octets.PixelData, "<u2").astype(">u2").tobytes()
+    octets["PixelData"].VR = "OW"
+    assert np.array_equal(decode(encoded(octets, EXPLICIT_BIG))[1].ravel(), expected)
+
+
+def test_a_deflated_object_is_read(decode):
+    pixels = noise(np.uint16, 12)
+    assert np.array_equal(decode(encoded(of_pixels(pixels, bits=12), DEFLATED))[1][0], pixels)
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS)
+@pytest.mark.parametrize(
+    "pixels", [noise(np.uint8, 8), noise(np.uint16, 16)], ids=lambda pixels: str(pixels.dtype)
+)
+def test_lossless_compression_changes_nothing(decode, pixels, syntax):
+    facts, values, _, _ = decode(compressed(of_pixels(pixels), syntax, compress(pixels, syntax)))
+    assert np.array_equal(values[0], pixels)
+    assert not facts.lossy
+
+
+@pytest.mark.parametrize("syntax", [s for s in LOSSLESS if s not in {HTJ2K, JPEG_2000}])
+def test_signed_pixels_keep_their_sign_in_unsigned_code_streams(decode, syntax):
+    pixels = noise(np.int16, 12, signed=True)
+    code = compress(pixels.view(np.uint16) & 0x0FFF, syntax)
+    assert np.array_equal(
+        decode(compressed(of_pixels(pixels, bits=12), syntax, code))[1][0], pixels
+    )
+
+
+def test_a_frame_in_several_fragments_is_joined(decode):
+    pixels = noise(np.uint16, 16)
+    data = compressed(of_pixels(pixels), JPEG_LS, compress(pixels, JPEG_LS), pieces=3)
+    assert np.array_equal(decode(data)[1][0], pixels)
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS)
+def test_color_comes_as_rgb(decode, syntax):
+    pixels = np.stack([RAMP >> shift for shift in (0, 2, 4)], -1).astype(np.uint8)
+    _, values, display, _ = decode(compressed(of_pixels(pixels), syntax, compress(pixels, syntax)))
+    assert np.array_equal(np.moveaxis(values, 0, -1), pixels)
+    assert np.array_equal(display, pixels)
+
+
+def test_color_by_plane_is_interleaved(decode):
+    pixels = noise(np.uint8, 8, (64, 48, 3))
+    ds = of_pixels(pixels)
+    ds.PlanarConfiguration = 1
+    ds.PixelData = np.moveaxis(pixels, -1, 0).tobytes()
+    assert np.array_equal(decode(encoded(ds))[2], pixels)
+
+
+YBR = np.array([[[81, 90, 240], [145, 54, 34]], [[41, 240, 110], [235, 128, 128]]], np.uint8)
+
+
+def full_range_rgb(ybr):
+    """The conversion as the standard's formulas state it, in integers' nearest."""
+    y, cb, cr = (ybr[..., i].astype(float) for i in range(3))
+    rgb = [
+        y + 1.402 * (cr - 128),
+        y - 0.114 * 1.772 / 0.587 * (cb - 128) - 0.299 * 1.402 / 0.587 * (cr - 128),
+        y + 1.772 * (cb - 128),
+    ]
+    return np.clip(np.floor(np.stack(rgb, -1) + 0.5), 0, 255)
+
+
+def test_ybr_full_is_converted(decode):
+    ds = of_pixels(YBR)
+    ds.PhotometricInterpretation = "YBR_FULL"
+    assert np.array_equal(decode(encoded(ds))[2], full_range_rgb(YBR))
+
+
+def test_ybr_422_shares_the_chroma_of_a_pair(decode):
+    ds = of_pixels(YBR)
+    ds.PhotometricInterpretation = "YBR_FULL_422"
+    pairs = [[row[0, 0], row[1, 0], row[0, 1], row[0, 2]] for row in YBR]
+    ds.PixelData = np.array(pairs, np.uint8).tobytes()
+    shared = YBR.copy()
+    shared[:, 1, 1:] = shared[:, 0, 1:]
+    assert np.array_equal(decode(encoded(ds))[2], full_range_rgb(shared))
+
+
+@pytest.mark.parametrize("space", ["RGB", "YBR_FULL_422"])
+def test_baseline_jpeg_is_rgb_whatever_the_header_calls_it(decode, space):
+    smooth = np.stack([np.add.outer(np.arange(64), np.arange(48)) * f for f in (2, 1, 0.5)], -1)
+    pixels = smooth.clip(0, 255).astype(np.uint8)
+    ds = of_pixels(pixels)
+    ds.PhotometricInterpretation = space  # the code stream's JFIF marker says YCbCr
+    facts, _, display, _ = decode(compressed(ds, JPEG_BASELINE, compress(pixels, JPEG_BASELINE)))
+    assert np.abs(display.astype(int) - pixels).max() < 16
+    assert facts.lossy
+
+
+def test_a_palette_is_looked_up(decode):
+    index = noise(np.uint8, 8)
+    ds = of_pixels(index, bits=8)
+    ds.PhotometricInterpretation = "PALETTE COLOR"
+    tables = np.random.default_rng(2).integers(0, 65536, (3, 256)).astype("<u2")
+    for name, table in zip(("Red", "Green", "Blue"), tables, strict=True):
+        setattr(ds, f"{name}PaletteColorLookupTableDescriptor", [256, 0, 16])
+        setattr(ds, f"{name}PaletteColorLookupTableData", table.tobytes())
+    assert np.array_equal(decode(encoded(ds))[2], np.moveaxis(tables[:, index] >> 8, 0, -1))
+
+
+@pytest.mark.parametrize("shift", [0, 4])
+def test_dirt_outside_the_stored_bits_is_cleared(decode, shift):
+    clean = noise(np.uint16, 12)
+    dirty = (clean << shift) | np.uint16(0xF000 if shift == 0 else 0x000F)
+    ds = of_pixels(dirty, bits=12)
+    ds.HighBit = 11 + shift
+    facts, values, _, _ = decode(encoded(ds))
+    assert np.array_equal(values[0], clean)
+    assert facts.stored_maximum == 4095
+
+
+def test_dirt_above_a_signed_value_is_cleared(decode):
+    clean = noise(np.int16, 12, signed=True)
+    dirty = (clean & np.int16(0x0FFF)) | np.int16(0x5000)
+    assert np.array_equal(decode(encoded(of_pixels(dirty, bits=12)))[1][0], clean)
+
+
+def test_rescale_gives_modality_values_and_their_range(decode):
+    pixels = noise(np.uint16, 12)
+    ds = of_pixels(pixels, bits=12, RescaleSlope="0.5", RescaleIntercept="-1024")
+    facts, values, _, _ = decode(encoded(ds))
+    assert np.array_equal(values[0], pixels * 0.5 - 1024)
+    assert (facts.value_minimum, facts.value_maximum) == (-1024, 1023.5)
+
+
+def item(**elements):
+    ds = Dataset()
+    for keyword, value in elements.items():
+        setattr(ds, keyword, value)
+    return ds
+
+
+def test_a_modality_table_takes_the_place_of_the_rescale(decode):
+    pixels = noise(np.uint8, 8)
+    data = np.random.default_rng(3).integers(0, 4096, 200).astype("<u2")
+    ds = of_pixels(pixels, RescaleSlope="3", RescaleIntercept="1")
+    table = item(LUTDescriptor=[200, 20, 12], LUTData=data.tolist(), ModalityLUTType="US")
+    table["LUTDescriptor"].VR = table["LUTData"].VR = "US"
+    ds.ModalityLUTSequence = Sequence([table])
+    expected = data[np.clip(pixels.astype(int) - 20, 0, 199)]
+    assert np.array_equal(decode(encoded(ds))[1][0], expected)
+
+
+def test_a_linear_window_is_the_standards(decode):
+    pixels = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    ds = of_pixels(pixels, bits=12, WindowCenter="2000", WindowWidth="1000")
+    facts, values, display, _ = decode(encoded(ds))
+    x = pixels.astype(float)
+    expected = np.clip(((x - 1999.5) / 999 + 0.5) * 255, 0, 255)
+    assert np.abs(display - expected).max() <= 0.51
+    assert facts.window == (2000, 1000)
+    assert np.array_equal(values[0], pixels)  # the window is for display alone
+
+
+def test_of_several_windows_the_first_is_shown(decode):
+    ds = of_pixels(RAMP, WindowCenter=["100", "1500"], WindowWidth=["200", "3000"])
+    assert decode(encoded(ds))[0].window == (100, 200)
+
+
+@pytest.mark.parametrize("shape", ["LINEAR_EXACT", "SIGMOID"])
+def test_other_window_shapes_are_the_standards(decode, shape):
+    ds = of_pixels(RAMP, WindowCenter="1000", WindowWidth="800", VOILUTFunction=shape)
+    x = RAMP.astype(float)
+    expected = {
+        "LINEAR_EXACT": np.clip((x - 1000) / 800 + 0.5, 0, 1),
+        "SIGMOID": 1 / (1 + np.exp(-4 * (x - 1000) / 800)),
+    }[shape]
+    assert np.abs(decode(encoded(ds))[2] - expected * 255).max() <= 0.51
+
+
+def test_a_voi_table_is_shown(decode):
+    pixels = noise(np.uint8, 8)
+    data = np.random.default_rng(4).integers(0, 1024, 256)
+    table = item(LUTDescriptor=[256, 0, 10], LUTData=data.tolist())
+    table["LUTDescriptor"].VR = table["LUTData"].VR = "US"
+    ds = of_pixels(pixels, VOILUTSequence=Sequence([table]))
+    assert np.abs(decode(encoded(ds))[2] - data[pixels] / 1023 * 255).max() <= 0.51
+
+
+def test_without_a_window_bytes_are_shown_as_they_are(decode):
+    pixels = noise(np.uint8, 8)
+    assert np.array_equal(decode(encoded(of_pixels(pixels)))[2], pixels)
+
+
+def test_without_a_window_deep_pixels_are_shown_between_percentiles(decode):
+    pixels = (RAMP // 4 + 1000).astype(np.uint16)
+    pixels[0, 0] = 65535
+    display = decode(encoded(of_pixels(pixels)))[2]
+    assert display.min() == 0
+    assert np.unique(display).size > 200
+
+
+def test_monochrome1_is_inverted_on_display_and_nowhere_else(decode):
+    ds = of_pixels(RAMP, WindowCenter="1536", WindowWidth="3072")
+    plain = decode(encoded(ds))
+    ds.PhotometricInterpretation = "MONOCHROME1"
+    inverted = decode(encoded(ds))
+    assert np.array_equal(inverted[2], 255 - plain[2])
+    assert np.array_equal(inverted[1], plain[1])
+
+
+@pytest.mark.parametrize(
+    ("elements", "padded"),
+    [
+        ({"PixelPaddingValue": 7}, lambda x: x == 7),
+        ({"PixelPaddingValue": 40, "PixelPaddingRangeLimit": 7}, lambda x: (x >= 7) & (x <= 40)),
+    ],
+    ids=["value", "range"],
+)
+@pytest.mark.parametrize("space", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_is_marked_and_black(decode, elements, padded, space):
+    ds = of_pixels(RAMP, **elements)
+    for keyword in elements:
+        ds[keyword].VR = "US"
+    ds.PhotometricInterpretation = space
+    _, _, display, padding = decode(encoded(ds))
+    assert np.array_equal(padding, padded(RAMP))
+    assert not display[padding].any()
+
+
+def test_a_padding_value_is_read_with_the_sign_of_the_pixels(decode):
+    pixels = np.full((8, 8), -2000, np.int16)
+    pixels[2:6, 2:6] = 100
+    ds = of_pixels(pixels, PixelPaddingValue=63536)
+    ds["PixelPaddingValue"].VR = "US"
+    assert np.array_equal(decode(encoded(ds))[3], pixels == -2000)
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS)
+def test_damaged_code_streams_fail_as_undecodable(decode, syntax):
+    pixels = noise(np.uint16, 16)
+    code = compress(pixels, syntax)
+    with pytest.raises(UndecodablePixels):
+        decode(compressed(of_pixels(pixels), syntax, b"\x11" * 99 + code[:50]))
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS)
+def test_a_code_stream_of_another_size_is_refused(decode, syntax):
+    pixels = noise(np.uint16, 16)
+    code = compress(noise(np.uint16, 16, (32, 32)), syntax)
+    with pytest.raises(UndecodablePixels):
+        decode(compressed(of_pixels(pixels), syntax, code))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"NumberOfFrames": 2, "Rows": 32},
+        {"PhotometricInterpretation": "XYZ"},
+        {"PhotometricInterpretation": "RGB"},
+        {"BitsAllocated": 64, "Rows": 16},
+        {"BitsAllocated": 1, "BitsStored": 1},
+    ],
+    ids=str,
+)
+def test_forms_that_are_not_read_are_refused_by_name(decode, changes):
+    ds = of_pixels(noise(np.uint16, 16))
+    for keyword, value in changes.items():
+        setattr(ds, keyword, value)
+    with pytest.raises(UnsupportedImage):
+        decode(encoded(ds))
+
+
+def test_the_kept_header_has_everything_but_the_pixels(decode, tmp_path):
+    decode(encoded(of_pixels(RAMP)))
+    kept = (tmp_path / "header.dcm").read_bytes()
+    assert b"Canary^Patient" in kept
+    assert RAMP.tobytes()[:64] not in kept
+
+
+def test_an_error_never_quotes_the_object(decode):
+    ds = of_pixels(RAMP)
+    ds.PhotometricInterpretation = "CANARY-1"
+    with pytest.raises(WhylightError) as refusal:
+        decode(encoded(ds))
+    assert "CANARY" not in refusal.value.failure().model_dump_json()
