@@ -41,12 +41,15 @@ class ClassLogit:
         return outputs[:, self.index]
 
 
-def scalar(target: ResolvedTarget) -> ClassLogit:
-    """Return what the engine computes for a resolved target."""
-    return ClassLogit(target.index)
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A target made definite, and what the engine computes for it."""
+
+    target: ResolvedTarget
+    scalar: ClassLogit
 
 
-def predictions(manifest: Manifest, logits: Sequence[float]) -> tuple[Prediction, ...]:
+def predictions_of(manifest: Manifest, logits: Sequence[float]) -> tuple[Prediction, ...]:
     """Return what the model said of every class, in logit order.
 
     Parameters
@@ -101,57 +104,51 @@ def check(target: Target, manifest: Manifest) -> None:
 
 
 def resolve(
-    targets: Iterable[Target], manifest: Manifest, answered: Sequence[Prediction]
-) -> tuple[tuple[ResolvedTarget, ...], ...]:
-    """Make each target definite by the model's answer on the unchanged image.
+    targets: Iterable[Target], manifest: Manifest, logits: Sequence[float]
+) -> tuple[Chosen, ...]:
+    """Make targets definite by the model's answer on the unchanged image.
+
+    Each class comes once, as it was first asked for, because maps are named by
+    class. Nothing above a threshold is no error: it adds no target.
 
     Parameters
     ----------
-    answered
-        What `predictions` gave.
-
-    Returns
-    -------
-    tuple
-        One tuple for each target, in order; empty where nothing is above its
-        threshold, which is no error.
+    logits
+        One finite number for each class of the manifest.
 
     Raises
     ------
     InvalidTarget
         If the model has no such target.
     """
-    return tuple(_resolve(target, manifest, answered) for target in targets)
+    answered = predictions_of(manifest, logits)
+    chosen: dict[int, Chosen] = {}
+    for target in targets:
+        check(target, manifest)
+        for each in _answers(target, answered):
+            definite = _resolved(each, str(target.of))
+            chosen.setdefault(each.index, Chosen(definite, ClassLogit(each.index)))
+    return tuple(chosen.values())
 
 
-def distinct(resolved: Iterable[Sequence[ResolvedTarget]]) -> tuple[ResolvedTarget, ...]:
-    """Return each class once, as it was first asked for: maps are named by class."""
-    by_key: dict[str, ResolvedTarget] = {}
-    for target in (each for group in resolved for each in group):
-        by_key.setdefault(target.key, target)
-    return tuple(by_key.values())
-
-
-def _resolve(
-    target: Target, manifest: Manifest, answered: Sequence[Prediction]
-) -> tuple[ResolvedTarget, ...]:
-    check(target, manifest)
+def _answers(target: Target, answered: Sequence[Prediction]) -> list[Prediction]:
+    """Return the classes that a target means; none where nothing is above its threshold."""
     if target.of == ABOVE_THRESHOLD:
-        chosen = [each for each in answered if each.above_threshold]
-    elif target.of == TOP1:
-        chosen = [max(answered, key=lambda each: each.logit)]
-    else:
-        chosen = [each for each in answered if target.of in (each.key, each.index)]
-    return tuple(
-        ResolvedTarget(
-            key=each.key,
-            label=each.label,
-            index=each.index,
-            asked_as=str(target.of),
-            score=each.logit,
-            probability=each.probability,
-            threshold=each.threshold,
-            above_threshold=each.above_threshold,
-        )
-        for each in chosen
+        return [each for each in answered if each.above_threshold]
+    if target.of == TOP1:
+        return [max(answered, key=lambda each: each.logit)]
+    return [each for each in answered if target.of in (each.key, each.index)]
+
+
+def _resolved(answer: Prediction, asked_as: str) -> ResolvedTarget:
+    """Return the record of one class as a target."""
+    return ResolvedTarget(
+        key=answer.key,
+        label=answer.label,
+        index=answer.index,
+        asked_as=asked_as,
+        score=answer.logit,
+        probability=answer.probability,
+        threshold=answer.threshold,
+        above_threshold=answer.above_threshold,
     )
