@@ -17,7 +17,7 @@ DEMO_READY := $(VENV)/.ready-demo
 TEST_READY := $(VENV)/.ready-test
 
 # Real peers that the tests talk to.
-SYSTEM_PACKAGES := redis-server orthanc orthanc-dicomweb dcmtk dicom3tools
+SYSTEM_PACKAGES := redis-server orthanc orthanc-dicomweb dcmtk dicom3tools curl
 
 # One torch thread: more only fight over the cores that the tests share.
 export OMP_NUM_THREADS := 1
@@ -99,8 +99,8 @@ conformance: $(TEST_READY)  ## Only the DICOM conformance tests
 bench: $(TEST_READY)  ## Measure against other libraries
 	@$(BIN)/python -m benchmarks
 
-train-demo: $(DEMO_READY)  ## Train the demo model again, from its seed
-	@$(BIN)/python -m examples.phantom
+train-demo: $(TEST_READY)  ## Train the demo model again, from its seed
+	@$(BIN)/python -m examples.phantom.train
 
 clean:  ## Remove the environment, caches and the demo's output
 	rm -rf $(VENV) demo-output build dist *.egg-info
