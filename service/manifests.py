@@ -1,6 +1,6 @@
 """Reading ``model.yaml``: strict YAML into a strict manifest, with errors that help."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 import yaml
@@ -58,7 +58,7 @@ def read_manifest(data: bytes) -> Manifest:
         return Manifest.model_validate(_parse(data))
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
-        raise invalid([_defect(each) for each in found]) from None
+        raise invalid([_defect(each) for each in _innermost(found)]) from None
 
 
 def manifest_schema() -> dict[str, JsonValue]:
@@ -94,6 +94,13 @@ def _parse(data: bytes) -> object:
 def _place(mark: Any) -> str:
     """Return where in the text a mark stands, counted from 1."""
     return "." if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}."
+
+
+def _innermost(errors: Iterable[Any]) -> list[Any]:
+    """Return the errors that no other explains: a bad entry also leaves its list short."""
+    every = list(errors)
+    outer = {each["loc"][:length] for each in every for length in range(1, len(each["loc"]))}
+    return [each for each in every if each["loc"] not in outer]
 
 
 def _defect(error: Any) -> Defect:
@@ -137,7 +144,7 @@ MESSAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "greater_than_equal": _says("Expected a number of at least {ge}."),
     "less_than": _says("Expected a number below {lt}."),
     "less_than_equal": _says("Expected a number of at most {le}."),
-    "too_short": _says("Expected at least {min_length} entries."),
-    "too_long": _says("Expected at most {max_length} entries."),
+    "too_short": _says("Entries expected: at least {min_length}."),
+    "too_long": _says("Entries expected: at most {max_length}."),
     "value_error": _says("{error}"),  # raised by the manifest's own rules, in our words
 }

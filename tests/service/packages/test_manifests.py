@@ -1,0 +1,141 @@
+"""``model.yaml``: strict, and its errors name field, expectation and remedy."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.domain.manifest import Manifest
+from service.errors import InvalidPackage
+from service.manifests import LARGEST, manifest_schema, read_manifest
+from tests.support.packages import manifest, write_package
+
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def fields(tmp_path: Path) -> dict[str, Any]:
+    return manifest(write_package(tmp_path / "package"))
+
+
+def defects(data: bytes | dict[str, Any]) -> list[tuple[str, str]]:
+    text = data if isinstance(data, bytes) else yaml.safe_dump(data).encode()
+    with pytest.raises(InvalidPackage) as refused:
+        read_manifest(text)
+    errors = refused.value.facts["errors"]
+    assert isinstance(errors, list)
+    found: list[tuple[str, str]] = []
+    for each in errors:
+        assert isinstance(each, dict)
+        found.append((str(each["pointer"]), str(each["message"])))
+    return found
+
+
+def test_a_valid_manifest_is_read(fields: dict[str, Any]) -> None:
+    found = read_manifest(yaml.safe_dump(fields).encode())
+    assert found == Manifest.model_validate(fields)
+    assert found.ref == "small@1.0.0"
+
+
+CASES: list[tuple[Change, str, str]] = [
+    (lambda m: m.pop("title"), "/title", "required"),
+    (lambda m: m.update(titel="x"), "/titel", "unknown"),
+    (lambda m: m["inputs"][0]["accept"].update(vendor="x"), "/inputs/0/accept/vendor", "unknown"),
+    (lambda m: m.update(version=1.0), "/version", "quotes"),
+    (lambda m: m.update(version="1.0"), "/version", "form"),
+    (lambda m: m.update(id="Small Model"), "/id", "form"),
+    (lambda m: m.update(task="regression"), "/task", "classification-multilabel"),
+    (lambda m: m.update(activation="softmax"), "/activation", "logits"),
+    (lambda m: m.update(files=[]), "/files", "at least 1"),
+    (lambda m: m.update(files="weights"), "/files", "list"),
+    (lambda m: m.update(architecture="net"), "/architecture", "mapping"),
+    (lambda m: m["files"][0].update(bytes=0), "/files/0/bytes", "above 0"),
+    (lambda m: m["files"][0].update(bytes="many"), "/files/0/bytes", "whole number"),
+    (lambda m: m["files"][0].update(sha256="abc"), "/files/0/sha256", "form"),
+    (lambda m: m["files"][0].update(path="../x"), "/files/0/path", "form"),
+    (lambda m: m["files"][0].update(path="/etc/passwd"), "/files/0/path", "form"),
+    (lambda m: m["files"][0].update(format="pickle"), "/files/0/format", "safetensors"),
+    (lambda m: m["selftests"][0].update(tolerance=2), "/selftests/0/tolerance", "at most 1"),
+    (lambda m: m["selftests"][0].update(logits=["x"]), "/selftests/0/logits/0", "number"),
+    (lambda m: m.update(selftests=[]), "/selftests", "at least 1"),
+    (
+        lambda m: m["outputs"][0]["classes"][0].update(threshold=-1),
+        "/outputs/0/classes/0/threshold",
+        "at least 0",
+    ),
+    (lambda m: m.update(architecture=None), "", "architecture"),
+    (lambda m: m.update(runtime="onnx"), "", "onnx"),
+    (lambda m: m["selftests"][0].update(input="b.dcm"), "", "self-test"),
+    (
+        lambda m: m["outputs"][0]["classes"].append(m["outputs"][0]["classes"][0].copy()),
+        "",
+        "differ",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "pointer", "words"), CASES)
+def test_each_defect_is_named_with_its_remedy(
+    fields: dict[str, Any], change: Change, pointer: str, words: str
+) -> None:
+    change(fields)
+    ((where, message),) = defects(fields)
+    assert where == pointer
+    assert words in message
+
+
+def test_all_defects_are_named_at_once(fields: dict[str, Any]) -> None:
+    del fields["title"]
+    fields["files"][0]["bytes"] = -1
+    fields["extra/field~"] = 1
+    assert {pointer for pointer, _ in defects(fields)} == {
+        "/title",
+        "/files/0/bytes",
+        "/extra~1field~0",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"a: &x 1\nb: *x\n", "Aliases"),
+        (b"id: a\ntitle: b\nid: c\n", "twice"),
+        (b"a: [1, 2\n", "line 2, column 1"),
+        (b"a: !!python/object/apply:os.system ['true']\n", "not valid YAML at line 1"),
+        (b"a: \xff\n", "UTF-8"),
+        (b"[" * 20_000, "not YAML"),
+        (b"x" * (LARGEST + 1), "bytes at most"),
+        (b"", "mapping"),
+        (b"- a\n- b\n", "mapping"),
+        (b"? [a]\n: b\n", "not valid YAML"),
+        (b"a: 2021-99-99\n", "not YAML"),
+    ],
+)
+def test_yaml_that_is_not_taken_is_told(text: bytes, words: str) -> None:
+    ((pointer, message),) = defects(text)
+    assert pointer == ""
+    assert words in message
+
+
+def test_no_value_of_the_manifest_is_echoed(fields: dict[str, Any]) -> None:
+    for name in fields:
+        assert "CANARY" not in str(defects({**fields, name: {"x": "CANARY"}}))
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.binary(max_size=60) | st.text("{}[]:,-&*!?|>'\"#%@ \nab1.", max_size=60))
+def test_any_bytes_are_refused_in_our_own_words(text: bytes | str) -> None:
+    data = text if isinstance(text, bytes) else text.encode()
+    assert defects(data)
+
+
+def test_the_published_schema_takes_what_we_take(fields: dict[str, Any]) -> None:
+    schema = manifest_schema()
+    jsonschema.validate(fields, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**fields, "titel": "x"}, schema)
