@@ -1,0 +1,163 @@
+"""What this worker can do, told out of the registries and the probes."""
+
+from collections.abc import Iterable, Sequence
+
+from service.domain.catalog import (
+    Catalog,
+    ClassEntry,
+    FormatEntry,
+    LayerEntry,
+    MeasureEntry,
+    MethodEntry,
+    ModelEntry,
+)
+from service.domain.manifest import ClassSpec, Manifest
+from service.errors import Failure, WhylightError
+from service.packages import PackageRecord
+from workers.formats.base import FORMATS
+from workers.measures.base import MEASURES
+from workers.methods.base import METHODS, ModelFacts
+from workers.passes import Ability
+from workers.runtimes.base import Probe
+
+
+def catalog(models: Iterable[ModelEntry]) -> Catalog:
+    """Return everything that this worker can do with `models` at hand."""
+    return Catalog(
+        methods=tuple(_method(name) for name in METHODS),
+        models=tuple(models),
+        formats=tuple(_format(name) for name in FORMATS),
+        measures=tuple(_measure(name) for name in MEASURES),
+        unavailable={**METHODS.unavailable, **FORMATS.unavailable, **MEASURES.unavailable},
+    )
+
+
+def ready_model(
+    manifest: Manifest, package: str, probe: Probe, shape: Sequence[int], facts: ModelFacts
+) -> ModelEntry:
+    """Return the entry of a model that passed its self-tests.
+
+    Parameters
+    ----------
+    shape
+        Shape of the model's input without the batch axis.
+    """
+    refused = {name: reason for name in METHODS if (reason := refusal(name, probe, manifest))}
+    served = tuple(name for name in METHODS if name not in refused)
+    return _entry(manifest, package).model_copy(
+        update={
+            "state": "ready",
+            "abilities": tuple(sorted(probe.abilities)),
+            "layers": tuple(LayerEntry(name=each.name, shape=each.shape) for each in probe.layers),
+            "methods": served,
+            "refused": refused,
+            "row_seconds": dict(probe.row_seconds),
+            "method_rows": {name: _rows(name, shape, facts) for name in served},
+        }
+    )
+
+
+def unavailable_model(
+    record: PackageRecord, manifest: Manifest | None, failure: Failure
+) -> ModelEntry:
+    """Return the entry of a model that cannot be served, with the reason.
+
+    `manifest` is `None` when not even that could be read.
+    """
+    if manifest is not None:
+        return _entry(manifest, record.package).model_copy(update={"failure": failure})
+    return ModelEntry(
+        name=record.name,
+        version=record.version,
+        package=record.package,
+        title=record.title,
+        task="",
+        intended_use="",
+        not_for="",
+        license="",
+        runtime="",
+        state="unavailable",
+        failure=failure,
+    )
+
+
+def refusal(method: str, probe: Probe, manifest: Manifest) -> str | None:
+    """Return why a model cannot serve a method, or `None` when it can."""
+    missing = METHODS[method].needs - probe.abilities
+    if not missing:
+        return None
+    names = ", ".join(sorted(ability.replace("_", " ") for ability in missing))
+    reason = f"It needs {names}, which runtime '{manifest.runtime}' cannot give for this model."
+    if Ability.LAYER_GRADIENT in missing and probe.refused:
+        reason += " Declared layers that cannot be used: " + "; ".join(
+            f"{layer} ({why})" for layer, why in sorted(probe.refused.items())
+        )
+    return reason
+
+
+def _entry(manifest: Manifest, package: str) -> ModelEntry:
+    """Return what the manifest alone tells, as unavailable until it is probed."""
+    return ModelEntry(
+        name=manifest.id,
+        version=manifest.version,
+        package=package,
+        title=manifest.title,
+        task=manifest.task,
+        intended_use=manifest.intended_use,
+        not_for=manifest.not_for,
+        license=manifest.license,
+        runtime=manifest.runtime,
+        state="unavailable",
+        classes=tuple(_class(index, each) for index, each in enumerate(manifest.classes)),
+        accept=manifest.inputs[0].accept.model_dump(mode="json"),
+    )
+
+
+def _class(index: int, spec: ClassSpec) -> ClassEntry:
+    return ClassEntry(
+        key=spec.key,
+        label=spec.label,
+        index=index,
+        threshold=spec.threshold,
+        code=spec.code.model_dump() if spec.code else None,
+    )
+
+
+def _rows(method: str, shape: Sequence[int], facts: ModelFacts) -> dict[str, int]:
+    """Return the rows of one target by default, for the estimate at admission."""
+    try:
+        cost = METHODS[method]().settled(facts).estimate(shape, 1)
+    except (WhylightError, ValueError):  # a method without defaults cannot be estimated
+        return {}
+    return {"forward": cost.forward_rows, "gradient": cost.gradient_rows}
+
+
+def _method(name: str) -> MethodEntry:
+    method = METHODS[name]
+    return MethodEntry(
+        name=name,
+        title=method.title,
+        parameters=method.model_json_schema(),
+        needs=tuple(sorted(method.needs)),
+        signed=method.signed,
+        paper=method.paper,
+        cost=method.cost,
+        weaknesses=method.weaknesses,
+    )
+
+
+def _format(name: str) -> FormatEntry:
+    format_ = FORMATS[name]
+    return FormatEntry(
+        name=name,
+        title=format_.title,
+        media_type=format_.media_type,
+        extension=format_.extension,
+    )
+
+
+def _measure(name: str) -> MeasureEntry:
+    measure = MEASURES[name]
+    return MeasureEntry(
+        name=name, title=measure.title, meaning=measure.meaning, limits=measure.limits
+    )

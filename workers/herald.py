@@ -1,0 +1,66 @@
+"""The herald: tells the fleet that this worker lives, and what it can do."""
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from service.domain.catalog import Catalog
+from service.errors import WhylightError
+from service.fleet.base import Fleet, WorkerRecord
+from service.telemetry import Log
+from workers.patience import Watch
+
+EVERY: Final = 2.0
+SILENT_FOR: Final = 9.0
+"""Seconds after which a worker that says nothing is taken for gone."""
+
+
+class Herald:
+    """Publishes record and catalog every few seconds, and at once when told.
+
+    Parameters
+    ----------
+    record, catalog
+        What is to be said at this moment.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        record: Callable[[], WorkerRecord],
+        catalog: Callable[[], Catalog],
+        log: Log,
+    ) -> None:
+        self._fleet = fleet
+        self._record = record
+        self._catalog = catalog
+        self._log = log
+        self._watch = Watch(log, "queue")
+        self._told = threading.Event()
+
+    def tell(self) -> None:
+        """Publish now; any thread may ask."""
+        self._told.set()
+
+    def run(self, ended: threading.Event) -> None:
+        """Publish until the worker has ended, then withdraw it."""
+        while not ended.is_set():
+            self._told.clear()
+            self._publish()
+            self._told.wait(EVERY)
+        self._retire()
+
+    def _publish(self) -> None:
+        try:
+            self._fleet.publish(self._record(), self._catalog(), seconds=SILENT_FOR)
+            self._watch.up()
+        except WhylightError as error:
+            self._watch.down(error)
+        except Exception as error:  # noqa: BLE001 - a worker that says nothing is taken for dead
+            self._log.bug(error)
+
+    def _retire(self) -> None:
+        try:
+            self._fleet.retire(self._record().id)
+        except WhylightError as error:
+            self._watch.down(error)

@@ -1,0 +1,158 @@
+"""The shelf: the models that this worker holds, and what came of each package.
+
+The shelf follows the store: a package that appears is unpacked, its digests
+checked, loaded, tested and probed; one that disappears is let go. A package
+that fails stands on the shelf as unavailable, with the reason, and is not tried
+again; the others are served.
+"""
+
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from service.domain.catalog import ModelEntry
+from service.errors import Kind, ModelUnavailable, WhylightError
+from service.packages import ModelPackages, PackageRecord
+from service.telemetry import MODEL_LOADED, Log
+from workers.catalog import unavailable_model
+from workers.loading import Loader, Model
+from workers.patience import Watch
+from workers.runtimes.base import Runtime
+
+EVERY: Final = 2.0
+"""Seconds between two looks into the store."""
+
+
+class Shelf:
+    """Models by package digest; `get` and `entries` may be called by any thread.
+
+    Parameters
+    ----------
+    packages
+        Where packages are registered.
+    loader
+        Makes a model of an unpacked package.
+    cache
+        A private folder for unpacked packages.
+    """
+
+    def __init__(self, packages: ModelPackages, loader: Loader, cache: Path, log: Log) -> None:
+        self._packages = packages
+        self._loader = loader
+        self._cache = cache
+        self._log = log
+        self._watch = Watch(log, "store")
+        self._lock = threading.Lock()
+        self._models: dict[str, Model] = {}
+        self._entries: dict[str, ModelEntry] = {}
+
+    def get(self, package: str) -> Model:
+        """Return a model that is ready.
+
+        Raises
+        ------
+        ModelUnavailable
+            The package is not on the shelf (any more), or is not fit to serve.
+        """
+        with self._lock:
+            if package in self._models:
+                return self._models[package]
+        raise ModelUnavailable("The model is no longer served by this worker.")
+
+    def ready(self) -> tuple[str, ...]:
+        """Return the digests of the packages that can be served."""
+        with self._lock:
+            return tuple(sorted(self._models))
+
+    def entries(self) -> Mapping[str, ModelEntry]:
+        """Return the catalog's entries, by package digest."""
+        with self._lock:
+            return dict(self._entries)
+
+    def open(self, ended: threading.Event) -> None:
+        """Load what is registered at start; a silent store is waited for."""
+        while not ended.is_set() and not self._look(ended):
+            ended.wait(EVERY)
+
+    def follow(self, ended: threading.Event, changed: Callable[[], None]) -> None:
+        """Follow the store until the worker has ended; call `changed` after changes."""
+        while not ended.wait(EVERY):
+            before = self.entries()
+            self._look(ended)
+            if self.entries() != before:
+                changed()
+
+    def _look(self, ended: threading.Event) -> bool:
+        """Bring the shelf up to date; return whether the store answered."""
+        try:
+            self.sync(ended)
+            self._watch.up()
+        except WhylightError as error:
+            self._watch.down(error)
+            return False
+        except Exception as error:  # noqa: BLE001 - the shelf must outlive its bugs
+            self._log.bug(error)
+        return True
+
+    def sync(self, ended: threading.Event | None = None) -> None:
+        """Take in new packages and let removed ones go.
+
+        Raises
+        ------
+        StoreUnavailable
+            The store does not answer; what is on the shelf stays there.
+        """
+        records = {each.package: each for each in self._packages.list()}
+        for package in self.entries().keys() - records.keys():
+            self._remove(package)
+        for package in records.keys() - self.entries().keys():
+            if ended is not None and ended.is_set():
+                return
+            self._take_in(records[package])
+
+    def reload(self, runtime: Runtime) -> None:
+        """Let go of a model that was changed while it ran; the next look loads it anew."""
+        with self._lock:
+            for package, model in tuple(self._models.items()):
+                if model.runtime is runtime:
+                    del self._models[package], self._entries[package]
+                    self._log.warning("replica_dropped", package=package)
+
+    def _take_in(self, record: PackageRecord) -> None:
+        """Load one package; whatever is wrong with it becomes its entry."""
+        folder = self._cache / record.package
+        manifest = None
+        try:
+            manifest = self._packages.unpack(record.package, folder)
+            model = self._loader.load(manifest, record.package, folder)
+        except WhylightError as error:
+            if error.failure().kind is Kind.WAIT:
+                raise  # the store is silent: no fault of the package
+            failure = error.failure()
+        except Exception as error:  # noqa: BLE001 - a package must not end the worker
+            self._log.bug(error, package=record.package)
+            failure = ModelUnavailable("The model cannot be loaded by this worker.").failure()
+        else:
+            with self._lock:
+                self._models[record.package] = model
+                self._entries[record.package] = model.entry
+            MODEL_LOADED.labels(model=model.manifest.ref).set(1)
+            self._log.info("model_loaded", model=model.manifest.ref, package=record.package)
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        self._log.warning("model_unavailable", package=record.package, code=failure.code)
+        with self._lock:
+            self._entries[record.package] = unavailable_model(record, manifest, failure)
+
+    def _remove(self, package: str) -> None:
+        """Let a model go; jobs that use it now keep it until they end."""
+        with self._lock:
+            self._entries.pop(package)
+            model = self._models.pop(package, None)
+        if model is not None:
+            MODEL_LOADED.labels(model=model.manifest.ref).set(0)
+            self._log.info("model_evicted", model=model.manifest.ref, package=package)
+            self._loader.unload(model)
+        shutil.rmtree(self._cache / package, ignore_errors=True)

@@ -1,0 +1,170 @@
+"""What a worker is made of, put together in one place."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from service.backends import Backends, open_backends
+from service.domain.catalog import Catalog
+from service.domain.ids import new_id
+from service.fleet.base import WorkerRecord
+from service.packages import ModelPackages
+from service.settings import Settings
+from service.telemetry import Log
+from workers import device
+from workers.catalog import catalog
+from workers.held import Held
+from workers.herald import Herald
+from workers.line import Line
+from workers.loading import Loader
+from workers.loop import Loop
+from workers.runtimes.base import Runtime
+from workers.scheduler import Scheduler
+from workers.scratch import scratch
+from workers.shelf import Shelf
+from workers.slots import Slots
+
+CLOSE_WITHIN: Final = 3.0
+"""Seconds for the slots to become idle at the end."""
+
+
+class Worker:
+    """One worker process and its threads.
+
+    The thread that calls `run` owns the device. Beside it run the leaser and
+    the keeper (:mod:`workers.loop`), a line for each job in hand, the shelf and
+    the herald; they only sleep and talk to Redis, the store and the slots.
+
+    Parameters
+    ----------
+    own
+        A private folder that is removed when the process ends.
+    """
+
+    def __init__(self, settings: Settings, backends: Backends, slots: Slots, own: Path) -> None:
+        self._settings = settings
+        self._started = int(time.time() * 1000)
+        self._device = device.choose(settings.worker.device)
+        self.name = settings.worker.name or new_id("wk")
+        self._log = Log(worker=self.name)
+        self._scheduler = Scheduler(
+            slice_seconds=settings.worker.slice.total_seconds(),
+            on_lost=self._reload,
+            on_bug=self._tell_bug,
+        )
+        loader = Loader(self._scheduler, self._device, slots, own)
+        packages = ModelPackages(backends.store, scratch=own)
+        self._shelf = Shelf(packages, loader, own / "packages", self._log)
+        self._loop = Loop(
+            name=self.name,
+            queue=backends.queue,
+            packages=self._shelf.ready,
+            lead=self._lead,
+            settings=settings,
+            log=self._log,
+        )
+        self._line = Line(
+            queue=backends.queue,
+            store=backends.store,
+            shelf=self._shelf,
+            scheduler=self._scheduler,
+            slots=slots,
+            scratch=own,
+            settings=settings,
+            log=self._log,
+            given_up=self._loop.ended,
+        )
+        self._herald = Herald(backends.fleet, self._record, self._catalog, self._log)
+
+    def run(self) -> None:
+        """Work until drained; the calling thread owns the device.
+
+        Raises
+        ------
+        Exception
+            What broke the device loop. The process must end then: its leases
+            end by themselves and count as attempts.
+        """
+        self._log.info("started", device=str(self._device))
+        for target in (self._follow_store, self._end_with_loop):
+            threading.Thread(target=target, name=target.__name__, daemon=True).start()
+        self._loop.start()
+        try:
+            self._scheduler.run_forever()
+        finally:
+            self._loop.drain()
+            self._loop.ended.set()
+        self._log.info("stopped")
+
+    def drain(self) -> None:
+        """Lease no more, and end once the jobs in hand have; safe in a signal handler."""
+        self._loop.drain()
+
+    def _follow_store(self) -> None:
+        """Load what is registered, and from then on tell the fleet of it."""
+        ended = self._loop.ended
+        self._shelf.open(ended)
+        herald = threading.Thread(target=self._herald.run, args=(ended,), name="herald")
+        herald.start()
+        self._shelf.follow(ended, self._herald.tell)
+        herald.join()
+
+    def _end_with_loop(self) -> None:
+        """Let go of the device once the last job has ended or the grace is over."""
+        self._loop.draining.wait()
+        self._log.info("draining", jobs=len(self._loop.hand.all()))
+        self._herald.tell()
+        self._loop.join()
+        self._herald.tell()
+        self._scheduler.stop(drain=False)
+
+    def _lead(self, held: Held) -> None:
+        self._line.lead(held)
+
+    def _reload(self, runtime: Runtime) -> None:
+        self._shelf.reload(runtime)
+
+    def _tell_bug(self, error: Exception, _token: str) -> None:
+        self._log.bug(error)
+
+    def _record(self) -> WorkerRecord:
+        return WorkerRecord(
+            id=self.name,
+            pool=self._settings.worker.pool,
+            device=str(self._device),
+            started=self._started,
+            version=version("whylight"),
+            packages=self._shelf.ready(),
+            running=len(self._loop.hand.all()),
+            slots=self._settings.worker.jobs,
+            draining=self._loop.draining.is_set(),
+        )
+
+    def _catalog(self) -> Catalog:
+        return catalog(self._shelf.entries().values())
+
+
+@contextmanager
+def assembled(settings: Settings) -> Iterator[Worker]:
+    """Put a worker together, and take it apart at the end."""
+    with ExitStack() as rooms:
+        backends = open_backends(settings)
+        rooms.callback(backends.close)
+        own = rooms.enter_context(scratch(settings.worker.scratch))
+        slots = Slots(
+            settings.worker.slots,
+            address_space_bytes=settings.worker.decode_bytes,
+        )
+        rooms.callback(_close, slots)
+        yield Worker(settings, backends, slots, own)
+
+
+def _close(slots: Slots) -> None:
+    """Close the slots; one that is still busy ends with this process."""
+    closing = threading.Thread(target=slots.close, daemon=True)
+    closing.start()
+    closing.join(CLOSE_WITHIN)
