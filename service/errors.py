@@ -99,6 +99,14 @@ class InvalidRequest(WhylightError):
     title = "The request is not valid"
 
 
+class MalformedBody(WhylightError):
+    """The body cannot be read as what its content type says."""
+
+    kind = Kind.CALLER
+    code = "malformed_body"
+    title = "The body cannot be read"
+
+
 class UnknownModel(WhylightError):
     """No such model, or no such version of it."""
 
@@ -300,6 +308,14 @@ class UndecodablePixels(WhylightError):
     kind = Kind.DATA
     code = "undecodable_pixels"
     title = "The pixels cannot be decoded"
+
+
+class NothingUsable(WhylightError):
+    """Not one of several objects that were sent could be kept."""
+
+    kind = Kind.DATA
+    code = "nothing_usable"
+    title = "No object could be kept"
 
 
 class NotAcceptedByModel(WhylightError):

@@ -99,8 +99,12 @@ class ModelPackages:
         self._scratch = scratch
         self._clock = clock
 
-    def add(self, zip_path: Path, limits: LimitSettings) -> PackageRecord:
+    def add(
+        self, zip_path: Path, limits: LimitSettings, *, ref: str | None = None
+    ) -> PackageRecord:
         """Check a package and register it; the same package again changes nothing.
+
+        With `ref` (``name@version``) its manifest must say so.
 
         Raises
         ------
@@ -114,6 +118,8 @@ class ModelPackages:
         with tempfile.TemporaryDirectory(prefix="package-", dir=self._scratch) as folder:
             root = _extract(zip_path, Path(folder), limits)
             manifest, contents = inspect(root)
+            if ref is not None and manifest.ref != ref:
+                raise invalid([defect("", "The manifest has another id or version than the path.")])
             return self._register(root, manifest, contents)
 
     def _register(self, root: Path, manifest: Manifest, contents: Contents) -> PackageRecord:

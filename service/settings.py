@@ -63,6 +63,9 @@ class LimitSettings(BaseModel):
     """What one request may bring."""
 
     body_bytes: int = Field(default=2048 * MIB, description="Largest body of an upload.")
+    scratch_bytes: int = Field(
+        default=4096 * MIB, description="Disk that all uploads on their way may take together."
+    )
     json_bytes: int = Field(default=64 * 1024, description="Largest JSON body.")
     instances: int = Field(default=2000, description="Most objects in one upload.")
     archive_entries: int = Field(default=20_000, description="Most entries in a zip archive.")
@@ -87,6 +90,7 @@ class HttpSettings(BaseModel):
     public_url: str | None = Field(
         default=None, description="Address that callers see, for links; else the request's own."
     )
+    scratch: Path | None = Field(default=None, description="Folder for uploads on their way.")
 
 
 class WorkerSettings(BaseModel):

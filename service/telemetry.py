@@ -17,7 +17,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    start_http_server,
+)
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from typing_extensions import override
@@ -275,6 +282,8 @@ def configure(level: str, component: str) -> None:
 
 
 # ------------------------------------------------------------------- metrics
+
+disable_created_metrics()  # a gauge beside every counter, which nobody reads
 
 REGISTRY = CollectorRegistry()
 """Everything that the metrics port shows."""

@@ -1,0 +1,368 @@
+"""What goes over the wire: the bodies of version 1.
+
+Times are RFC 3339 in UTC; progress is a share between 0 and 1.
+"""
+
+from datetime import UTC, datetime
+
+from pydantic import AwareDatetime, BaseModel, Field, JsonValue
+
+from service.domain.artifact import Artifact
+from service.domain.catalog import FormatEntry, MeasureEntry, MethodEntry, ModelEntry
+from service.domain.explanation import Check, MapFacts, Prediction, Result, Subject
+from service.domain.job import Job, Priority, Stage, State
+from service.domain.request import ExplanationRequest
+from service.domain.study import Instance, Skipped, Study
+from service.domain.target import ResolvedTarget
+from service.errors import Failure
+from service.explain import Followed, Plan
+from service.fleet.base import WorkerRecord
+from service.packages import PackageRecord
+from service.queue.base import DeadLetter, Depth
+
+
+def time_of(milliseconds: int | None) -> datetime | None:
+    """Return a time in milliseconds since the epoch as a date and time."""
+    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+# --------------------------------------------------------------------- studies
+
+
+class InstanceBody(BaseModel):
+    """One image of a study, without anything that names a patient or an object."""
+
+    id: str
+    modality: str
+    rows: int
+    columns: int
+    number_of_frames: int
+    photometric_interpretation: str
+    transfer_syntax_uid: str
+    bytes: int
+
+    @classmethod
+    def of(cls, instance: Instance) -> "InstanceBody":
+        """Return what may be shown of an instance."""
+        return cls.model_validate({name: getattr(instance, name) for name in cls.model_fields})
+
+
+class StudyBody(BaseModel):
+    """What came in together."""
+
+    id: str
+    created: AwareDatetime
+    expires: AwareDatetime = Field(
+        description="When it is removed, unless a job explains it later than that."
+    )
+    instances: tuple[InstanceBody, ...]
+    skipped: tuple[Skipped, ...] = Field(description="Objects that were not kept, and why.")
+
+    @classmethod
+    def of(cls, study: Study) -> "StudyBody":
+        """Return what may be shown of a study."""
+        return cls(
+            id=study.id,
+            created=study.created,
+            expires=study.expires,
+            instances=tuple(InstanceBody.of(each) for each in study.instances),
+            skipped=study.skipped,
+        )
+
+
+class StudiesBody(BaseModel):
+    """A page of studies, newest first."""
+
+    studies: tuple[StudyBody, ...]
+    cursor: str | None = Field(description="Hand it in to get the next page.")
+
+
+class Receipt(BaseModel):
+    """What a deletion removed."""
+
+    id: str
+    objects: int = Field(description="Stored objects that were removed.")
+
+
+# ---------------------------------------------------------------- explanations
+
+
+class ArtifactBody(Artifact):
+    """One file of the results."""
+
+    href: str
+
+
+class ResultBody(BaseModel):
+    """One method on one target."""
+
+    method: str
+    parameters: dict[str, JsonValue]
+    target: ResolvedTarget | None
+    status: str
+    reason: Failure | None
+    degenerate: bool
+    partial: bool
+    map: MapFacts | None
+    extras: dict[str, JsonValue]
+    checks: tuple[Check, ...]
+    artifacts: tuple[ArtifactBody, ...]
+
+    @classmethod
+    def of(cls, result: Result, base: str) -> "ResultBody":
+        """Return a result with links to its files, which lie below `base`."""
+        shown = {name: getattr(result, name) for name in cls.model_fields}
+        files = tuple(artifact_body(each, base) for each in result.artifacts)
+        return cls.model_validate({**shown, "artifacts": files})
+
+
+class ModelBody(BaseModel):
+    """The model that explains itself."""
+
+    name: str
+    version: str
+    package: str
+    weights: str | None = None
+    runtime: str | None = None
+    executed_on: str | None = None
+
+
+class Links(BaseModel):
+    """Where the rest is."""
+
+    self: str
+    events: str
+    cancel: str
+    artifacts: str
+
+
+class JobBody(BaseModel):
+    """A job as a listing shows it."""
+
+    id: str
+    state: State
+    stage: Stage | None = Field(description="What is being done to it.")
+    progress: float = Field(ge=0, le=1)
+    priority: Priority
+    model: ModelBody
+    study: str
+    instance: str | None
+    label: str | None
+    attempt: int
+    cancelling: bool
+    partial: bool = Field(description="Whether some of its results are missing.")
+    created: AwareDatetime
+    started: AwareDatetime | None
+    ended: AwareDatetime | None
+    failure: Failure | None
+    links: Links
+
+    @classmethod
+    def of(cls, job: Job, base: str) -> "JobBody":
+        """Return a job; its resource lies at `base`."""
+        return cls.model_validate(_job_fields(job, base))
+
+
+class ExplanationBody(JobBody):
+    """A job with everything that is known of it."""
+
+    request: ExplanationRequest
+    position: int | None = Field(
+        default=None, description="Jobs of the same priority and tenant that wait before it."
+    )
+    subject: Subject | None = None
+    predictions: tuple[Prediction, ...] = ()
+    results: tuple[ResultBody, ...] = ()
+    timings: dict[str, float] = Field(default={}, description="Seconds by stage.")
+    versions: dict[str, str] = {}
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of_followed(cls, followed: Followed, base: str) -> "ExplanationBody":
+        """Return a job and its document; its resource lies at `base`."""
+        job, document = followed.job, followed.explanation
+        fields = _job_fields(job, base)
+        fields["request"] = ExplanationRequest.model_validate_json(job.request)
+        fields["position"] = followed.position
+        if document is not None:
+            fields |= {
+                "subject": document.subject,
+                "predictions": document.predictions,
+                "results": tuple(ResultBody.of(each, base) for each in document.results),
+                "timings": document.timings,
+                "versions": document.versions,
+                "warnings": document.warnings,
+            }
+        if document is not None and document.model is not None:
+            shown = document.model.model_dump(include=set(ModelBody.model_fields))
+            fields["model"] = ModelBody.model_validate(shown)
+        return cls.model_validate(fields)
+
+
+class ExplanationsBody(BaseModel):
+    """A page of jobs, newest first."""
+
+    explanations: tuple[JobBody, ...]
+    cursor: str | None = Field(description="Hand it in to get the next page.")
+
+
+class PlanBody(BaseModel):
+    """What a request would lead to."""
+
+    request: ExplanationRequest = Field(
+        description="With the chosen instance and every method's parameters."
+    )
+    model: str
+    cost_seconds: float = Field(description="Estimated device time.")
+    workers: int = Field(description="Workers alive that can serve it; 0 means 503 on submit.")
+
+    @classmethod
+    def of(cls, plan: Plan) -> "PlanBody":
+        """Return a plan."""
+        return cls(
+            request=plan.request,
+            model=plan.model,
+            cost_seconds=plan.cost / 1000,
+            workers=plan.workers,
+        )
+
+
+class ArtifactsBody(BaseModel):
+    """The index of a job's files."""
+
+    artifacts: tuple[ArtifactBody, ...]
+
+
+class EventBody(BaseModel):
+    """The data of one event of the stream."""
+
+    state: State
+    stage: Stage | None
+    progress: float
+    at: AwareDatetime
+
+
+def artifact_body(artifact: Artifact, base: str) -> ArtifactBody:
+    """Return a file with its link."""
+    return ArtifactBody(**artifact.model_dump(), href=f"{base}/artifacts/{artifact.name}")
+
+
+def _job_fields(job: Job, base: str) -> dict[str, object]:
+    """Return the fields of a job's body."""
+    name, _, version = job.model.partition("@")
+    request = ExplanationRequest.model_validate_json(job.request)
+    shown = {each: getattr(job, each) for each in JobBody.model_fields if hasattr(job, each)}
+    return {
+        **shown,
+        "progress": job.progress / 1000,
+        "model": ModelBody(name=name, version=version, package=job.package),
+        "study": request.study,
+        "instance": request.instance,
+        "created": time_of(job.created),
+        "started": time_of(job.started),
+        "ended": time_of(job.ended),
+        "links": Links(
+            self=base,
+            events=f"{base}/events",
+            cancel=f"{base}/cancel",
+            artifacts=f"{base}/artifacts",
+        ),
+    }
+
+
+# --------------------------------------------------------------------- catalog
+
+
+class MethodsBody(BaseModel):
+    """Everything that can be asked for, beside models."""
+
+    methods: tuple[MethodEntry, ...]
+    formats: tuple[FormatEntry, ...]
+    measures: tuple[MeasureEntry, ...]
+    unavailable: dict[str, str] = Field(description="Parts that cannot be used, and why.")
+
+
+class ModelsBody(BaseModel):
+    """The models that workers have probed, and those that wait for it."""
+
+    models: tuple[ModelEntry, ...]
+    registered: tuple[PackageRecord, ...] = Field(
+        description="Registered packages that no worker has told of yet."
+    )
+
+
+class ModelVersionsBody(BaseModel):
+    """The versions of one model, oldest first."""
+
+    models: tuple[ModelEntry, ...]
+
+
+# ------------------------------------------------------------------- operators
+
+
+class PoolBody(Depth):
+    """What waits in one pool."""
+
+    workers: int
+    estimated_wait_seconds: float | None = Field(
+        description="Device time waiting, shared by the pool's workers; null without any."
+    )
+
+
+class QueueBody(BaseModel):
+    """What waits, pool by pool."""
+
+    pools: tuple[PoolBody, ...]
+
+
+class WorkersBody(BaseModel):
+    """The workers that are alive."""
+
+    workers: tuple[WorkerRecord, ...]
+
+
+class DeadLetterBody(BaseModel):
+    """A job that was given up."""
+
+    id: str
+    tenant: str
+    model: str
+    attempt: int
+    created: AwareDatetime
+    ended: AwareDatetime | None
+    reason: Failure
+
+    @classmethod
+    def of(cls, letter: DeadLetter) -> "DeadLetterBody":
+        """Return a dead letter."""
+        job = letter.job
+        return cls.model_validate(
+            {
+                "id": job.id,
+                "tenant": job.tenant,
+                "model": job.model,
+                "attempt": job.attempt,
+                "created": time_of(job.created),
+                "ended": time_of(job.ended),
+                "reason": letter.reason,
+            }
+        )
+
+
+class DeadLettersBody(BaseModel):
+    """The jobs that were given up, newest first."""
+
+    dead_letters: tuple[DeadLetterBody, ...]
+
+
+class LiveBody(BaseModel):
+    """The process turns."""
+
+    live: bool
+
+
+class ReadyBody(BaseModel):
+    """Whether requests can be served; of each dependency ``ok`` or its failure's code."""
+
+    ready: bool
+    checks: dict[str, str]

@@ -1,0 +1,295 @@
+"""Admission: a request against the catalog and a study, before anything is queued.
+
+Everything that can be known to fail is refused here, with the way to mend it.
+Texts hold names out of the catalog, never what the caller wrote.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+from pydantic import JsonValue
+
+from service.acceptance import choose_instance
+from service.domain.catalog import Catalog, MethodEntry, ModelEntry
+from service.domain.manifest import Accept
+from service.domain.request import ExplanationRequest, MethodChoice
+from service.domain.study import Study
+from service.domain.target import ABOVE_THRESHOLD, TOP1, Target
+from service.errors import (
+    InvalidParameter,
+    InvalidTarget,
+    MissingAbility,
+    ModelUnavailable,
+    NoWorker,
+    TooLarge,
+    UnknownFormat,
+    UnknownMethod,
+    UnknownModel,
+)
+from service.fleet.base import WorkerRecord
+
+REQUEST_BYTES = 6 * 1024
+"""Largest canonical request: the job's whole record must stay under 8 KiB."""
+
+NO_WORKER_RETRY = 15
+"""Seconds: a worker with a warm disk is back in about this time."""
+
+ABOVE_THRESHOLD_GUESS = 2
+"""Classes above their thresholds, assumed for the estimate of a job's cost."""
+
+BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "over",
+    "maximum": "at most",
+    "exclusiveMaximum": "under",
+}
+"""Words for a JSON schema's bounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request that can be served as far as can be known before it runs."""
+
+    request: ExplanationRequest
+    """As it was asked, with the instance that was chosen."""
+
+    model: ModelEntry
+    cost: int
+    """Estimated device time, in milliseconds."""
+
+    canonical: str
+    """The request as canonical JSON."""
+
+    @property
+    def model_ref(self) -> str:
+        """``name@version``."""
+        return f"{self.model.name}@{self.model.version}"
+
+
+def admit(request: ExplanationRequest, catalog: Catalog, study: Study) -> Admitted:
+    """Check a request against the catalog and its study.
+
+    Raises
+    ------
+    UnknownModel, ModelUnavailable
+        There is no such model, or it did not pass its self-tests.
+    UnknownMethod, MissingAbility, InvalidParameter
+        There is no such method, the model cannot serve it, or a parameter is
+        off its schema.
+    InvalidTarget, UnknownFormat
+        The model has no such class; no worker writes such a format.
+    NotFound, NotAcceptedByModel, AmbiguousStudy
+        The study holds no image, or not just one, that the model was made for.
+    TooLarge
+        The request is too long to be queued.
+    """
+    model = check_against_catalog(request, catalog)
+    instance = choose_instance(study, Accept.model_validate(model.accept), request.instance)
+    frozen = request.model_copy(update={"instance": instance.id})
+    return Admitted(
+        request=frozen,
+        model=model,
+        cost=estimated_cost(frozen, model),
+        canonical=canonical(frozen),
+    )
+
+
+def check_against_catalog(request: ExplanationRequest, catalog: Catalog) -> ModelEntry:
+    """Check everything but the study; return the model. Errors as of `admit`."""
+    model = find_model(request.model, catalog.models)
+    methods = {each.name: each for each in catalog.methods}
+    for place, choice in enumerate(request.methods):
+        _check_method(choice, f"/methods/{place}", methods, model)
+    for place, target in enumerate(request.targets):
+        _check_target(target, f"/targets/{place}/of", model)
+    formats = [each.name for each in catalog.formats]
+    for place, name in enumerate(request.artifacts):
+        if name not in formats:
+            raise UnknownFormat(
+                "No worker writes this format; choose one of 'formats'.",
+                pointer=f"/artifacts/{place}",
+                formats=[*formats],
+            )
+    return model
+
+
+def find_model(ref: str, models: Sequence[ModelEntry]) -> ModelEntry:
+    """Return the model named ``name`` (its newest version) or ``name@version``.
+
+    Raises
+    ------
+    UnknownModel, ModelUnavailable
+        As of `admit`.
+    """
+    name, _, version = ref.partition("@")
+    found = [each for each in models if each.name == name and version in ("", each.version)]
+    if not found:
+        raise UnknownModel(
+            "There is no such model, or no such version; 'models' lists those there are.",
+            pointer="/model",
+            models=[*sorted({f"{each.name}@{each.version}" for each in models})[:50]],
+        )
+    newest = max(found, key=lambda each: tuple(int(part) for part in each.version.split(".")))
+    if newest.state == "ready":
+        return newest
+    why = newest.failure
+    raise ModelUnavailable(
+        "The model did not pass its self-tests on any worker; its publisher must mend it.",
+        pointer="/model",
+        **({} if why is None else {"reason": why.code, "reason_detail": why.detail}),
+    )
+
+
+def worker_for(package: str, workers: Sequence[WorkerRecord]) -> WorkerRecord:
+    """Return the least busy worker that can serve a model package.
+
+    Raises
+    ------
+    NoWorker
+        None that is alive can.
+    """
+    able = [each for each in workers if package in each.packages and not each.draining]
+    if not able:
+        raise NoWorker(
+            "No worker that can serve this model is alive; try again shortly.",
+            workers=len(workers),
+            retry_after=NO_WORKER_RETRY,
+        )
+    return min(able, key=lambda each: (each.running / max(each.slots, 1), each.id))
+
+
+def estimated_cost(request: ExplanationRequest, model: ModelEntry) -> int:
+    """Estimate the device time of a request in milliseconds, at least 1.
+
+    Rows are those of each method's default parameters on one target. Forward
+    rows serve all targets at once; gradient rows are taken per target.
+    """
+    targets = sum(
+        ABOVE_THRESHOLD_GUESS if each.of == ABOVE_THRESHOLD else 1 for each in request.targets
+    )
+    seconds = 0.0
+    for choice in request.methods:
+        for kind, rows in model.method_rows.get(choice.name, {}).items():
+            times = targets if kind == "gradient" else 1
+            seconds += rows * times * model.row_seconds.get(kind, 0.0)
+    return max(1, math.ceil(seconds * 1000))
+
+
+def canonical(request: ExplanationRequest) -> str:
+    """Return the request as canonical JSON: sorted keys, no spaces, no nulls.
+
+    Raises
+    ------
+    TooLarge
+        It is over 6 KiB.
+    """
+    document = request.model_dump(mode="json", exclude_none=True)
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    if len(text.encode()) > REQUEST_BYTES:
+        raise TooLarge(
+            "The request is too long to queue; ask for fewer methods, targets or parameters.",
+            limit=REQUEST_BYTES,
+            observed=len(text.encode()),
+        )
+    return text
+
+
+def resolved_parameters(choice: MethodChoice, entry: MethodEntry) -> dict[str, JsonValue]:
+    """Return a method's parameters with the defaults of those that were not given."""
+    schemas = _properties(entry.parameters)
+    defaults = {name: each["default"] for name, each in schemas.items() if "default" in each}
+    return {**defaults, **choice.parameters}
+
+
+# ------------------------------------------------------------------- in detail
+
+
+def _check_method(
+    choice: MethodChoice, pointer: str, methods: dict[str, MethodEntry], model: ModelEntry
+) -> None:
+    """Refuse a method that is unknown, not applicable, or given wrong parameters."""
+    entry = methods.get(choice.name)
+    if entry is None:
+        raise UnknownMethod(
+            "There is no such method; choose one of 'methods'.",
+            pointer=f"{pointer}/name",
+            methods=[*sorted(methods)],
+        )
+    if choice.name not in model.methods:
+        reason = model.refused.get(choice.name, "The model was not probed for this method.")
+        raise MissingAbility(
+            f"The model cannot serve this method. {reason}",
+            pointer=f"{pointer}/name",
+            method=choice.name,
+            methods=[*model.methods],
+        )
+    _check_parameters(choice, f"{pointer}/parameters", entry)
+
+
+def _check_parameters(choice: MethodChoice, pointer: str, entry: MethodEntry) -> None:
+    """Hold parameters against their schema; all breaches are told at once."""
+    breaches: list[JsonValue] = [
+        {"pointer": f"{pointer}{place}", "detail": text}
+        for error in Draft202012Validator(entry.parameters).iter_errors(dict(choice.parameters))
+        for place, text in _breach(error)
+    ]
+    if breaches:
+        raise InvalidParameter(
+            "A parameter is unknown or off its schema; 'errors' says which.",
+            method=entry.name,
+            parameters=[*sorted(_properties(entry.parameters))],
+            errors=breaches,
+        )
+
+
+def _breach(error: ValidationError) -> Iterator[tuple[str, str]]:
+    """Tell a breach of a schema in our own words: place and what is allowed."""
+    place = "".join(f"/{_escaped(str(part))}" for part in error.absolute_path)
+    allowed: Any = error.validator_value
+    match error.validator:
+        case "additionalProperties":
+            given: Any = error.instance
+            for key in sorted(set(given) - set(_properties(error.schema))):
+                yield f"{place}/{_escaped(key)}", "There is no such parameter."
+        case "required":
+            yield place, "A required parameter is missing."
+        case "type":
+            yield place, f"Must be of type {allowed}."
+        case "enum" | "const":
+            yield place, f"Must be one of {json.dumps(allowed)}."
+        case str() as rule if rule in BOUNDS:
+            yield place, f"Must be {BOUNDS[rule]} {allowed}."
+        case _:
+            yield place, f"Does not hold to the schema's '{error.validator}'."
+
+
+def _properties(schema: object) -> dict[str, Any]:
+    """Return the schemas of an object's properties."""
+    found = schema.get("properties") if isinstance(schema, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _escaped(part: str) -> str:
+    """Return a reference token of a JSON Pointer (RFC 6901, section 3)."""
+    return part.replace("~", "~0").replace("/", "~1")
+
+
+def _check_target(target: Target, pointer: str, model: ModelEntry) -> None:
+    """Refuse a class that the model does not have."""
+    keys = [each.key for each in model.classes]
+    if isinstance(target.of, int):
+        known = any(each.index == target.of for each in model.classes)
+    else:
+        known = target.of in (*keys, TOP1, ABOVE_THRESHOLD)
+    if not known:
+        raise InvalidTarget(
+            "The model has no such class; name one of 'classes', an index, 'top1' or"
+            " 'above_threshold'.",
+            pointer=pointer,
+            classes=[*keys[:100]],
+        )

@@ -1,0 +1,404 @@
+"""The use cases: ask, follow, cancel, collect, purge. No web framework here."""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from service import paths
+from service.admission import Admitted, admit, resolved_parameters, worker_for
+from service.backends import Backends
+from service.domain.artifact import Artifact
+from service.domain.catalog import Catalog
+from service.domain.explanation import Explanation
+from service.domain.ids import ALPHABET, LENGTH, new_id
+from service.domain.job import Job, State
+from service.domain.request import ExplanationRequest
+from service.domain.study import Study
+from service.errors import Conflict, Gone, NotFound, NotReady, NoWorker, UnknownModel, WhylightError
+from service.queue.base import Event, Filter, Page, Submitted
+from service.redis_server import Clock
+from service.settings import Settings
+from service.studies import Part, Studies
+from service.telemetry import ADMISSION_REJECTED, JOBS_SUBMITTED, Log
+
+PREFIX = "ex"
+NOT_READY_RETRY = 1
+_ID = re.compile(rf"{PREFIX}_[{ALPHABET}]{{{LENGTH}}}")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf something is done."""
+
+    tenant: str
+    key: str
+    """Identifier of the API key; no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a request would lead to."""
+
+    request: ExplanationRequest
+    """With the chosen instance and every method's parameters."""
+
+    model: str
+    """``name@version``."""
+
+    cost: int
+    """Estimated device time in milliseconds."""
+
+    workers: int
+    """Workers alive that can serve it now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A job as it is now."""
+
+    job: Job
+    position: int | None
+    """Jobs of the same tenant and priority that wait before it."""
+
+    explanation: Explanation | None
+    """The finished document, once there is one."""
+
+
+class Explain:
+    """What can be done with explanations and their studies.
+
+    Parameters
+    ----------
+    backends
+        Queue, fleet, store.
+    settings
+        Limits and times.
+    clock
+        Milliseconds since the epoch.
+
+    Notes
+    -----
+    Thread-safe. Every method takes the tenant from the caller's key; what is
+    another tenant's is `NotFound`.
+    """
+
+    def __init__(
+        self,
+        backends: Backends,
+        settings: Settings,
+        clock: Clock = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._queue = backends.queue
+        self._fleet = backends.fleet
+        self._store = backends.store
+        self._clock = clock
+        self._log = Log()
+        self.studies = Studies(backends.store, settings, clock)
+
+    # ------------------------------------------------------------------- ask
+
+    def take_in(self, caller: Caller, parts: Iterable[Part]) -> Study:
+        """Keep an upload's images as a study; errors of `Studies.take_in`."""
+        study = self.studies.take_in(caller.tenant, parts)
+        self._log.info(
+            "study_taken_in",
+            study=study.id,
+            tenant=caller.tenant,
+            key=caller.key,
+            instances=len(study.instances),
+            skipped=len(study.skipped),
+        )
+        return study
+
+    def submit(
+        self, caller: Caller, request: ExplanationRequest, key: str | None = None
+    ) -> Submitted:
+        """Admit and queue a request; the same `key` and request give the same job.
+
+        Raises
+        ------
+        WhylightError
+            Those of `admission.admit`, `NoWorker`, and of `JobQueue.submit`.
+        """
+        asked = json.dumps(request.model_dump(mode="json"), sort_keys=True)
+        return self._submit(caller, request, asked, key)
+
+    def submit_with_study(
+        self,
+        caller: Caller,
+        parts: Iterable[Part],
+        fields: dict[str, JsonValue],
+        key: str | None = None,
+    ) -> Submitted:
+        """Take a study in and ask for its explanation, both or neither.
+
+        Parameters
+        ----------
+        caller
+            On whose behalf.
+        parts
+            The upload.
+        fields
+            The request without its study, already validated with another.
+        key
+            Idempotency key. It covers the objects' digests, so a repeated
+            upload gives the job of the first, and keeps no second study.
+
+        Raises
+        ------
+        WhylightError
+            Those of `take_in` and of `submit`.
+        """
+        study = self.take_in(caller, parts)
+        try:
+            request = ExplanationRequest.model_validate({**fields, "study": study.id})
+            asked = json.dumps([fields, [each.sha256 for each in study.instances]], sort_keys=True)
+            submitted = self._submit(caller, request, asked, key)
+        except BaseException:
+            self.studies.purge(caller.tenant, study.id)
+            raise
+        if submitted.replayed:
+            self.studies.purge(caller.tenant, study.id)
+        return submitted
+
+    def _submit(
+        self, caller: Caller, request: ExplanationRequest, asked: str, key: str | None
+    ) -> Submitted:
+        try:
+            admitted = self._admit(caller, request)
+            worker = worker_for(admitted.model.package, self._fleet.workers())
+            job = Job(
+                id=new_id(PREFIX),
+                tenant=caller.tenant,
+                pool=worker.pool,
+                priority=request.priority,
+                created=self._clock(),
+                cost=admitted.cost,
+                request=admitted.canonical,
+                model=admitted.model_ref,
+                package=admitted.model.package,
+                label=request.label,
+            )
+            digest = hashlib.sha256(asked.encode()).hexdigest()
+            submitted = self._queue.submit(job, digest=digest, key=key)
+        except WhylightError as error:
+            ADMISSION_REJECTED.labels(reason=error.code).inc()
+            raise
+        if not submitted.replayed:
+            self._tell_submitted(caller, job, request)
+        return submitted
+
+    def _admit(self, caller: Caller, request: ExplanationRequest) -> Admitted:
+        """Check a request; without any worker an unknown model may only be unloaded."""
+        catalog = self._fleet.catalog()
+        try:
+            study = self.studies.get(caller.tenant, request.study)
+            return admit(request, catalog, study)
+        except UnknownModel:
+            if not catalog.models and not self._fleet.workers():
+                raise NoWorker("No worker has been here yet; start one.", workers=0) from None
+            raise
+
+    def _tell_submitted(self, caller: Caller, job: Job, request: ExplanationRequest) -> None:
+        for each in request.methods:
+            JOBS_SUBMITTED.labels(job.model, each.name, job.priority.value).inc()
+        self._log.info(
+            "job_submitted",
+            job=job.id,
+            tenant=caller.tenant,
+            key=caller.key,
+            model=job.model,
+            priority=job.priority.value,
+            cost=job.cost,
+        )
+
+    def validate(self, caller: Caller, request: ExplanationRequest) -> Plan:
+        """Tell what a request would lead to, and queue nothing. Errors as of `submit`."""
+        admitted = self._admit(caller, request)
+        catalog = self._fleet.catalog()
+        package = admitted.model.package
+        return Plan(
+            request=_with_defaults(admitted.request, catalog),
+            model=admitted.model_ref,
+            cost=admitted.cost,
+            workers=sum(
+                package in each.packages and not each.draining for each in self._fleet.workers()
+            ),
+        )
+
+    # ---------------------------------------------------------------- follow
+
+    def follow(self, caller: Caller, job_id: str) -> Followed:
+        """Return a job as it is now, with its document when it has one.
+
+        Raises
+        ------
+        NotFound
+            There is no such job, or it is another tenant's.
+        Gone
+            Its results were removed after their time.
+        """
+        job = self._job(caller, job_id)
+        waits = job.state is State.QUEUED
+        position = self._queue.position(caller.tenant, job_id) if waits else None
+        return Followed(job, position, self._document(job))
+
+    def glance(self, caller: Caller, job_id: str) -> Job:
+        """Return a job's record alone: one question to the queue. Errors as of `follow`."""
+        return self._job(caller, job_id)
+
+    def list(
+        self, caller: Caller, which: Filter, *, limit: int = 50, cursor: str | None = None
+    ) -> Page:
+        """List a tenant's jobs, newest first."""
+        return self._queue.list(caller.tenant, which, limit=limit, cursor=cursor)
+
+    def events(self, caller: Caller, job_id: str, *, after: str | None = None) -> tuple[Event, ...]:
+        """Return a job's events after the one with id `after`. Errors as of `follow`."""
+        _check_id(job_id)
+        return self._queue.events(caller.tenant, job_id, after=after)
+
+    def cancel(self, caller: Caller, job_id: str) -> Job:
+        """Cancel a job; return it as it now is. Errors as of `follow`."""
+        _check_id(job_id)
+        job = self._queue.cancel(caller.tenant, job_id)
+        self._log.info("job_cancelled", job=job_id, tenant=caller.tenant, key=caller.key)
+        return job
+
+    # --------------------------------------------------------------- collect
+
+    def artifacts(self, caller: Caller, job_id: str) -> tuple[Job, tuple[Artifact, ...]]:
+        """Return an ended job and its artifacts.
+
+        Raises
+        ------
+        NotReady
+            The job has not ended.
+        NotFound, Gone
+            As of `follow`.
+        """
+        job = self._job(caller, job_id)
+        if not job.state.ended:
+            raise NotReady(
+                "The job has not ended; ask again later, or follow its events.",
+                state=job.state.value,
+                retry_after=NOT_READY_RETRY,
+            )
+        document = self._document(job)
+        results = () if document is None else document.results
+        return job, tuple(file for each in results for file in each.artifacts)
+
+    def artifact(self, caller: Caller, job_id: str, name: str) -> tuple[Job, Artifact]:
+        """Return an ended job and one of its artifacts. Errors as of `artifacts`."""
+        job, files = self.artifacts(caller, job_id)
+        for each in files:
+            if each.name == name:
+                return job, each
+        raise NotFound("The job has no such artifact; its index lists those there are.")
+
+    def open(
+        self, job: Job, artifact: Artifact, start: int = 0, end: int | None = None
+    ) -> Iterator[bytes]:
+        """Read bytes ``[start, end)`` of an artifact; `Gone` when it was removed."""
+        try:
+            return self._store.stream(paths.artifact(_published(job), artifact.name), start, end)
+        except FileNotFoundError:
+            raise _gone() from None
+
+    def _document(self, job: Job) -> Explanation | None:
+        if not job.state.ended or job.result is None:
+            return None
+        try:
+            data = self._store.get(paths.document(job.result))
+        except FileNotFoundError:
+            raise _gone() from None
+        return Explanation.model_validate_json(data)
+
+    # ----------------------------------------------------------------- purge
+
+    def purge(self, caller: Caller, job_id: str) -> int:
+        """Remove an ended job with its results; return how many objects it had.
+
+        Raises
+        ------
+        Conflict
+            The job has not ended.
+        NotFound
+            As of `follow`.
+        """
+        job = self._job(caller, job_id)
+        if not job.state.ended:
+            raise Conflict("The job has not ended; cancel it first.", state=job.state.value)
+        count = self._store.purge(paths.job(caller.tenant, job_id))
+        self._queue.forget(caller.tenant, job_id)
+        self._log.info(
+            "job_purged", job=job_id, tenant=caller.tenant, key=caller.key, objects=count
+        )
+        return count
+
+    def purge_study(self, caller: Caller, study_id: str) -> int:
+        """Remove a study; return how many objects it had.
+
+        Raises
+        ------
+        Conflict
+            A job that needs it has not ended.
+        NotFound
+            There is no such study, or it is another tenant's.
+        """
+        self.studies.get(caller.tenant, study_id)
+        for state in (State.RUNNING, State.QUEUED):
+            for job in self.jobs_of(caller.tenant, study_id, state):
+                raise Conflict(
+                    "A job that needs the study has not ended; cancel it first.", job=job.id
+                )
+        count = self.studies.purge(caller.tenant, study_id)
+        self._log.info(
+            "study_purged", study=study_id, tenant=caller.tenant, key=caller.key, objects=count
+        )
+        return count
+
+    def jobs_of(self, tenant: str, study_id: str, state: State | None = None) -> Iterator[Job]:
+        """Iterate over the jobs that explain a study, newest first."""
+        cursor: str | None = None
+        while True:
+            page = self._queue.list(tenant, Filter(study=study_id, state=state), cursor=cursor)
+            yield from page.jobs
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    def _job(self, caller: Caller, job_id: str) -> Job:
+        _check_id(job_id)
+        return self._queue.get(caller.tenant, job_id)
+
+
+def _check_id(job_id: str) -> None:
+    """Refuse what can be no job's identifier before it becomes part of a key."""
+    if not _ID.fullmatch(job_id):
+        raise NotFound("There is no such explanation.")
+
+
+def _published(job: Job) -> str:
+    if job.result is None:
+        raise _gone()
+    return job.result
+
+
+def _gone() -> Gone:
+    return Gone("The results were removed: their time is over. Ask for the explanation anew.")
+
+
+def _with_defaults(request: ExplanationRequest, catalog: Catalog) -> ExplanationRequest:
+    """Return the request with every parameter that its methods will be given."""
+    entries = {each.name: each for each in catalog.methods}
+    methods = tuple(
+        each.model_copy(update={"parameters": resolved_parameters(each, entries[each.name])})
+        for each in request.methods
+    )
+    return request.model_copy(update={"methods": methods})
