@@ -70,6 +70,8 @@ class Server:
             while time.monotonic() < until:
                 try:
                     client.ping()
+                except redis.AuthenticationError:
+                    return  # it answers, and asks for its password
                 except redis.RedisError:
                     time.sleep(0.01)
                 else:
