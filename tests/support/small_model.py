@@ -1,7 +1,7 @@
 """A small real model package, built anew: a tiny network, its manifest, its self-tests."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,35 +99,46 @@ def write_package(
     folder: Path,
     *,
     name: str = "small",
-    model: nn.Module | None = None,
+    side: int = SIDE,
+    seed: int = 0,
+    break_weights: Callable[[nn.Module], None] | None = None,
     threshold: float = 0.0,
+    shape: Mapping[str, Any] = NETWORK,
     changes: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a whole package into `folder` and return it.
 
     Parameters
     ----------
-    model
-        A network as `network` builds; by default that with seed 0.
+    side
+        Rows and columns of the test inputs.
+    seed, shape
+        Of the network, see `network`.
+    break_weights
+        Spoils the network before it is saved and its expected logits are made.
     threshold
         Operating threshold of every class; at 0 every class is above it.
     changes
         Fields of ``model.yaml`` to replace.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model = model or network()
+    model = network(seed, **shape)
+    if break_weights is not None:
+        break_weights(model)
     save_file(model.state_dict(), folder / "weights.safetensors")
-    stored = picture()
+    stored = picture(rows=side, columns=side)
     write_image(folder / "plain.dcm", stored)
     write_image(folder / "inverted.dcm", stored, inverted=True)
     with torch.no_grad():
         logits = model(model_input(stored)[None])[0].nan_to_num().tolist()
-    manifest = {**_manifest(folder, name, logits, threshold), **(changes or {})}
+    manifest = {**_manifest(folder, name, logits, threshold, shape), **(changes or {})}
     (folder / "model.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
     return folder
 
 
-def _manifest(folder: Path, name: str, logits: list[float], threshold: float) -> dict[str, Any]:
+def _manifest(
+    folder: Path, name: str, logits: list[float], threshold: float, shape: Mapping[str, Any]
+) -> dict[str, Any]:
     files = {
         "weights.safetensors": ("weights", "safetensors"),
         "plain.dcm": ("selftest", "dicom"),
@@ -144,7 +155,7 @@ def _manifest(folder: Path, name: str, logits: list[float], threshold: float) ->
         "not_for": "Anything else.",
         "task": "classification-multilabel",
         "runtime": "torch",
-        "architecture": {"name": "residual_cnn", "parameters": dict(NETWORK)},
+        "architecture": {"name": "residual_cnn", "parameters": {**NETWORK, **shape}},
         "files": [_file(folder, path, *what) for path, what in files.items()],
         "inputs": [
             {

@@ -1,0 +1,185 @@
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from service import paths
+from service.domain.job import Job, Stage, State
+from tests.chaos.conftest import Ward
+from tests.support import worker_process
+from tests.support.hospital import ask, document, ended, published
+from tests.support.worker_process import WorkerProcess
+
+pytestmark = [pytest.mark.redis, pytest.mark.slow]
+
+Start = Callable[..., WorkerProcess]
+LONG = [{"name": "integrated_gradients", "parameters": {"steps": 512}}]
+
+
+def long_job(ward: Ward) -> Job:
+    """Queue a job of many seconds."""
+    return ask(ward.backends, ward.package, ward.study, methods=LONG, targets=["nodule"])
+
+
+def until(ward: Ward, job: Job, wanted: Callable[[Job], bool], seconds: float = 30.0) -> Job:
+    """Wait until the record of a job is as wanted, and return it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        record = ward.backends.queue.get(job.tenant, job.id)
+        if wanted(record):
+            return record
+        time.sleep(0.02)
+    record = ward.backends.queue.get(job.tenant, job.id)
+    raise AssertionError(f"{record.state} {record.stage} {record.progress}")
+
+
+def mid_job(ward: Ward, job: Job) -> str:
+    """Wait until a job is in the midst of its passes; return its worker."""
+    record = until(ward, job, lambda r: r.stage is Stage.ATTRIBUTE and r.progress > 20)
+    assert record.worker is not None
+    return record.worker
+
+
+def assert_published_once(ward: Ward, record: Job) -> None:
+    assert record.result is not None
+    assert published(ward.backends, record)
+    assert all(path.startswith(f"{record.result}/") for path in published(ward.backends, record))
+    assert document(ward.backends, record).state == record.state
+
+
+def test_a_killed_workers_job_ends_on_another_within_fifteen_seconds(
+    ward: Ward, pair: dict[str, WorkerProcess]
+) -> None:
+    job = long_job(ward)
+    victim = mid_job(ward, job)
+    pair[victim].end(signal.SIGKILL)
+    killed = time.monotonic()
+    until(ward, job, lambda r: r.worker not in {None, victim})
+    assert time.monotonic() - killed < 13.0  # taken over
+    record = ended(ward.backends, job)
+    assert record.state is State.SUCCEEDED
+    assert record.attempt == 2
+    assert record.worker != victim
+    assert_published_once(ward, record)
+
+
+def test_a_paused_worker_that_comes_back_publishes_nothing_stale(
+    ward: Ward, pair: dict[str, WorkerProcess]
+) -> None:
+    job = long_job(ward)
+    victim = mid_job(ward, job)
+    pair[victim].send(signal.SIGSTOP)
+    record = ended(ward.backends, job)
+    assert record.worker != victim
+    pair[victim].send(signal.SIGCONT)
+    end = time.monotonic() + 20
+    while "lease_lost" not in pair[victim].events():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    after = ward.backends.queue.get(job.tenant, job.id)
+    assert after == record
+    assert_published_once(ward, after)
+    again = ask(ward.backends, ward.package, ward.study)
+    assert ended(ward.backends, again).state is State.SUCCEEDED
+
+
+def test_a_running_job_stops_within_two_seconds_of_its_cancellation(
+    ward: Ward, start: Start
+) -> None:
+    worker_process.wait_ready(ward.backends, ward.package.package, start("alpha"))
+    job = long_job(ward)
+    mid_job(ward, job)
+    asked = time.monotonic()
+    ward.backends.queue.cancel(job.tenant, job.id)
+    record = until(ward, job, lambda r: r.state.ended)
+    assert time.monotonic() - asked < 2.0
+    assert record.state is State.CANCELLED
+    assert document(ward.backends, record).state == "cancelled"
+    assert published(ward.backends, record) == [paths.document(str(record.result))]
+
+
+def test_a_terminated_worker_gives_back_what_it_cannot_end(ward: Ward, start: Start) -> None:
+    alpha = start("alpha", WHYLIGHT_WORKER__GRACE="PT1S")
+    worker_process.wait_ready(ward.backends, ward.package.package, alpha)
+    job = long_job(ward)
+    mid_job(ward, job)
+    asked = time.monotonic()
+    assert alpha.end(signal.SIGTERM) == 0
+    assert time.monotonic() - asked < 10.0
+    record = ward.backends.queue.get(job.tenant, job.id)
+    assert record.state is State.QUEUED
+    assert record.attempt == 0  # a drain is nobody's fault
+    assert published(ward.backends, job) == []
+    assert [w.id for w in ward.backends.fleet.workers()] == []
+    assert list((ward.folder / "scratch").iterdir()) == []
+    events = alpha.events()
+    assert events[-1] == "stopped"
+    assert "unexpected_error" not in events
+
+
+def test_a_terminated_worker_ends_what_it_can(ward: Ward, start: Start) -> None:
+    alpha = start("alpha")
+    worker_process.wait_ready(ward.backends, ward.package.package, alpha)
+    job = long_job(ward)
+    mid_job(ward, job)
+    assert alpha.end(signal.SIGTERM) == 0
+    record = ward.backends.queue.get(job.tenant, job.id)
+    assert record.state is State.SUCCEEDED
+    assert record.attempt == 1
+
+
+def test_a_job_outlives_a_restart_of_redis(ward: Ward, start: Start) -> None:
+    alpha = start("alpha")
+    worker_process.wait_ready(ward.backends, ward.package.package, alpha)
+    job = long_job(ward)
+    mid_job(ward, job)
+    ward.server.kill()
+    time.sleep(2.0)
+    ward.server.start()
+    record = ended(ward.backends, job)
+    assert record.state is State.SUCCEEDED
+    assert record.attempt == 1
+    assert_published_once(ward, record)
+    assert alpha.process.poll() is None
+    assert {"dependency_down", "dependency_back"} <= set(alpha.events())
+
+
+def test_redis_gone_at_the_end_of_a_job_settles_it_later(ward: Ward, start: Start) -> None:
+    alpha = start("alpha")
+    worker_process.wait_ready(ward.backends, ward.package.package, alpha)
+    job = ask(
+        ward.backends,
+        ward.package,
+        ward.study,
+        methods=[{"name": "integrated_gradients", "parameters": {"steps": 64}}],
+    )
+    mid_job(ward, job)
+    ward.server.kill()
+    end = time.monotonic() + 30
+    while len(published(ward.backends, job)) < 4:  # three maps and the document
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    ward.server.start()
+    record = ended(ward.backends, job)
+    assert record.state is State.SUCCEEDED
+    assert_published_once(ward, record)
+
+
+def test_a_poison_job_is_given_up_after_three_lost_workers(ward: Ward, start: Start) -> None:
+    job = long_job(ward)
+    for number in range(3):
+        name = f"victim-{number}"
+        worker = start(name)
+        until(ward, job, lambda r, name=name: r.worker == name and r.progress > 0, seconds=60)
+        worker.end(signal.SIGKILL)
+    survivor = start("survivor")
+    record = until(ward, job, lambda r: r.state.ended, seconds=60)
+    assert record.state is State.FAILED
+    assert record.attempt == 3
+    assert record.failure is not None
+    assert record.failure.code == "worker_lost"
+    assert [letter.job.id for letter in ward.backends.queue.dead_letters()] == [job.id]
+    worker_process.wait_ready(ward.backends, ward.package.package, survivor)
+    healthy = ask(ward.backends, ward.package, ward.study)
+    assert ended(ward.backends, healthy).state is State.SUCCEEDED
