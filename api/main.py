@@ -1,6 +1,7 @@
 """The gateway: ``python -m api.main``."""
 
 import asyncio
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -79,9 +80,14 @@ class Server(uvicorn.Server):
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain: long polls and streams end, readiness fails."""
+        """Begin to drain: long polls and streams end, readiness fails.
+
+        The signal is not raised again afterwards, as the base class would: the
+        process has to clean up, and its end was asked for.
+        """
         self._gateway.drain.begun = True
-        super().handle_exit(sig, frame)
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
 
 def main() -> None:

@@ -283,7 +283,8 @@ def configure(level: str, component: str) -> None:
 
 # ------------------------------------------------------------------- metrics
 
-disable_created_metrics()  # a gauge beside every counter, which nobody reads
+# a gauge beside every counter, which nobody reads
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 REGISTRY = CollectorRegistry()
 """Everything that the metrics port shows."""
