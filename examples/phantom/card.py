@@ -31,10 +31,11 @@ MONOCHROME1, and read back. Sensitivity and specificity at probability 0.5.
 
 {detection}
 
-How often a map's peak lies in the lesion (or within 3 of the 128 input pixels of it), on at
-most 40 true positives of each finding. Grad-CAM at `{layer}`; saliency and integrated
+How often a map's peak lies in the lesion (or within 3 of the 128 input pixels of it), on true
+positives; their number stands in brackets. Grad-CAM at `{layer}`; saliency and integrated
 gradients averaged over 5 x 5 pixels; integrated gradients from black, 32 steps; occlusion
-with a black window of 16 pixels, step 8.
+with a black window of 16 pixels, step 8, which cannot show a pneumothorax: that is black
+already.
 
 {pointing}
 
@@ -84,11 +85,13 @@ def _detection(found: Mapping[str, Mapping[str, float]]) -> str:
 
 def _pointing(pointed: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     methods = list(pointed)
-    lines = [
-        "| finding | n | " + " | ".join(f"`{method}`" for method in methods) + " |",
-        "|---" * (2 + len(methods)) + "|",
-    ]
-    for name, each in pointed[methods[0]].items():
-        rates = " | ".join(f"{pointed[method][name]['hit_rate']:.2f}" for method in methods)
-        lines.append(f"| {name} | {each['true_positives']} | {rates} |")
+    header = " | ".join(f"`{method}`" for method in methods)
+    lines = [f"| finding | {header} |", "|---" * (1 + len(methods)) + "|"]
+    for name in pointed[methods[0]]:
+        rates = " | ".join(_rate(pointed[method][name]) for method in methods)
+        lines.append(f"| {name} | {rates} |")
     return "\n".join(lines)
+
+
+def _rate(figures: Mapping[str, float]) -> str:
+    return f"{figures['hit_rate']:.2f} ({figures['true_positives']})"

@@ -5,6 +5,7 @@ methods, so that the figures speak of the model and not of the service.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ MARGIN = 3
 """A peak may miss the mask by this many pixels of the model's input (2.3 % of its width)."""
 
 IG_STEPS = 32
+CHUNK = 16
+"""Images at once: few, so that their features stay in the processor's cache."""
+
 PATCH, STRIDE = 16, 8
 """Occlusion: side of the window and its step, in pixels of the model's input."""
 
@@ -34,10 +38,19 @@ Table = dict[str, dict[str, float]]
 """Figures by finding."""
 
 
+def measure(network: nn.Module, samples: Samples) -> dict[str, Any]:
+    """Return ``detection``, and ``pointing`` by method."""
+    pointed = {
+        name: pointing(network, samples, method, LIMITS.get(name, len(samples.labels)))
+        for name, method in METHODS.items()
+    }
+    return {"detection": detection(network, samples), "pointing": pointed}
+
+
 def logits_of(network: nn.Module, images: Array) -> Array:
     """Return the logits of images ``(N, 1, SIDE, SIDE)``, shape ``(N, findings)``."""
     with torch.no_grad():
-        parts = [network(part) for part in torch.split(torch.from_numpy(images), 50)]
+        parts = [network(part) for part in torch.split(torch.from_numpy(images), CHUNK)]
     logits: Array = torch.cat(parts).numpy()
     return logits
 
@@ -118,21 +131,20 @@ def integrated_gradients(network: nn.Module, image: Tensor, target: int) -> Tens
 
 def occlusion(network: nn.Module, image: Tensor, target: int) -> Tensor:
     """Return the fall of the score when a window is black (Zeiler & Fergus, 2014)."""
-    total, count = torch.zeros(SIDE, SIDE), torch.zeros(SIDE, SIDE)
+    total, count = np.zeros((SIDE, SIDE)), np.zeros((SIDE, SIDE))
     corners = [
         (slice(row, row + PATCH), slice(column, column + PATCH))
         for row in range(0, SIDE - PATCH + 1, STRIDE)
         for column in range(0, SIDE - PATCH + 1, STRIDE)
     ]
-    rows = image.repeat(len(corners), 1, 1, 1)
+    rows = np.repeat(image[None].numpy(), len(corners), axis=0)
     for row, window in zip(rows, corners, strict=True):
         row[0][window] = BASELINE
-    with torch.no_grad():
-        fall = network(image[None])[0, target] - network(rows)[:, target]
-    for drop, window in zip(fall, corners, strict=True):
+    before, after = (logits_of(network, each)[:, target] for each in (image[None].numpy(), rows))
+    for drop, window in zip(before - after, corners, strict=True):
         total[window] += drop
         count[window] += 1
-    return total / count
+    return torch.from_numpy(total / count)
 
 
 METHODS: dict[str, Map] = {
@@ -141,6 +153,10 @@ METHODS: dict[str, Map] = {
     "integrated_gradients": integrated_gradients,
     "occlusion": occlusion,
 }
+
+
+LIMITS = {"integrated_gradients": 25, "occlusion": 25}
+"""True positives of each finding that the slow methods are tried on; others take all."""
 
 
 def _gradient(network: nn.Module, images: Tensor, target: int) -> Tensor:

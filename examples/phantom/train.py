@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from examples.phantom import package
-from examples.phantom.evaluate import METHODS, Table, detection, pointing
+from examples.phantom.evaluate import measure
 from examples.phantom.samples import Samples, drafts, radiographs
 from workers.architectures.residual_cnn import ResidualCnn
 
@@ -28,6 +28,7 @@ SHAPE = ResidualCnn(
 """The last grid is 32 x 32: a cell is smaller than the smallest nodule."""
 
 SEED = 20240102
+TEST_SEED = SEED + 1
 BATCH = 50
 SHIFT = 6
 """Training images are moved by up to this many pixels."""
@@ -40,14 +41,11 @@ def main() -> None:
     print(f"drawing {asked.images} training images")
     training = drafts(SEED, asked.images)
     network = train(training, asked.epochs)
-    print(f"drawing {asked.test_images} test radiographs of full size")
-    test = radiographs(SEED + 1, asked.test_images)
-    found = detection(network, test)
-    pointed = {name: pointing(network, test, method, 40) for name, method in METHODS.items()}
-    show(found, pointed)
-    recipe = {"training_images": asked.images, "epochs": asked.epochs, "seed": SEED}
-    figures = {"recipe": recipe, "detection": found, "pointing": pointed}
+    print(f"drawing and explaining {asked.test_images} test radiographs of full size")
+    figures = measure(network, radiographs(TEST_SEED, asked.test_images))
+    figures["recipe"] = {"training_images": asked.images, "epochs": asked.epochs, "seed": SEED}
     package.write(asked.out, network, SHAPE, figures)
+    print((asked.out / "CARD.md").read_text())
 
 
 def train(samples: Samples, epochs: int) -> nn.Module:
@@ -90,14 +88,6 @@ def vary(images: Tensor, random: torch.Generator) -> Tensor:
     gain = 0.95 + 0.1 * torch.rand(each, generator=random)
     offset = 0.2 * torch.rand(each, generator=random) - 0.1
     return (gain * moved + offset).contiguous(memory_format=torch.channels_last)
-
-
-def show(found: Table, pointed: dict[str, Table]) -> None:
-    """Print the figures as a table."""
-    for name, figures in found.items():
-        cells = [f"{key} {value:.4g}" for key, value in figures.items()]
-        cells += [f"{method} {rates[name]['hit_rate']:.2f}" for method, rates in pointed.items()]
-        print(f"{name}: {', '.join(cells)}")
 
 
 def _arguments() -> argparse.Namespace:
