@@ -1,0 +1,170 @@
+"""Cases solved on paper, and the axioms that the papers state."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from service.errors import InvalidParameter, MissingAbility
+from tests.support.engine import SIZES, Polynomial, attribute, image_for, logits, small_runtime
+from workers.methods.base import METHODS, Method, ModelFacts
+from workers.methods.grad_cam import GradCam
+from workers.methods.integrated_gradients import IntegratedGradients
+from workers.methods.occlusion import Occlusion
+from workers.methods.saliency import Saliency
+from workers.runtimes.torch import TorchRuntime
+
+AXES = [1, 2, 3]
+
+
+def polynomial(image: Tensor) -> tuple[Polynomial, TorchRuntime]:
+    model = Polynomial(image.shape)
+    return model, TorchRuntime(model, image.shape)
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_saliency_is_the_derivative_with_its_sign(axes: int) -> None:
+    image = image_for(axes)
+    model, runtime = polynomial(image)
+    maps = attribute(Saliency(), runtime, image, logits(0))
+    torch.testing.assert_close(maps.values[0], model.w1 + 2 * model.w2 * image)
+
+
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize("baseline", [0.0, -1.0])
+@pytest.mark.parametrize("steps", [1, 32])
+def test_integrated_gradients_equal_the_integral(axes: int, baseline: float, steps: int) -> None:
+    image = image_for(axes)
+    model, runtime = polynomial(image)
+    method = IntegratedGradients(steps=steps, baseline=baseline)
+    maps = attribute(method, runtime, image, logits(0))
+    by_hand = (image - baseline) * (model.w1 + model.w2 * (image + baseline))
+    torch.testing.assert_close(maps.values[0], by_hand)
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_integrated_gradients_add_up_to_the_change_in_score(axes: int) -> None:
+    runtime, image = small_runtime(axes), image_for(axes)
+    maps = attribute(IntegratedGradients(steps=400, baseline=0.2), runtime, image, logits(1, 3))
+    for values, extras in zip(maps.values, maps.extras, strict=True):
+        change = extras["score"] - extras["baseline_score"]
+        assert extras["score_change"] == pytest.approx(change)
+        assert values.sum().item() == pytest.approx(change, rel=0.01)
+        assert extras["residual"] == pytest.approx(values.sum().item() - change, abs=1e-12)
+
+
+def test_the_residual_is_the_sum_minus_the_change_even_where_steps_are_few() -> None:
+    runtime, image = small_runtime(), image_for()
+    maps = attribute(IntegratedGradients(steps=1), runtime, image, logits(2))
+    (extras,) = maps.extras
+    assert abs(extras["residual"]) > 1e-6
+    with torch.no_grad():
+        ends = runtime.model(torch.stack([image, torch.zeros_like(image)]))[:, 2]
+    assert extras["sum"] - (ends[0] - ends[1]).item() == pytest.approx(extras["residual"])
+
+
+@pytest.mark.parametrize(
+    "method", [Saliency(), IntegratedGradients(steps=4), Occlusion(window=4, stride=4)]
+)
+def test_a_pixel_that_the_model_ignores_gets_nothing(method: Method) -> None:
+    image = image_for()
+    model = Polynomial(image.shape)
+    with torch.no_grad():
+        model.w1[:, :8], model.w2[:, :8] = 0, 0
+    runtime = TorchRuntime(model, image.shape)
+    values = attribute(method, runtime, image, logits(0)).values[0]
+    ignored = values.shape[1] * 8 // image.shape[1]
+    torch.testing.assert_close(values[:, :ignored], torch.zeros_like(values[:, :ignored]))
+    assert (values[:, ignored:] != 0).all()
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_grad_cam_is_the_layer_weighted_by_its_mean_gradient(axes: int) -> None:
+    """The head is linear in pooled features, so each weight is ``w / cells``."""
+    convolution = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[axes](1, 4, 2, stride=2)
+    mean = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}[axes](1)
+    head = nn.Linear(4, 3)
+    model = nn.Sequential(convolution, mean, nn.Flatten(), head).double()
+    image = image_for(axes)
+    runtime = TorchRuntime(model, image.shape, ("0",))
+    maps = attribute(GradCam(layer="0"), runtime, image, logits(2))
+    features = model[0](image[None])[0].detach()
+    cells = features[0].numel()
+    by_hand = torch.einsum("c,c...->...", head.weight[2].detach() / cells, features)
+    torch.testing.assert_close(maps.values[0, 0], by_hand)
+    assert maps.affine.diagonal().tolist() == [2.0] * axes + [1.0]
+    assert maps.affine[:-1, -1].tolist() == [0.5] * axes
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_occlusion_of_a_polynomial_is_what_its_window_holds(axes: int) -> None:
+    image = image_for(axes)
+    model, runtime = polynomial(image)
+    maps = attribute(Occlusion(window=4, stride=4, baseline=0.5), runtime, image, logits(0))
+    fall = model.w1 * (image - 0.5) + model.w2 * (image**2 - 0.25)
+    by_hand = fall.detach()[0]
+    for axis in range(axes):
+        by_hand = torch.stack([part.sum(axis) for part in by_hand.split(4, axis)], axis)
+    torch.testing.assert_close(maps.values[0, 0], by_hand)
+
+
+def test_occlusion_cuts_the_last_window_off_at_the_edge() -> None:
+    image = image_for()
+    model, runtime = polynomial(image)
+    maps = attribute(Occlusion(window=7, stride=7, baseline=0.0), runtime, image, logits(0))
+    assert maps.values.shape == (1, 1, 3, 3)
+    corner = (model.w1 * image + model.w2 * image**2)[0, 14:, 14:].sum()
+    torch.testing.assert_close(maps.values[0, 0, 2, 2], corner.detach())
+
+
+def test_occlusion_averages_over_the_windows_that_cover_a_cell() -> None:
+    image = image_for(1)
+    model, runtime = polynomial(image)
+    maps = attribute(Occlusion(window=8, stride=4, baseline=0.0), runtime, image, logits(0))
+    fall = (model.w1 * image + model.w2 * image**2).detach()[0]
+    first, second = fall[0:8].sum(), fall[4:12].sum()
+    torch.testing.assert_close(maps.values[0, 0, 0], first)
+    torch.testing.assert_close(maps.values[0, 0, 1], (first + second) / 2)
+    assert maps.affine.tolist() == [[4.0, 1.5], [0.0, 1.0]]
+
+
+def test_windows_with_gaps_between_them_are_refused() -> None:
+    with pytest.raises(ValueError, match="stride must be at most window"):
+        Occlusion(window=4, stride=5)
+
+
+def test_grad_cam_takes_the_models_default_layer_and_no_unknown_one() -> None:
+    facts = ModelFacts(layers=("deep", "shallow"))
+    assert GradCam().settled(facts).layer == "deep"
+    assert GradCam(layer="shallow").settled(facts).layer == "shallow"
+    with pytest.raises(InvalidParameter) as refused:
+        GradCam(layer="other").settled(facts)
+    assert refused.value.facts["valid"] == ["deep", "shallow"]
+    with pytest.raises(MissingAbility):
+        GradCam().settled(ModelFacts())
+
+
+@pytest.mark.parametrize("method", [IntegratedGradients, Occlusion])
+def test_the_models_baseline_is_used_unless_the_request_has_one(method: type[Method]) -> None:
+    facts = ModelFacts(baseline=-1.5)
+    assert method().settled(facts).model_dump()["baseline"] == -1.5
+    assert method(baseline=0.0).settled(facts).model_dump()["baseline"] == 0.0
+
+
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize("name", list(METHODS))
+def test_the_estimate_is_what_the_plan_asks_for(name: str, axes: int) -> None:
+    runtime, image = small_runtime(axes), image_for(axes)
+    facts = ModelFacts(layers=("features.4",))
+    method = METHODS[name]().settled(facts)
+    plan = method.plan(image, logits(0, 1))
+    asked = plan.send(None)
+    asks = asked if isinstance(asked, tuple) else (asked,)
+    plan.close()
+    assert sum(ask.rows.count for ask in asks) == method.estimate(image.shape, 2).rows
+    assert runtime.probed.abilities >= method.needs
+    assert len(SIZES[axes]) == axes
+
+
+def test_a_misspelt_parameter_is_refused() -> None:
+    with pytest.raises(ValueError, match="step"):
+        IntegratedGradients(step=3)  # type: ignore[call-arg]
