@@ -182,13 +182,18 @@ def open_store(settings: StoreSettings) -> ObjectBlobStore:
     if parts.scheme == "file" and parts.path:
         return _open_folder(Path(unquote(parts.path)), settings.reserve_bytes)
     if parts.scheme == "s3" and parts.netloc:
-        store = S3Store.from_url(
-            settings.url,
-            client_options={"connect_timeout": "3s", "timeout": "60s"},
-            retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=10)},
-        )
-        return ObjectBlobStore(store)
+        return ObjectBlobStore(_bucket(settings.url))
     raise ValueError("the store's URL is file:///folder or s3://bucket/prefix")
+
+
+def _bucket(url: str) -> S3Store:
+    # obstore forgets this one variable once any option of its client is given
+    plain = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
+    return S3Store.from_url(
+        url,
+        client_options={"connect_timeout": "3s", "timeout": "60s", "allow_http": plain},
+        retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=10)},
+    )
 
 
 def _open_folder(root: Path, reserve: int) -> ObjectBlobStore:

@@ -4,13 +4,15 @@ import hashlib
 import os
 import threading
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from service.settings import StoreSettings
 from service.store.base import BlobStore
-from service.store.objects import CHUNK
+from service.store.objects import CHUNK, open_store
 
 ESCAPES = [
     "../x",
@@ -31,6 +33,17 @@ ESCAPES = [
     "%2e%2e/x",
     "a" * 1000,
 ]
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+    """A folder, and the S3 bucket that WHYLIGHT_TEST_S3 names, with AWS_* credentials."""
+    if request.param == "folder":
+        return open_store(StoreSettings(url=f"file://{tmp_path}/store", reserve_bytes=0))
+    bucket = os.environ.get("WHYLIGHT_TEST_S3")
+    if bucket is None:
+        pytest.skip("no S3 bucket: WHYLIGHT_TEST_S3 is not set")
+    return open_store(StoreSettings(url=f"{bucket}/{uuid4().hex}"))
 
 
 def test_what_is_put_is_got(store: BlobStore) -> None:
