@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from service.errors import MethodError, NoGradientPath, UnservablePass, WhylightError
+from workers.passes import Scalar
 from workers.rows import INPUT
 from workers.runtimes.base import Segment, Work
 
@@ -68,16 +69,21 @@ def scores_of(outputs: Tensor, work: Work) -> Tensor:
         if any(weight != 1 for _, weight in pairs):
             scores = scores * scores.new_tensor([weight for _, weight in pairs])
     else:
-        scores = torch.stack([_score(target(outputs), len(outputs)) for target in work.targets], 1)
+        # each on its own: in a stack, a score without a graph would get a blank gradient
+        pairs_of = zip(work.targets, work.places, strict=True)
+        scores = torch.stack([_score(each, outputs, bool(places)) for each, places in pairs_of], 1)
     if work.at and not scores.requires_grad:
         raise NoGradientPath("No gradient leads from the score to where it is asked.")
     return scores
 
 
-def _score(score: Tensor, rows: int) -> Tensor:
-    """Return a target's score; refuse one that is not a number to a row."""
-    if score.shape != (rows,):
+def _score(target: Scalar, outputs: Tensor, graph: bool) -> Tensor:
+    """Return one target's scores; refuse what is not a number to a row, or has no graph."""
+    score = target(outputs)
+    if score.shape != (len(outputs),):
         raise MethodError("A target must give one number for each row.")
+    if graph and not score.requires_grad:
+        raise NoGradientPath("No gradient leads from the score to where it is asked.")
     return score
 
 

@@ -48,7 +48,8 @@ def test_integrated_gradients_add_up_to_the_change_in_score(axes: int) -> None:
     for values, extras in zip(maps.values, maps.extras, strict=True):
         change = extras["score"] - extras["baseline_score"]
         assert extras["score_change"] == pytest.approx(change)
-        assert values.sum().item() == pytest.approx(change, rel=0.01)
+        allowed = 1e-3 * values.abs().sum().item()  # at kinks the quadrature is of first order
+        assert values.sum().item() == pytest.approx(change, abs=allowed)
         assert extras["residual"] == pytest.approx(values.sum().item() - change, abs=1e-12)
 
 
