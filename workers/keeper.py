@@ -1,10 +1,9 @@
 """The keeper: the thread that holds the leases while others compute.
 
-It sleeps and talks to Redis, nothing else. Each beat it tells the queue where
-the jobs in hand stand and asks which are to be cancelled; every renewal
-interval it prolongs their leases, and then returns expired ones of others to
-the queue. A job whose stage is dead is no longer prolonged: it will run
-elsewhere.
+It sleeps and talks to Redis, nothing else. It tells the queue where the jobs
+in hand stand, asks which are to be cancelled, prolongs their leases, and
+returns expired leases of others to the queue. A job whose stage is dead is no
+longer prolonged: it will run elsewhere.
 """
 
 import random
@@ -74,7 +73,9 @@ class Keeper:
         self._renew_every = renew.total_seconds()
         self._log = log
         self._watch = Watch(log, "queue")
+        self._sweep_every = self._renew_every / 2
         self._next_renewal = 0.0
+        self._next_sweep = 0.0
         self._next_question = 0.0
 
     def run(self, ended: threading.Event) -> None:
@@ -91,9 +92,11 @@ class Keeper:
         jobs = self._hand.all()
         if now >= self._next_renewal:
             self._renew(jobs)
+            self._next_renewal = now + self._renew_every
+        if now >= self._next_sweep:
             self._queue.sweep()
             # jitter keeps the sweeps of a fleet apart
-            self._next_renewal = now + self._renew_every * random.uniform(0.8, 1.0)  # noqa: S311 - no secret
+            self._next_sweep = now + self._sweep_every * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
         if jobs and now >= self._next_question:
             self._ask(jobs)
             self._next_question = now + CANCEL_EVERY

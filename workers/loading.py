@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -33,8 +34,9 @@ from workers.slots import Slots
 
 T = TypeVar("T")
 
-Opener = Callable[[Manifest, Path, tuple[int, ...], torch.device], Runtime]
-"""Builds a runtime from an unpacked package, for rows of a shape, on a device."""
+Shape = tuple[int, ...]
+Opener = Callable[[Manifest, Path, Shape, torch.device], Callable[[], Runtime]]
+"""Reads an unpacked package; returns what makes its runtime in the owner thread."""
 
 LIMIT: Final = 600.0
 """Seconds for one step of loading on the device; large weights take a while."""
@@ -54,8 +56,9 @@ class Model:
 class Loader:
     """Makes models of unpacked packages; called by the shelf's thread alone.
 
-    The device's owner thread builds and probes between two batches; test inputs
-    are decoded in the slots, and their passes take turns with those of jobs.
+    Weights are read in that thread and test inputs are decoded in the slots.
+    The device's owner thread only moves and probes the model, between two
+    batches, and the tests' passes take turns with those of jobs.
     """
 
     def __init__(
@@ -86,8 +89,8 @@ class Loader:
             for test in manifest.selftests
         ]
         shape = inputs[0].shape
-        opened = RUNTIMES[manifest.runtime]
-        runtime = self._owned(lambda: opened(manifest, folder, shape, self._device))
+        opened = RUNTIMES[manifest.runtime](manifest, folder, shape, self._device)
+        runtime = self._owned(opened)
         try:
             for test, image in zip(manifest.selftests, inputs, strict=True):
                 selftests.compare(test, self._logits(runtime, package, image))
@@ -127,8 +130,8 @@ class Loader:
 
 
 def _open_torch(
-    manifest: Manifest, folder: Path, shape: tuple[int, ...], device: torch.device
-) -> Runtime:
+    manifest: Manifest, folder: Path, shape: Shape, device: torch.device
+) -> Callable[[], Runtime]:
     """Build a network of the allow-list and fill it with the package's weights."""
     file = manifest.file("weights", "safetensors")
     network = _network(manifest)
@@ -140,7 +143,7 @@ def _open_torch(
             "The weights do not fit the network that the manifest names."
         ) from None
     layers = [layer.name for layer in manifest.explain.layers]
-    return TorchRuntime(network, shape, layers, device=device)
+    return partial(TorchRuntime, network, shape, layers, device=device)
 
 
 def _network(manifest: Manifest) -> nn.Module:
@@ -161,12 +164,12 @@ def _network(manifest: Manifest) -> nn.Module:
 
 
 def _open_onnx(
-    manifest: Manifest, folder: Path, shape: tuple[int, ...], _device: torch.device
-) -> Runtime:
+    manifest: Manifest, folder: Path, shape: Shape, _device: torch.device
+) -> Callable[[], Runtime]:
     """Hand the package's graph, as bytes, to onnxruntime."""
     file = manifest.file("forward", "onnx")
     layers = {each.name: each.onnx for each in manifest.explain.layers if each.onnx}
-    return OnnxRuntime((folder / file.path).read_bytes(), shape, layers)
+    return partial(OnnxRuntime, (folder / file.path).read_bytes(), shape, layers)
 
 
 RUNTIMES: Final[Mapping[str, Opener]] = {"torch": _open_torch, "onnx": _open_onnx}

@@ -153,6 +153,8 @@ class Loop:
         """Lead the job on a thread of its own, and let go of it at the end."""
         try:
             self._lead(held)
+        except WhylightError as error:  # Redis or the store fell silent to the end
+            self._log.warning("lease_lost", job=held.lease.job.id, reason=error.code)
         finally:
             self.hand.drop(held)
 

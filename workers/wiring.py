@@ -2,14 +2,14 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 from service.backends import Backends, open_backends
-from service.domain.catalog import Catalog
+from service.domain.catalog import Catalog, ModelEntry
 from service.domain.ids import new_id
 from service.fleet.base import WorkerRecord
 from service.packages import ModelPackages
@@ -47,6 +47,7 @@ class Worker:
 
     def __init__(self, settings: Settings, backends: Backends, slots: Slots, own: Path) -> None:
         self._settings = settings
+        self._published: tuple[Mapping[str, ModelEntry], Catalog] | None = None
         self._started = int(time.time() * 1000)
         self._device = device.choose(settings.worker.device)
         self.name = settings.worker.name or new_id("wk")
@@ -145,7 +146,11 @@ class Worker:
         )
 
     def _catalog(self) -> Catalog:
-        return catalog(self._shelf.entries().values())
+        """Return the catalog, made anew only when the shelf has changed."""
+        entries = self._shelf.entries()
+        if self._published is None or self._published[0] != entries:
+            self._published = (entries, catalog(entries.values()))
+        return self._published[1]
 
 
 @contextmanager

@@ -14,12 +14,12 @@ from tests.support.worker_process import WorkerProcess
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
 Start = Callable[..., WorkerProcess]
-LONG = [{"name": "integrated_gradients", "parameters": {"steps": 512}}]
 
 
-def long_job(ward: Ward) -> Job:
+def long_job(ward: Ward, steps: int = 512) -> Job:
     """Queue a job of many seconds."""
-    return ask(ward.backends, ward.package, ward.study, methods=LONG, targets=["nodule"])
+    methods = [{"name": "integrated_gradients", "parameters": {"steps": steps}}]
+    return ask(ward.backends, ward.package, ward.study, methods=methods, targets=["nodule"])
 
 
 def until(ward: Ward, job: Job, wanted: Callable[[Job], bool], seconds: float = 30.0) -> Job:
@@ -51,13 +51,12 @@ def assert_published_once(ward: Ward, record: Job) -> None:
 def test_a_killed_workers_job_ends_on_another_within_fifteen_seconds(
     ward: Ward, pair: dict[str, WorkerProcess]
 ) -> None:
-    job = long_job(ward)
+    job = long_job(ward, steps=64)
     victim = mid_job(ward, job)
     pair[victim].end(signal.SIGKILL)
     killed = time.monotonic()
-    until(ward, job, lambda r: r.worker not in {None, victim})
-    assert time.monotonic() - killed < 13.0  # taken over
     record = ended(ward.backends, job)
+    assert time.monotonic() - killed < 15.0, document(ward.backends, record).timings
     assert record.state is State.SUCCEEDED
     assert record.attempt == 2
     assert record.worker != victim
