@@ -51,19 +51,20 @@ def legible(text: str, fallback: str) -> str:
     return folded if sum(letter.isalpha() for letter in folded) >= letters else fallback
 
 
-def with_legend(picture: Rgb, legend: Legend) -> Rgb:
-    """Add a legend below the picture, or beside it where it is narrow.
+def page_with(legend: Legend, rows: int, columns: int) -> Rgb:
+    """Return a page whose top left ``(rows, columns)`` are left for the image.
 
-    The picture's own pixels stay where they are, one to one, at the top left.
+    The legend stands below the image, or beside it where that is narrow.
     """
-    rows, columns = picture.shape[:2]
     size = max(SMALLEST, round(0.0165 * min(columns, 2 * rows)))
     if columns >= NARROW:
-        return np.concatenate([picture, _draw(legend, columns, 0, size)])
+        panel = _draw(legend, columns, 0, size)
+        page = np.empty((rows + len(panel), columns, 3), np.uint8)
+        page[rows:] = panel
+        return page
     panel = _draw(legend, 22 * size, rows, size)
     page = np.empty((len(panel), columns + panel.shape[1], 3), np.uint8)
-    page[:] = BACKGROUND
-    page[:rows, :columns] = picture
+    page[:, :columns] = BACKGROUND
     page[:, columns:] = panel
     return page
 

@@ -4,15 +4,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from service.domain.grid import Grid
 from workers.drawing.palettes import blend_table
+from workers.drawing.resample import resampling
 
 Rgb = NDArray[np.uint8]
 DETAILED = 1024
 """Cells from which on single ones are not let set the scale."""
 
 ROBUST = 99.5
+BLOCK = 16
+"""Rows drawn at a time."""
+
 LUMA = np.array([77, 150, 29], np.uint16)  # ITU-R BT.601, of 256
 
 
@@ -46,32 +50,45 @@ def scale_of(relevance: NDArray[np.float32], *, signed: bool) -> Scale | None:
     return Scale(full, signed) if np.isfinite(full) and full > 0 else None
 
 
-def overlay(display: NDArray[np.uint8], relevance: NDArray[np.float32], scale: Scale) -> Rgb:
-    """Draw `relevance` over `display`, both of the source's rows and columns.
+def overlay(
+    display: NDArray[np.uint8], relevance: NDArray[np.float32], grid: Grid, scale: Scale, into: Rgb
+) -> None:
+    """Draw `relevance` over `display`.
 
     Parameters
     ----------
     display
         Brightness ``(rows, columns)``, or RGB, which is turned to gray so
         that no color but the evidence's is seen.
+    relevance
+        The map on its own grid, shape ``grid.shape``.
+    into
+        Where to draw, shape ``(rows, columns, 3)``.
 
-    Returns
-    -------
-    Rgb
-        Shape ``(rows, columns, 3)``.
+    Notes
+    -----
+    A few rows at a time: what is worked on stays in the processor's cache,
+    three times as fast as one step after the other over the whole image.
     """
-    levels = relevance * np.float32(127.5 / scale.full if scale.signed else 255 / scale.full)
-    levels += np.float32(128.0 if scale.signed else 0.5)  # with the half that rounds
-    np.clip(levels, 0, 255, out=levels)
-    index = levels.astype(np.uint16)
-    index <<= 8
-    index |= gray(display)
-    return unpack(blend_table(signed=scale.signed)[index])
+    rows, columns = resampling(grid, (display.shape[0], display.shape[1]))
+    factor = (127.5 if scale.signed else 255.0) / scale.full
+    wide = (relevance @ columns.T) * np.float32(factor)
+    middle = np.float32(128.0 if scale.signed else 0.5)  # with the half that rounds
+    table = blend_table(signed=scale.signed)
+    for start in range(0, len(display), BLOCK):
+        part = slice(start, start + BLOCK)
+        levels = rows[part] @ wide
+        levels += middle
+        np.clip(levels, 0, 255, out=levels)
+        index = levels.astype(np.uint16)
+        index <<= 8
+        index |= gray(display[part])
+        into[part] = table.take(index, mode="clip").view(np.uint8).reshape(*index.shape, 3)
 
 
-def plain(display: NDArray[np.uint8]) -> Rgb:
-    """Return the image without any evidence, as RGB in shades of gray."""
-    return np.repeat(gray(display)[..., None], 3, axis=-1)
+def plain(display: NDArray[np.uint8], into: Rgb) -> None:
+    """Draw the image without any evidence, in shades of gray."""
+    into[:] = gray(display)[..., None]
 
 
 def gray(display: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -80,10 +97,3 @@ def gray(display: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return display
     weighted = (display * LUMA).sum(-1, dtype=np.uint16)
     return np.asarray(weighted >> 8, np.uint8)
-
-
-def unpack(packed: NDArray[np.uint32]) -> Rgb:
-    """Turn packed R, G, B, 0 into RGB of shape ``(rows, columns, 3)``."""
-    rows, columns = packed.shape
-    image = Image.frombuffer("RGBX", (columns, rows), packed.tobytes(), "raw", "RGBX", 0, 1)
-    return np.asarray(image.convert("RGB"))

@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from service.domain.explanation import Check, ModelRef
 from service.domain.grid import Grid
 from service.domain.target import ResolvedTarget
-from workers.drawing.legend import Legend, legible, with_legend
+from workers.drawing.legend import Legend, legible, page_with
 from workers.drawing.overlay import Rgb, Scale, overlay, plain
-from workers.drawing.resample import to_source
 
 DEGENERATE = "Degenerate map: it says nothing and is not drawn in color."
 PARTIAL = "Partial map: the method was stopped early."
@@ -54,13 +53,14 @@ def draw(
         The source image fills the top left corner pixel by pixel, the legend
         the rest.
     """
+    rows, columns = display.shape[:2]
+    page = page_with(_legend(words, grid, scale), rows, columns)
+    image = page[:rows, :columns]
     if scale is None:
-        image = plain(display)
+        plain(display, image)
     else:
-        relevance = values.sum(axis=0, keepdims=True)
-        shape = (display.shape[0], display.shape[1])
-        image = overlay(display, to_source(relevance, grid, shape)[0], scale)
-    return with_legend(image, _legend(words, grid, scale))
+        overlay(display, values.sum(axis=0), grid, scale, image)
+    return page
 
 
 def _legend(words: Words, grid: Grid, scale: Scale | None) -> Legend:

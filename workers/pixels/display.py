@@ -5,51 +5,50 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.dicom.header import Header
+from workers.pixels.modality import Modality
 from workers.pixels.padding import Mask
-from workers.pixels.voi import Voi, Window, percentile_window, window_between
+from workers.pixels.voi import Voi, Window, percentile_window, sampled, window_between
 
 BYTE = 8
 
 
 def show_gray(
-    values: NDArray[np.float32], voi: Voi | None, padding: Mask | None, header: Header
-) -> tuple[NDArray[np.uint8], Voi]:
-    """Map modality values to brightness.
+    values: NDArray[np.float32], voi: Voi, padding: Mask | None, *, inverted: bool
+) -> NDArray[np.uint8]:
+    """Map modality values to brightness, both of any shape.
 
     Parameters
     ----------
-    values
-        Modality values, shape ``(rows, columns)``.
     voi
-        The image's own values of interest; without them 8-bit images are
-        shown in full and others between two percentiles.
+        The values of interest.
     padding
         Padded pixels, shown black.
-    header
-        Tells of MONOCHROME1, which is inverted here and nowhere else.
-
-    Returns
-    -------
-    tuple
-        Brightness, shape ``(rows, columns)``, and the values of interest used.
+    inverted
+        Whether the least value is white (MONOCHROME1); it is turned over here
+        and nowhere else.
     """
-    used = voi or _fallback(values, padding, header)
-    shown = used.show(values)
+    shown = voi.show(values)
     shown += np.float32(0.5)  # rounds, where the cast below cuts off
     brightness = shown.astype(np.uint8)
-    if header.photometric_interpretation == "MONOCHROME1":
+    if inverted:
         np.subtract(255, brightness, out=brightness)
     if padding is not None:
         brightness[padding] = 0
-    return brightness, used
+    return brightness
 
 
-def _fallback(values: NDArray[np.float32], padding: Mask | None, header: Header) -> Window:
-    if header.bits_stored <= BYTE:
-        return window_between(0.0, float((1 << header.bits_stored) - 1))
-    seen = values if padding is None else values[~padding]
-    return percentile_window(seen if seen.size else values)
+def chosen_window(
+    stored: NDArray[Any], modality: Modality, padding: Mask | None, bits: int
+) -> Window:
+    """Choose a window for an image that brings none.
+
+    Images of 8 bits or less are shown in full, others between two percentiles
+    of what is no padding.
+    """
+    if bits <= BYTE:
+        return window_between(*modality.range(0, (1 << bits) - 1))
+    seen = stored if padding is None or padding.all() else stored[~padding]
+    return percentile_window(modality.apply(sampled(seen)))
 
 
 def show_color(rgb: NDArray[Any], bits: int) -> NDArray[np.uint8]:

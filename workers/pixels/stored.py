@@ -141,6 +141,9 @@ def _clean(values: Stored, header: Header, shift: int) -> Stored:
     width = native.dtype.itemsize * 8
     kept: Stored = native.view(f"{'i' if header.pixel_representation else 'u'}{width // 8}")
     spare = max(0, width - header.bits_stored - shift)
+    if spare and not shift and not header.pixel_representation:
+        mask = np.array((1 << header.bits_stored) - 1, kept.dtype)
+        return kept if kept.max() <= mask else np.asarray(kept & mask)
     if spare:
         kept = kept << spare
     if spare + shift:

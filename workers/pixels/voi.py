@@ -14,6 +14,7 @@ from workers.pixels.lookup import Table, table
 from workers.pixels.modality import real, table_item
 
 WHITE = 255.0
+SAMPLE = 1 << 18
 SHAPES = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
@@ -81,11 +82,12 @@ def window_between(low: float, high: float) -> Window:
 
 
 def percentile_window(values: NDArray[Any], low: float = 0.5, high: float = 99.5) -> Window:
-    """Return the window between two percentiles of `values` (any shape, not empty).
-
-    A sample of every n-th value is enough for display: at most 2^18 of them.
-    """
-    flat = values.reshape(-1)
-    sample = flat[:: max(1, flat.size >> 18)]
-    ends = np.percentile(sample, (low, high))
+    """Return the window between two percentiles of `values` (any shape, not empty)."""
+    ends = np.percentile(values, (low, high))
     return window_between(float(ends[0]), float(ends[1]))
+
+
+def sampled(values: NDArray[Any]) -> NDArray[Any]:
+    """Return every n-th of `values`, at most 2^18 of them: enough to choose a window by."""
+    flat = values.reshape(-1)
+    return flat[:: max(1, -(-flat.size // SAMPLE))]

@@ -13,7 +13,6 @@ from workers.parcels import ImageFacts
 from workers.steps.base import STEPS, Step, StepImage
 
 Side = Annotated[int, Field(ge=8, le=4096)]
-Matrix = NDArray[np.float32]
 Values = NDArray[np.float32]
 
 
@@ -83,37 +82,28 @@ class Resize(Step):
 
     def _resample(self, values: Values, to: tuple[int, int]) -> Values:
         """Resample every channel, rows first: those are contiguous."""
-        columns = values.shape[2]
-        tall = np.stack([self._along_rows(channel, to[0]) for channel in values])
-        return np.asarray(tall @ self._weights(columns, to[1]).T) if columns != to[1] else tall
+        tall = (self._along_rows(channel, to[0]) for channel in values)
+        wide = (self._along_rows(np.ascontiguousarray(channel.T), to[1]) for channel in tall)
+        return np.stack([channel.T for channel in wide])
 
     def _along_rows(self, channel: Values, to: int) -> Values:
-        if len(channel) == to:
+        source = len(channel)
+        if source == to:
             return channel
-        if self.antialias and to < len(channel):
-            return average_rows(channel, to)
-        return np.asarray(self._weights(len(channel), to) @ channel)
-
-    def _weights(self, source: int, to: int) -> Matrix:
-        """Return the share of each source sample in each result, shape ``(to, source)``."""
         if self.antialias and to < source:
-            return area_weights(source, to)
+            return average_rows(channel, to)
         at = np.clip((np.arange(to) + 0.5) * source / to - 0.5, 0, source - 1)
         if self.interpolation == "nearest":
             at = np.floor(at + 0.5)
-        floor = np.minimum(at.astype(int), max(source - 2, 0))
-        weights = np.zeros((to, source), np.float32)
-        weights[np.arange(to), floor] = 1 - (at - floor)
-        weights[np.arange(to), np.minimum(floor + 1, source - 1)] += at - floor
-        return weights
+        return between_rows(channel, at)
 
 
-def area_weights(source: int, to: int) -> Matrix:
-    """Return the share of each of `source` samples in each of `to` cells; rows sum to 1."""
-    edges = np.arange(to + 1) * source / to
-    sample = np.arange(source)
-    overlap = np.minimum(edges[1:, None], sample + 1) - np.maximum(edges[:-1, None], sample)
-    return np.asarray(np.clip(overlap, 0, None) * to / source, np.float32)
+def between_rows(channel: Values, at: NDArray[np.float64]) -> Values:
+    """Interpolate linearly at row positions `at`, shape ``(N,)``, within the image."""
+    above = at.astype(int)
+    below = np.minimum(above + 1, len(channel) - 1)
+    share = (at - above).astype(np.float32)[:, None]
+    return np.asarray(channel[above] * (1 - share) + channel[below] * share)
 
 
 def average_rows(channel: Values, to: int) -> Values:

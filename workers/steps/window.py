@@ -11,7 +11,8 @@ from typing_extensions import override
 from workers.parcels import ImageFacts
 from workers.steps.base import STEPS, Step, StepImage
 
-CHUNK = 1 << 16  # small enough for the index to stay in the cache
+CHUNK = 1 << 15  # small enough for the index to stay in the cache
+ROWS = 32
 
 
 @STEPS.register("window")
@@ -55,9 +56,12 @@ class Window(Step):
     def apply(self, image: StepImage, facts: ImageFacts) -> StepImage:
         low, high = self._ends(image, facts)
         scale = 1.0 / max(high - low, 1e-6)
-        values = image.values - np.float32(low)
-        values *= np.float32(scale)
-        np.clip(values, 0.0, 1.0, out=values)
+        values = np.empty(image.values.shape, np.float32)
+        for row in range(0, len(values[0]), ROWS):  # in pieces that stay in the cache
+            piece = values[:, row : row + ROWS]
+            np.subtract(image.values[:, row : row + ROWS], np.float32(low), out=piece)
+            piece *= np.float32(scale)
+            np.clip(piece, 0.0, 1.0, out=piece)
         if image.padding is not None:
             values[:, image.padding] = 0.0
         return replace(image, values=values)
@@ -96,10 +100,13 @@ def _count(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.i
     counts = np.zeros(bins, np.int64)
     for start in range(0, values.size, CHUNK):
         offsets = values[start : start + CHUNK] - np.float32(low)
-        index = offsets.astype(np.int32)
-        if (index != offsets).any() or index.min() < 0 or index.max() >= bins:
+        index = offsets.astype(np.intp)
+        if offsets.min() < 0 or (index.astype(np.float32) != offsets).any():
             return None
-        counts += np.bincount(index, minlength=bins)
+        found = np.bincount(index, minlength=bins)
+        if len(found) > bins:
+            return None
+        counts += found
     return counts
 
 

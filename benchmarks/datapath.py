@@ -1,0 +1,190 @@
+"""CPU time from a 2048 x 2048 12-bit CR to its overlay, without the model.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.datapath [--usual] [--write]
+
+Decode, prepare, render and encode run in this process, on one thread, as they
+do inside a slot; each is the best of several runs, in CPU time. Beside them
+stands the way most programs take: pydicom's pixel array, NumPy percentiles,
+and a matplotlib figure.
+"""
+
+import argparse
+import io
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+
+from service.domain.explanation import ModelRef
+from service.domain.grid import Grid
+from service.domain.manifest import StepChoice
+from service.domain.target import ResolvedTarget
+from tests.support.phantom_dicom import encoded, of_pixels
+from workers.formats.base import MapRecord, Sheet
+from workers.pixels.decode import DecodedFiles, decode_file
+from workers.sheets import write
+from workers.stages.prepare import prepare_files
+
+SIDE = 2048
+RUNS = 15
+BAR = 80.0
+"""Milliseconds of CPU that decode, prepare, render and encode may take together."""
+
+STEPS = (
+    StepChoice(name="invert_monochrome1"),
+    StepChoice(name="window", parameters={"kind": "percentile", "low": 1.0, "high": 99.0}),
+    StepChoice(name="resize", parameters={"size": [224, 224]}),
+    StepChoice(name="normalize", parameters={"mean": [0.5], "std": [0.3]}),
+)
+
+
+def radiograph() -> NDArray[np.uint16]:
+    """Draw something smooth with noise, 12 bit."""
+    row, column = np.mgrid[:SIDE, :SIDE] / SIDE
+    scene = 1800 + 1400 * np.sin(5 * column) * np.cos(4 * row)
+    noise = np.random.default_rng(0).normal(0, 12, scene.shape)
+    return np.asarray(np.clip(scene + noise, 0, 4095), np.uint16)
+
+
+def sheet(files: DecodedFiles, folder: Path) -> Sheet:
+    """Return a 14 x 14 map of the image, not yet drawn."""
+    grid = Grid.partition((14, 14), (SIDE, SIDE))
+    record = MapRecord(
+        number=1,
+        method="grad_cam",
+        method_title="Grad-CAM",
+        parameters={},
+        target=ResolvedTarget(
+            key="effusion",
+            label="Pleural effusion",
+            index=0,
+            asked_as="effusion",
+            score=2.5,
+            probability=0.92,
+            threshold=0.5,
+            above_threshold=True,
+        ),
+        signed=False,
+        degenerate=False,
+        partial=False,
+        extras={},
+        checks=(),
+        model=ModelRef(
+            name="net",
+            version="1.0.0",
+            title="Net",
+            package="0" * 64,
+            weights="0" * 64,
+            runtime="torch",
+        ),
+        facts=files.facts,
+        affine=tuple(tuple(map(float, row)) for row in grid.affine),
+        on_source_grid=False,
+        digest="0" * 64,
+        created=0,
+        software="0",
+    )
+    return Sheet(record, folder / "map.npy", files.display, files.header)
+
+
+def best(work: Callable[[Path], object]) -> float:
+    """Return the least CPU time of several runs, in milliseconds, each in a new folder.
+
+    A job writes its files once; writing over old ones would time their removal.
+    """
+    times = []
+    for _ in range(RUNS):
+        with tempfile.TemporaryDirectory() as name:
+            start = time.process_time()
+            work(Path(name))
+            times.append(time.process_time() - start)
+    return min(times) * 1000
+
+
+def measure(folder: Path) -> dict[str, float]:
+    """Time each part of the way."""
+    file = folder / "cr.dcm"
+    window = {"WindowCenter": "2048", "WindowWidth": "4096"}
+    file.write_bytes(encoded(of_pixels(radiograph(), bits=12, **window)))
+    files = decode_file(file, folder)
+    cam = np.random.default_rng(1).random((1, 14, 14)).astype(np.float32)
+    np.save(folder / "map.npy", cam)
+    drawn = sheet(files, folder)
+    _ = drawn.picture
+    return {
+        "decode": best(lambda new: decode_file(file, new)),
+        "prepare": best(lambda _: prepare_files(files.pixels, files.padding, files.facts, STEPS)),
+        "render": best(lambda _: sheet(files, folder).picture),
+        "encode_dicom": best(lambda new: write(drawn, ["dicom_sc"], new)),
+        "encode_png": best(lambda new: write(drawn, ["png"], new)),
+        "encode_json": best(lambda new: write(drawn, ["json"], new)),
+    }
+
+
+def measure_usual(folder: Path) -> dict[str, float]:
+    """Time the usual way of the same: pydicom, NumPy, matplotlib."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - only if asked for
+
+    pixels = pydicom.dcmread(folder / "cr.dcm").pixel_array
+    cam = np.load(folder / "map.npy")[0]
+
+    def draw(_: Path) -> None:
+        figure = Figure(figsize=(SIDE / 100, SIDE / 100), dpi=100)
+        axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+        axes.imshow(pixels, cmap="gray")
+        axes.imshow(cam, cmap="jet", alpha=0.4, extent=(0, SIDE, SIDE, 0), interpolation="bilinear")
+        figure.savefig(io.BytesIO(), format="raw")
+
+    def window(_: Path) -> None:
+        low, high = np.percentile(pixels, (1, 99))
+        np.clip((pixels.astype(np.float32) - low) / (high - low), 0, 1)
+
+    return {
+        "decode": best(lambda _: pydicom.dcmread(folder / "cr.dcm").pixel_array),
+        "window": best(window),
+        "render": best(draw),
+    }
+
+
+def main() -> None:
+    """Measure, print, and write the result when asked to."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument(
+        "--write", action="store_true", help="write benchmarks/results/datapath.json"
+    )
+    parser.add_argument("--usual", action="store_true", help="time the usual way as well")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        ours = measure(Path(name))
+        usual = measure_usual(Path(name)) if arguments.usual else {}
+    total = sum(ours[part] for part in ("decode", "prepare", "render", "encode_dicom"))
+    for part, milliseconds in ours.items():
+        print(f"{part:14} {milliseconds:7.1f} ms")
+    for part, milliseconds in usual.items():
+        print(f"usual {part:8} {milliseconds:7.1f} ms")
+    verdict = "holds" if total <= BAR else "FAILS"
+    print(f"{'together':14} {total:7.1f} ms CPU (bar {BAR:.0f}) {verdict}")
+    if arguments.write:
+        result = {
+            "what": "2048x2048 12-bit CR: decode + prepare + render + encode_dicom, CPU ms",
+            "total": round(total, 1),
+            "bar": BAR,
+            "parts": {part: round(value, 2) for part, value in ours.items()},
+            "usual": {part: round(value, 2) for part, value in usual.items()},
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "threads": os.environ.get("OMP_NUM_THREADS", "all"),
+        }
+        path = Path(__file__).parent / "results" / "datapath.json"
+        path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
