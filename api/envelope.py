@@ -7,11 +7,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import InternalError, respond
+from api.problems import VERBS, InternalError, respond
 from service.domain.ids import new_id
 from service.telemetry import HTTP_BODY_BYTES, HTTP_REQUESTS, HTTP_SECONDS, Log
 
-VERBS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 UNMATCHED: Final = "unmatched"
 LEFT: Final = 499
 """Told of requests whose caller left before the answer; it is never sent."""
@@ -87,6 +86,7 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._started = False
+        self._whole = False
         scope.setdefault("state", {})["request_id"] = self.id
 
     @property
@@ -105,6 +105,7 @@ class _Exchange:
         """Hand on what comes, counted."""
         message = await self._receive()
         self.received += len(message.get("body", b""))
+        self._whole = not message.get("more_body", False)
         return message
 
     async def send(self, message: Message) -> None:
@@ -116,7 +117,13 @@ class _Exchange:
             headers["X-Request-ID"] = self.id
             for name, value in HEADERS.items():
                 headers.setdefault(name, value)
+            if not self._whole and self._announces_body():
+                headers["Connection"] = "close"  # what is left of the body is not read
         await self._send(message)
+
+    def _announces_body(self) -> bool:
+        names = {name for name, _ in self._scope["headers"]}
+        return bool(names & {b"content-length", b"transfer-encoding"})
 
     async def fail(self) -> None:
         """Answer a bug: a fixed text, or a broken connection when an answer had begun."""

@@ -15,12 +15,14 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field, JsonValue
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from service import errors
 from service.errors import InvalidRequest, Kind, WhylightError
 
 MEDIA_TYPE = "application/problem+json"
 URN = "urn:whylight:problem:"
+VERBS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 
 
 class MethodNotAllowed(WhylightError):
@@ -217,9 +219,19 @@ async def _on_router(request: Request, error: Exception) -> Response:
         case _:
             known = errors.MalformedBody("The request cannot be read.")
     response = respond(known, request.state.request_id)
-    if isinstance(error, HTTPException) and error.headers:
-        response.headers.update(error.headers)
+    if status == status_of(MethodNotAllowed):
+        response.headers["Allow"] = ", ".join(sorted(_verbs(request)))
     return response
+
+
+def _verbs(request: Request) -> set[str]:
+    """Return the verbs that the request's path knows, over all of its routes."""
+    asked = {"type": "http", "path": request.url.path, "root_path": "", "headers": []}
+    return {
+        verb
+        for verb in VERBS
+        if any(r.matches({**asked, "method": verb})[0] is Match.FULL for r in request.app.routes)
+    }
 
 
 _SAFE_TOKEN = re.compile(r"[A-Za-z0-9_.-]{1,64}")

@@ -1,0 +1,317 @@
+"""Every way to ask wrongly has its own status and code, and queues nothing."""
+
+import json
+
+import pytest
+
+from service.keys import Scope
+from tests.support.fake_fleet import FakeWorker
+from tests.support.problems import problem
+
+NOBODY = "ex_" + "0" * 26
+NO_STUDY = "st_" + "0" * 26
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_queued(client):
+    yield
+    assert client.get("/v1/explanations").json()["explanations"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code", "pointer"),
+    [
+        ({"model": "unheard-of"}, 404, "unknown_model", "/model"),
+        ({"model": "chest@9.9.9"}, 404, "unknown_model", "/model"),
+        ({"model": "broken"}, 409, "model_unavailable", "/model"),
+        ({"methods": ["tea_leaves"]}, 404, "unknown_method", "/methods/0/name"),
+        ({"artifacts": ["tiff"]}, 422, "unknown_format", "/artifacts/0"),
+        ({"targets": ["nodule", "fracture"]}, 422, "invalid_target", "/targets/1/of"),
+        ({"targets": [2]}, 422, "invalid_target", "/targets/0/of"),
+        ({"study": NO_STUDY}, 404, "not_found", None),
+        ({"study": "st_other"}, 404, "not_found", None),
+        ({"instance": "in_0002"}, 404, "not_found", "/instance"),
+        ({"methods": []}, 422, "invalid_request", "/methods"),
+        ({"methods": ["saliency", "saliency"]}, 422, "invalid_request", "/methods"),
+        ({"priority": "urgent"}, 422, "invalid_request", "/priority"),
+        ({"label": "DOE JOHN"}, 422, "invalid_request", "/label"),
+        ({"lable": "x"}, 422, "invalid_request", "/lable"),
+        ({"study": None}, 422, "invalid_request", "/study"),
+    ],
+)
+def test_a_wrong_field_is_named(client, ask, change, status, code, *, pointer):
+    body = problem(client.post("/v1/explanations", json=ask | change), status, code)
+    pointers = [each["pointer"] for each in body["errors"]]
+    assert pointers == ([] if pointer is None else [pointer])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "pointer"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"steps": 513}, "steps"),
+        ({"steps": "many"}, "steps"),
+        ({"steps": 1.5}, "steps"),
+        ({"path": "winding"}, "path"),
+        ({"stepps": 3}, "stepps"),
+        ({"baseline": 0}, "baseline"),
+    ],
+)
+def test_a_wrong_parameter_is_named_and_its_value_is_not(client, ask, parameters, pointer):
+    request = ask | {"methods": [{"name": "integrated_gradients", "parameters": parameters}]}
+    answer = client.post("/v1/explanations", json=request)
+    body = problem(answer, 422, "invalid_parameter")
+    assert [each["pointer"] for each in body["errors"]] == [f"/methods/0/parameters/{pointer}"]
+    assert body["facts"]["parameters"] == ["path", "steps"]
+    assert "winding" not in answer.text
+    assert "many" not in answer.text
+
+
+def test_every_wrong_parameter_is_told_at_once(client, ask):
+    wrong = {"steps": 0, "path": "winding", "extra": 1}
+    request = ask | {"methods": [{"name": "integrated_gradients", "parameters": wrong}]}
+    body = problem(client.post("/v1/explanations", json=request), 422, "invalid_parameter")
+    assert len(body["errors"]) == 3
+
+
+def test_a_method_that_the_model_cannot_serve_is_refused_with_reason_and_choice(client, ask):
+    answer = client.post("/v1/explanations", json=ask | {"model": "blackbox"})
+    body = problem(answer, 422, "method_not_applicable")
+    assert "input gradient" in body["detail"]
+    assert body["facts"]["methods"] == ["occlusion"]
+    assert body["errors"][0]["pointer"] == "/methods/0/name"
+
+
+def test_an_invalid_target_comes_with_the_valid_ones(client, ask):
+    answer = client.post("/v1/explanations", json=ask | {"targets": ["fracture"]})
+    body = problem(answer, 422, "invalid_target")
+    assert body["facts"]["classes"] == ["nodule", "effusion"]
+
+
+def test_a_model_that_failed_its_self_test_says_so(client, ask):
+    body = problem(
+        client.post("/v1/explanations", json=ask | {"model": "broken"}), 409, "model_unavailable"
+    )
+    assert body["facts"]["reason_detail"] == "Self-test 'one' gave other logits."
+
+
+def test_a_request_too_long_for_its_record_is_refused(client, ask):
+    deep = {"windows": [list(range(100, 999)) for _ in range(2)]}
+    request = ask | {"methods": [{"name": "sweeping", "parameters": deep}]}
+    body = problem(client.post("/v1/explanations", json=request), 413, "too_large")
+    assert body["facts"]["limit"] == 6 * 1024
+    assert body["facts"]["observed"] > 6 * 1024
+
+
+def test_the_wrong_modality_is_refused_with_the_rule_it_breaks(client, ask, send):
+    study = send(Modality="MR").json()["id"]
+    body = problem(
+        client.post("/v1/explanations", json=ask | {"study": study}), 422, "not_accepted_by_model"
+    )
+    assert body["facts"]["refused"] == {"in_0001": ["modalities"]}
+    assert body["facts"]["accepts"]["modalities"] == ["CR", "DX"]
+
+
+def test_several_fitting_images_are_offered(client, ask, two_images):
+    answer = client.post("/v1/explanations", json=ask | {"study": two_images})
+    body = problem(answer, 422, "ambiguous_study")
+    assert body["facts"]["instances"] == ["in_0001", "in_0002"]
+    chosen = ask | {"study": two_images, "instance": "in_0002"}
+    answer = client.post("/v1/explanations:validate", json=chosen)
+    assert answer.json()["request"]["instance"] == "in_0002"
+
+
+def test_without_a_worker_the_request_waits_for_nobody(served, client, ask):
+    FakeWorker(served.backends).retire()
+    body = problem(client.post("/v1/explanations", json=ask), 503, "no_worker")
+    assert body["retryable"] is True
+
+
+def test_a_worker_that_drains_gets_no_more_work(served, client, ask):
+    FakeWorker(served.backends).publish(draining=True)
+    problem(client.post("/v1/explanations", json=ask), 503, "no_worker")
+
+
+def test_a_service_that_never_had_a_worker_says_so(served, client, ask):
+    with served.backends.server.client() as redis:
+        redis.flushall()
+    problem(client.post("/v1/explanations", json=ask), 503, "no_worker")
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (b"", 400, "malformed_body"),
+        (b"{", 400, "malformed_body"),
+        (b'{"study": NaN}', 400, "malformed_body"),
+        (b"\xff\xfe", 400, "malformed_body"),
+        (b"[" * 500 + b"]" * 500, 400, "malformed_body"),
+        (b"[]", 422, "invalid_request"),
+        (b'"text"', 422, "invalid_request"),
+        (b"{}" + b" " * 20_000, 413, "too_large"),
+    ],
+)
+def test_a_body_that_is_no_request_is_refused(client, data, status, code):
+    headers = {"Content-Type": "application/json"}
+    problem(client.post("/v1/explanations", content=data, headers=headers), status, code)
+
+
+def test_an_endless_body_is_cut_off(client):
+    def endless():
+        while True:
+            yield b" " * 4096
+
+    headers = {"Content-Type": "application/json"}
+    problem(client.post("/v1/explanations", content=endless(), headers=headers), 413, "too_large")
+
+
+def test_another_content_type_is_refused(client, ask):
+    headers = {"Content-Type": "text/plain"}
+    answer = client.post("/v1/explanations", content=json.dumps(ask), headers=headers)
+    body = problem(answer, 415, "unsupported_media_type")
+    assert body["facts"]["supported"] == ["application/json", "multipart/form-data"]
+
+
+@pytest.mark.parametrize("key", ["", "two words", "k" * 201])
+def test_an_impossible_idempotency_key_is_refused(client, ask, key):
+    answer = client.post("/v1/explanations", json=ask, headers={"Idempotency-Key": key})
+    body = problem(answer, 422, "invalid_request")
+    assert body["errors"][0]["pointer"] == "/header/idempotency-key"
+
+
+@pytest.mark.parametrize("path", ["", "/events", "/artifacts", "/artifacts/a.b.png"])
+@pytest.mark.parametrize("name", [NOBODY, "ex_1", "x:y", "*", "%2e%2e"])
+def test_an_unknown_job_is_not_found(client, name, path):
+    problem(client.get(f"/v1/explanations/{name}{path}"), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("verb", "path"),
+    [
+        ("GET", "/v1/studies/{study}"),
+        ("DELETE", "/v1/studies/{study}"),
+        ("GET", "/v1/explanations/{job}"),
+        ("GET", "/v1/explanations/{job}/events"),
+        ("GET", "/v1/explanations/{job}/artifacts"),
+        ("POST", "/v1/explanations/{job}/cancel"),
+        ("DELETE", "/v1/explanations/{job}"),
+    ],
+)
+def test_what_is_another_tenants_is_not_found(served, client, ask, verb, path):
+    with served.client(served.key("other")) as other:
+        mine = client.post("/v1/explanations", json=ask).json()
+        answer = other.request(verb, path.format(study=ask["study"], job=mine["id"]))
+        problem(answer, 404, "not_found")
+        assert other.get("/v1/explanations").json()["explanations"] == []
+        assert other.get("/v1/studies").json()["studies"] == []
+    client.post(f"/v1/explanations/{mine['id']}/cancel")
+    assert client.delete(f"/v1/explanations/{mine['id']}").status_code == 200
+
+
+OPERATIONS = [
+    ("POST", "/v1/studies", Scope.STUDIES_WRITE),
+    ("GET", "/v1/studies", Scope.STUDIES_READ),
+    ("GET", f"/v1/studies/{NO_STUDY}", Scope.STUDIES_READ),
+    ("DELETE", f"/v1/studies/{NO_STUDY}", Scope.STUDIES_WRITE),
+    ("POST", "/v1/explanations", Scope.EXPLANATIONS_WRITE),
+    ("POST", "/v1/explanations:validate", Scope.EXPLANATIONS_WRITE),
+    ("GET", "/v1/explanations", Scope.EXPLANATIONS_READ),
+    ("GET", f"/v1/explanations/{NOBODY}", Scope.EXPLANATIONS_READ),
+    ("DELETE", f"/v1/explanations/{NOBODY}", Scope.EXPLANATIONS_WRITE),
+    ("POST", f"/v1/explanations/{NOBODY}/cancel", Scope.EXPLANATIONS_WRITE),
+    ("GET", f"/v1/explanations/{NOBODY}/events", Scope.EXPLANATIONS_READ),
+    ("GET", f"/v1/explanations/{NOBODY}/artifacts", Scope.EXPLANATIONS_READ),
+    ("GET", f"/v1/explanations/{NOBODY}/artifacts/a", Scope.EXPLANATIONS_READ),
+    ("GET", "/v1/methods", Scope.MODELS_READ),
+    ("GET", "/v1/methods/saliency", Scope.MODELS_READ),
+    ("GET", "/v1/models", Scope.MODELS_READ),
+    ("GET", "/v1/models/chest", Scope.MODELS_READ),
+    ("GET", "/v1/models/chest/versions/1.0.0", Scope.MODELS_READ),
+    ("PUT", "/v1/models/chest/versions/1.0.0", Scope.MODELS_ADMIN),
+    ("DELETE", "/v1/models/chest/versions/1.0.0", Scope.MODELS_ADMIN),
+    ("GET", "/v1/queue", Scope.QUEUE_ADMIN),
+    ("GET", "/v1/workers", Scope.QUEUE_ADMIN),
+    ("GET", "/v1/dead-letters", Scope.QUEUE_ADMIN),
+    ("GET", f"/v1/dead-letters/{NOBODY}", Scope.QUEUE_ADMIN),
+]
+
+
+def test_the_list_of_operations_is_complete(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    listed = {(verb.upper(), path) for path, verbs in paths.items() for verb in verbs}
+    assert len([each for each in listed if each[0] != "HEAD"]) == len(OPERATIONS) + 2  # health
+
+
+@pytest.mark.parametrize(("verb", "path"), [each[:2] for each in OPERATIONS])
+def test_without_a_key_nothing_is_served(served, verb, path):
+    with served.client() as anonymous:
+        answer = anonymous.request(verb, path)
+    problem(answer, 401, "unauthenticated")
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize(("verb", "path", "scope"), OPERATIONS)
+def test_each_operation_needs_its_scope(served, verb, path, scope):
+    lacking = served.key(scopes=[each for each in Scope if each is not scope])
+    with served.client(lacking) as other:
+        body = problem(other.request(verb, path), 403, "forbidden")
+    assert body["facts"] == {"scope": scope.value}
+    with served.client(served.key(scopes=[scope])) as other:
+        assert other.request(verb, path).status_code not in {401, 403}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Bearer",
+        "Bearer nonsense",
+        "Basic dXNlcjpwYXNz",
+        "Bearer wl_live_" + "0" * 16 + "_" + "0" * 64,
+    ],
+)
+def test_a_wrong_key_is_refused(served, header):
+    with served.client(Authorization=header) as other:
+        problem(other.get("/v1/studies"), 401, "unauthenticated")
+
+
+def test_a_revoked_key_is_refused(served):
+    text, record = served.backends.keys.create("clinic", list(Scope))
+    with served.client(text) as other:
+        assert other.get("/v1/studies").status_code == 200
+        served.backends.keys.revoke(record.id)
+        problem(other.get("/v1/studies"), 401, "unauthenticated")
+
+
+def test_a_path_that_is_none_is_a_problem_too(client):
+    problem(client.get("/v2/studies"), 404, "not_found")
+
+
+def test_a_verb_that_is_none_is_a_problem_too(client):
+    answer = client.patch("/v1/studies")
+    problem(answer, 405, "method_not_allowed")
+    assert "GET" in answer.headers["allow"]
+
+
+@pytest.mark.parametrize(
+    ("params", "pointer"),
+    [
+        ({"limit": 0}, "/query/limit"),
+        ({"limit": "ten"}, "/query/limit"),
+        ({"state": "sleeping"}, "/query/state"),
+        ({"created_from": "yesterday"}, "/query/created_from"),
+        ({"created_from": "2026-01-01T00:00:00"}, "/query/created_from"),
+    ],
+)
+def test_a_wrong_query_is_named(client, params, pointer):
+    body = problem(client.get("/v1/explanations", params=params), 422, "invalid_request")
+    assert [each["pointer"] for each in body["errors"]] == [pointer]
+
+
+def test_a_cursor_of_no_listing_is_refused(client):
+    problem(client.get("/v1/explanations", params={"cursor": "x"}), 422, "invalid_request")
+    problem(client.get("/v1/studies", params={"cursor": "x"}), 422, "invalid_request")
+
+
+def test_a_wait_beyond_the_longest_is_refused(client):
+    answer = client.get(f"/v1/explanations/{NOBODY}", params={"wait": 61})
+    problem(answer, 422, "invalid_request")

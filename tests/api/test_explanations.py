@@ -1,0 +1,264 @@
+"""Asking for explanations, following them, and what comes out at the end."""
+
+import threading
+import time
+
+import pytest
+
+from tests.support.fake_fleet import PACKAGES, FakeWorker
+from tests.support.problems import problem
+
+
+def test_a_request_is_accepted_at_once_and_says_where_to_look(client, ask):
+    answer = client.post("/v1/explanations", json=ask)
+    body = answer.json()
+    assert answer.status_code == 202
+    assert answer.headers["location"] == f"/v1/explanations/{body['id']}"
+    assert int(answer.headers["retry-after"]) >= 1
+    assert answer.headers["preference-applied"] == "respond-async"
+    assert (body["state"], body["position"], body["progress"]) == ("queued", 0, 0.0)
+    assert client.get(answer.headers["location"]).json()["id"] == body["id"]
+
+
+def test_the_chosen_instance_and_newest_version_are_frozen_in_the_job(client, ask):
+    body = client.post("/v1/explanations", json=ask).json()
+    assert body["instance"] == "in_0001"
+    assert body["model"] == {
+        **body["model"],
+        "name": "chest",
+        "version": "1.1.0",
+        "package": PACKAGES["chest@1.1.0"],
+    }
+
+
+def test_a_version_can_be_named(client, ask):
+    body = client.post("/v1/explanations", json=ask | {"model": "chest@1.0.0"}).json()
+    assert body["model"]["version"] == "1.0.0"
+
+
+def test_names_alone_stand_for_methods_and_targets(client, ask):
+    long = ask | {
+        "methods": [{"name": "saliency", "parameters": {}}],
+        "targets": [{"kind": "class", "of": "nodule"}],
+    }
+    headers = {"Idempotency-Key": "k"}
+    first = client.post("/v1/explanations", json=ask, headers=headers).json()
+    second = client.post("/v1/explanations", json=long, headers=headers).json()
+    assert first["id"] == second["id"]
+
+
+def test_a_finished_job_shows_results_with_links_that_work(client, worker, job):
+    worker.succeed()
+    body = client.get(f"/v1/explanations/{job}").json()
+    assert body["state"] == "succeeded"
+    assert body["progress"] == 1.0
+    (result,) = body["results"]
+    assert (result["method"], result["target"]["key"]) == ("saliency", "nodule")
+    assert result["map"]["peak"] == [2.0, 1.5]
+    for each in result["artifacts"]:
+        assert client.get(each["href"]).status_code == 200
+
+
+def test_a_failed_job_says_why(client, worker, job):
+    worker.fail()
+    answer = client.get(f"/v1/explanations/{job}")
+    assert answer.status_code == 200
+    assert answer.json()["state"] == "failed"
+    assert answer.json()["failure"]["code"] == "undecodable_pixels"
+
+
+def test_a_wait_that_suffices_answers_with_the_finished_job(client, worker, ask):
+    with worker.serving():
+        answer = client.post("/v1/explanations", json=ask, headers={"Prefer": "wait=20"})
+    assert answer.status_code == 200
+    assert answer.json()["state"] == "succeeded"
+    assert answer.headers["content-location"] == f"/v1/explanations/{answer.json()['id']}"
+    assert answer.headers["preference-applied"] == "wait=20"
+
+
+def test_a_wait_answers_with_a_failed_job_too(client, worker, ask):
+    thread = threading.Thread(target=worker.fail)
+    thread.start()
+    answer = client.post("/v1/explanations", json=ask, headers={"Prefer": "wait=20"})
+    thread.join()
+    assert (answer.status_code, answer.json()["state"]) == (200, "failed")
+
+
+def test_a_wait_that_is_too_short_answers_as_without(client, ask):
+    began = time.monotonic()
+    answer = client.post("/v1/explanations", json=ask, headers={"Prefer": "wait=1"})
+    assert 0.9 < time.monotonic() - began < 5
+    assert answer.status_code == 202
+    assert answer.headers["preference-applied"] == "respond-async"
+
+
+@pytest.mark.parametrize("prefer", ["wait=soon", "respond-async", "return=minimal", "wait=-1"])
+def test_a_preference_that_is_not_ours_is_passed_over(client, ask, prefer):
+    answer = client.post("/v1/explanations", json=ask, headers={"Prefer": prefer})
+    assert answer.status_code == 202
+
+
+def test_a_long_poll_answers_when_the_job_ends(client, worker, job):
+    timer = threading.Timer(0.4, worker.succeed)
+    timer.start()
+    began = time.monotonic()
+    answer = client.get(f"/v1/explanations/{job}", params={"wait": 20})
+    timer.join()
+    assert answer.json()["state"] == "succeeded"
+    assert time.monotonic() - began < 10
+
+
+def test_a_long_poll_with_an_etag_answers_at_the_first_change(client, worker, job):
+    tag = client.get(f"/v1/explanations/{job}").headers["etag"]
+    timer = threading.Timer(0.3, worker.lease)
+    timer.start()
+    answer = client.get(
+        f"/v1/explanations/{job}", params={"wait": 20}, headers={"If-None-Match": tag}
+    )
+    timer.join()
+    assert (answer.status_code, answer.json()["state"]) == (200, "running")
+
+
+def test_what_has_not_changed_is_not_sent_again(client, worker, job):
+    worker.succeed()
+    tag = client.get(f"/v1/explanations/{job}").headers["etag"]
+    answer = client.get(f"/v1/explanations/{job}", headers={"If-None-Match": tag})
+    assert (answer.status_code, answer.content) == (304, b"")
+
+
+def test_waiting_polls_hold_no_thread(served, client, worker, job):
+    """More polls than the thread pool has threads, and others are still answered."""
+    key = served.key()
+    answers = []
+
+    def poll():
+        with served.client(key) as each:
+            answers.append(each.get(f"/v1/explanations/{job}", params={"wait": 20}).json()["state"])
+
+    polls = [threading.Thread(target=poll) for _ in range(60)]
+    for each in polls:
+        each.start()
+    time.sleep(1)
+    began = time.monotonic()
+    assert client.get("/healthz/ready").status_code == 200
+    assert time.monotonic() - began < 5
+    worker.succeed()
+    for each in polls:
+        each.join(25)
+    assert answers == ["succeeded"] * 60
+
+
+def test_jobs_are_listed_newest_first_page_by_page(client, ask):
+    ids = [client.post("/v1/explanations", json=ask).json()["id"] for _ in range(3)]
+    first = client.get("/v1/explanations", params={"limit": 2}).json()
+    rest = client.get("/v1/explanations", params={"limit": 2, "cursor": first["cursor"]}).json()
+    assert [each["id"] for each in first["explanations"] + rest["explanations"]] == ids[::-1]
+    assert rest["cursor"] is None
+
+
+def test_jobs_are_found_by_state_model_study_label_and_time(client, worker, ask):
+    labelled = client.post("/v1/explanations", json=ask | {"label": "x"}).json()
+    older = client.post("/v1/explanations", json=ask | {"model": "chest@1.0.0"}).json()
+    worker.succeed()
+
+    def found(**which):
+        listing = client.get("/v1/explanations", params=which).json()["explanations"]
+        return {each["id"] for each in listing}
+
+    both = {labelled["id"], older["id"]}
+    assert found(label="x") == {labelled["id"]}
+    assert found(model="chest@1.0.0") == {older["id"]}
+    assert found(model="chest") == both
+    assert found(study=ask["study"]) == both
+    assert found(study="st_none") == set()
+    assert found(state="succeeded") | found(state="queued") == both
+    assert len(found(state="succeeded")) == 1
+    assert found(created_to="2001-01-01T00:00:00Z") == set()
+    assert found(created_from="2001-01-01T00:00:00Z") == both
+
+
+def test_a_waiting_job_is_cancelled_at_once(client, job):
+    answer = client.post(f"/v1/explanations/{job}/cancel")
+    assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+
+
+def test_a_running_job_is_asked_to_end(client, worker, job):
+    worker.lease()
+    answer = client.post(f"/v1/explanations/{job}/cancel")
+    body = answer.json()
+    assert (answer.status_code, body["state"], body["cancelling"]) == (202, "running", True)
+
+
+def test_an_ended_job_cannot_be_cancelled_any_more(client, worker, job):
+    worker.succeed()
+    answer = client.post(f"/v1/explanations/{job}/cancel")
+    assert (answer.status_code, answer.json()["state"]) == (200, "succeeded")
+
+
+def test_a_purged_job_leaves_nothing(served, client, worker, job):
+    worker.succeed()
+    answer = client.delete(f"/v1/explanations/{job}")
+    assert answer.status_code == 200
+    assert answer.json() == {"id": job, "objects": 3}
+    assert [path for path in served.stored() if job in path] == []
+    problem(client.get(f"/v1/explanations/{job}"), 404, "not_found")
+
+
+def test_a_job_that_has_not_ended_is_not_purged(client, job):
+    problem(client.delete(f"/v1/explanations/{job}"), 409, "conflict")
+
+
+def test_results_whose_time_is_over_are_gone(served, client, worker, job):
+    worker.succeed()
+    served.backends.store.purge(f"clinic/jobs/{job}")
+    problem(client.get(f"/v1/explanations/{job}"), 410, "gone")
+
+
+def test_the_same_key_and_body_give_the_same_job(client, ask):
+    headers = {"Idempotency-Key": "once"}
+    first = client.post("/v1/explanations", json=ask, headers=headers)
+    second = client.post("/v1/explanations", json=ask, headers=headers)
+    assert second.json()["id"] == first.json()["id"]
+    assert second.status_code == first.status_code == 202
+    assert "idempotency-replayed" not in first.headers
+    assert second.headers["idempotency-replayed"] == "true"
+
+
+def test_the_same_key_with_another_body_is_refused(client, ask):
+    headers = {"Idempotency-Key": "once"}
+    client.post("/v1/explanations", json=ask, headers=headers)
+    other = ask | {"targets": ["effusion"]}
+    answer = client.post("/v1/explanations", json=other, headers=headers)
+    problem(answer, 422, "idempotency_key_reused")
+
+
+def test_another_tenants_key_is_its_own(served, client, ask):
+    client.post("/v1/explanations", json=ask, headers={"Idempotency-Key": "once"})
+    with served.client(served.key("other")) as other:
+        answer = other.post("/v1/explanations", json=ask, headers={"Idempotency-Key": "once"})
+        problem(answer, 404, "not_found")
+
+
+def test_a_dry_run_tells_instance_parameters_and_cost_and_queues_nothing(client, ask):
+    request = ask | {"methods": [{"name": "integrated_gradients", "parameters": {"steps": 8}}]}
+    answer = client.post("/v1/explanations:validate", json=request)
+    body = answer.json()
+    assert answer.status_code == 200
+    assert body["request"]["instance"] == "in_0001"
+    assert body["request"]["methods"][0]["parameters"] == {"steps": 8, "path": "straight"}
+    assert (body["model"], body["workers"]) == ("chest@1.1.0", 1)
+    assert body["cost_seconds"] == pytest.approx(32 * 0.02)
+    assert client.get("/v1/explanations").json()["explanations"] == []
+
+
+def test_a_dry_run_refuses_what_a_submit_would(client, ask):
+    answer = client.post("/v1/explanations:validate", json=ask | {"targets": ["fracture"]})
+    problem(answer, 422, "invalid_target")
+
+
+def test_a_job_goes_to_a_pool_that_can_serve_its_model(served, client, ask):
+    FakeWorker(served.backends).retire()
+    elsewhere = FakeWorker(served.backends, "w2", "gpu")
+    elsewhere.publish()
+    job = client.post("/v1/explanations", json=ask).json()["id"]
+    assert elsewhere.lease().job.id == job
