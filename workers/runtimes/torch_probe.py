@@ -47,11 +47,12 @@ def probe(subject: Subject) -> Probe:
     ModelUnavailable
         If the model does not put out one tensor with a row for each input row.
     """
-    outputs, capture = subject.capture_all(_noise(subject, 1))
+    batch = _noise(subject, 1)
+    outputs, capture = subject.capture_all(batch)
     if not isinstance(outputs, Tensor) or outputs.dim() < 1 or outputs.shape[0] != 1:
         raise ModelUnavailable("The model must put out one tensor with one row for each input.")
     layers, refused = _layers(subject, capture, outputs)
-    gradient = outputs.requires_grad
+    gradient = _leads_to(outputs, batch)
     abilities = {Ability.FORWARD, Ability.EXCLUSIVE}
     abilities |= {Ability.INPUT_GRADIENT} if gradient else set()
     abilities |= {Ability.ACTIVATIONS} if layers else set()
@@ -109,6 +110,8 @@ def layer_facts(name: str, shape: Sequence[int], image: Sequence[int]) -> LayerF
 
 def _leads_to(outputs: Tensor, place: Tensor) -> bool:
     """Tell whether the outputs depend differentiably on `place`."""
+    if not outputs.requires_grad:
+        return False
     (gradient,) = torch.autograd.grad(outputs.sum(), [place], retain_graph=True, allow_unused=True)
     return gradient is not None
 

@@ -1,0 +1,253 @@
+"""What the eager runtime finds out of a model, and what it refuses."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from service.errors import ModelUnavailable, UnservablePass
+from tests.support.engine import (
+    LAYER,
+    SmallNet,
+    attribute,
+    image_for,
+    logits,
+    run_alone,
+    small_net,
+    small_runtime,
+)
+from workers.methods.grad_cam import GradCam
+from workers.methods.saliency import Saliency
+from workers.passes import Ability, Forward, Gradient, Plan, Step, Tap
+from workers.rows import INPUT, Clean, Given, Noisy
+from workers.runtimes.torch import TorchRuntime
+from workers.union import work_of
+
+SHAPE = (1, 20, 16)
+
+
+def served(ask: Forward | Gradient, runtime: TorchRuntime) -> Step:
+    def plan() -> Plan[Step]:
+        step: Step = yield ask
+        return step
+
+    step = run_alone(plan(), runtime)
+    assert isinstance(step, Step)
+    return step
+
+
+def test_the_probe_finds_abilities_layers_and_outputs() -> None:
+    probed = TorchRuntime(small_net(), SHAPE, (LAYER, "features.0", "nowhere")).probed
+    assert probed.abilities == set(Ability)
+    assert {layer.name: layer.shape for layer in probed.layers} == {
+        LAYER: (8, 10, 8),
+        "features.0": (6, 20, 16),
+    }
+    assert [layer.stride for layer in probed.layers] == [(2.0, 2.0), (1.0, 1.0)]
+    assert set(probed.refused) == {"nowhere"}
+    assert probed.outputs == (5,)
+    assert not probed.mixes_rows
+    assert set(probed.row_seconds) == set(probed.row_bytes) == {"forward", "gradient"}
+    assert probed.row_seconds["gradient"] > 0
+    assert probed.row_bytes["gradient"] > probed.row_bytes["forward"] > 0
+
+
+def test_bytes_a_row_are_what_the_layers_hold() -> None:
+    """Two maps of 64 channels alive at once, in float32: no more, no less."""
+    net = nn.Sequential(nn.Conv2d(1, 64, 1), nn.Sigmoid(), nn.Flatten(), nn.Linear(64 * 320, 2))
+    probed = TorchRuntime(net, SHAPE).probed
+    one_map = 64 * 320 * 4
+    assert probed.row_bytes["forward"] == pytest.approx(2 * one_map, rel=0.05)
+
+
+class Centered(nn.Module):
+    """Subtracts the batch's mean: a row's result depends on its neighbors."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x.mean(0)).flatten(1)[:, :3]
+
+
+def test_a_model_that_mixes_rows_is_found_and_runs_one_row_at_a_time() -> None:
+    runtime = TorchRuntime(Centered(), SHAPE)
+    assert runtime.probed.mixes_rows
+    work = work_of([Forward(Noisy(image_for(), 1.0, 1, 9), logits(0))])
+    assert runtime.fits(runtime.group(work)).rows == 1
+
+
+class Twice(nn.Module):
+    """Runs one layer twice and another never."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = nn.Conv2d(1, 1, 3, padding=1)
+        self.unused = nn.Conv2d(1, 1, 3)
+        self.pair = Pair()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pair(self.shared(functional.relu(self.shared(x))))[0].flatten(1)[:, :3]
+
+
+class Pair(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+def test_layers_that_cannot_be_used_are_refused_by_name_with_the_reason() -> None:
+    runtime = TorchRuntime(Twice(), SHAPE, ("shared", "unused", "pair"))
+    refused = runtime.probed.refused
+    assert "more than once" in refused["shared"]
+    assert "not reached" in refused["unused"]
+    assert "no tensor" in refused["pair"]
+    assert Ability.LAYER_GRADIENT not in runtime.probed.abilities
+    for layer in refused:
+        with pytest.raises(UnservablePass, match=layer):
+            runtime.group(work_of([Gradient(Clean(image_for()), logits(0), at=(layer,))]))
+
+
+class Detached(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return x.flatten(1)[:, :3]
+
+
+def test_a_model_without_gradients_offers_none() -> None:
+    runtime = TorchRuntime(Detached(), SHAPE)
+    assert runtime.probed.abilities == {Ability.FORWARD, Ability.EXCLUSIVE}
+    with pytest.raises(UnservablePass, match="no gradient"):
+        runtime.group(work_of([Gradient(Clean(image_for()), logits(0))]))
+
+
+class Nothing(nn.Module):
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [x]
+
+
+def test_a_model_that_puts_out_no_tensor_is_refused() -> None:
+    with pytest.raises(ModelUnavailable):
+        _ = TorchRuntime(Nothing(), SHAPE).probed
+
+
+def test_rows_of_another_input_are_refused() -> None:
+    class Tabular(Given):
+        @property
+        def shapes(self) -> dict[str, tuple[int, ...]]:
+            return {"age": (1,)}
+
+    with pytest.raises(UnservablePass):
+        small_runtime().group(work_of([Forward(Tabular(image_for()[None]), logits(0))]))
+
+
+def test_a_layer_followed_by_an_in_place_one_is_captured_before_the_change() -> None:
+    """`features.4` is followed by an in-place ReLU: its output must stay signed."""
+    runtime, image = small_runtime(), image_for()
+    net = small_net()
+    before = net.features[:5](image[None])[0].detach()
+    assert (before < 0).any()
+    tapped = served(Forward(Clean(image), logits(0), taps=(Tap(LAYER),)), runtime)
+    cut = served(Gradient(Clean(image), logits(0), at=(LAYER,)), runtime)
+    united = served(Gradient(Clean(image), logits(0), at=(INPUT, LAYER)), runtime)
+    torch.testing.assert_close(tapped.taps[Tap(LAYER)][0], before)
+    torch.testing.assert_close(cut.activations[LAYER][0], before)
+    torch.testing.assert_close(united.activations[LAYER][0], before)
+    torch.testing.assert_close(united.gradients[LAYER], cut.gradients[LAYER])
+
+
+def test_the_graph_is_cut_at_the_layer() -> None:
+    """Nothing before the layer takes part in the way back."""
+    runtime = small_runtime()
+    assert isinstance(runtime.model, SmallNet)
+    ways_down: list[int] = []
+    handle = runtime.model.features[3].register_full_backward_hook(lambda *_: ways_down.append(1))
+    served(Gradient(Clean(image_for()), logits(0), at=(LAYER,)), runtime)
+    assert not ways_down
+    served(Gradient(Clean(image_for()), logits(0)), runtime)
+    assert ways_down == [1]
+    handle.remove()
+
+
+def test_two_layers_in_one_pass_each_get_their_own_gradient() -> None:
+    image = image_for()
+    runtime = TorchRuntime(small_net(), SHAPE, (LAYER, "features.0"))
+    both = served(Gradient(Clean(image), logits(1, 2), at=("features.0", LAYER)), runtime)
+    for layer in ("features.0", LAYER):
+        single = served(Gradient(Clean(image), logits(1, 2), at=(layer,)), runtime)
+        torch.testing.assert_close(both.gradients[layer], single.gradients[layer])
+        torch.testing.assert_close(both.activations[layer], single.activations[layer])
+
+
+def test_works_of_different_patterns_do_not_share_a_batch() -> None:
+    runtime, image = small_runtime(), image_for()
+    asks = [
+        Forward(Clean(image), logits(0)),
+        Forward(Clean(image), logits(0), outputs=True),
+        Forward(Clean(image), logits(0), taps=(Tap(LAYER),)),
+        Gradient(Clean(image), logits(0)),
+        Gradient(Clean(image), logits(0, 1)),
+        Gradient(Clean(image), logits(0), at=(LAYER,)),
+    ]
+    assert len({runtime.group(work_of([ask])) for ask in asks}) == len(asks)
+
+
+def test_the_number_of_targets_does_not_part_forward_passes() -> None:
+    runtime, image = small_runtime(), image_for()
+    few, many = (work_of([Forward(Clean(image), logits(*range(k)))]) for k in (1, 5))
+    assert runtime.group(few) == runtime.group(many)
+
+
+def test_where_the_head_is_cheap_jobs_of_different_numbers_of_targets_share_a_batch() -> None:
+    runtime = small_runtime()
+    runtime.__dict__["probed"] = replace_cheap(runtime)
+    image, other = image_for(), image_for(seed=3)
+    works = [
+        work_of([Gradient(Clean(image), logits(4), at=(LAYER,))]),
+        work_of([Gradient(Clean(other), logits(0, 1, 2), at=(LAYER,))]),
+    ]
+    (group,) = {runtime.group(work) for work in works}
+    from workers.runtimes.base import Segment, Served  # noqa: PLC0415 - this test alone
+
+    one, three = runtime.serve(group, [Segment(work, 0, 1) for work in works])
+    assert isinstance(one, Served)
+    assert isinstance(three, Served)
+    for given, ask in ((one, (image, (4,))), (three, (other, (0, 1, 2)))):
+        alone = served(Gradient(Clean(ask[0]), logits(*ask[1]), at=(LAYER,)), small_runtime())
+        for k in range(len(ask[1])):
+            torch.testing.assert_close(given.gradients[k, LAYER], alone.gradients[LAYER][:, k])
+
+
+def replace_cheap(runtime: TorchRuntime) -> object:
+    """Return the probe as it would be for a model with a negligible head."""
+    from dataclasses import replace  # noqa: PLC0415 - this helper alone
+
+    return replace(runtime.probed, cheap_heads=frozenset({LAYER}))
+
+
+def test_memory_limits_the_rows_of_a_batch() -> None:
+    need = small_runtime().probed.row_bytes["gradient"]
+    runtime = small_runtime(memory_bytes=10 * need + 1)
+    group = runtime.group(work_of([Gradient(Clean(image_for()), logits(0))]))
+    assert runtime.fits(group).rows == 10
+
+
+class Functional(SmallNet):
+    """The same network with functional and reused activations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.max_pool2d(functional.relu(self.features[1](self.features[0](x))), 2)
+        return self.head(self.pool(functional.relu_(self.features[4](x))).flatten(1))
+
+
+def test_functional_activations_give_the_same_maps() -> None:
+    image = image_for()
+    twin = Functional()
+    twin.load_state_dict(small_net().state_dict())
+    functional_runtime = TorchRuntime(twin.double(), SHAPE, (LAYER,))
+    for method in (Saliency(), GradCam(layer=LAYER)):
+        ours = attribute(method, functional_runtime, image, logits(2))
+        theirs = attribute(method, small_runtime(), image, logits(2))
+        torch.testing.assert_close(ours.values, theirs.values)
+
+
+def test_a_hook_does_nothing_outside_a_pass() -> None:
+    runtime, image = small_runtime(), image_for()
+    with torch.no_grad():
+        torch.testing.assert_close(runtime.model(image[None]), small_net()(image[None]))
