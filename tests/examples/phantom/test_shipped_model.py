@@ -41,7 +41,7 @@ def network(manifest):
 @pytest.fixture(scope="module")
 def fresh():
     """Phantoms that neither training nor the card's figures have seen."""
-    return drafts(seed=77, count=240)
+    return drafts(seed=77, count=180)
 
 
 @pytest.mark.parametrize("name", ["chest-phantom", "chest-phantom-onnx"])
