@@ -130,6 +130,8 @@ class JobQueue(Protocol):
             The idempotency key belongs to another body.
         QueueFull
             More device time waits in the pool than is allowed.
+        TooLarge
+            The record would be over 8 KiB.
         """
         ...
 
@@ -155,7 +157,11 @@ class JobQueue(Protocol):
         ...
 
     def settle(self, lease: Lease, outcome: Outcome) -> bool:
-        """Publish the end of a job; false when the lease is lost (nothing changed)."""
+        """Publish the end of a job; false when the lease is lost (nothing changed).
+
+        Settled once more under the same token, after an answer that never
+        came, it is true again and the first outcome stands.
+        """
         ...
 
     def release(self, lease: Lease) -> bool:
@@ -185,7 +191,10 @@ class JobQueue(Protocol):
     def list(
         self, tenant: str, which: Filter, *, limit: int = 50, cursor: str | None = None
     ) -> Page:
-        """List a tenant's jobs, newest first."""
+        """List a tenant's jobs, newest first; `InvalidRequest` for a cursor not ours.
+
+        A page may hold fewer than `limit` and still have a cursor.
+        """
         ...
 
     def forget(self, tenant: str, job_id: str) -> None:
@@ -193,7 +202,11 @@ class JobQueue(Protocol):
         ...
 
     def events(self, tenant: str, job_id: str, *, after: str | None = None) -> tuple[Event, ...]:
-        """Return a job's events after the one with id `after` (all if `None`)."""
+        """Return a job's events after the one with id `after` (all if `None`).
+
+        `InvalidRequest` for an id that is not one of ours; old events of a
+        long history are dropped.
+        """
         ...
 
     def depth(self) -> tuple[Depth, ...]:

@@ -19,7 +19,8 @@ class Blob:
 class BlobStore(Protocol):
     """Bytes by path, local or S3.
 
-    Paths are relative, separated by ``/``, and cannot leave the store. Every
+    Paths are relative, separated by ``/``, of letters, digits and ``._=@+-``,
+    and cannot leave the store: any other path is a `ValueError`. Every
     operation raises `StoreUnavailable` when the store does not answer.
     """
 

@@ -5,8 +5,10 @@ import time
 
 import pytest
 
+from service import redis_server
 from service.domain.job import Job, Stage, State
 from service.errors import Kind, WorkerLost
+from service.queue import redis as redis_queue
 from service.queue.base import JobQueue, Lease, Outcome
 from tests.support.jobs import OTHER_PACKAGE, PACKAGE, HandClock, Jobs
 
@@ -241,7 +243,11 @@ def test_progress_never_falls_within_an_attempt(
     assert queue.get("clinic", job.id).progress == 0
 
 
-def test_a_waiting_worker_is_woken_by_a_job(queue: JobQueue, make_job: Jobs) -> None:
+def test_a_waiting_worker_is_woken_by_a_job(
+    queue: JobQueue, make_job: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_queue, "WAIT_SLICE", 20.0)  # it must be woken, not look again
+    monkeypatch.setattr(redis_server, "SOCKET_SECONDS", 40.0)
     found: list[Lease | None] = []
     waiting = threading.Thread(
         target=lambda: found.append(queue.lease("w1", "default", [PACKAGE], wait=30))

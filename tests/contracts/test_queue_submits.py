@@ -89,7 +89,9 @@ def test_a_pool_takes_no_more_device_time_than_allowed(
     queue = RedisQueue(redis, small)
     queue.submit(make_job(cost=600), digest="d")
     with pytest.raises(QueueFull) as refused:
-        queue.submit(make_job(cost=401), digest="d", key="k")
+        queue.submit(too_much := make_job(cost=401), digest="d", key="k")
+    with pytest.raises(NotFound):
+        queue.get("clinic", too_much.id)
     assert refused.value.facts == {"waiting_ms": 600, "limit_ms": 1000}
     queue.submit(make_job(cost=400), digest="d", key="k")
     queue.submit(make_job(cost=401, pool="gpu"), digest="d")
@@ -209,6 +211,15 @@ def test_a_stat_job_overtakes_a_long_queue(queue: JobQueue, make_job: Jobs) -> N
     assert drain(queue, 1)[0].id == stat.id
 
 
+def test_every_stat_job_that_comes_alone_is_next(queue: JobQueue, make_job: Jobs) -> None:
+    for _ in range(50):
+        queue.submit(make_job(), digest="d")
+    for _ in range(10):
+        stat = queue.submit(make_job(priority=Priority.STAT), digest="d").job
+        assert drain(queue, 1)[0].id == stat.id
+        drain(queue, 1)
+
+
 def test_tenants_take_turns_by_device_time(queue: JobQueue, make_job: Jobs) -> None:
     for _ in range(40):
         queue.submit(make_job("many-small", cost=100), digest="d")
@@ -246,3 +257,26 @@ def test_a_tenants_turn_holds_across_packages(queue: JobQueue, make_job: Jobs) -
     both = [PACKAGE, OTHER_PACKAGE]
     leases = [queue.lease("w", "default", both) for _ in range(20)]
     assert Counter(each.job.tenant for each in leases if each) == {"two": 10, "one": 10}
+
+
+def test_a_tenant_that_keeps_sending_gains_no_turns(queue: JobQueue, make_job: Jobs) -> None:
+    for _ in range(30):
+        queue.submit(make_job("early"), digest="d")
+        queue.submit(make_job("steady"), digest="d")
+    turns: Counter[str] = Counter()
+    for _ in range(20):
+        queue.submit(make_job("steady"), digest="d")
+        turns.update(job.tenant for job in drain(queue, 1))
+    assert turns == {"early": 10, "steady": 10}
+
+
+def test_waiting_for_a_model_that_nobody_serves_earns_no_credit(
+    queue: JobQueue, make_job: Jobs
+) -> None:
+    for _ in range(60):
+        queue.submit(make_job("unserved", package=OTHER_PACKAGE), digest="d")
+        queue.submit(make_job("served"), digest="d")
+    drain(queue, 40)
+    leases = [queue.lease("w", "default", [PACKAGE, OTHER_PACKAGE]) for _ in range(10)]
+    turns = Counter(each.job.tenant for each in leases if each)
+    assert turns == {"served": 5, "unserved": 5}

@@ -60,24 +60,13 @@ local function place(id)
     'pool', 'priority', 'tenant', 'package', 'number', 'cost'))
 end
 
--- A tenant's virtual time as it starts to wait: rest earns no credit.
-local function arrive(pool, priority, tenant)
-  local spent = key('spent', pool, priority)
-  local start = int(redis.call('HGET', spent, tenant))
-  if redis.call('SCARD', key('packages', pool, priority, tenant)) == 0 then
-    start = math.max(start, int(redis.call('GET', key('clock', pool, priority))))
-    redis.call('HSET', spent, tenant, start)
-  end
-  return start
-end
-
 -- Puts a job where its number belongs: behind none that came later.
 local function enqueue(id)
   local pool, priority, tenant, package, number, cost = place(id)
-  local start = arrive(pool, priority, tenant)
+  local spent = int(redis.call('HGET', key('spent', pool, priority), tenant))
   redis.call('ZADD', key('wait', pool, priority, tenant, package), number, id)
   redis.call('SADD', key('packages', pool, priority, tenant), package)
-  redis.call('ZADD', key('turns', pool, priority, package), start, tenant)
+  redis.call('ZADD', key('turns', pool, priority, package), spent, tenant)
   redis.call('ZADD', key('age', pool), now, id)
   redis.call('SADD', key('pools'), pool)
   if redis.call('HINCRBY', key('pool', pool), priority, 1) == 1 then

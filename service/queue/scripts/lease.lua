@@ -22,25 +22,28 @@ end
 
 -- Weighted turns: all that wait save up their weight, the richest is served
 -- and pays what all saved. Nothing that waits is ever passed over for good.
+-- One that is served alone took nothing from anybody: it starts afresh.
 local function next_priority()
   local waiting = redis.call('HMGET', key('pool', pool), unpack(PRIORITIES))
   local credit = key('credit', pool)
   local chosen, tenant, spent, best
-  local total = 0
+  local total, rivals = 0, -1
   for i, priority in ipairs(PRIORITIES) do
     if int(waiting[i]) > 0 then
       local candidate, least = next_tenant(priority)
       if candidate then
         local weight = int(ARGV[5 + i])
         local saved = redis.call('HINCRBY', credit, priority, weight)
-        total = total + weight
+        total, rivals = total + weight, rivals + 1
         if not best or saved > best then
           chosen, tenant, spent, best = priority, candidate, least, saved
         end
       end
     end
   end
-  if chosen then
+  if rivals == 0 then
+    redis.call('HSET', credit, chosen, 0)
+  elseif chosen then
     redis.call('HINCRBY', credit, chosen, -total)
   end
   return chosen, tenant, spent
@@ -58,7 +61,8 @@ local function oldest(priority, tenant)
   return id
 end
 
--- Books the job's device time on its tenant, wherever that tenant waits.
+-- Books the job's device time on its tenant, wherever that tenant waits. Rest
+-- earns no credit: one that lags behind starts at the time of the last turn.
 local function charge(priority, tenant, spent, cost)
   local clock = key('clock', pool, priority)
   local start = math.max(spent, int(redis.call('GET', clock)))
