@@ -19,6 +19,9 @@ from workers.patience import Watch, patiently, pauses
 LEASE_WAIT: Final = 1.0
 """Seconds that one question for a job may block; a drain waits no longer than this."""
 
+MODEL_WAIT: Final = 0.2
+"""Seconds between two looks for a model that can be served."""
+
 ALONE_FROM: Final = 3
 """Attempt from which a job runs alone: it may be what killed two workers."""
 
@@ -109,7 +112,7 @@ class Loop:
             return
         packages = self._packages()
         if not packages:
-            self.draining.wait(LEASE_WAIT)
+            self.draining.wait(MODEL_WAIT)
             return
         lease = self._ask(packages)
         if lease is not None:

@@ -1,0 +1,100 @@
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.backends import Backends, open_backends
+from service.domain.explanation import Explanation
+from service.domain.job import Job
+from service.domain.study import Study
+from service.packages import PackageRecord
+from service.settings import QueueSettings, Settings, StoreSettings, WorkerSettings
+from tests.support import redis_server
+from tests.support.hospital import ask, document, ended, register, take_in
+from tests.support.small_model import picture, write_image, write_package
+from workers.wiring import assembled
+
+SLOTS = 2
+
+
+@dataclass(frozen=True)
+class House:
+    """A worker at work in this process, on a real Redis and a real store."""
+
+    server: redis_server.Server
+    backends: Backends
+    folder: Path
+    scratch: Path
+    package: PackageRecord
+    thresholded: PackageRecord
+    """The same network; no class can reach its threshold."""
+
+    def image(self, name: str, **options: Any) -> Path:
+        """Write a picture as a DICOM object."""
+        stored = options.pop("stored", None)
+        return write_image(
+            self.folder / f"{name}.dcm", picture(3) if stored is None else stored, **options
+        )
+
+    def explain(
+        self, file: Path | Study, package: PackageRecord | None = None, **request: Any
+    ) -> tuple[Job, Explanation]:
+        """Have an image explained; return the ended record and its document."""
+        study = file if isinstance(file, Study) else take_in(self.backends.store, file)
+        job = ask(self.backends, package or self.package, study, **request)
+        record = ended(self.backends, job)
+        return record, document(self.backends, record)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("house")
+    with redis_server.running(redis_server.any_server()) as server:
+        settings = Settings(
+            queue=QueueSettings(url=server.url),
+            store=StoreSettings(url=f"file://{folder}/store", reserve_bytes=0),
+            worker=WorkerSettings(slots=SLOTS, scratch=folder / "scratch"),
+        )
+        backends = open_backends(settings)
+        package = register(backends.store, write_package(folder / "package"))
+        strict = write_package(folder / "strict", name="strict", threshold=1.0)
+        thresholded = register(backends.store, strict)
+        with working(settings, backends, {package.package, thresholded.package}):
+            yield House(server, backends, folder, folder / "scratch", package, thresholded)
+        backends.close()
+
+
+class working:  # noqa: N801 - read as a verb: `with working(...)`
+    """A worker on a thread of this process, drained at the end."""
+
+    def __init__(self, settings: Settings, backends: Backends, packages: set[str]) -> None:
+        self._rooms = assembled(settings)
+        self._backends = backends
+        self._packages = packages
+        self._stop: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> None:
+        worker = self._rooms.__enter__()
+        thread = threading.Thread(target=worker.run, name="owner")
+        thread.start()
+
+        def stop() -> None:
+            worker.drain()
+            thread.join(60)
+
+        self._stop = stop
+        ready = threading.Event()
+        for _ in range(600):
+            served = {p for w in self._backends.fleet.workers() for p in w.packages}
+            if self._packages <= served:
+                return
+            ready.wait(0.1)
+        stop()
+        raise AssertionError(self._backends.fleet.catalog())
+
+    def __exit__(self, *error: object) -> None:
+        self._stop()
+        self._rooms.__exit__(None, None, None)
