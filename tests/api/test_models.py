@@ -1,0 +1,110 @@
+"""Models and methods: told of, registered, withdrawn."""
+
+import pytest
+
+from service.packages import pack
+from tests.support.fake_fleet import CATALOG
+from tests.support.packages import write_package
+from tests.support.problems import problem
+
+ZIP = {"Content-Type": "application/zip"}
+PLACE = "/v1/models/small/versions/1.0.0"
+
+
+@pytest.fixture
+def package(tmp_path):
+    """Bytes of a valid package."""
+    pack(write_package(tmp_path / "small"), tmp_path / "small.zip")
+    return (tmp_path / "small.zip").read_bytes()
+
+
+def test_models_tell_what_they_can_be_asked(client):
+    models = client.get("/v1/models").json()["models"]
+    listed = {f"{each['name']}@{each['version']}": each for each in models}
+    assert set(listed) == {"blackbox@1.0.0", "broken@1.0.0", "chest@1.0.0", "chest@1.1.0"}
+    assert listed["blackbox@1.0.0"]["methods"] == ["occlusion"]
+    assert "input gradient" in listed["blackbox@1.0.0"]["refused"]["saliency"]
+    assert listed["broken@1.0.0"]["failure"]["code"] == "model_unavailable"
+
+
+def test_one_model_and_one_version_can_be_asked_for(client):
+    versions = [each["version"] for each in client.get("/v1/models/chest").json()["models"]]
+    assert versions == ["1.0.0", "1.1.0"]
+    assert client.get("/v1/models/chest/versions/1.0.0").json()["version"] == "1.0.0"
+
+
+@pytest.mark.parametrize(
+    "path", ["unheard-of", "chest/versions/9.9.9", "chest/versions/x", "CHEST"]
+)
+def test_an_unknown_model_is_not_found(client, path):
+    problem(client.get(f"/v1/models/{path}"), 404, "unknown_model")
+
+
+def test_a_package_is_registered_and_waits_for_a_worker(client, package):
+    answer = client.put(PLACE, content=package, headers=ZIP)
+    assert answer.status_code == 201, answer.text
+    (waiting,) = client.get("/v1/models").json()["registered"]
+    assert (waiting["name"], waiting["version"]) == ("small", "1.0.0")
+    assert waiting["package"] == answer.json()["package"]
+    body = problem(client.get(PLACE), 404, "unknown_model")
+    assert "no worker has probed it" in body["detail"]
+
+
+def test_the_same_package_again_changes_nothing(client, package):
+    first = client.put(PLACE, content=package, headers=ZIP)
+    assert client.put(PLACE, content=package, headers=ZIP).json() == first.json()
+
+
+def test_other_content_under_the_same_version_is_refused(client, package, tmp_path):
+    client.put(PLACE, content=package, headers=ZIP)
+    pack(write_package(tmp_path / "other", title="Another"), tmp_path / "other.zip")
+    other = (tmp_path / "other.zip").read_bytes()
+    problem(client.put(PLACE, content=other, headers=ZIP), 409, "conflict")
+
+
+@pytest.mark.parametrize(
+    "place", ["/v1/models/other/versions/1.0.0", "/v1/models/small/versions/2.0.0"]
+)
+def test_a_package_under_another_name_or_version_is_refused(served, client, package, place):
+    body = problem(client.put(place, content=package, headers=ZIP), 422, "invalid_package")
+    assert "id or version" in body["errors"][0]["detail"]
+    assert served.stored("models") == []
+
+
+def test_a_package_with_defects_is_refused_with_each(served, client, tmp_path):
+    folder = write_package(tmp_path / "small")
+    pack(folder, tmp_path / "small.zip")
+    data = (tmp_path / "small.zip").read_bytes().replace(b"license: MIT", b"licence: MIT")
+    problem(client.put(PLACE, content=data, headers=ZIP), 422, "unsafe_archive")  # its CRC is off
+    body = problem(
+        client.put(PLACE, content=b"PK\x05\x06" + bytes(18), headers=ZIP), 422, "invalid_package"
+    )
+    assert body["errors"][0]["detail"] == "The package has no model.yaml at its root."
+    assert served.stored("models") == []
+    assert served.uploads() == []
+
+
+def test_a_package_that_is_no_archive_is_refused(client):
+    problem(client.put(PLACE, content=b"weights", headers=ZIP), 422, "unsafe_archive")
+    answer = client.put(PLACE, content=b"x", headers={"Content-Type": "text/plain"})
+    problem(answer, 415, "unsupported_media_type")
+
+
+def test_a_withdrawn_package_is_gone(served, client, package):
+    client.put(PLACE, content=package, headers=ZIP)
+    assert client.delete(PLACE).status_code == 204
+    assert served.stored("models") == []
+    problem(client.delete(PLACE), 404, "unknown_model")
+
+
+def test_methods_tell_their_parameters(client):
+    body = client.get("/v1/methods").json()
+    assert [each["name"] for each in body["methods"]] == [each.name for each in CATALOG.methods]
+    assert [each["name"] for each in body["formats"]] == ["dicom_sc", "png", "npy", "json"]
+    one = client.get("/v1/methods/integrated_gradients").json()
+    assert one["parameters"]["properties"]["steps"]["maximum"] == 512
+
+
+def test_an_unknown_method_is_not_found_and_the_known_ones_are_told(client):
+    body = problem(client.get("/v1/methods/tea_leaves"), 404, "unknown_method")
+    assert "saliency" in body["facts"]["methods"]

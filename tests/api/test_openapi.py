@@ -1,0 +1,154 @@
+"""The OpenAPI document says everything that the gateway does, and it does nothing else."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis.checks import (
+    content_type_conformance,
+    not_a_server_error,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from schemathesis.config import SchemathesisConfig
+
+from api import problems
+from service.errors import Kind
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+EXAMPLES = 40
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture
+def document(client):
+    return client.get("/openapi.json").json()
+
+
+def operations(document):
+    """Yield (verb, path, operation) of a document."""
+    for path, verbs in document["paths"].items():
+        for verb, operation in verbs.items():
+            yield verb, path, operation
+
+
+def test_the_document_is_openapi_3_1(document):
+    assert document["openapi"].startswith("3.1")
+
+
+def test_every_operation_has_an_id_a_summary_and_its_problems(document):
+    ids = [each["operationId"] for _, _, each in operations(document)]
+    assert len(set(ids)) == len(ids)
+    for _, path, each in operations(document):
+        assert each["summary"], path
+        if path.startswith("/v1/"):
+            assert each["security"] == [{"apiKey": []}], path
+            assert {"401", "403", "422", "500", "503"} <= set(each["responses"]), path
+
+
+def test_every_problem_has_an_example_that_fits(document):
+    for _, path, each in operations(document):
+        for status, answer in each["responses"].items():
+            content = answer.get("content", {}).get("application/problem+json")
+            if content is None:
+                continue
+            for code, example in content["examples"].items():
+                value = example["value"]
+                assert (value["code"], value["status"]) == (code, int(status)), path
+                problems.Problem.model_validate(value)
+
+
+def test_no_operation_shows_the_frameworks_own_error(document):
+    assert "HTTPValidationError" not in str(document)
+
+
+def test_every_problem_is_documented():
+    text = (DOCS / "problems.md").read_text()
+    for code, kind in problems.catalog().items():
+        assert f'<a id="{code}"></a>' in text, code
+        assert f"| {problems.status_of(kind)} |" in _row(text, code), code
+
+
+def _row(text, code):
+    return re.search(rf".*`{code}`.*", text)[0]
+
+
+def test_codes_are_unique_and_kinds_lead_to_fitting_statuses():
+    for kind in problems.catalog().values():
+        status = problems.status_of(kind)
+        match kind.kind:
+            case Kind.CALLER | Kind.DATA:
+                assert 400 <= status < 500
+            case Kind.WAIT:
+                assert status in {503, 507}
+            case Kind.OURS:
+                assert status in {409, 500}
+
+
+def test_the_page_of_documentation_needs_no_other_host(served):
+    with served.client() as anonymous:
+        answer = anonymous.get("/docs")
+    assert answer.status_code == 200
+    assert "http://" not in answer.text.replace(served.url, "")
+    assert "https://" not in answer.text
+    assert "<script" not in answer.text
+    for code in problems.catalog():
+        assert f'id="{code}"' in answer.text or f"id={code}>" in answer.text
+
+
+def _schema(served):
+    config = SchemathesisConfig.from_dict({})
+    return schemathesis.openapi.from_url(f"{served.url}/openapi.json", config=config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("generation", ["positive", "negative"])
+def test_generated_requests_find_no_500_and_nothing_undocumented(
+    served, client, worker, job, generation
+):
+    worker.succeed()
+    mode = schemathesis.GenerationMode(generation)
+    headers = {"Authorization": client.headers["authorization"]}
+    for result in _schema(served).get_all_operations():
+        operation = result.ok()
+        _try(operation, mode, headers)
+
+
+def _try(operation, mode, headers):
+    """Call one operation with generated arguments."""
+    strategy = operation.as_strategy(generation_mode=mode)
+
+    @given(case=strategy)
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=os.environ.get("CI") == "true",
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def call(case):
+        # a long poll would only wait
+        if isinstance(case.query, dict) and str(case.query.get("wait", "")).isdigit():
+            case.query["wait"] = 0
+        case.call_and_validate(headers=headers, checks=CHECKS, timeout=20)
+
+    call()
+
+
+@given(text=st.text(max_size=40))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_text_can_be_a_name_in_a_path(client, text):
+    answer = client.get("/v1/explanations/" + "".join(f"%{b:02x}" for b in text.encode()))
+    assert answer.status_code in {200, 404}

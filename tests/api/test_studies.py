@@ -1,0 +1,332 @@
+"""Studies come in by four ways; what cannot be kept says why and leaves nothing."""
+
+import io
+import os
+import socket
+import time
+import zipfile
+from urllib.parse import urlsplit
+
+import pytest
+
+from service.errors import StoreUnavailable
+from service.studies import Studies
+from tests.support.phantom_dicom import compressed, encoded, image
+from tests.support.problems import problem
+
+DICOM = {"Content-Type": "application/dicom"}
+ZIP = {"Content-Type": "application/zip"}
+FILE_NAME = "DOE^JOHN"
+
+
+def zipped(*entries, method=zipfile.ZIP_DEFLATED):
+    """Return a zip archive of (name, bytes) entries."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, data in entries:
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def numbered(number):
+    """Return an image that differs from the others."""
+    return encoded(image(SOPInstanceUID=f"2.25.1{number}"))
+
+
+@pytest.fixture
+def nothing_stays(served):
+    """Assert that a refused upload left neither files nor objects nor keys."""
+    yield
+    assert served.stored() == []
+    assert served.uploads() == []
+    with served.backends.server.client() as redis:
+        assert [key for key in redis.keys("*") if "job" in key or "once" in key] == []
+
+
+def test_one_object_is_a_study(served, client, dicom):
+    answer = client.post("/v1/studies", content=dicom, headers=DICOM)
+    body = answer.json()
+    assert answer.status_code == 201
+    assert answer.headers["location"] == f"/v1/studies/{body['id']}"
+    assert body["skipped"] == []
+    assert body["instances"] == [
+        {
+            "id": "in_0001",
+            "modality": "CR",
+            "rows": 8,
+            "columns": 6,
+            "number_of_frames": 1,
+            "photometric_interpretation": "MONOCHROME2",
+            "transfer_syntax_uid": "1.2.840.10008.1.2.1",
+            "bytes": len(dicom),
+        }
+    ]
+    stored = served.backends.store.get(f"clinic/studies/{body['id']}/in_0001.dcm")
+    assert stored == dicom
+    assert client.get(answer.headers["location"]).json() == body
+    assert served.uploads() == []
+
+
+def test_a_form_with_files_is_a_study(client):
+    files = [("file", (FILE_NAME, numbered(n), "application/dicom")) for n in (1, 2)]
+    body = client.post("/v1/studies", files=files).json()
+    assert [each["id"] for each in body["instances"]] == ["in_0001", "in_0002"]
+
+
+def test_an_archive_is_a_study(client):
+    data = zipped(("a/1.dcm", numbered(1)), ("a/2.dcm", numbered(2)))
+    body = client.post("/v1/studies", content=data, headers=ZIP).json()
+    assert len(body["instances"]) == 2
+
+
+def test_an_archive_in_a_form_is_a_study(client):
+    files = [
+        ("file", ("x.zip", zipped(("1", numbered(1)), ("2", numbered(2))))),
+        ("file", ("3.dcm", numbered(3))),
+    ]
+    body = client.post("/v1/studies", files=files).json()
+    assert len(body["instances"]) == 3
+
+
+def test_a_body_may_come_in_chunks_of_any_size(client, dicom):
+    def chunks():
+        for start in range(0, len(dicom), 37):
+            yield dicom[start : start + 37]
+
+    answer = client.post("/v1/studies", content=chunks(), headers=DICOM)
+    assert answer.status_code == 201
+    assert answer.json()["instances"][0]["bytes"] == len(dicom)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 61])
+def test_a_forms_boundary_may_be_split_anywhere(client, dicom, size):
+    boundary = "----x--y"
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+    body = head.encode() + dicom + f"\r\n--{boundary}--\r\n".encode()
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    chunks = (body[start : start + size] for start in range(0, len(body), size))
+    answer = client.post("/v1/studies", content=chunks, headers=headers)
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["instances"][0]["bytes"] == len(dicom)
+
+
+def test_what_is_no_image_is_skipped_with_its_place_and_reason(client, dicom):
+    data = zipped(("README", b"hello"), ("1.dcm", dicom), ("again.dcm", dicom))
+    body = client.post("/v1/studies", content=data, headers=ZIP).json()
+    assert len(body["instances"]) == 1
+    skipped = [(each["part"], each["code"]) for each in body["skipped"]]
+    assert skipped == [(1, "not_dicom"), (3, "duplicate")]
+
+
+REFUSED = [
+    ({}, b"", 400, "not_dicom"),
+    ({}, b"hello, I am no DICOM object", 400, "not_dicom"),
+    ({}, b"\x89PNG\r\n\x1a\n" + bytes(500), 400, "not_dicom"),
+    ({"PixelData": None}, None, 422, "no_pixel_data"),
+    ({"Rows": 0}, None, 422, "absurd_dimensions"),
+    ({"Rows": [8, 9]}, None, 422, "absurd_dimensions"),
+    ({"Rows": 60000, "Columns": 60000}, None, 413, "absurd_dimensions"),
+    ({"NumberOfFrames": "2000000000"}, None, 413, "absurd_dimensions"),
+    ({"Rows": 9}, None, 400, "truncated"),
+]
+
+
+@pytest.mark.usefixtures("nothing_stays")
+@pytest.mark.parametrize(("changes", "data", "status", "code"), REFUSED)
+def test_an_object_that_cannot_be_kept_says_why(client, changes, data, status, code):
+    content = encoded(image(**changes)) if data is None else data
+    problem(client.post("/v1/studies", content=content, headers=DICOM), status, code)
+
+
+@pytest.mark.usefixtures("nothing_stays")
+def test_a_truncated_object_says_so(client, dicom):
+    answer = client.post("/v1/studies", content=dicom[:-40], headers=DICOM)
+    problem(answer, 400, "truncated")
+
+
+@pytest.mark.usefixtures("nothing_stays")
+def test_an_unsupported_transfer_syntax_says_so(client):
+    mpeg = compressed(image(), "1.2.840.10008.1.2.4.100", b"\0\0\1\xb3")
+    body = problem(
+        client.post("/v1/studies", content=mpeg, headers=DICOM), 415, "unsupported_transfer_syntax"
+    )
+    assert "MPEG2" in body["facts"]["transfer_syntax"]
+
+
+@pytest.mark.usefixtures("nothing_stays")
+def test_an_upload_of_which_nothing_can_be_kept_says_why_for_each(client):
+    data = zipped(("a", b"one"), ("b", encoded(image(PixelData=None))))
+    body = problem(client.post("/v1/studies", content=data, headers=ZIP), 422, "nothing_usable")
+    assert [each["code"] for each in body["facts"]["skipped"]] == ["not_dicom", "no_pixel_data"]
+
+
+@pytest.mark.usefixtures("nothing_stays")
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (b"this is no archive", 422, "unsafe_archive"),
+        (zipped(("../../etc/passwd", b"x")), 422, "unsafe_archive"),
+        (zipped(("/etc/passwd", b"x")), 422, "unsafe_archive"),
+        (zipped(("inner.zip", zipped(("a", b"x")))), 422, "unsafe_archive"),
+        (zipped(("bomb", bytes(1_990_000))), 422, "unsafe_archive"),
+        (zipped(("bomb", os.urandom(1000) + bytes(2_500_000))), 413, "too_large"),
+        (zipped(*((str(n), b"x") for n in range(9))), 413, "too_large"),
+        (zipped(), 422, "invalid_request"),
+    ],
+    ids=["none", "parent", "absolute", "nested", "ratio", "expansion", "entries", "empty"],
+)
+def test_an_archive_that_could_harm_is_refused(client, data, status, code):
+    problem(client.post("/v1/studies", content=data, headers=ZIP), status, code)
+
+
+@pytest.mark.usefixtures("nothing_stays")
+def test_too_many_objects_are_refused(client):
+    data = zipped(*((f"{n}.dcm", numbered(n)) for n in range(6)))
+    body = problem(client.post("/v1/studies", content=data, headers=ZIP), 413, "too_large")
+    assert body["facts"] == {"limit": 5}
+    files = [("file", ("x", numbered(n))) for n in range(6)]
+    problem(client.post("/v1/studies", files=files), 413, "too_large")
+
+
+@pytest.mark.usefixtures("nothing_stays")
+@pytest.mark.parametrize("content_type", ["application/dicom", "application/zip"])
+def test_a_body_over_the_limit_is_refused_whether_announced_or_not(client, content_type):
+    headers = {"Content-Type": content_type}
+    body = problem(
+        client.post("/v1/studies", content=bytes(2_000_001), headers=headers), 413, "too_large"
+    )
+    assert body["facts"] == {"limit": 2_000_000}
+
+    def chunks():
+        for _ in range(21):
+            yield bytes(100_000)
+
+    problem(client.post("/v1/studies", content=chunks(), headers=headers), 413, "too_large")
+
+
+@pytest.mark.usefixtures("nothing_stays")
+@pytest.mark.parametrize("content_type", ["", "text/plain", "application/json", "image/png"])
+def test_another_content_type_is_refused(client, dicom, content_type):
+    answer = client.post("/v1/studies", content=dicom, headers={"Content-Type": content_type})
+    body = problem(answer, 415, "unsupported_media_type")
+    assert "application/dicom" in body["facts"]["supported"]
+
+
+FORM = "multipart/form-data; boundary=b"
+PART = b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+
+
+@pytest.mark.usefixtures("nothing_stays")
+@pytest.mark.parametrize(
+    ("content_type", "data", "status", "code"),
+    [
+        ("multipart/form-data", b"", 400, "malformed_body"),
+        ("multipart/form-data; boundary=" + "b" * 71, b"", 400, "malformed_body"),
+        (FORM, b"", 400, "malformed_body"),
+        (FORM, b"nothing of a form", 400, "malformed_body"),
+        (FORM, PART % (b"file", b"half"), 400, "malformed_body"),
+        (FORM, b"--b\r\n" + b"X: y\r\n" * 17 + b"\r\n\r\n--b--\r\n", 400, "malformed_body"),
+        (FORM, b"--b\r\nX: " + b"y" * 5000 + b"\r\n\r\n\r\n--b--\r\n", 400, "malformed_body"),
+        (FORM, PART % (b"photo", b"x") + b"--b--\r\n", 422, "invalid_request"),
+        (FORM, PART % (b"request", b"{}") + b"--b--\r\n", 422, "invalid_request"),
+        (FORM, PART % (b"request", b"x" * 20_001) + b"--b--\r\n", 413, "too_large"),
+        (FORM, PART % (b"file", b"no DICOM") + b"--b--\r\n", 400, "not_dicom"),
+        (FORM, b"--b--\r\n", 422, "invalid_request"),
+    ],
+)
+def test_a_form_that_is_none_is_refused(client, content_type, data, status, code):
+    answer = client.post("/v1/studies", content=data, headers={"Content-Type": content_type})
+    problem(answer, status, code)
+
+
+@pytest.mark.usefixtures("nothing_stays")
+def test_a_caller_who_leaves_in_mid_upload_leaves_nothing(served):
+    parts = urlsplit(served.url)
+    head = (
+        f"POST /v1/studies HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {served.key()}\r\n"
+        "Content-Type: application/dicom\r\nContent-Length: 1500000\r\n\r\n"
+    )
+    with socket.create_connection((parts.hostname, parts.port), timeout=5) as line:
+        line.sendall(head.encode() + bytes(1_200_000))
+        wait_until(served.uploads)
+    wait_until(lambda: not served.uploads())
+
+
+@pytest.mark.usefixtures("nothing_stays")
+def test_a_store_that_fails_in_mid_study_keeps_nothing_of_it(served, client, monkeypatch):
+    put = served.backends.store.put
+
+    def failing(path, data, **options):
+        if path.endswith("study.json"):
+            raise StoreUnavailable("The object store does not answer; try again shortly.")
+        put(path, data, **options)
+
+    monkeypatch.setattr(served.backends.store, "put", failing)
+    data = zipped(("1", numbered(1)), ("2", numbered(2)))
+    problem(client.post("/v1/studies", content=data, headers=ZIP), 503, "store_unavailable")
+
+
+@pytest.mark.usefixtures("nothing_stays")
+def test_too_many_uploads_at_once_are_asked_to_wait(served, client, dicom, monkeypatch):
+    monkeypatch.setattr(served.gateway.scratch, "_limit", 100)
+    body = problem(client.post("/v1/studies", content=dicom, headers=DICOM), 507, "out_of_storage")
+    assert body["retryable"] is True
+    monkeypatch.setattr(served.gateway.scratch, "_limit", 10_000)
+    assert served.gateway.scratch._used == 0
+
+
+def test_studies_are_listed_newest_first_page_by_page(client, send):
+    ids = []
+    for _ in range(3):
+        ids.append(send().json()["id"])
+        time.sleep(0.01)  # the store tells times in milliseconds
+    first = client.get("/v1/studies", params={"limit": 2}).json()
+    rest = client.get("/v1/studies", params={"limit": 2, "cursor": first["cursor"]}).json()
+    assert [each["id"] for each in first["studies"] + rest["studies"]] == ids[::-1]
+    assert rest["cursor"] is None
+
+
+def test_a_removed_study_leaves_nothing(served, client, study):
+    answer = client.delete(f"/v1/studies/{study}")
+    assert answer.json() == {"id": study, "objects": 2}
+    assert served.stored() == []
+    problem(client.get(f"/v1/studies/{study}"), 404, "not_found")
+    problem(client.delete(f"/v1/studies/{study}"), 404, "not_found")
+
+
+def test_a_study_stays_while_a_job_needs_it(client, worker, ask, job):
+    answer = client.delete(f"/v1/studies/{ask['study']}")
+    body = problem(answer, 409, "conflict")
+    assert body["facts"] == {"job": job}
+    worker.lease()
+    problem(client.delete(f"/v1/studies/{ask['study']}"), 409, "conflict")
+
+
+def test_a_study_whose_jobs_have_ended_can_be_removed(client, worker, ask, job):
+    worker.succeed()
+    assert client.delete(f"/v1/studies/{ask['study']}").status_code == 200
+    assert client.get(f"/v1/explanations/{job}").json()["state"] == "succeeded"
+
+
+def test_no_uid_and_no_name_is_told_of_a_study(client, study):
+    text = client.get(f"/v1/studies/{study}").text
+    assert "2.25." not in text
+    assert "Canary" not in text
+
+
+def test_many_listings_read_only_their_page(client, send, monkeypatch):
+    for _ in range(3):
+        send()
+    read = []
+    get = Studies.get
+    monkeypatch.setattr(Studies, "get", lambda *args: read.append(1) or get(*args))
+    client.get("/v1/studies", params={"limit": 1})
+    assert len(read) == 1
+
+
+def wait_until(condition, seconds=10.0):
+    """Wait until a condition holds."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
