@@ -170,10 +170,12 @@ class Job:
 
     def tell_progress(self) -> None:
         """Show the share of rows done; it never falls, and is 1 only at the end."""
+        if self.on_progress is None:
+            return
         expected = sum(run.expected for run in self.runs)
         share = sum(run.progress for run in self.runs) / max(expected, 1)
         share = 1.0 if self.ended else min(share, 0.999)
-        if self.on_progress is not None and share > self.shown:
+        if share > self.shown:
             self.shown = share
             self.on_progress(share)
 

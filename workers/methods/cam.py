@@ -18,5 +18,6 @@ def weighted(activations: Tensor, weights: Tensor) -> Tensor:
     Tensor
         Shape ``(K, 1, *grid)``.
     """
-    flat = weights @ activations.flatten(1)
-    return flat.reshape(len(weights), 1, *activations.shape[1:])
+    # thousands of channels of both signs nearly cancel: float32 would lose two digits
+    flat = weights.double() @ activations.flatten(1).double()
+    return flat.reshape(len(weights), 1, *activations.shape[1:]).to(activations.dtype)

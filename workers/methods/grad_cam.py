@@ -91,5 +91,5 @@ class GradCam(Method):
         features = step.activations[self.layer][0]
         if features.dim() != image.dim():
             raise MethodError("The target layer's output has no spatial grid.")
-        weights = step.gradients[self.layer][0].flatten(2).mean(2)
+        weights = step.gradients[self.layer][0].double().flatten(2).mean(2)
         return Maps(weighted(features, weights), cells(image.shape[1:], features.shape[1:]))

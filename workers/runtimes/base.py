@@ -6,14 +6,18 @@ cuts it into :class:`Segment` values and hands a batch of them to
 (:meth:`Runtime.group`), builds the batch and moves the tensors.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from service.domain.manifest import Manifest
 from service.errors import WhylightError
+from service.registry import Registry
 from workers.passes import Ability, Exclusive, Rule, Scalar, Tap
 from workers.rows import Rows
 
@@ -159,3 +163,36 @@ class Runtime(Protocol):
 
     def check(self) -> None:
         """Raise `ReplicaChangedError` unless the replica is as it was at start."""
+
+
+class Opener(ABC):
+    """How packages of one runtime are opened; registered under the manifest's word for it."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def open(
+        self, manifest: Manifest, folder: Path, shape: tuple[int, ...], device: torch.device
+    ) -> Callable[[], Runtime]:
+        """Read an unpacked package in any thread.
+
+        Parameters
+        ----------
+        folder
+            Where the package's files lie, their digests checked.
+        shape
+            Shape of one row, ``(C, *spatial)``.
+
+        Returns
+        -------
+        Callable
+            Makes the runtime, in the device's owner thread.
+
+        Raises
+        ------
+        ModelUnavailable
+            The package does not hold what the runtime needs.
+        """
+
+
+RUNTIMES: Registry[Opener] = Registry("workers.runtimes", "whylight.runtimes")

@@ -6,9 +6,10 @@ There are no gradients.
 """
 
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from statistics import median
 from typing import Any, Final, NoReturn
 
@@ -17,11 +18,13 @@ import onnx
 import onnxruntime
 import torch
 from torch import Tensor
+from typing_extensions import override
 
+from service.domain.manifest import Manifest
 from service.errors import InvalidPackage, UnservablePass, WhylightError
 from workers.device import memory_budget
 from workers.passes import Ability, Exclusive
-from workers.runtimes.base import Fit, Probe, Segment, Served, Work
+from workers.runtimes.base import RUNTIMES, Fit, Opener, Probe, Segment, Served, Work
 from workers.runtimes.batch import filled, guarded_scores, row_shape, spans
 from workers.runtimes.torch_probe import layer_facts
 
@@ -219,3 +222,17 @@ def _served(
         taps={tap: taps[tap.place][span] for tap in work.taps},
         outputs=outputs if work.outputs else None,
     )
+
+
+@RUNTIMES.register("onnx")
+class OnnxOpener(Opener):
+    """Single-file ONNX graphs."""
+
+    @override
+    def open(
+        self, manifest: Manifest, folder: Path, shape: tuple[int, ...], device: torch.device
+    ) -> Callable[[], OnnxRuntime]:
+        """Hand the package's graph, as bytes, to onnxruntime; it runs on the CPU."""
+        file = manifest.file("forward", "onnx")
+        layers = {each.name: each.onnx for each in manifest.explain.layers if each.onnx}
+        return partial(OnnxRuntime, (folder / file.path).read_bytes(), shape, layers)

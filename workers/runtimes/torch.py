@@ -6,19 +6,35 @@ the declared layers only, are installed once and do nothing outside a pass that
 wants them.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from typing_extensions import override
 
-from service.errors import NoGradientPath, UnservablePass, WhylightError
+from service.domain.manifest import Manifest
+from service.errors import ModelUnavailable, NoGradientPath, UnservablePass, WhylightError
+from workers.architectures.base import ARCHITECTURES
 from workers.device import memory_budget
 from workers.passes import Ability, Exclusive, Lease
 from workers.rows import INPUT
-from workers.runtimes.base import Fit, Probe, ReplicaChangedError, Segment, Served, Work
+from workers.runtimes.base import (
+    RUNTIMES,
+    Fit,
+    Opener,
+    Probe,
+    ReplicaChangedError,
+    Segment,
+    Served,
+    Work,
+)
 from workers.runtimes.batch import filled, guarded_scores, row_shape, spans
 from workers.runtimes.capture import Capture
 from workers.runtimes.torch_probe import probe
@@ -290,3 +306,42 @@ def _state(model: nn.Module) -> list[tuple[object, ...]]:
         for tensor in (*model.parameters(), *model.buffers())
     ]
     return state
+
+
+@RUNTIMES.register("torch")
+class TorchOpener(Opener):
+    """Networks of the allow-list, with safetensors weights."""
+
+    @override
+    def open(
+        self, manifest: Manifest, folder: Path, shape: tuple[int, ...], device: torch.device
+    ) -> Callable[[], TorchRuntime]:
+        """Build the network that the manifest names and fill it with the package's weights."""
+        file = manifest.file("weights", "safetensors")
+        network = _network(manifest)
+        try:
+            # strict: a missing or an unknown tensor is a wrong network
+            network.load_state_dict(load_file(folder / file.path), strict=True)
+        except (SafetensorError, RuntimeError):
+            raise ModelUnavailable(
+                "The weights do not fit the network that the manifest names."
+            ) from None
+        layers = [layer.name for layer in manifest.explain.layers]
+        return partial(TorchRuntime, network, shape, layers, device=device)
+
+
+def _network(manifest: Manifest) -> nn.Module:
+    """Build the network that the manifest names, with fresh weights."""
+    wanted = manifest.architecture
+    if wanted is None or wanted.name not in ARCHITECTURES:
+        raise ModelUnavailable(
+            "The network that the manifest names is not on this worker's list.",
+            known=list(ARCHITECTURES),
+        )
+    try:
+        return ARCHITECTURES[wanted.name].model_validate(wanted.parameters).build()
+    except ValidationError as error:
+        fields = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
+        raise ModelUnavailable(
+            "The network's parameters are not valid.", fields=list(fields)
+        ) from None
