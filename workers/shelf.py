@@ -17,7 +17,8 @@ from service.errors import Kind, ModelUnavailable, WhylightError
 from service.packages import ModelPackages, PackageRecord
 from service.telemetry import MODEL_LOADED, Log
 from workers.catalog import unavailable_model
-from workers.loading import Loader, Model
+from workers.loading import Loader
+from workers.model import Model
 from workers.patience import Watch
 from workers.runtimes.base import Runtime
 

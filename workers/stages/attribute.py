@@ -27,8 +27,8 @@ from service.errors import (
     WhylightError,
 )
 from workers.held import Held, LeaseLost
-from workers.loading import Model
 from workers.methods.base import METHODS, Maps, Method
+from workers.model import Model
 from workers.parcels import Attributed, Attribution, Prepared
 from workers.passes import Forward, Plan
 from workers.rows import Clean
