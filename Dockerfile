@@ -16,10 +16,10 @@ ENV PYTHONUNBUFFERED=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PATH=/opt/whylight/venv/bin:$PATH
 # A fixed number, so that volumes keep their owner from one image to the next.
-RUN groupadd --system --gid 10001 whylight \
- && useradd --system --uid 10001 --gid whylight --home-dir /var/lib/whylight --create-home \
+RUN groupadd --gid 10001 whylight \
+ && useradd --uid 10001 --gid whylight --home-dir /var/lib/whylight --no-create-home \
     --shell /usr/sbin/nologin whylight \
- && chmod 700 /var/lib/whylight
+ && install -d -m 700 -o whylight -g whylight /var/lib/whylight
 RUN python -m venv /opt/whylight/venv
 WORKDIR /opt/whylight/source
 COPY pyproject.toml README.md LICENSE ./
