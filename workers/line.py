@@ -121,7 +121,8 @@ class Line:
     def _settle(self, held: Held, explanation: Explanation) -> None:
         """Publish: the document first, then the record that points to it."""
         prefix = self._store(held, lambda: deliver_document(explanation, held.lease, self.store))
-        self._commit(held, explanation, prefix)
+        state, failure = State(explanation.state), explanation.failure
+        self._commit(held, Outcome(state, prefix, partial=explanation.partial, failure=failure))
 
     def _fail(self, held: Held, failure: Failure) -> None:
         """End a failed job; one that only has to wait goes back to the queue."""
@@ -133,30 +134,30 @@ class Line:
 
     def _close(self, held: Held, ending: Ending, failure: Failure) -> None:
         """End a job that has no results; its document is written if it can be."""
-        explanation = unfinished(held, ending, failure)
         prefix = None
         try:
             self.store.purge(prefix_of(held.lease))  # artifacts that nobody will see
+            explanation = unfinished(held, ending, failure)
             prefix = deliver_document(explanation, held.lease, self.store)
         except WhylightError as error:  # the record alone tells of it then
             self.log.warning("dependency_down", dependency="store", code=error.code)
-        self._commit(held, explanation, prefix)
+        except Exception as error:  # noqa: BLE001 - the job must end, whatever the bug
+            self.log.bug(error, job=held.lease.job.id)
+        self._commit(held, Outcome(State(ending), prefix, failure=failure))
 
-    def _commit(self, held: Held, explanation: Explanation, prefix: str | None) -> None:
+    def _commit(self, held: Held, outcome: Outcome) -> None:
         """Settle the record by its token; a silent Redis is waited for."""
-        state, failure = State(explanation.state), explanation.failure
-        outcome = Outcome(state, prefix, partial=explanation.partial, failure=failure)
         if not patiently(lambda: self.queue.settle(held.lease, outcome), self.given_up):
             self._withdraw(held)
             return
-        code = failure.code if failure else ""
-        JOBS_FINISHED.labels(state=state.value, error_type=code).inc()
+        code = outcome.failure.code if outcome.failure else ""
+        JOBS_FINISHED.labels(state=outcome.state.value, error_type=code).inc()
         for stage, seconds in held.timings.items():
             STAGE_SECONDS.labels(stage=stage).observe(seconds)
         self.log.info(
             "settled",
             job=held.lease.job.id,
-            state=state.value,
+            state=outcome.state.value,
             code=code or None,
             seconds=round(sum(held.timings.values()), 3),
         )

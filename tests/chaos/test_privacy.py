@@ -91,7 +91,7 @@ def images(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def redis_values(ward: Ward) -> str:
     """Return every key of Redis with its value, as text."""
-    client = redis.Redis(unix_socket_path=ward.server.url.removeprefix("unix://"))
+    client: Any = redis.Redis(unix_socket_path=ward.server.url.removeprefix("unix://"))
     readers: dict[bytes, Callable[[bytes], Any]] = {
         b"string": client.get,
         b"hash": client.hgetall,

@@ -1,6 +1,7 @@
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -32,6 +33,11 @@ def until(ward: Ward, job: Job, wanted: Callable[[Job], bool], seconds: float = 
         time.sleep(0.02)
     record = ward.backends.queue.get(job.tenant, job.id)
     raise AssertionError(f"{record.state} {record.stage} {record.progress}")
+
+
+def at_work(worker: str, record: Job) -> bool:
+    """Whether a worker has begun to compute a job."""
+    return record.worker == worker and record.progress > 0
 
 
 def mid_job(ward: Ward, job: Job) -> str:
@@ -168,9 +174,8 @@ def test_redis_gone_at_the_end_of_a_job_settles_it_later(ward: Ward, start: Star
 def test_a_poison_job_is_given_up_after_three_lost_workers(ward: Ward, start: Start) -> None:
     job = long_job(ward)
     for number in range(3):
-        name = f"victim-{number}"
-        worker = start(name)
-        until(ward, job, lambda r, name=name: r.worker == name and r.progress > 0, seconds=60)
+        worker = start(f"victim-{number}")
+        until(ward, job, partial(at_work, worker.name), seconds=60)
         worker.end(signal.SIGKILL)
     survivor = start("survivor")
     record = until(ward, job, lambda r: r.state.ended, seconds=60)

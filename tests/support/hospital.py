@@ -75,7 +75,14 @@ def take_in(store: BlobStore, *files: Path) -> Study:
     return study
 
 
-def ask(backends: Backends, record: PackageRecord, study: Study, **request: Any) -> Job:
+def ask(
+    backends: Backends,
+    record: PackageRecord,
+    study: Study,
+    *,
+    pool: str = "default",
+    **request: Any,
+) -> Job:
     """Queue a request about `study`; by default saliency of every class, as JSON."""
     asked = ExplanationRequest.model_validate(
         {
@@ -95,6 +102,7 @@ def ask(backends: Backends, record: PackageRecord, study: Study, **request: Any)
         model=f"{record.name}@{record.version}",
         package=record.package,
         priority=asked.priority,
+        pool=pool,
     )
     return backends.queue.submit(job, digest=hashlib.sha256(job.id.encode()).hexdigest()).job
 

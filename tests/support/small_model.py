@@ -41,8 +41,8 @@ def network(seed: int = 0, **changes: Any) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.running_mean, -0.2, 0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.get_buffer("running_mean"), -0.2, 0.2)
+            nn.init.uniform_(module.get_buffer("running_var"), 0.5, 1.5)
     return model.eval()
 
 
@@ -52,7 +52,8 @@ def picture(seed: int = 1, rows: int = SIDE, columns: int = SIDE) -> NDArray[np.
     y, x = np.mgrid[0:rows, 0:columns]
     disk = (y - rows / 3) ** 2 + (x - columns / 2) ** 2 < (rows / 6) ** 2
     values = random.normal(1500, 200, (rows, columns)) + 1500 * disk
-    return np.clip(values, 0, HIGHEST).astype(np.uint16)
+    stored: NDArray[np.uint16] = np.clip(values, 0, HIGHEST).astype(np.uint16)
+    return stored
 
 
 def write_image(
@@ -104,6 +105,7 @@ def write_package(
     break_weights: Callable[[nn.Module], None] | None = None,
     threshold: float = 0.0,
     shape: Mapping[str, Any] = NETWORK,
+    image_tags: Mapping[str, Any] | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a whole package into `folder` and return it.
@@ -118,6 +120,8 @@ def write_package(
         Spoils the network before it is saved and its expected logits are made.
     threshold
         Operating threshold of every class; at 0 every class is above it.
+    image_tags
+        Attributes of the self-tests' images to replace.
     changes
         Fields of ``model.yaml`` to replace.
     """
@@ -127,8 +131,8 @@ def write_package(
         break_weights(model)
     save_file(model.state_dict(), folder / "weights.safetensors")
     stored = picture(rows=side, columns=side)
-    write_image(folder / "plain.dcm", stored)
-    write_image(folder / "inverted.dcm", stored, inverted=True)
+    write_image(folder / "plain.dcm", stored, tags=image_tags)
+    write_image(folder / "inverted.dcm", stored, inverted=True, tags=image_tags)
     with torch.no_grad():
         logits = model(model_input(stored)[None])[0].nan_to_num().tolist()
     manifest = {**_manifest(folder, name, logits, threshold, shape), **(changes or {})}

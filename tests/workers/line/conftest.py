@@ -15,7 +15,7 @@ from service.settings import QueueSettings, Settings, StoreSettings, WorkerSetti
 from tests.support import redis_server
 from tests.support.hospital import ask, document, ended, register, take_in
 from tests.support.small_model import picture, write_image, write_package
-from workers.wiring import assembled
+from workers.wiring import Worker, assembled
 
 SLOTS = 2
 
@@ -26,6 +26,7 @@ class House:
 
     server: redis_server.Server
     backends: Backends
+    worker: Worker
     folder: Path
     scratch: Path
     package: PackageRecord
@@ -62,8 +63,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         package = register(backends.store, write_package(folder / "package"))
         strict = write_package(folder / "strict", name="strict", threshold=1.0)
         thresholded = register(backends.store, strict)
-        with working(settings, backends, {package.package, thresholded.package}):
-            yield House(server, backends, folder, folder / "scratch", package, thresholded)
+        with working(settings, backends, {package.package, thresholded.package}) as worker:
+            yield House(server, backends, worker, folder, folder / "scratch", package, thresholded)
         backends.close()
 
 
@@ -76,7 +77,7 @@ class working:  # noqa: N801 - read as a verb: `with working(...)`
         self._packages = packages
         self._stop: Callable[[], None] = lambda: None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Worker:
         worker = self._rooms.__enter__()
         thread = threading.Thread(target=worker.run, name="owner")
         thread.start()
@@ -90,7 +91,7 @@ class working:  # noqa: N801 - read as a verb: `with working(...)`
         for _ in range(600):
             served = {p for w in self._backends.fleet.workers() for p in w.packages}
             if self._packages <= served:
-                return
+                return worker
             ready.wait(0.1)
         stop()
         raise AssertionError(self._backends.fleet.catalog())

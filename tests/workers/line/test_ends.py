@@ -1,0 +1,135 @@
+"""How a job ends when what it needs is away, or when it is not ours any more."""
+
+import logging
+import threading
+import time
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from service.domain.job import Job, State
+from service.queue.base import Lease
+from tests.support.dead_store import dead_store
+from tests.support.hospital import ask, blank_job, published, take_in
+from tests.workers.line.conftest import House
+from workers import line
+from workers.held import Held
+from workers.line import Line
+from workers.stages.deliver import prefix_of
+
+ELSEWHERE = "elsewhere"
+"""A pool that the house's own worker does not serve."""
+
+
+def leased(house: House, **request: object) -> Held:
+    """Queue a job where nobody else looks, and lease it."""
+    study = take_in(house.backends.store, house.image("end"))
+    asked = ask(house.backends, house.package, study, pool=ELSEWHERE, targets=["top1"], **request)
+    return Held(lease_of(house, asked))
+
+
+def lease_of(house: House, job: Job) -> Lease:
+    lease = house.backends.queue.lease("test", ELSEWHERE, [job.package])
+    assert lease is not None
+    assert lease.job.id == job.id
+    return lease
+
+
+def record(house: House, held: Held) -> Job:
+    return house.backends.queue.get(held.lease.job.tenant, held.lease.job.id)
+
+
+@pytest.fixture
+def own(house: House, monkeypatch: pytest.MonkeyPatch) -> Line:
+    """The house's line, less patient."""
+    monkeypatch.setattr(line, "PAUSE", 0.1)
+    monkeypatch.setattr(line, "STORE_PATIENCE", 0.5)
+    return house.worker._line
+
+
+def test_a_job_goes_back_when_the_store_is_away(
+    house: House, own: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = leased(house)
+    replace(own, store=dead_store(monkeypatch)).lead(held)
+    job = record(house, held)
+    assert job.state is State.QUEUED
+    assert job.attempt == 0  # nobody's fault
+    house.backends.queue.cancel(job.tenant, job.id)
+
+
+def test_a_lost_lease_publishes_nothing_and_leaves_nothing(house: House, own: Line) -> None:
+    held = leased(house)
+    house.backends.queue.reclaim("test")
+    own.lead(held)
+    assert published(house.backends, held.lease.job) == []
+    job = record(house, held)
+    assert job.state is State.QUEUED
+    house.backends.queue.cancel(job.tenant, job.id)
+
+
+def test_a_job_taken_from_its_worker_is_published_by_the_other(house: House, own: Line) -> None:
+    first = leased(house)
+    house.backends.queue.reclaim("test")
+    second = Held(lease_of(house, first.lease.job))
+    lines = [threading.Thread(target=own.lead, args=(held,)) for held in (first, second)]
+    for each in lines:
+        each.start()
+    for each in lines:
+        each.join(30)
+    job = record(house, second)
+    assert job.state is State.SUCCEEDED
+    assert job.result == prefix_of(second.lease)
+    assert all(path.startswith(f"{job.result}/") for path in published(house.backends, job))
+
+
+def test_results_whose_settlement_was_not_answered_stay_published(house: House, own: Line) -> None:
+    """A second settlement is refused, and must not take away what the first published."""
+    held = leased(house)
+    own.lead(held)
+    before = published(house.backends, held.lease.job)
+    assert before
+    own._withdraw(held)
+    assert published(house.backends, held.lease.job) == before
+
+
+def test_a_drained_job_leaves_no_results(house: House, own: Line) -> None:
+    held = leased(house)
+    held.drain()
+    own.lead(held)
+    job = record(house, held)
+    assert (job.state, job.attempt) == (State.QUEUED, 0)
+    assert published(house.backends, job) == []
+    house.backends.queue.cancel(job.tenant, job.id)
+
+
+def test_a_record_that_cannot_be_read_fails_as_a_bug_of_ours(
+    house: House, own: Line, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = blank_job().model_copy(
+        update={"pool": ELSEWHERE, "package": house.package.package, "request": '{"study": 7}'}
+    )
+    job = house.backends.queue.submit(broken, digest=broken.id).job
+    with caplog.at_level(logging.ERROR, "whylight"):
+        own.lead(Held(lease_of(house, job)))
+    ended = house.backends.queue.get(job.tenant, job.id)
+    assert ended.state is State.FAILED
+    assert ended.failure is not None
+    assert ended.failure.code == "internal"
+    assert "ValidationError" not in ended.failure.model_dump_json()
+    assert {entry.message for entry in caplog.records} == {"unexpected_error"}
+
+
+def test_a_late_job_ends_by_its_deadline(house: House, own: Line) -> None:
+    worker = own.settings.worker.model_copy(update={"job_limit": timedelta(seconds=0.3)})
+    settings = own.settings.model_copy(update={"worker": worker})
+    methods = [{"name": "integrated_gradients", "parameters": {"steps": 512}}]
+    held = leased(house, methods=methods)
+    start = time.monotonic()
+    replace(own, settings=settings).lead(held)
+    assert time.monotonic() - start < 5
+    job = record(house, held)
+    assert job.state is State.FAILED
+    assert job.failure is not None
+    assert job.failure.code == "deadline_exceeded"

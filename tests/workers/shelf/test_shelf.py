@@ -1,0 +1,230 @@
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from service.domain.catalog import ModelEntry
+from service.errors import Kind, ModelUnavailable, StoreUnavailable
+from service.packages import ModelPackages, PackageRecord
+from service.settings import StoreSettings
+from service.store.base import BlobStore
+from service.store.objects import open_store
+from service.telemetry import Log
+from tests.support.dead_store import dead_store
+from tests.support.hospital import register
+from tests.support.small_model import CLASSES, LAYER, NETWORK, SIDE, write_package
+from workers.catalog import catalog
+from workers.loading import Loader
+from workers.scheduler import Scheduler
+from workers.shelf import Shelf
+from workers.slots import Slots
+
+
+@dataclass(frozen=True)
+class Room:
+    """A shelf beside a real store, on a scheduler that runs."""
+
+    store: BlobStore
+    packages: ModelPackages
+    shelf: Shelf
+    folder: Path
+
+    def register(self, name: str = "small", **options: Any) -> PackageRecord:
+        """Write and register a package."""
+        return register(self.store, write_package(self.folder / name, name=name, **options))
+
+    def entry(self, record: PackageRecord) -> ModelEntry:
+        """Return the catalog's entry of a package after a look into the store."""
+        self.shelf.sync()
+        return self.shelf.entries()[record.package]
+
+    def refusal(self, record: PackageRecord) -> str:
+        """Return the reason why a package is unavailable."""
+        entry = self.entry(record)
+        assert entry.state == "unavailable"
+        assert record.package not in self.shelf.ready()
+        with pytest.raises(ModelUnavailable):
+            self.shelf.get(record.package)
+        assert entry.failure is not None
+        return entry.failure.detail
+
+
+@pytest.fixture(scope="module")
+def slots() -> Iterator[Slots]:
+    with Slots(1, address_space_bytes=4 << 30) as running:
+        yield running
+
+
+@pytest.fixture
+def room(tmp_path: Path, slots: Slots) -> Iterator[Room]:
+    store = open_store(StoreSettings(url=f"file://{tmp_path}/store", reserve_bytes=0))
+    scheduler = Scheduler()
+    owner = threading.Thread(target=scheduler.run_forever)
+    owner.start()
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    loader = Loader(scheduler, torch.device("cpu"), slots, scratch)
+    packages = ModelPackages(store)
+    shelf = Shelf(packages, loader, tmp_path / "cache", Log(worker="w1"))
+    yield Room(store, packages, shelf, tmp_path)
+    scheduler.stop(drain=False)
+    owner.join(10)
+
+
+def spoil_head(value: float) -> Any:
+    """Return what fills the last layer's bias with `value`."""
+
+    def spoil(model: nn.Module) -> None:
+        nn.init.constant_(model.get_parameter("head.bias"), value)
+
+    return spoil
+
+
+def test_a_sound_package_is_ready_with_what_was_found_out(room: Room) -> None:
+    record = room.register()
+    entry = room.entry(record)
+    assert entry.state == "ready"
+    assert entry.failure is None
+    assert room.shelf.ready() == (record.package,)
+    assert [(layer.name, layer.shape) for layer in entry.layers] == [(LAYER, (16, 12, 12))]
+    assert [each.key for each in entry.classes] == list(CLASSES)
+    assert {"saliency", "grad_cam", "integrated_gradients", "occlusion"} <= set(entry.methods)
+    assert entry.refused == {}
+    assert entry.row_seconds["forward"] > 0
+    assert entry.row_seconds["gradient"] > 0
+    assert entry.method_rows["integrated_gradients"] == {"forward": 2, "gradient": 32}
+    windows = (1 + (SIDE - 16) // 8) ** 2
+    assert entry.method_rows["occlusion"] == {"forward": windows + 1, "gradient": 0}
+
+
+def test_the_catalog_tells_of_every_part(room: Room) -> None:
+    room.register()
+    room.shelf.sync()
+    told = catalog(room.shelf.entries().values())
+    assert [model.name for model in told.models] == ["small"]
+    steps = {m.name: m for m in told.methods}["integrated_gradients"].parameters
+    assert steps["properties"]["steps"]["maximum"] == 512  # type: ignore[index,call-overload]
+    assert {"integrity", "completeness"} <= {measure.name for measure in told.measures}
+    assert {"dicom_sc", "json", "npy", "png"} <= {each.name for each in told.formats}
+    assert told.unavailable == {}
+
+
+def test_a_model_without_layers_is_not_offered_for_grad_cam(room: Room) -> None:
+    entry = room.entry(room.register(changes={"explain": {"layers": []}}))
+    assert entry.state == "ready"
+    assert "grad_cam" not in entry.methods
+    assert "layer gradient" in entry.refused["grad_cam"]
+    assert "saliency" in entry.methods
+
+
+def test_a_failing_self_test_keeps_a_model_from_being_served(room: Room) -> None:
+    sound = room.register("sound")
+    tests = [{"title": "plain", "input": "plain.dcm", "logits": [9.0, 9.0, 9.0], "tolerance": 1e-3}]
+    wrong = room.register("wrong", changes={"selftests": tests})
+    assert "self-test" in room.refusal(wrong)
+    failure = room.shelf.entries()[wrong.package].failure
+    assert failure is not None
+    assert failure.facts["selftest"] == "plain"
+    assert failure.kind is Kind.OURS
+    assert room.shelf.ready() == (sound.package,)
+
+
+def test_a_self_test_of_wrong_preprocessing_fails(room: Room) -> None:
+    """Without the inversion, the MONOCHROME1 self-test gets another answer."""
+    steps = [{"name": "normalize", "parameters": {"mean": [2048.0], "std": [1024.0]}}]
+    changes = {"inputs": [{"accept": {"modalities": ["CR"]}, "steps": steps}]}
+    record = room.register(changes=changes)
+    assert "self-test" in room.refusal(record)
+    failure = room.shelf.entries()[record.package].failure
+    assert failure is not None
+    assert failure.facts["selftest"] == "inverted"
+
+
+def test_weights_that_are_not_numbers_are_found_by_the_self_test(room: Room) -> None:
+    record = room.register(break_weights=spoil_head(float("nan")))
+    assert room.entry(record).state == "unavailable"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "words"),
+    [
+        ({"name": "perpetuum_mobile", "parameters": {}}, "not on this worker's list"),
+        ({"name": "residual_cnn", "parameters": {"classes": 3, "sugar": 1}}, "not valid"),
+        ({"name": "residual_cnn", "parameters": {**NETWORK, "stem": 9}}, "do not fit"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_told(
+    room: Room, architecture: dict[str, Any], words: str
+) -> None:
+    assert words in room.refusal(room.register(changes={"architecture": architecture}))
+
+
+def test_an_unknown_step_is_told(room: Room) -> None:
+    inputs = [{"accept": {"modalities": ["CR"]}, "steps": [{"name": "magic"}]}]
+    room.refusal(room.register(changes={"inputs": inputs}))
+
+
+def test_a_self_test_that_cannot_be_decoded_is_told(room: Room) -> None:
+    record = room.register(image_tags={"BitsAllocated": 12})
+    room.refusal(record)
+    failure = room.shelf.entries()[record.package].failure
+    assert failure is not None
+    assert failure.facts["selftest"] == "plain"
+    assert failure.facts["reason"] == "absurd_dimensions"
+
+
+def test_a_damaged_file_in_the_store_is_refused_before_it_is_parsed(room: Room) -> None:
+    record = room.register()
+    path = f"models/packages/{record.package}/files/weights.safetensors"
+    data = bytearray(room.store.get(path))
+    data[-1] ^= 1
+    room.store.put(path, bytes(data))
+    assert "damaged" in room.refusal(record)
+    assert not list((room.folder / "cache").rglob("weights.safetensors"))
+
+
+def test_a_removed_package_leaves_the_shelf_and_the_disk(room: Room) -> None:
+    record = room.register()
+    assert room.entry(record).state == "ready"
+    assert list((room.folder / "cache").iterdir())
+    room.packages.remove("small", "1.0.0")
+    room.shelf.sync()
+    assert room.shelf.entries() == {}
+    assert room.shelf.ready() == ()
+    assert list((room.folder / "cache").iterdir()) == []
+
+
+def test_a_model_in_use_outlives_its_removal(room: Room) -> None:
+    record = room.register()
+    room.shelf.sync()
+    model = room.shelf.get(record.package)
+    room.packages.remove("small", "1.0.0")
+    room.shelf.sync()
+    assert model.runtime.probed.abilities  # who holds it may go on
+
+
+def test_a_silent_store_changes_nothing(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = room.register()
+    room.shelf.sync()
+    room.shelf._packages = ModelPackages(dead_store(monkeypatch))
+    with pytest.raises(StoreUnavailable):
+        room.shelf.sync()
+    assert room.shelf.ready() == (record.package,)
+    assert room.shelf.entries()[record.package].state == "ready"
+
+
+def test_a_model_that_was_changed_while_it_ran_is_loaded_anew(room: Room) -> None:
+    record = room.register()
+    room.shelf.sync()
+    before = room.shelf.get(record.package)
+    room.shelf.reload(before.runtime)
+    assert room.shelf.ready() == ()
+    room.shelf.sync()
+    after = room.shelf.get(record.package)
+    assert after.runtime is not before.runtime
+    assert after.entry.abilities == before.entry.abilities
