@@ -62,7 +62,7 @@ def page_with(legend: Legend, rows: int, columns: int) -> Rgb:
         page = np.empty((rows + len(panel), columns, 3), np.uint8)
         page[rows:] = panel
         return page
-    panel = _draw(legend, 22 * size, rows, size)
+    panel = _draw(legend, 27 * size, rows, size)
     page = np.empty((len(panel), columns + panel.shape[1], 3), np.uint8)
     page[:, :columns] = BACKGROUND
     page[:, columns:] = panel

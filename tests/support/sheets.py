@@ -1,0 +1,71 @@
+"""Maps of known values on images of known pixels, ready to be written."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.explanation import ModelRef
+from service.domain.grid import Grid
+from service.domain.target import ResolvedTarget
+from workers.formats.base import MapRecord, Sheet
+from workers.pixels.decode import decode_file
+
+CREATED = 1_760_000_000_123
+TARGET = ResolvedTarget(
+    key="effusion",
+    label="Pleural effusion",
+    index=2,
+    asked_as="effusion",
+    score=2.5,
+    probability=0.92,
+    threshold=0.5,
+    above_threshold=True,
+)
+MODEL = ModelRef(
+    name="chest-phantom",
+    version="1.0.0",
+    title="Chest phantom findings",
+    package="a" * 64,
+    weights="b" * 64,
+    runtime="torch",
+)
+
+
+def blob(shape: tuple[int, int], *, signed: bool = False) -> NDArray[np.float32]:
+    """A hill of evidence, and a hollow against it if signed; shape ``(1, *shape)``."""
+    row, column = (np.linspace(0, 1, length)[:, None] for length in shape)
+    hill = np.exp(-30 * ((row - 0.7) ** 2 + (column.T - 0.3) ** 2))
+    hollow = np.exp(-30 * ((row - 0.2) ** 2 + (column.T - 0.8) ** 2))
+    return np.asarray(hill - hollow * signed, np.float32)[None]
+
+
+def sheet(
+    file: Path, folder: Path, values: NDArray[np.float32], grid: Grid | None = None, **changes: Any
+) -> Sheet:
+    """Decode `file` into `folder` and lay `values` over it; `changes` are to the record."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = decode_file(file, folder)
+    place = grid or Grid.partition(values.shape[1:], (files.facts.rows, files.facts.columns))
+    np.save(folder / "map.npy", values)
+    record: dict[str, Any] = {
+        "number": 1,
+        "method": "grad_cam",
+        "method_title": "Grad-CAM",
+        "parameters": {},
+        "target": TARGET,
+        "signed": False,
+        "degenerate": False,
+        "partial": False,
+        "extras": {},
+        "checks": (),
+        "model": MODEL,
+        "facts": files.facts,
+        "affine": tuple(tuple(map(float, row)) for row in place.affine),
+        "on_source_grid": False,
+        "digest": "c" * 64,
+        "created": CREATED,
+        "software": "0.1.0",
+    }
+    return Sheet(MapRecord(**record | changes), folder / "map.npy", files.display, files.header)

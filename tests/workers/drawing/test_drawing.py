@@ -1,0 +1,182 @@
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from service.domain.explanation import Check
+from service.domain.grid import Grid, scaling
+from tests.support.sheets import MODEL, TARGET, blob
+from workers.drawing.legend import legible
+from workers.drawing.overlay import Scale, scale_of
+from workers.drawing.palettes import FAINT, OPAQUE, diverging, sequential, weights
+from workers.drawing.picture import Words, draw
+from workers.drawing.resample import to_source
+
+SHAPE = (600, 500)
+GRAY = np.random.default_rng(0).integers(0, 256, SHAPE).astype(np.uint8)
+
+
+def words(**changes):
+    known = {
+        "target": TARGET,
+        "method": "Grad-CAM",
+        "model": MODEL,
+        "checks": (),
+        "degenerate": False,
+        "partial": False,
+    }
+    return Words(**known | changes)
+
+
+def picture(values, *, display=GRAY, grid=None, scale=None, **changes):
+    grid = grid or Grid.partition(values.shape[1:], display.shape[:2])
+    return draw(display, values, grid, words(**changes), scale)
+
+
+def lightness(colors):
+    """CIE L* of 8-bit sRGB, by the formulas of IEC 61966-2-1 and CIE 15."""
+    c = colors / 255
+    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    y = linear @ [0.2126, 0.7152, 0.0722]
+    return np.where(y > 0.008856, 116 * np.cbrt(y) - 16, 903.3 * y)
+
+
+def test_evidence_grows_lighter_in_even_steps():
+    steps = np.diff(lightness(sequential())[::15])
+    assert (steps > 0).all()
+    assert steps.max() < 2 * steps.min()
+
+
+def test_for_and_against_are_equally_strong():
+    colors = diverging()
+    assert np.abs(lightness(colors) - lightness(colors[::-1])).max() < 6
+    assert colors[0, 2] > colors[0, 0] + 60
+    assert colors[-1, 0] > colors[-1, 2] + 60
+
+
+def test_nothing_faint_is_drawn_and_anatomy_is_never_hidden():
+    for signed in (False, True):
+        weight = weights(signed=signed)
+        strength = np.abs(np.linspace(-1 if signed else 0, 1, 256))
+        assert not weight[strength < FAINT].any()
+        assert weight.max() == OPAQUE < 256
+
+
+@pytest.mark.parametrize("shape", [(14, 14), (7, 5), (600, 500), (1, 1)])
+def test_a_map_is_interpolated_as_torch_does(shape):
+    values = np.random.default_rng(1).random((2, *shape)).astype(np.float32)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(values)[None], size=SHAPE, mode="bilinear", align_corners=False
+    )
+    wide = to_source(values, Grid.partition(shape, SHAPE), SHAPE)
+    assert_allclose(wide, expected[0], atol=1e-4)
+
+
+def test_what_a_crop_left_out_has_no_evidence():
+    grid = Grid((4, 4), scaling((10, 10), (104.5, 204.5)))
+    wide = to_source(np.ones((1, 4, 4), np.float32), grid, SHAPE)[0]
+    expected = np.zeros(SHAPE)
+    expected[100:140, 200:240] = 1
+    assert_array_equal(wide, expected)
+
+
+def test_the_overlay_is_the_blend_that_its_parts_say():
+    values = blob((30, 25), signed=True)
+    scale = Scale(0.8, signed=True)
+    drawn = picture(values, scale=scale)[: SHAPE[0]]
+    wide = to_source(values, Grid.partition((30, 25), SHAPE), SHAPE)[0]
+    level = np.clip(np.floor(wide.astype(float) * 127.5 / 0.8 + 128), 0, 255).astype(int)
+    weight = weights(signed=True)[level].astype(float)[..., None] / 256
+    expected = diverging()[level] * weight + GRAY[..., None] * (1 - weight)
+    assert np.abs(drawn - expected).max() <= 2.5  # a level is a rounding away
+
+
+def test_where_there_is_no_evidence_the_image_is_untouched():
+    values = np.zeros((1, 10, 10), np.float32)
+    values[0, 7:, 7:] = 1
+    drawn = picture(values, scale=Scale(1.0, signed=False))
+    assert_array_equal(drawn[:330, :300], np.repeat(GRAY[:330, :300, None], 3, -1))
+    assert np.ptp(drawn[500:600, 450:].astype(int), axis=-1).mean() > 20
+
+
+def test_a_degenerate_map_is_never_drawn_in_color():
+    flat = np.full((1, 10, 10), 0.3, np.float32)
+    drawn = picture(flat, scale=None, degenerate=True)
+    assert_array_equal(drawn[: SHAPE[0]], np.repeat(GRAY[..., None], 3, -1))
+    assert len(drawn) > len(picture(flat, scale=Scale(1, signed=False)))  # a warning more
+
+
+def test_a_map_without_evidence_has_no_scale():
+    assert scale_of(np.zeros((8, 8), np.float32), signed=True) is None
+    assert scale_of(np.full((8, 8), -1, np.float32), signed=False) is None
+    assert scale_of(np.full((8, 8), np.nan, np.float32), signed=False) is None
+
+
+def test_one_wild_cell_does_not_fade_all_others():
+    detailed = np.ones((64, 64), np.float32)
+    detailed[0, 0] = 1000
+    assert scale_of(detailed, signed=False) == Scale(1.0, signed=False)
+    coarse = np.ones((14, 14), np.float32)
+    coarse[0, 0] = 1000
+    assert scale_of(coarse, signed=False) == Scale(1000.0, signed=False)
+
+
+@pytest.mark.parametrize("shape", [(2048, 2048), (600, 500), (64, 64), (1024, 256), (300, 2000)])
+def test_the_image_stays_at_the_top_left_pixel_by_pixel(shape):
+    display = np.random.default_rng(2).integers(0, 256, shape).astype(np.uint8)
+    drawn = picture(np.zeros((1, 8, 8), np.float32), display=display)
+    assert_array_equal(drawn[: shape[0], : shape[1], 0], display)
+    assert drawn.size > 3 * display.size
+
+
+def ink(drawn, display):
+    """Share of legend pixels that are letters or bar."""
+    rows, columns = display.shape[:2]
+    outside = np.ones(drawn.shape[:2], bool)
+    outside[:rows, :columns] = False
+    return (drawn.max(-1)[outside] > 100).mean()
+
+
+@pytest.mark.parametrize("shape", [(2048, 2048), (500, 500), (64, 64), (1024, 256)])
+def test_every_picture_has_a_legend_with_ink_in_it(shape):
+    display = np.zeros(shape, np.uint8)
+    drawn = picture(blob((8, 8)), display=display, scale=Scale(1, signed=False))
+    assert ink(drawn, display) > 0.01
+
+
+def test_failed_checks_and_thresholds_lengthen_the_legend():
+    values = blob((8, 8))
+    scale = Scale(1, signed=False)
+    check = Check(name="completeness", outcome="fail", meaning="The map does not add up.")
+    below = TARGET.model_copy(update={"above_threshold": False})
+    heights = [
+        len(picture(values, scale=scale, **changes))
+        for changes in (
+            {},
+            {"checks": (check,)},
+            {"checks": (check,), "partial": True},
+            {"checks": (check,), "partial": True, "target": below},
+        )
+    ]
+    assert heights == sorted(set(heights))
+
+
+def test_color_images_are_grayed_so_that_only_evidence_has_color():
+    color = np.random.default_rng(3).integers(0, 256, (*SHAPE, 3)).astype(np.uint8)
+    drawn = picture(np.zeros((1, 8, 8), np.float32), display=color)[: SHAPE[0]]
+    assert not np.ptp(drawn, axis=-1).any()
+    luma = color @ [0.299, 0.587, 0.114]
+    assert np.abs(drawn[..., 0] - luma).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Pleural effusion", "Pleural effusion"),
+        ("Épanchement pleural", "Epanchement pleural"),
+        ("胸水", "effusion"),
+        ("Плевральный выпот", "effusion"),
+    ],
+)
+def test_labels_that_the_font_lacks_fall_back_to_the_key(text, shown):
+    assert legible(text, "effusion") == shown
