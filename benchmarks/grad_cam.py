@@ -1,0 +1,164 @@
+"""Grad-CAM of one 224x224 image on a ResNet-50, against pytorch-grad-cam and captum.
+
+One process, one thread, same weights, same image; ours goes through the
+scheduler, as every job does. Equality comes first: a map that differs from a
+float64 oracle by more than 1e-5 of its range makes the timing worthless::
+
+    python -m benchmarks.grad_cam [rounds]
+"""
+
+import sys
+from collections.abc import Callable
+from statistics import median
+from typing import Any, Final
+
+import numpy as np
+import torch
+from captum.attr import LayerGradCam
+from torch import Tensor
+
+from benchmarks.measure import CONTROL, conditions, publish, ratio, rounds, within
+from benchmarks.peers import pytorch_grad_cam
+from benchmarks.resnet50 import TARGET_LAYER, ResNet50, resnet50
+from workers.methods.base import Maps
+from workers.methods.grad_cam import GradCam
+from workers.running import Planned
+from workers.runtimes.torch import TorchRuntime
+from workers.scheduler import Scheduler
+from workers.targets.classes import ClassLogit
+
+ROUNDS: Final = 15
+TARGET: Final = 9
+"""A class whose map is positive: pytorch-grad-cam shows nothing of a negative one."""
+
+EQUAL: Final = 1e-5
+OURS, CAPTUM, PEER = "whylight", "captum", "pytorch-grad-cam"
+BARS: Final = {PEER: 2.5, CAPTUM: 0.95}
+PACKAGES: Final = ("torch", "captum", "grad-cam", "numpy", "opencv-python-headless")
+
+
+def image() -> Tensor:
+    """Return the one image, shape ``(3, 224, 224)``."""
+    return torch.randn(3, 224, 224, generator=torch.Generator().manual_seed(1))
+
+
+def oracle() -> Tensor:
+    """Return the signed map by the definition, in float64, shape ``(7, 7)``."""
+    net = resnet50().double()
+    kept: list[Tensor] = []
+    net.get_submodule(TARGET_LAYER).register_forward_hook(lambda _m, _i, out: kept.append(out))
+    score = net(image().double()[None])[0, TARGET]
+    (gradient,) = torch.autograd.grad(score, kept)
+    return (kept[0] * gradient.mean((2, 3), keepdim=True)).sum(1)[0].detach()
+
+
+def ours() -> Callable[[], Tensor]:
+    runtime = TorchRuntime(resnet50(), (3, 224, 224), (TARGET_LAYER,))
+    scheduler, method, x = Scheduler(), GradCam(layer=TARGET_LAYER), image()
+    assert runtime.probed.layers
+
+    def run() -> Tensor:
+        plan = method.plan(x, (ClassLogit(TARGET),))
+        job = scheduler.submit("job", runtime, [Planned(plan, 1)])
+        scheduler.run_until_idle()
+        (maps,) = job.result(0).outcomes
+        assert isinstance(maps, Maps)
+        values: Tensor = maps.values[0, 0]
+        return values
+
+    return run
+
+
+def captum() -> Callable[[], Tensor]:
+    net, x = resnet50().requires_grad_(requires_grad=False), image()[None]
+    method = LayerGradCam(net, net.get_submodule(TARGET_LAYER))
+
+    def run() -> Tensor:
+        values: Tensor = method.attribute(x, TARGET)[0, 0].detach()
+        return values
+
+    # its default needs something that requires a gradient before the layer
+    x.requires_grad_()
+    return run
+
+
+def peer() -> Callable[[], Any]:
+    package = pytorch_grad_cam()
+    net, x = resnet50(), image()[None]
+    method = package.GradCAM(net, [net.get_submodule(TARGET_LAYER)])
+    targets = [package.utils.model_targets.ClassifierOutputTarget(TARGET)]
+    return lambda: method(x, targets)
+
+
+def error(values: Tensor, expected: Tensor) -> float:
+    """Return the largest difference, as a share of the expected map's range."""
+    span = expected.max() - expected.min()
+    return ((values.double() - expected).abs().max() / span).item()
+
+
+def displayed(values: Tensor, package: Any) -> np.ndarray[Any, Any]:
+    """Do to a signed map what pytorch-grad-cam does to its own before returning it."""
+    positive = values.clamp(min=0)[None].numpy()
+    scale = package.utils.image.scale_cam_image
+    scaled: np.ndarray[Any, Any] = scale(scale(positive, (224, 224)))
+    return scaled
+
+
+def equality(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Return each competitor's error against the oracle."""
+    expected = oracle()
+    shown = displayed(expected, pytorch_grad_cam())
+    assert shown.max() > shown.min(), "a blank map would equal anything"
+    return {
+        OURS: error(runs[OURS](), expected),
+        CAPTUM: error(runs[CAPTUM](), expected),
+        PEER: float(np.abs(runs[PEER]() - shown).max()),
+    }
+
+
+def main() -> int:
+    torch.set_num_threads(1)
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    subject = ours()
+    runs = {OURS: subject, CAPTUM: captum(), PEER: peer(), CONTROL: subject}
+    errors = equality(runs)
+    print("error against float64:", {name: f"{value:.1e}" for name, value in errors.items()})
+    if max(errors.values()) > EQUAL:
+        print("a map differs from the oracle: timings would mean nothing")
+        return 1
+    spent = rounds(runs, count)
+    ratios = {
+        clock: {
+            name: ratio(spent[name][clock], spent[OURS][clock]) for name in runs if name != OURS
+        }
+        for clock in ("cpu", "wall")
+    }
+    held = {name: ratios["cpu"][name].median >= bar for name, bar in BARS.items()}
+    valid = within(ratios["cpu"][CONTROL])
+    for name, clocks in spent.items():
+        print(f"{name:18} cpu {median(clocks['cpu']):.4f} s  wall {median(clocks['wall']):.4f} s")
+    for name, each in ratios["cpu"].items():
+        bar = f"  bar {BARS[name]}" if name in BARS else ""
+        print(f"{name:18} / {OURS}: {each.median:.3f} [{each.low:.3f}, {each.high:.3f}]{bar}")
+    path = publish(
+        "grad_cam",
+        {
+            "conditions": conditions(PACKAGES),
+            "parameters": sum(p.numel() for p in ResNet50().parameters()),
+            "error_against_float64": errors,
+            "ratios": {
+                clock: {name: [r.median, r.low, r.high] for name, r in each.items()}
+                for clock, each in ratios.items()
+            },
+            "bars": BARS,
+            "held": held,
+            "valid": valid,
+            "seconds": spent,
+        },
+    )
+    print(f"bars held: {held}; control valid: {valid}; written to {path}")
+    return 0 if valid and all(held.values()) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

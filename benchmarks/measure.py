@@ -1,0 +1,111 @@
+"""How everything here is measured: interleaved, with a control, beside its conditions.
+
+Rounds are ABBA: each competitor runs in order and then in reverse, so that a
+drift of the machine falls on all alike. The figure is the median of the rounds'
+ratios with a bootstrap interval of 95 %. The first competitor runs twice, as A
+and A': where this control is off by more than 5 %, the run says nothing.
+"""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+RESULTS: Final = Path(__file__).parent / "results"
+WARM_UP: Final = 2
+RESAMPLES: Final = 4000
+CONTROL: Final = "control"
+CONTROL_TOLERANCE: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """How many times as long a peer takes as the subject."""
+
+    median: float
+    low: float
+    """Lower end of the 95 % interval."""
+
+    high: float
+
+
+def rounds(
+    runs: Mapping[str, Callable[[], object]], count: int
+) -> dict[str, dict[str, list[float]]]:
+    """Return seconds by competitor and clock, ``cpu`` and ``wall``, one entry a round.
+
+    An entry is the mean of a competitor's two runs in the round.
+    """
+    order = [*runs, *reversed(list(runs))]
+    spent: dict[str, dict[str, list[float]]] = {name: {"cpu": [], "wall": []} for name in runs}
+    for number in range(WARM_UP + count):
+        sums = {name: [0.0, 0.0] for name in runs}
+        for name in order:
+            cpu, wall = time.process_time(), time.perf_counter()
+            runs[name]()
+            sums[name][0] += time.process_time() - cpu
+            sums[name][1] += time.perf_counter() - wall
+        if number >= WARM_UP:
+            for name, (cpu, wall) in sums.items():
+                spent[name]["cpu"].append(cpu / 2)
+                spent[name]["wall"].append(wall / 2)
+    return spent
+
+
+def ratio(peer: Sequence[float], subject: Sequence[float]) -> Ratio:
+    """Return the median of per-round ratios, with its bootstrap interval."""
+    each = np.asarray(peer) / np.asarray(subject)
+    random = np.random.default_rng(0)
+    medians = np.median(random.choice(each, (RESAMPLES, len(each))), axis=1)
+    low, high = np.percentile(medians, [2.5, 97.5])
+    return Ratio(round(float(median(each)), 3), round(float(low), 3), round(float(high), 3))
+
+
+def within(control: Ratio) -> bool:
+    """Tell whether the A/A control holds."""
+    return abs(control.median - 1) <= CONTROL_TOLERANCE
+
+
+def conditions(packages: Sequence[str]) -> dict[str, Any]:
+    """Return where and with what it was measured."""
+    return {
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": [round(load, 2) for load in os.getloadavg()],
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in packages},
+        "flags": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def publish(name: str, result: Mapping[str, Any]) -> Path:
+    """Write one run's result as JSON; return the file."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    return path
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
