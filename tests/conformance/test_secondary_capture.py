@@ -1,0 +1,127 @@
+"""Captures made from every real single-frame image, judged by programs of others."""
+
+import io
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+
+from service.dicom.header import read_header
+from service.errors import WhylightError
+from tests.support import corpus, orthanc
+from tests.support.phantom_dicom import encoded, of_pixels
+from tests.support.programs import needs
+from tests.support.sheets import blob, sheet
+from workers.sheets import write
+
+
+def suitable(path: Path) -> bool:
+    """Tell whether a study with this image would be taken in and decoded."""
+    try:
+        return read_header(path, max_samples=corpus.LIMIT).number_of_frames == 1
+    except WhylightError:
+        return False
+
+
+SOURCES = [path for path in corpus.FILES if suitable(path)]
+FEW = (
+    "CR-ModalitySequenceLUT.dcm",
+    "dx_image.dcm",
+    "GH133.dcm",
+    "693_J2KR.dcm",
+    "MR_small.dcm",
+    "US1_UNCR.dcm",
+    "chrX1.dcm",
+)
+
+
+def capture(path: Path, folder: Path) -> Path:
+    drawn = sheet(path, folder / "work", blob((14, 14)))
+    ((_, file),) = write(drawn, ["dicom_sc"], folder)
+    return file
+
+
+@pytest.fixture
+def phantom(tmp_path: Path) -> Path:
+    path = tmp_path / "source.dcm"
+    ramp = np.add.outer(np.arange(512), np.arange(512)).astype(np.uint16)
+    path.write_bytes(encoded(of_pixels(ramp, bits=12)))
+    return path
+
+
+def complaints(file: Path) -> list[str]:
+    found = subprocess.run(["dciodvfy", file], capture_output=True, timeout=30, check=False)
+    lines = (found.stdout + found.stderr).decode(errors="replace").splitlines()
+    assert any(line == "SCImage" for line in lines), lines
+    return [line for line in lines if line.startswith("Error")]
+
+
+@needs("dciodvfy")
+def test_a_capture_has_no_error(phantom, tmp_path):
+    assert complaints(capture(phantom, tmp_path)) == []
+
+
+@needs("dciodvfy")
+def test_the_validator_sees_an_error_when_there_is_one(phantom, tmp_path):
+    file = capture(phantom, tmp_path)
+    ds = pydicom.dcmread(file)
+    del ds.ConversionType
+    ds.save_as(file)
+    assert complaints(file)
+
+
+@needs("dciodvfy")
+@pytest.mark.skipif(not corpus.FOLDER, reason=corpus.REASON)
+@pytest.mark.parametrize("path", SOURCES, ids=corpus.name)
+def test_a_capture_of_a_real_image_has_no_error(path, tmp_path):
+    assert complaints(capture(path, tmp_path)) == []
+
+
+@needs("dcm2pnm")
+def test_dcmtk_shows_the_same_picture(phantom, tmp_path):
+    file = capture(phantom, tmp_path)
+    subprocess.run(["dcm2pnm", file, tmp_path / "shown.ppm"], check=True, timeout=30)
+    shown = np.asarray(Image.open(tmp_path / "shown.ppm"))
+    assert np.array_equal(shown, pydicom.dcmread(file).pixel_array)
+
+
+@pytest.fixture(scope="module")
+def pacs():
+    with orthanc.running() as peer:
+        yield peer
+
+
+def round_trip(pacs: orthanc.Orthanc, file: Path) -> None:
+    data = file.read_bytes()
+    ds = pydicom.dcmread(io.BytesIO(data))
+    answer = pacs.store(data)
+    assert answer.status_code == 200, answer.text
+    stored = pydicom.dcmread(io.BytesIO(pacs.file(ds.SOPInstanceUID)))
+    assert stored == ds
+    picture = pacs.rendered(ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID)
+    assert picture.status_code == 200, picture.text
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture.content))), ds.pixel_array)
+
+
+@pytest.mark.orthanc
+def test_a_pacs_stores_a_capture_gives_it_back_and_shows_it(pacs, phantom, tmp_path):
+    round_trip(pacs, capture(phantom, tmp_path))
+
+
+@pytest.mark.orthanc
+def test_storing_a_capture_twice_keeps_one(pacs, phantom, tmp_path):
+    file = capture(phantom, tmp_path)
+    assert {pacs.store(file.read_bytes()).status_code for _ in range(2)} == {200}
+    assert pacs.file(pydicom.dcmread(file).SOPInstanceUID)
+
+
+@pytest.mark.orthanc
+@pytest.mark.skipif(not corpus.FOLDER, reason=corpus.REASON)
+@pytest.mark.parametrize("name", FEW)
+def test_a_pacs_files_a_capture_beside_its_real_source(pacs, name, tmp_path):
+    source = corpus.find(f"/{name}")
+    pacs.store(source.read_bytes())
+    round_trip(pacs, capture(source, tmp_path))

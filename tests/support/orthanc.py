@@ -1,0 +1,111 @@
+"""A real Orthanc with DICOMweb, private and on loopback, for as long as a test needs it."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.support.ports import free_port
+
+PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+START = 30.0
+"""Seconds within which it must answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orthanc:
+    """Where it listens."""
+
+    url: str
+
+    def store(self, *objects: bytes) -> httpx.Response:
+        """Store DICOM objects by STOW-RS."""
+        boundary = uuid4().hex
+        part = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+        body = b"".join(part + each + b"\r\n" for each in objects) + f"--{boundary}--\r\n".encode()
+        kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
+        return httpx.post(
+            f"{self.url}/dicom-web/studies",
+            content=body,
+            headers={"Content-Type": kind, "Accept": "application/dicom+json"},
+            timeout=60,
+        )
+
+    def file(self, sop_instance_uid: str) -> bytes:
+        """Return a stored object's bytes."""
+        query = {"Level": "Instance", "Query": {"SOPInstanceUID": sop_instance_uid}}
+        (found,) = httpx.post(f"{self.url}/tools/find", json=query, timeout=30).json()
+        return httpx.get(f"{self.url}/instances/{found}/file", timeout=60).content
+
+    def rendered(self, study: str, series: str, instance: str) -> httpx.Response:
+        """Ask for the picture of an object, as a viewer does."""
+        path = f"/dicom-web/studies/{study}/series/{series}/instances/{instance}/rendered"
+        return httpx.get(f"{self.url}{path}", headers={"Accept": "image/png"}, timeout=60)
+
+
+def missing() -> str | None:
+    """Return what is not installed, if anything is."""
+    if shutil.which("Orthanc") is None:
+        return "Orthanc"
+    return None if PLUGIN.exists() else "Orthanc's DICOMweb plugin"
+
+
+@contextmanager
+def running() -> Iterator[Orthanc]:
+    """Start one, wait until it answers, and end it; skip or, under CI, fail without."""
+    if absent := missing():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"not installed: {absent}")
+        pytest.skip(f"not installed: {absent}")
+    with tempfile.TemporaryDirectory(prefix="orthanc-") as name:
+        folder, port = Path(name), free_port()
+        (folder / "orthanc.json").write_text(json.dumps(_settings(folder, port)))
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                ["Orthanc", folder / "orthanc.json"], stdout=log, stderr=log, cwd=folder
+            )
+        try:
+            orthanc = Orthanc(f"http://127.0.0.1:{port}")
+            _wait(orthanc, process, folder / "log")
+            yield orthanc
+        finally:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+            process.wait()
+
+
+def _settings(folder: Path, port: int) -> dict[str, object]:
+    return {
+        "Name": "test",
+        "StorageDirectory": str(folder / "storage"),
+        "IndexDirectory": str(folder / "index"),
+        "HttpPort": port,
+        "HttpServerEnabled": True,
+        "DicomServerEnabled": False,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "Plugins": [str(PLUGIN)],
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+    }
+
+
+def _wait(orthanc: Orthanc, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + START
+    while time.monotonic() < end and process.poll() is None:
+        with suppress(httpx.HTTPError):
+            if httpx.get(f"{orthanc.url}/dicom-web/studies", timeout=2).status_code == 200:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"Orthanc did not start: {log.read_text()[-800:]}")
