@@ -1,6 +1,7 @@
 """Captures made from every real single-frame image, judged by programs of others."""
 
 import io
+import re
 import subprocess
 from pathlib import Path
 
@@ -77,7 +78,18 @@ def test_the_validator_sees_an_error_when_there_is_one(phantom, tmp_path):
 @pytest.mark.skipif(not corpus.FOLDER, reason=corpus.REASON)
 @pytest.mark.parametrize("path", SOURCES, ids=corpus.name)
 def test_a_capture_of_a_real_image_has_no_error(path, tmp_path):
-    assert complaints(capture(path, tmp_path)) == []
+    found = complaints(capture(path, tmp_path))
+    own_names = ill_formed_uids(path)
+    assert [line for line in found if not any(uid in line for uid in own_names)] == []
+
+
+def ill_formed_uids(path: Path) -> set[str]:
+    """UIDs by which the source is wrongly, but truly named: a reference must repeat them."""
+    header = read_header(path, max_samples=corpus.LIMIT)
+    uids = {header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid}
+    return {
+        uid for uid in uids if not re.fullmatch(r"[012](\.(0|[1-9]\d*))+", uid) or uid[0] == "0"
+    }
 
 
 @needs("dcm2pnm")
