@@ -6,6 +6,8 @@ A batch that does not fit is halved; a batch that breaks is bisected.
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from traceback import clear_frames
+from weakref import WeakKeyDictionary
 
 from service.errors import DoesNotFit, ModelError, WhylightError
 from workers.device import DeviceLostError, is_device_fault, is_out_of_memory, release_memory
@@ -13,7 +15,7 @@ from workers.pace import Pace
 from workers.running import Item, Job
 from workers.runtimes.base import Runtime, Segment, Served
 
-Answer = Served | WhylightError | None
+Answer = Served | Exception | None
 """What became of a portion; `None` means not served, to be tried again with fewer rows."""
 
 
@@ -40,7 +42,7 @@ class Batches:
     def __init__(self, slice_seconds: float, on_bug: Callable[[Exception, str], None]) -> None:
         self._slice = slice_seconds
         self._on_bug = on_bug
-        self._paces: dict[Runtime, dict[Hashable, Pace]] = {}
+        self._paces: WeakKeyDictionary[Runtime, dict[Hashable, Pace]] = WeakKeyDictionary()
 
     def forget(self, runtime: Runtime) -> None:
         """Drop what was measured of a runtime that is unloaded."""
@@ -80,7 +82,8 @@ class Batches:
         try:
             return list(runtime.serve(group, [portion.segment for portion in portions]))
         except Exception as error:  # noqa: BLE001 - told apart below, outside this block
-            trouble = error.with_traceback(None)  # else failed frames keep their tensors alive
+            trouble = error
+        clear_frames(trouble.__traceback__)  # else they keep the failed batch's tensors alive
         if is_device_fault(trouble):
             raise DeviceLostError(type(trouble).__name__)
         if is_out_of_memory(trouble):

@@ -1,6 +1,8 @@
 """The device: which one, how much of its memory, and what its failures mean."""
 
+import math
 import os
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -10,6 +12,9 @@ HEADROOM: Final = 0.8
 
 CPU_SHARE: Final = 0.25
 """Share of a host's free memory that batches may fill: pixels and libraries live there too."""
+
+MEMORY: Final = Path("/proc/meminfo")
+CONTAINER: Final = Path("/sys/fs/cgroup")
 
 MESSAGES_OF_FULL_MEMORY: Final = (
     "out of memory",
@@ -36,8 +41,31 @@ def memory_budget(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free * HEADROOM)
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return int(free * CPU_SHARE)
+    return int(min(_host_free(), _container_free()) * CPU_SHARE)
+
+
+def _host_free() -> float:
+    """Return the bytes that the host could give, page cache included."""
+    for line in MEMORY.read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return float(line.split()[1]) * 1024
+    return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def _container_free() -> float:
+    """Return the bytes that a container's limit leaves, infinite without one."""
+    try:
+        limit = (CONTAINER / "memory.max").read_text().strip()
+        used = (CONTAINER / "memory.current").read_text().strip()
+    except OSError:
+        return math.inf
+    return math.inf if limit == "max" else float(int(limit) - int(used))
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device, so that a measured time is the batch's own."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -35,7 +35,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Final, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 from service.errors import (
     Cancelled,
@@ -59,6 +60,21 @@ SLICE: Final = 0.05
 
 class WrongThreadError(RuntimeError):
     """Someone else than the owner thread tried to run the scheduler."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """A function to be run in the owner thread, and who waits for it."""
+
+    function: Callable[[], Any]
+    future: "Future[Any]"
+
+    def run(self) -> None:
+        """Run it; what it raises is handed to who waits."""
+        try:
+            self.future.set_result(self.function())
+        except Exception as error:  # noqa: BLE001 - it is handed over
+            self.future.set_exception(error)
 
 
 class Scheduler:
@@ -87,7 +103,7 @@ class Scheduler:
         self._on_bug = on_bug
         self._jobs: list[Job] = []
         self._wake = threading.Condition()
-        self._arrived: deque[Job | Callable[[], None]] = deque()
+        self._arrived: deque[Job | Call] = deque()
         self._cancelled: set[str] = set()
         self._stopping = False
         self._abandoning = False
@@ -132,13 +148,7 @@ class Scheduler:
         future: Future[R] = Future()
         future.set_running_or_notify_cancel()
 
-        def settle() -> None:
-            try:
-                future.set_result(function())
-            except Exception as error:  # noqa: BLE001 - it is handed to who asked
-                future.set_exception(error)
-
-        self._hand_in(settle)
+        self._hand_in(Call(function, future))
         return future
 
     def cancel(self, job_id: str) -> None:
@@ -154,7 +164,7 @@ class Scheduler:
             self._abandoning = self._abandoning or not drain
             self._wake.notify()
 
-    def _hand_in(self, arrival: Job | Callable[[], None]) -> None:
+    def _hand_in(self, arrival: Job | Call) -> None:
         with self._wake:
             if self._stopping:
                 raise Draining("This worker is shutting down; the job runs elsewhere.")
@@ -223,7 +233,7 @@ class Scheduler:
             if isinstance(arrival, Job):
                 self._start(arrival)
             else:
-                arrival()
+                arrival.run()
 
     def _start(self, job: Job) -> None:
         """Enter a job at the turns of those at hand, and its plans at their first pass."""
@@ -259,10 +269,10 @@ class Scheduler:
 
     # ------------------------------------------------------------------ delivery
 
-    def _deliver(self, portion: Portion, answer: Served | WhylightError) -> None:
+    def _deliver(self, portion: Portion, answer: Served | Exception) -> None:
         """Hand rows that were served, or their failure, to everyone who rides on them."""
         item, job = portion.item, portion.job
-        if isinstance(answer, WhylightError):
+        if isinstance(answer, Exception):
             self._fail_item(job, item, answer)
             return
         item.next = portion.segment.stop
@@ -299,7 +309,7 @@ class Scheduler:
         if rider.run.open == 0:
             self._resume(job, rider.run)
 
-    def _fail_item(self, job: Job, item: Item, error: WhylightError) -> None:
+    def _fail_item(self, job: Job, item: Item, error: Exception) -> None:
         """Fail the plan at fault; where several ride, let each try alone to find it."""
         where = job.items.index(item)
         job.items.remove(item)
@@ -465,12 +475,12 @@ class Scheduler:
         """End every job by what broke the loop."""
         with self._wake:
             self._stopping = True
-            arrived = [each for each in self._arrived if isinstance(each, Job)]
+            ended = [*self._jobs, *self._arrived]
             self._arrived.clear()
-        for job in [*self._jobs, *arrived]:
-            for run in job.runs:
+        for each in ended:
+            for run in each.runs if isinstance(each, Job) else ():
                 _close_plan(run)
-            job.future.set_exception(error)
+            each.future.set_exception(error)
         self._jobs.clear()
 
 

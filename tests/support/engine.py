@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from service.errors import WhylightError
 from workers.methods.base import Maps, Method, ModelFacts
 from workers.passes import Plan, Scalar
 from workers.running import Planned
@@ -126,7 +125,7 @@ def _serve(ask: Any, runtime: Runtime, chunk: int) -> Any:
     for start in range(0, ask.rows.count, chunk):
         segment = Segment(work, start, min(start + chunk, ask.rows.count))
         (served,) = runtime.serve(group, [segment])
-        if isinstance(served, WhylightError):
+        if isinstance(served, Exception):
             raise served
         step = step_of(ask, work, served, segment.start, segment.count)
         if ask.fold is None:

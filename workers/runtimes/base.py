@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from service.domain.manifest import Manifest
-from service.errors import WhylightError
 from service.registry import Registry
 from workers.passes import Ability, Exclusive, Rule, Scalar, Tap
 from workers.rows import Rows
@@ -151,7 +150,7 @@ class Runtime(Protocol):
     def fits(self, group: Hashable) -> Fit:
         """Return how many rows of the group one batch may hold."""
 
-    def serve(self, group: Hashable, segments: Sequence[Segment]) -> list[Served | WhylightError]:
+    def serve(self, group: Hashable, segments: Sequence[Segment]) -> list[Served | Exception]:
         """Run one batch; one answer for each segment, in order.
 
         An error that is one segment's own fault is that segment's answer;

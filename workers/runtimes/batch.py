@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from service.errors import MethodError, NoGradientPath, UnservablePass, WhylightError
+from service.errors import MethodError, NoGradientPath, UnservablePass
 from workers.passes import Scalar
 from workers.rows import INPUT
 from workers.runtimes.base import Segment, Work
@@ -35,20 +35,20 @@ def spans(segments: Sequence[Segment]) -> Iterator[slice]:
 
 def filled(
     segments: Sequence[Segment], size: int, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, dict[int, WhylightError]]:
+) -> tuple[Tensor, dict[int, Exception]]:
     """Return a batch of `size` rows, and the failures of segments that could not be written.
 
     Rows beyond the segments', and those of a failed segment, are zero.
     """
     shape = row_shape(segments[0].work)
     batch = torch.zeros(size, *shape, dtype=dtype, device=device)
-    failures: dict[int, WhylightError] = {}
+    failures: dict[int, Exception] = {}
     for k, (segment, span) in enumerate(zip(segments, spans(segments), strict=True)):
         try:
             segment.work.rows.fill({INPUT: batch[span]}, segment.start, segment.stop)
-        except Exception:  # noqa: BLE001 - rows are made by a method: foreign code
+        except Exception as error:  # noqa: BLE001 - rows are made by a method: foreign code
             batch[span] = 0
-            failures[k] = MethodError("The method's rows could not be made.")
+            failures[k] = error
     return batch, failures
 
 
@@ -95,11 +95,9 @@ def _score(target: Scalar, outputs: Tensor, graph: bool) -> Tensor:
     return score
 
 
-def guarded_scores(outputs: Tensor, work: Work) -> Tensor | WhylightError:
+def guarded_scores(outputs: Tensor, work: Work) -> Tensor | Exception:
     """Return the scores, or the failure of this one segment."""
     try:
         return scores_of(outputs, work)
-    except WhylightError as error:
-        return error.with_traceback(None)
-    except Exception:  # noqa: BLE001 - targets join from outside: foreign code
-        return MethodError("A target could not be computed from the model's outputs.")
+    except Exception as error:  # noqa: BLE001 - targets join from outside: foreign code
+        return error

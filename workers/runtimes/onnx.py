@@ -21,7 +21,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from service.domain.manifest import Manifest
-from service.errors import InvalidPackage, UnservablePass, WhylightError
+from service.errors import InvalidPackage, UnservablePass
 from workers.device import memory_budget
 from workers.passes import Ability, Exclusive
 from workers.runtimes.base import RUNTIMES, Fit, Opener, Probe, Segment, Served, Work
@@ -135,7 +135,7 @@ class OnnxRuntime:
             return Fit(rows=self._fixed_rows, fixed=True)
         return Fit(rows=max(1, memory_budget(self.device) // self.probed.row_bytes["forward"]))
 
-    def serve(self, group: Hashable, segments: Sequence[Segment]) -> list[Served | WhylightError]:
+    def serve(self, group: Hashable, segments: Sequence[Segment]) -> list[Served | Exception]:
         """Run one batch; one answer for each segment, in order."""
         assert isinstance(group, Group)  # noqa: S101 - the key is this runtime's own
         rows = sum(segment.count for segment in segments)
@@ -212,10 +212,10 @@ def _session(model: bytes) -> Any:
 
 def _served(
     work: Work, outputs: Tensor, taps: Mapping[str, Tensor], span: slice
-) -> Served | WhylightError:
+) -> Served | Exception:
     """Return what the batch gave for one segment."""
     scores = guarded_scores(outputs, work) if work.targets else None
-    if isinstance(scores, WhylightError):
+    if isinstance(scores, Exception):
         return scores
     return Served(
         scores=scores,

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from service.domain.manifest import Manifest
-from service.errors import ModelUnavailable, NoGradientPath, UnservablePass, WhylightError
+from service.errors import ModelUnavailable, NoGradientPath, UnservablePass
 from workers.architectures.base import ARCHITECTURES
-from workers.device import memory_budget
+from workers.device import memory_budget, synchronize
 from workers.passes import Ability, Exclusive, Lease
 from workers.rows import INPUT
 from workers.runtimes.base import (
@@ -156,7 +156,7 @@ class TorchRuntime:
 
     # ------------------------------------------------------------------- serving
 
-    def serve(self, group: Hashable, segments: Sequence[Segment]) -> list[Served | WhylightError]:
+    def serve(self, group: Hashable, segments: Sequence[Segment]) -> list[Served | Exception]:
         """Run one batch; one answer for each segment, in order."""
         assert isinstance(group, Group)  # noqa: S101 - the key is this runtime's own
         rows = sum(segment.count for segment in segments)
@@ -175,6 +175,7 @@ class TorchRuntime:
                 answers[k] = score
         works = [segment.work for segment in segments]
         gradients = _gradients(works, scores, {**found, INPUT: batch})
+        synchronize(self.device)
         return [
             answers.get(k)
             or _served(
@@ -302,7 +303,7 @@ def _state(model: nn.Module) -> list[tuple[object, ...]]:
         for name, module in model.named_modules()
     ]
     state += [
-        (id(tensor), tensor.requires_grad, tensor._version)  # noqa: SLF001 - counts writes
+        (id(tensor), tensor.requires_grad, tensor.data_ptr(), tensor._version)  # noqa: SLF001 - counts writes
         for tensor in (*model.parameters(), *model.buffers())
     ]
     return state

@@ -1,5 +1,7 @@
 """Whatever breaks, it ends those at fault and nobody else."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,7 @@ from service.errors import (
     UnservablePass,
     WhylightError,
 )
+from service.telemetry import location
 from tests.support.engine import (
     CLASSES,
     LAYER,
@@ -113,6 +116,46 @@ def test_the_text_of_a_models_exception_is_never_shown() -> None:
     assert isinstance(outcome, ModelError)
     assert "patient text" not in str(outcome.failure())
     assert told == ["j: patient text"]
+
+
+def test_a_failure_tells_where_it_rose_and_keeps_no_tensor_alive() -> None:
+    """The log wants module and line; the failed frames would keep the batch's memory."""
+    kept: list[weakref.ref[Tensor]] = []
+    told: list[Exception] = []
+
+    class Wasteful(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            waste = x.repeat(1, 8, 1, 1)
+            kept.append(weakref.ref(waste))
+            if len(kept) > probed:
+                raise RuntimeError
+            return waste.flatten(1)
+
+    probed = 1_000
+    runtime = TorchRuntime(Wasteful(), (1, 20, 16))
+    assert runtime.probed.outputs
+    probed = len(kept)
+    scheduler = Scheduler(on_bug=lambda error, _: told.append(error))
+    (outcome,) = through(scheduler, runtime, Saliency().plan(image_for(), logits(1)))
+    assert isinstance(outcome, ModelError)
+    assert location(told[0]).startswith(__name__)
+    assert kept[-1]() is None
+
+
+def test_a_target_at_fault_is_told_to_the_log() -> None:
+    told: list[Exception] = []
+    scheduler = Scheduler(on_bug=lambda error, _: told.append(error))
+    through(scheduler, small_runtime(), Plans.selector(image_for()))
+    assert [type(error) for error in told] == [KeyError]
+
+
+def test_a_runtime_that_nobody_holds_is_not_kept_by_what_was_measured() -> None:
+    runtime, scheduler = small_runtime(), Scheduler()
+    through(scheduler, runtime, Saliency().plan(image_for(), logits(1)))
+    gone = weakref.ref(runtime)
+    del runtime
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_the_limit_is_kept() -> None:
