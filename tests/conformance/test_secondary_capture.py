@@ -18,6 +18,9 @@ from tests.support.programs import needs
 from tests.support.sheets import blob, sheet
 from workers.sheets import write
 
+SUMMARY = "Error - Dicom dataset contains invalid data values for Value Representations"
+"""What the validator says once more after any invalid value."""
+
 
 def suitable(path: Path) -> bool:
     """Tell whether a study with this image would be taken in and decoded."""
@@ -78,9 +81,10 @@ def test_the_validator_sees_an_error_when_there_is_one(phantom, tmp_path):
 @pytest.mark.skipif(not corpus.FOLDER, reason=corpus.REASON)
 @pytest.mark.parametrize("path", SOURCES, ids=corpus.name)
 def test_a_capture_of_a_real_image_has_no_error(path, tmp_path):
+    named = ill_formed_uids(path)
     found = complaints(capture(path, tmp_path))
-    own_names = ill_formed_uids(path)
-    assert [line for line in found if not any(uid in line for uid in own_names)] == []
+    rest = [line for line in found if not any(uid in line for uid in named)]
+    assert set(rest) <= ({SUMMARY} if len(rest) < len(found) else set())
 
 
 def ill_formed_uids(path: Path) -> set[str]:

@@ -1,0 +1,124 @@
+"""Decode, prepare and render in real slots, as a job takes them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from numpy.testing import assert_allclose
+
+from service.domain.grid import Grid
+from service.errors import Failure, Kind, UndecodablePixels, UnknownFormat, WhylightError
+from tests.support.parcels import fetched
+from tests.support.phantom_dicom import JPEG_2000, compress, compressed, encoded, of_pixels
+from tests.support.sheets import MODEL, TARGET, blob
+from workers.parcels import Attributed, Attribution, Judged, Verdict
+from workers.slots import Slots
+from workers.stages.decode import decode
+from workers.stages.prepare import prepare
+from workers.stages.render import digest_of, render
+
+RAMP = (np.add.outer(np.arange(64), np.arange(64)) * 20).astype(np.uint16)
+IMAGE = encoded(of_pixels(RAMP, bits=12))
+
+
+@pytest.fixture(scope="module")
+def slots():
+    with Slots(1, address_space_bytes=4 << 30) as slots:
+        yield slots
+
+
+def attribution(**changes) -> Attribution:
+    known = Attribution(
+        method="saliency",
+        parameters={},
+        signed=False,
+        target=TARGET,
+        values=blob((8, 8)),
+        grid=Grid.partition((8, 8), (64, 64)),
+    )
+    return replace(known, **changes)
+
+
+def judged(slots, folder: Path, *attributions: Attribution, degenerate=False, **asked) -> Judged:
+    prepared = prepare(decode(fetched(IMAGE, folder, **asked), slots), slots)
+    verdicts = tuple(Verdict(checks=(), degenerate=degenerate) for _ in attributions)
+    return Judged(Attributed(prepared, (), attributions), verdicts)
+
+
+def test_an_image_goes_from_its_file_to_the_models_input(slots, tmp_path):
+    decoded = decode(fetched(IMAGE, tmp_path), slots)
+    assert np.array_equal(np.load(decoded.pixels)[0], RAMP)
+    prepared = prepare(decoded, slots)
+    low, high = np.percentile(RAMP, (1, 99))
+    window = np.clip((RAMP - low) / (high - low), 0, 1)
+    expected = (window.reshape(32, 2, 32, 2).mean((1, 3)) - 0.5) / 0.25
+    assert_allclose(prepared.tensor[0], expected, atol=1e-5)
+    assert_allclose(prepared.grid.to_source((0, 0)), (0.5, 0.5))
+
+
+def test_damaged_pixels_fail_the_job_by_name(slots, tmp_path):
+    code = compress(RAMP, JPEG_2000)
+    broken = compressed(of_pixels(RAMP), JPEG_2000, code[: len(code) // 3])
+    with pytest.raises(WhylightError) as failure:
+        decode(fetched(broken, tmp_path), slots)
+    assert failure.value.failure().code == "undecodable_pixels"
+    assert failure.value.failure().kind is Kind.DATA
+
+
+def test_a_decoder_that_is_too_slow_fails_the_job_and_the_next_one_runs(slots, tmp_path):
+    with pytest.raises(UndecodablePixels):
+        decode(fetched(IMAGE, tmp_path), slots, limit=1e-4)
+    assert decode(fetched(IMAGE, tmp_path), slots).facts.rows == 64
+
+
+def test_an_image_over_the_limit_is_refused_inside_the_slot(slots, tmp_path):
+    with pytest.raises(WhylightError) as failure:
+        decode(fetched(IMAGE, tmp_path), slots, max_samples=64)
+    assert failure.value.failure().code == "absurd_dimensions"
+
+
+def test_every_map_becomes_the_files_that_were_asked_for(slots, tmp_path):
+    maps = (attribution(), attribution(method="grad_cam", signed=True))
+    rendered = render(judged(slots, tmp_path, *maps, artifacts=("dicom_sc", "npy")), slots, MODEL)
+    names = [[file.artifact.name for file in files] for files in rendered.files]
+    assert names == [
+        ["saliency.effusion.dcm", "saliency.effusion.npy"],
+        ["grad_cam.effusion.dcm", "grad_cam.effusion.npy"],
+    ]
+    captures = [pydicom.dcmread(files[0].path) for files in rendered.files]
+    assert captures[0].SeriesInstanceUID == captures[1].SeriesInstanceUID
+    assert captures[0].SOPInstanceUID != captures[1].SOPInstanceUID
+    assert [ds.InstanceNumber for ds in captures] == [1, 2]
+    assert np.array_equal(np.load(rendered.files[0][1].path), blob((8, 8)))
+
+
+def test_a_method_that_failed_has_no_files(slots, tmp_path):
+    failure = Failure(kind=Kind.OURS, code="method_error", title="The method failed", detail="")
+    lost = attribution(target=None, values=None, grid=None, failure=failure)
+    rendered = render(judged(slots, tmp_path, lost, attribution()), slots, MODEL)
+    assert [len(files) for files in rendered.files] == [0, 2]
+
+
+def test_a_degenerate_map_is_rendered_without_color(slots, tmp_path):
+    flat = attribution(values=np.ones((1, 8, 8), np.float32))
+    parcel = judged(slots, tmp_path, flat, degenerate=True, artifacts=("dicom_sc",))
+    ((capture,),) = render(parcel, slots, MODEL).files
+    shown = pydicom.dcmread(capture.path).pixel_array[:64, :64]
+    assert not np.ptp(shown, axis=-1).any()
+
+
+def test_an_unknown_format_is_refused(slots, tmp_path):
+    with pytest.raises(WhylightError) as refusal:
+        render(judged(slots, tmp_path, attribution(), artifacts=("gif",)), slots, MODEL)
+    assert refusal.value.failure().code == UnknownFormat.code
+
+
+def test_the_question_names_the_series_and_not_how_the_answer_is_wanted(tmp_path):
+    asked = digest_of(fetched(IMAGE, tmp_path))
+    assert digest_of(fetched(IMAGE, tmp_path, priority="stat", artifacts=("npy",))) == asked
+    assert digest_of(fetched(IMAGE, tmp_path, methods=["grad_cam"])) != asked
+    assert digest_of(fetched(IMAGE, tmp_path, targets=["nodule"])) != asked
+    other = encoded(of_pixels(RAMP + 1, bits=12))
+    assert digest_of(fetched(other, tmp_path)) != asked
