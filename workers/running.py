@@ -5,12 +5,14 @@ Only the owner thread touches these.
 
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from service.errors import WhylightError
 from workers.passes import Exclusive, Forward, Gradient, Plan, Step
 from workers.runtimes.base import Runtime, Work
+from workers.union import rule_of
 
 R = TypeVar("R")
 
@@ -71,6 +73,11 @@ class Run:
     def resumption(self) -> Any:
         """What the plan is resumed with."""
         return self.answers[0] if self.single else tuple(self.answers)
+
+    def close(self) -> None:
+        """Close the plan so that its cleanup runs now; one that resists is abandoned."""
+        with suppress(Exception):  # it has ended badly already; this adds nothing
+            self.plan.close()
 
     def end(self, outcome: Any) -> None:
         """Take in the result or the failure."""
@@ -150,6 +157,21 @@ class Job:
         """Count device time against the job's turns."""
         self.device_seconds += seconds
         self.turns += seconds / self.weight
+
+    def item_of(self, ask: Forward | Gradient) -> Item | None:
+        """Return an item of the same rows and rule that nobody has started or folds."""
+        if ask.rows.token is None or ask.fold is not None:
+            return None
+        wanted = (rule_of(ask), ask.rows.token)
+        for item in self.items:
+            if (
+                isinstance(item, Item)
+                and item.next == 0
+                and (item.work.rule, item.work.rows.token) == wanted
+                and all(rider.ask.fold is None for rider in item.riders)
+            ):
+                return item
+        return None
 
     def report(self) -> Report[Any]:
         """Return how the job ended."""

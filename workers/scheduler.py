@@ -34,7 +34,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -47,10 +46,10 @@ from service.errors import (
     WhylightError,
 )
 from workers.batches import Batches, Portion
-from workers.passes import Exclusive, Forward, Gradient, Pass, TimeUp
+from workers.passes import Exclusive, Pass, TimeUp
 from workers.running import Item, Job, Loan, Planned, Report, Rider, Run, runs_of
 from workers.runtimes.base import ReplicaChangedError, Runtime, Segment, Served
-from workers.union import joined, rule_of, step_of, work_of
+from workers.union import joined, step_of, work_of
 
 R = TypeVar("R")
 
@@ -377,7 +376,7 @@ class Scheduler:
         if ask.rows.count < 1:
             raise MethodError("The method asked for no rows.")
         run.asked += ask.rows.count
-        item = _same_rows(job, ask)
+        item = job.item_of(ask)
         riders = [rider] if item is None else [*item.riders, rider]
         work = work_of([each.ask for each in riders])
         group = job.runtime.group(work)
@@ -388,7 +387,7 @@ class Scheduler:
 
     def _fail(self, job: Job, run: Run, error: Exception) -> None:
         """End one plan by an error; its own cleanup has run when this returns."""
-        _close_plan(run)
+        run.close()
         if not isinstance(error, WhylightError):
             self._on_bug(error, job.id)
             error = MethodError("The method failed by a fault of its own.")
@@ -401,7 +400,7 @@ class Scheduler:
         """End all plans of a job that are still at work."""
         for run in job.runs:
             if not run.ended:
-                _close_plan(run)
+                run.close()
                 run.end(error)
         job.items.clear()
         self._settle(job)
@@ -458,7 +457,7 @@ class Scheduler:
         for other in [each for each in self._jobs if each.runtime is job.runtime]:
             self._jobs.remove(other)
             for run in other.runs:
-                _close_plan(run)
+                run.close()
                 run.end(error)
             report = Report(
                 tuple(run.outcome for run in other.runs), other.device_seconds, other.rows
@@ -479,27 +478,6 @@ class Scheduler:
             self._arrived.clear()
         for each in ended:
             for run in each.runs if isinstance(each, Job) else ():
-                _close_plan(run)
+                run.close()
             each.future.set_exception(error)
         self._jobs.clear()
-
-
-def _same_rows(job: Job, ask: Forward | Gradient) -> Item | None:
-    """Return an item of the same rows and rule that nobody has started or folds."""
-    if ask.rows.token is None or ask.fold is not None:
-        return None
-    for item in job.items:
-        if (
-            isinstance(item, Item)
-            and item.next == 0
-            and (item.work.rule, item.work.rows.token) == (rule_of(ask), ask.rows.token)
-            and all(rider.ask.fold is None for rider in item.riders)
-        ):
-            return item
-    return None
-
-
-def _close_plan(run: Run) -> None:
-    """Close a plan so that its cleanup runs now; a plan that resists is abandoned."""
-    with suppress(Exception):  # the plan has failed already; this adds nothing
-        run.plan.close()
