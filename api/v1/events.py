@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response, StreamingResponse
@@ -26,6 +26,19 @@ BEAT: Final = 15.0
 RETRY: Final = b"retry: 1000\n\n"
 RECONNECT: Final = b"event: reconnect\ndata: {}\n\n"
 COMMENT: Final = b": \n\n"
+EVENT: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"enum": ["progress", "reconnect"]},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/EventBody"},
+        },
+    },
+}
+"""One event of the stream, as JSON schema sees it."""
 
 
 @router.get(
@@ -37,7 +50,7 @@ COMMENT: Final = b": \n\n"
         200: {
             "description": "Events `progress`, each with an EventBody, until the job has ended;"
             " `reconnect` when the stream must end before that.",
-            "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
+            "content": {MEDIA_TYPE: {"schema": EVENT}},
         },
         204: {"description": "The job has ended and every event was seen."},
         **answers(errors.NotFound),
