@@ -317,7 +317,6 @@ EVERYWHERE: tuple[type[WhylightError], ...] = (
     InternalError,
     errors.QueueUnavailable,
     errors.StoreUnavailable,
-    errors.Draining,
 )
 """What any operation behind a key can answer."""
 
