@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from service.dicom.dataset import parsed
+from service.dicom.dataset import Parsed, parsed
 from service.dicom.header import identifiers
 from service.dicom.uids import derived_uid, instance_uid, series_uid
 from workers.formats.base import MapRecord
@@ -96,6 +96,7 @@ _TERMS: dict[str, str] = {
 }
 _REPAIRS: dict[str, Callable[[str], str]] = {
     "AS": lambda text: f"{int(text):03d}Y" if re.fullmatch(r"\d{1,3}", text) else text,
+    "CS": str.upper,
     "DA": lambda text: re.sub(r"^(\d{4})\.(\d\d)\.(\d\d)$", r"\1\2\3", text),  # before 1993
     "TM": lambda text: re.sub(r"^(\d\d):(\d\d):(\d\d)", r"\1\2\3", text),  # before 1993
 }
@@ -115,8 +116,13 @@ class Source:
     def read(cls, file: Path) -> "Source":
         """Read the header that the decode stage kept."""
         with parsed(file, max_samples=1 << 30) as found:
-            uids = identifiers(found.dataset, required=False)
-            return cls(found.dataset, uids, found.transfer_syntax_uid)
+            return cls.of(found)
+
+    @classmethod
+    def of(cls, found: Parsed) -> "Source":
+        """Look at an object that is parsed already."""
+        uids = identifiers(found.dataset, required=False)
+        return cls(found.dataset, uids, found.transfer_syntax_uid)
 
     def text(self, keyword: str) -> str:
         """Return the element's valid text, repaired if need be, else nothing."""
@@ -125,16 +131,31 @@ class Source:
 
     def values(self, keyword: str) -> list[str]:
         """Return all values of the element if every one is valid, else none."""
+        vr, raw = self._raw(keyword)
+        texts = [_REPAIRS.get(vr, str)(text) for text in raw]
+        form = _TERMS.get(keyword, _FORMS.get(vr, r"(?!)"))
+        return texts if all(text and re.fullmatch(form, text) for text in texts) else []
+
+    def doubts(self) -> tuple[str, ...]:
+        """Return codes of the elements that were repaired or could not be copied."""
+        found = []
+        for keyword in (*REQUIRED, *OPTIONAL):
+            _, raw = self._raw(keyword)
+            name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", keyword).lower()
+            if any(raw) and self.values(keyword) != raw:
+                found.append(f"{'repaired' if self.values(keyword) else 'left_out'}_{name}")
+        return tuple(found)
+
+    def _raw(self, keyword: str) -> tuple[str, list[str]]:
+        """Return the element's VR and its values as text, as they stand."""
         try:
             element = self.dataset[keyword]
             value: Any = element.value
-            vr = str(element.VR)
         except (KeyError, LookupError, TypeError, ValueError):
-            return []
+            return "", []
         several = list(value) if isinstance(value, list | tuple | MultiValue) else [value]
-        texts = [_REPAIRS.get(vr, str)(str(each).strip(" \0")) for each in several]
-        form = _TERMS.get(keyword, _FORMS.get(vr, r"(?!)"))
-        return texts if all(text and re.fullmatch(form, text) for text in texts) else []
+        texts = ["" if each is None else str(each).strip(" \0") for each in several]
+        return str(element.VR), texts
 
 
 def derive(source: Source, record: MapRecord, sop_class_uid: str, kind: str) -> Dataset:

@@ -13,6 +13,7 @@ from service.dicom.dataset import Parsed, parsed
 from service.dicom.header import Header, header_of
 from service.domain.value import Value
 from service.errors import UndecodablePixels, WhylightError
+from workers.formats.derived import Source
 from workers.parcels import ImageFacts
 from workers.pixels.arrays import ArrayWriter
 from workers.pixels.display import chosen_window, show_color, show_gray
@@ -76,10 +77,9 @@ def decode_file(file: Path, scratch: Path, *, max_samples: int = MAX_SAMPLES) ->
 def _decode(found: Parsed, header: Header, scratch: Path) -> DecodedFiles:
     """Write the arrays; return what is known of them."""
     stored, bits = read_stored(found, header)
-    lossy = is_lossy(found.dataset, header)
     if stored.ndim == 3:  # noqa: PLR2004 - color
         _write_color(stored, bits, scratch)
-        facts = _facts(header, bits, Modality(), None, lossy=lossy, channels=3)
+        facts = _facts(found, header, bits, Modality(), None)
         return _files(scratch, facts, None)
     signed = header.pixel_representation == 1
     modality = modality_of(found.dataset, signed=signed)
@@ -89,7 +89,7 @@ def _decode(found: Parsed, header: Header, scratch: Path) -> DecodedFiles:
     used = voi or chosen_window(stored, modality, padding, bits)
     inverted = header.photometric_interpretation == "MONOCHROME1"
     _write_gray(stored, modality, used, padding, scratch, inverted=inverted)
-    facts = _facts(header, bits, modality, used, lossy=lossy, channels=1)
+    facts = _facts(found, header, bits, modality, used)
     return _files(scratch, facts, padding)
 
 
@@ -123,7 +123,7 @@ def _write_gray(
 
 
 def _facts(
-    header: Header, bits: int, modality: Modality, voi: Voi | None, *, lossy: bool, channels: int
+    found: Parsed, header: Header, bits: int, modality: Modality, voi: Voi | None
 ) -> ImageFacts:
     low, high = _stored_range(header, bits)
     value_low, value_high = modality.range(low, high)
@@ -131,7 +131,7 @@ def _facts(
     return ImageFacts(
         rows=header.rows,
         columns=header.columns,
-        channels=channels,
+        channels=1 if voi else 3,
         modality=header.modality,
         photometric_interpretation=header.photometric_interpretation,
         bits_stored=bits,
@@ -139,8 +139,9 @@ def _facts(
         stored_maximum=high,
         value_minimum=value_low,
         value_maximum=value_high,
-        lossy=lossy,
+        lossy=is_lossy(found.dataset, header),
         window=(voi.center, voi.width) if linear and isinstance(voi, Window) else None,
+        warnings=Source.of(found).doubts(),
     )
 
 

@@ -246,6 +246,16 @@ def test_copied_elements_are_valid_repaired_or_left_out(made, keyword, value, ke
     assert (list(found) if isinstance(kept, list) else found or kept) == kept
 
 
+def test_repairs_and_omissions_are_told_by_codes_without_values(source, tmp_path):
+    elements = {"PatientAge": "62", "PatientSex": "X", "BodyPartExamined": "chest"}
+    drawn = sheet(source(**elements), tmp_path / "work", NATIVE)
+    assert drawn.record.facts.warnings == (
+        "left_out_patient_sex",
+        "repaired_patient_age",
+        "repaired_body_part_examined",
+    )
+
+
 def test_private_and_unknown_elements_are_left_behind(source, tmp_path):
     path = source()
     ds = pydicom.dcmread(path)

@@ -19,6 +19,7 @@ from tests.support.phantom_dicom import (
     encoded,
     of_pixels,
 )
+from workers.pixels.codecs import has_color_transform
 from workers.pixels.decode import decode_file
 
 IMPLICIT = "1.2.840.10008.1.2"
@@ -161,6 +162,26 @@ def test_baseline_jpeg_is_rgb_whatever_the_header_calls_it(decode, space):
     facts, _, display, _ = decode(compressed(ds, JPEG_BASELINE, compress(pixels, JPEG_BASELINE)))
     assert np.abs(display.astype(int) - pixels).max() < 16
     assert facts.lossy
+
+
+FRAME = b"\xff\xd8\xff\xc0\x00\x11\x08\0\x08\0\x08\x03"
+"""A JPEG frame header up to its three components."""
+
+
+@pytest.mark.parametrize(
+    ("code", "label", "transformed"),
+    [
+        (b"\xff\xd8\xff\xe0\x00\x07JFIF\x00", "RGB", True),
+        (b"\xff\xd8\xff\xee\x00\x0eAdobe\x00\x64\0\0\0\0\x00", "YBR_FULL", False),
+        (b"\xff\xd8\xff\xee\x00\x0eAdobe\x00\x64\0\0\0\0\x01", "RGB", True),
+        (FRAME + b"R\x11\0G\x11\0B\x11\0", "YBR_FULL", False),
+        (FRAME + b"\x01\x11\0\x02\x11\0\x03\x11\0", "RGB", False),
+        (FRAME + b"\x01\x11\0\x02\x11\0\x03\x11\0", "YBR_FULL", True),
+        (b"\xff\xd8", "YBR_FULL_422", True),
+    ],
+)
+def test_a_jpegs_own_markers_tell_its_color_before_the_header_does(code, label, transformed):
+    assert has_color_transform(code, label) is transformed
 
 
 def test_a_palette_is_looked_up(decode):
