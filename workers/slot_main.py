@@ -26,7 +26,13 @@ Task = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def main(descriptor: int, module: str, address_space_bytes: int) -> None:
-    """Serve requests until the socket closes."""
+    """Serve requests until the socket closes.
+
+    Signals meant for the worker reach its whole group: they are let pass here,
+    so that jobs in hand can still end while the worker drains.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold a patient's pixels
     tasks: Mapping[str, Task] = importlib.import_module(module).TASKS
     resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))

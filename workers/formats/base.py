@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import JsonValue
+from pydantic import ConfigDict, JsonValue
 
 from service.domain.explanation import Check, ModelRef
 from service.domain.grid import Grid
@@ -28,6 +28,8 @@ from workers.parcels import ImageFacts
 
 class MapRecord(Value):
     """One map and all that is said of it, in words and numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     number: int
     """Its place in the job, counted from 1."""

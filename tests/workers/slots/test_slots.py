@@ -1,4 +1,5 @@
 import os
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,6 +78,21 @@ def test_the_products_tasks_load_no_tensor_library(slots):
     loaded = slots.run("modules", {"tasks": "workers.tasks"}, 60)["loaded"]
     assert "pydicom" in loaded
     assert not {"torch", "onnxruntime", "fastapi"} & set(loaded)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_workers_group_lets_tasks_end(slots, sign):
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(slots.run, "doze", {"seconds": 0.5}, 20)
+        time.sleep(0.2)
+        for slot in children():
+            os.kill(slot, sign)
+        assert call.result()["pid"]
+
+
+def children() -> list[int]:
+    tasks = Path("/proc/self/task").iterdir()
+    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
 
 
 def test_closing_ends_every_process():

@@ -1,5 +1,6 @@
 """Decode, prepare and render in real slots, as a job takes them."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pydicom
 import pytest
 from numpy.testing import assert_allclose
 
+from service.domain.explanation import Check
 from service.domain.grid import Grid
 from service.errors import Failure, Kind, UndecodablePixels, UnknownFormat, WhylightError
 from tests.support.parcels import fetched
@@ -107,6 +109,14 @@ def test_a_degenerate_map_is_rendered_without_color(slots, tmp_path):
     ((capture,),) = render(parcel, slots, MODEL).files
     shown = pydicom.dcmread(capture.path).pixel_array[:64, :64]
     assert not np.ptp(shown, axis=-1).any()
+
+
+def test_a_figure_that_is_not_finite_spoils_no_document(slots, tmp_path):
+    check = Check(name="sum", outcome="fail", values={"residual": np.inf}, meaning="It is off.")
+    parcel = judged(slots, tmp_path, attribution(extras={"residual": np.nan}), artifacts=("json",))
+    parcel = replace(parcel, verdicts=(Verdict(checks=(check,), degenerate=False),))
+    ((file,),) = render(parcel, slots, MODEL).files
+    assert json.loads(file.path.read_bytes())["extras"] == {"residual": None}
 
 
 def test_an_unknown_format_is_refused(slots, tmp_path):
