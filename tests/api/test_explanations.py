@@ -262,3 +262,10 @@ def test_a_job_goes_to_a_pool_that_can_serve_its_model(served, client, ask):
     elsewhere.publish()
     job = client.post("/v1/explanations", json=ask).json()["id"]
     assert elsewhere.lease().job.id == job
+
+
+def test_more_work_than_may_wait_is_refused(served, client, ask, monkeypatch):
+    monkeypatch.setattr(served.backends.queue, "_capacity", 30)
+    assert client.post("/v1/explanations", json=ask).status_code == 202
+    body = problem(client.post("/v1/explanations", json=ask), 503, "queue_full")
+    assert body["facts"] == {"waiting_ms": 20, "limit_ms": 30}
