@@ -6,7 +6,8 @@ PackBits in C for RLE 4 ms, CharLS for JPEG-LS 67 ms, OpenJPEG for JPEG 2000
 434 ms. All come in one package and let go of the interpreter while they work.
 """
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import imagecodecs
@@ -19,6 +20,17 @@ from service.errors import UndecodablePixels
 
 Frame = NDArray[Any]
 HTJ2K_LOSSY = "1.2.840.10008.1.2.4.203"
+OTHER_SIZE = "The compressed pixels are of another size than the header says."
+APP0, APP14, START_OF_SCAN = 0xE0, 0xEE, 0xDA
+FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
+"""Start of frame: of JPEG, and of JPEG-LS (0xF7)."""
+
+SIZ = b"\xff\x4f\xff\x51"
+"""A JPEG 2000 code stream's start and its first marker (ISO 15444-1 A.5.1)."""
+
+BOXES = 1024
+"""How far into a file format's boxes a code stream may start."""
+
 SEGMENTS = 15
 """Most segments that an RLE header can name (PS3.5 G.3)."""
 
@@ -44,17 +56,46 @@ def decode_frame(code: bytes, header: Header) -> Frame:
     UndecodablePixels
         The code stream is damaged, or is another image than the header's.
     """
-    decoder = _DECODERS[FAMILIES[header.transfer_syntax_uid]]
+    family = FAMILIES[header.transfer_syntax_uid]
+    declared = code_size(code, family)
+    if declared not in {None, (header.rows, header.columns)}:
+        raise UndecodablePixels(OTHER_SIZE)  # before the decoder makes room for it
     try:
-        frame = decoder(code, header)
+        frame = _DECODERS[family](code, header)
     except (MemoryError, UndecodablePixels):
         raise
     except Exception as error:
         raise UndecodablePixels("The compressed pixels are damaged.") from error
     gray = (header.rows, header.columns)
     if frame.shape != (gray if header.samples_per_pixel == 1 else (*gray, 3)):
-        raise UndecodablePixels("The compressed pixels are of another size than the header says.")
+        raise UndecodablePixels(OTHER_SIZE)
     return frame
+
+
+def code_size(code: bytes, family: Family) -> tuple[int, int] | None:
+    """Return rows and columns that a code stream itself declares, if it does."""
+    if family in {Family.JPEG_2000, Family.HTJ2K}:
+        at = code.find(SIZ, 0, BOXES)
+        if at < 0 or len(code) < at + 24:
+            return None
+        wide, high, left, top = struct.unpack_from(">4L", code, at + 8)
+        return high - top, wide - left
+    for marker, segment in jpeg_segments(code):
+        if marker in FRAME_MARKERS and len(segment) > 5:  # noqa: PLR2004 - precision, rows, columns
+            rows, columns = struct.unpack_from(">2H", segment, 1)
+            return (rows, columns) if rows else None
+    return None
+
+
+def jpeg_segments(code: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield markers and their segments up to the entropy-coded data (ISO 10918-1 B)."""
+    at = 2
+    while at + 4 <= len(code) and code[at] == 0xFF:  # noqa: PLR2004 - a marker's first byte
+        marker, length = code[at + 1], int.from_bytes(code[at + 2 : at + 4], "big")
+        yield marker, code[at + 4 : at + 2 + length]
+        if marker == START_OF_SCAN:
+            return
+        at += 2 + length
 
 
 def _jpeg(code: bytes, header: Header) -> Frame:
@@ -72,17 +113,13 @@ def has_color_transform(code: bytes, photometric_interpretation: str) -> bool:
     A JFIF marker says yes, an Adobe marker says which, component identifiers
     'R', 'G', 'B' say no; only where the stream is silent the header is asked.
     """
-    at = 2
-    while at + 4 <= len(code) and code[at] == 0xFF:  # noqa: PLR2004 - a marker's first byte
-        marker, length = code[at + 1], int.from_bytes(code[at + 2 : at + 4], "big")
-        segment = code[at + 4 : at + 2 + length]
-        if marker == 0xE0 and segment.startswith(b"JFIF"):  # noqa: PLR2004 - APP0
+    for marker, segment in jpeg_segments(code):
+        if marker == APP0 and segment.startswith(b"JFIF"):
             return True
-        if marker == 0xEE and segment.startswith(b"Adobe") and len(segment) > 11:  # noqa: PLR2004 - APP14
+        if marker == APP14 and segment.startswith(b"Adobe") and len(segment) > 11:  # noqa: PLR2004 - its flag
             return segment[11] != 0
-        if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:  # noqa: PLR2004 - frame header
+        if marker in FRAME_MARKERS:
             return segment[6::3][:3] != b"RGB" and photometric_interpretation != "RGB"
-        at += 2 + length
     return photometric_interpretation != "RGB"
 
 

@@ -1,0 +1,63 @@
+"""Damaged code streams in real slots: whatever a codec does, one call fails."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.errors import UndecodablePixels, WhylightError
+from tests.support.phantom_dicom import LOSSLESS, compress, compressed, of_pixels
+from workers.slots import Slots
+
+SMOOTH = (np.add.outer(np.arange(96), np.arange(80)) * 20).astype(np.uint16)
+
+
+@pytest.fixture(scope="module")
+def slots():
+    with Slots(1, address_space_bytes=3 << 30) as slots:
+        yield slots
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS)
+def test_random_damage_is_decoded_or_refused_and_nothing_else(slots, tmp_path, syntax):
+    code = compress(SMOOTH, syntax)
+    random = np.random.default_rng(7)
+    outcomes = set()
+    for _ in range(40):
+        hurt = np.frombuffer(code, np.uint8).copy()
+        where = random.integers(0, len(hurt), random.integers(1, 8))
+        hurt[where] = random.integers(0, 256, len(where))
+        file = tmp_path / "hurt.dcm"
+        file.write_bytes(compressed(of_pixels(SMOOTH), syntax, hurt.tobytes()))
+        outcomes.add(outcome(slots, file))
+    assert "undecodable_pixels" in outcomes
+    assert outcomes <= {"undecodable_pixels", "decoded"}
+
+
+def outcome(slots: Slots, file: Path) -> str:
+    message = {"file": str(file), "scratch": str(file.parent), "max_samples": 1 << 20}
+    try:
+        slots.run("decode", message, 20, lost=UndecodablePixels)
+    except WhylightError as refusal:
+        return refusal.failure().code
+    return "decoded"
+
+
+@pytest.mark.parametrize("syntax", [each for each in LOSSLESS if not each.endswith(".5")])
+def test_a_code_stream_that_claims_a_huge_size_is_refused_before_it_gets_room(
+    slots, tmp_path, syntax
+):
+    code = bytearray(compress(SMOOTH, syntax))
+    if syntax in LOSSLESS[3:]:  # JPEG 2000's Xsiz, Ysiz
+        code[8:16] = (60_000).to_bytes(4, "big") * 2
+    else:
+        frame = next(
+            i for i in range(2, len(code)) if code[i] == 0xFF and code[i + 1] in {0xC3, 0xF7}
+        )
+        code[frame + 5 : frame + 9] = (60_000).to_bytes(2, "big") * 2
+    file = tmp_path / "huge.dcm"
+    file.write_bytes(compressed(of_pixels(SMOOTH), syntax, bytes(code)))
+    message = {"file": str(file), "scratch": str(tmp_path), "max_samples": 1 << 20}
+    with pytest.raises(WhylightError) as refusal:
+        slots.run("decode", message, 20)
+    assert "another size" in refusal.value.detail
