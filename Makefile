@@ -15,6 +15,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 BIN := $(VENV)/bin
 DEMO_READY := $(VENV)/.ready-demo
 TEST_READY := $(VENV)/.ready-test
+BENCH_READY := $(VENV)/.ready-bench
 
 # Real peers that the tests talk to.
 SYSTEM_PACKAGES := redis-server orthanc orthanc-dicomweb dcmtk dicom3tools curl
@@ -22,6 +23,7 @@ SYSTEM_PACKAGES := redis-server orthanc orthanc-dicomweb dcmtk dicom3tools curl
 # One torch thread: more only fight over the cores that the tests share.
 export OMP_NUM_THREADS := 1
 
+.NOTPARALLEL:
 .PHONY: help demo up test setup system lint types walls unit conformance bench train-demo clean
 
 help:  ## Show this list
@@ -61,6 +63,12 @@ $(TEST_READY): $(DEMO_READY)
 	@$(PIP) install -e '.[worker,embedded,dev]'
 	@touch $@
 
+# Without dependencies: they would bring a torchvision that replaces torch.
+$(BENCH_READY): $(TEST_READY)
+	@$(PIP) install -e '.[worker,embedded,dev,bench]'
+	@$(PIP) install --no-deps grad-cam
+	@touch $@
+
 # Services stay down: the tests start their own, on sockets and ports of their own.
 system:  ## Install the Debian packages of the tests' real peers (only as root)
 	@if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
@@ -96,8 +104,10 @@ unit: $(TEST_READY)  ## Every test: unit, contract, oracle, conformance, end to 
 conformance: $(TEST_READY)  ## Only the DICOM conformance tests
 	@$(BIN)/pytest tests/conformance
 
-bench: $(TEST_READY)  ## Measure against other libraries
-	@$(BIN)/python -m benchmarks
+bench: $(BENCH_READY)  ## Measure speed, beside other libraries where there are any
+	@for each in grad_cam scheduler datapath http_job; do \
+	    echo "== $$each"; $(BIN)/python -m benchmarks.$$each; \
+	done
 
 train-demo: $(TEST_READY)  ## Train the demo model again, from its seed
 	@$(BIN)/python -m examples.phantom.train
