@@ -55,7 +55,8 @@ def test_the_first_batch_of_an_unknown_rate_has_one_row() -> None:
     scheduler = Scheduler(slice_seconds=10.0)
     scheduler.submit("big", runtime, [rows(30)])
     scheduler.run_until_idle()
-    assert model.batches[:3] == [1, 2, 4]
+    assert model.batches[0] == 1
+    assert sum(model.batches) == 30
 
 
 def test_the_time_slice_holds_even_when_nobody_waits() -> None:
