@@ -1,4 +1,4 @@
-"""A plain ResNet-50 with random weights: 25.6 million parameters, 4.1 GMAC at 224 pixels.
+"""A plain ResNet-50 with random weights: 23.5 million parameters, 4.1 GMAC at 224 pixels.
 
 He, Zhang, Ren, Sun (2016). Deep residual learning for image recognition. CVPR,
 arXiv:1512.03385, table 1; the stride stands on the 3x3 convolution, as is usual.
