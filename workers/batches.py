@@ -28,6 +28,29 @@ class Portion:
     segment: Segment
 
 
+@dataclass(frozen=True, slots=True)
+class Batched:
+    """What there is to tell of one batch."""
+
+    kind: str
+    """``forward`` or ``gradient``."""
+
+    rows: int
+    seconds: float
+    waits: tuple[float, ...]
+    """For each pass that begins here, seconds since it was asked for."""
+
+    halved: bool
+    """Whether it did not fit the device and is tried again with fewer rows."""
+
+
+OnBatch = Callable[[Batched], None]
+
+
+def untold(_: Batched) -> None:
+    """Tell nobody of a batch."""
+
+
 class Batches:
     """Sizes batches by measurement and serves them.
 
@@ -37,9 +60,17 @@ class Batches:
         Longest a batch should take, in seconds.
     on_bug
         Called with an unforeseen exception of a model and the job's identifier.
+    on_batch
+        Called in the owner thread after each batch: be quick.
     """
 
-    def __init__(self, slice_seconds: float, on_bug: Callable[[Exception, str], None]) -> None:
+    def __init__(
+        self,
+        slice_seconds: float,
+        on_bug: Callable[[Exception, str], None],
+        on_batch: OnBatch = untold,
+    ) -> None:
+        self._on_batch = on_batch
         self._slice = slice_seconds
         self._on_bug = on_bug
         self._paces: WeakKeyDictionary[Runtime, dict[Hashable, Pace]] = WeakKeyDictionary()
@@ -66,6 +97,15 @@ class Batches:
             pace.record(rows, seconds)
         for portion in portions:
             portion.job.charge(seconds * portion.segment.count / rows)
+        self._on_batch(
+            Batched(
+                kind="gradient" if first.work.at else "forward",
+                rows=rows,
+                seconds=seconds,
+                waits=tuple(began - p.item.asked for p in portions if p.segment.start == 0),
+                halved=None in answers,
+            )
+        )
         return list(zip(portions, answers, strict=True))
 
     def _pace(self, runtime: Runtime, group: Hashable) -> Pace:

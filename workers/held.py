@@ -18,7 +18,7 @@ from service.queue.base import Lease
 LIMITS: Final = {
     Stage.FETCH: 60.0,
     Stage.DECODE: 90.0,
-    Stage.PREPARE: 60.0,
+    Stage.PREPARE: 90.0,
     Stage.ATTRIBUTE: 120.0,
     Stage.JUDGE: 60.0,
     Stage.RENDER: 120.0,
@@ -71,6 +71,11 @@ class Held:
         with self._lock:
             self._progress = max(self._progress, min(1000, int(share * 1000)))
             self._touched = time.monotonic()
+
+    def advance(self, share: float) -> None:
+        """Note progress, and go on only while the job may; raises as `check` does."""
+        self.report(share)
+        self.check()
 
     def check(self) -> None:
         """Raise what stopped the job, if anything did.

@@ -15,7 +15,7 @@ from typing import Final
 
 from service.errors import WhylightError
 from service.queue.base import JobQueue
-from service.telemetry import Log
+from service.telemetry import LEASES_EXPIRED, Log
 from workers.held import Held
 from workers.patience import Watch
 
@@ -94,7 +94,7 @@ class Keeper:
             self._renew(jobs)
             self._next_renewal = now + self._renew_every
         if now >= self._next_sweep:
-            self._queue.sweep()
+            LEASES_EXPIRED.inc(self._queue.sweep())
             # jitter keeps the sweeps of a fleet apart
             self._next_sweep = now + self._sweep_every * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
         if jobs and now >= self._next_question:

@@ -19,7 +19,7 @@ from service.errors import Cancelled, Draining, Failure, Kind, NotFound, Whyligh
 from service.queue.base import JobQueue, Outcome
 from service.settings import Settings
 from service.store.base import BlobStore
-from service.telemetry import JOBS_FINISHED, STAGE_SECONDS, Log
+from service.telemetry import JOBS_FINISHED, JOBS_REDELIVERED, STAGE_SECONDS, Log
 from workers.document import Ending, finished, unfinished
 from workers.held import Held, LeaseLost
 from workers.patience import patiently
@@ -74,6 +74,8 @@ class Line:
         """
         job = held.lease.job
         self.log.info("leased", job=job.id, attempt=job.attempt, model=job.model)
+        if job.attempt > 1:
+            JOBS_REDELIVERED.inc()
         try:
             with job_folder(self.scratch) as folder:
                 explanation = self._walk(held, folder)
@@ -111,7 +113,7 @@ class Line:
         with held.stage(Stage.JUDGE):
             judged = judge(attributed)
         with held.stage(Stage.RENDER):
-            rendered = render(judged, self.slots, model.ref)
+            rendered = render(judged, self.slots, model.ref, on_progress=held.advance)
         with held.stage(Stage.DELIVER):
             self._store(held, lambda: deliver_files(rendered, lease, self.store))
         return finished(held, rendered, model.ref)

@@ -3,6 +3,7 @@
 Only the owner thread touches these.
 """
 
+import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -109,6 +110,9 @@ class Item:
     group: Hashable
     next: int = 0
     """First row that was not served yet."""
+
+    asked: float = field(default_factory=time.perf_counter)
+    """Moment of `time.perf_counter` at which it was asked for."""
 
     @property
     def left(self) -> int:

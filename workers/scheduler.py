@@ -45,7 +45,7 @@ from service.errors import (
     ModelUnavailable,
     WhylightError,
 )
-from workers.batches import Batches, Portion
+from workers.batches import Batches, OnBatch, Portion, untold
 from workers.passes import Exclusive, Pass, TimeUp
 from workers.running import Item, Job, Loan, Planned, Report, Rider, Run, runs_of
 from workers.runtimes.base import ReplicaChangedError, Runtime, Segment, Served
@@ -88,6 +88,8 @@ class Scheduler:
     on_bug
         Called with an unforeseen exception of a plan or of a model and the
         job's identifier, for the log.
+    on_batch
+        Called in the owner thread after each batch, for the metrics.
     """
 
     def __init__(
@@ -96,8 +98,9 @@ class Scheduler:
         slice_seconds: float = SLICE,
         on_lost: Callable[[Runtime], None] = lambda _: None,
         on_bug: Callable[[Exception, str], None] = lambda _error, _job: None,
+        on_batch: OnBatch = untold,
     ) -> None:
-        self._batches = Batches(slice_seconds, on_bug)
+        self._batches = Batches(slice_seconds, on_bug, on_batch)
         self._on_lost = on_lost
         self._on_bug = on_bug
         self._jobs: list[Job] = []

@@ -22,6 +22,7 @@ from workers.herald import Herald
 from workers.line import Line
 from workers.loading import Loader
 from workers.loop import Loop
+from workers.meter import Meter
 from workers.runtimes.base import Runtime
 from workers.scheduler import Scheduler
 from workers.scratch import scratch
@@ -52,10 +53,12 @@ class Worker:
         self._device = device.choose(settings.worker.device)
         self.name = settings.worker.name or new_id("wk")
         self._log = Log(worker=self.name)
+        self._meter = Meter(self._device)
         self._scheduler = Scheduler(
             slice_seconds=settings.worker.slice.total_seconds(),
             on_lost=self._reload,
             on_bug=self._tell_bug,
+            on_batch=self._meter.batch,
         )
         loader = Loader(self._scheduler, self._device, slots, own)
         packages = ModelPackages(backends.store, scratch=own)
@@ -133,6 +136,7 @@ class Worker:
         self._log.bug(error)
 
     def _record(self) -> WorkerRecord:
+        self._meter.look()
         return WorkerRecord(
             id=self.name,
             pool=self._settings.worker.pool,

@@ -136,7 +136,9 @@ def test_nothing_of_a_patient_leaves_by_logs_metrics_redis_or_documents(
             assert record.failure.code == outcome
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         metrics = answer.read().decode()
-    assert "whylight_jobs_finished_total" in metrics
+    for told in ("jobs_finished_total", "job_stage_duration_seconds", "batch_size_count"):
+        assert f"whylight_{told}{{" in metrics
+    assert "whylight_batch_wait_seconds_count 0.0" not in metrics
     assert worker.end(signal.SIGTERM) == 0
     log = worker.log.read_text()
     sources = {"log": log, "metrics": metrics, "redis": redis_values(ward)}

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,14 @@ from workers.slots import Slots
 LIMIT: Final = 60.0
 
 
-def render(judged: Judged, slots: Slots, model: ModelRef, *, limit: float = LIMIT) -> Rendered:
+def render(
+    judged: Judged,
+    slots: Slots,
+    model: ModelRef,
+    *,
+    limit: float = LIMIT,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> Rendered:
     """Draw and encode every map in a supervised process.
 
     Parameters
@@ -30,6 +37,9 @@ def render(judged: Judged, slots: Slots, model: ModelRef, *, limit: float = LIMI
         The model as the results name it.
     limit
         Seconds after which the drawing of one map is ended.
+    on_progress
+        Called after each map with the share that is done; what it raises ends
+        the drawing.
 
     Returns
     -------
@@ -50,6 +60,7 @@ def render(judged: Judged, slots: Slots, model: ModelRef, *, limit: float = LIMI
     for number, (attribution, verdict) in enumerate(pairs, start=1):
         record = record_of(judged, attribution, verdict, model, number=number, digest=asked)
         files.append(() if record is None else _write(judged, attribution, record, slots, limit))
+        on_progress(number / len(judged.verdicts))
     return Rendered(judged, tuple(files))
 
 

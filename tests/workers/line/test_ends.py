@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+import torch
 
 from service.domain.job import Job, State
 from service.queue.base import Lease
@@ -14,8 +15,11 @@ from tests.support.dead_store import dead_store
 from tests.support.hospital import ask, blank_job, published, take_in
 from tests.workers.line.conftest import House
 from workers import line
+from workers.device import DeviceLostError
 from workers.held import Held
 from workers.line import Line
+from workers.runtimes.torch import TorchRuntime
+from workers.scheduler import Scheduler
 from workers.stages.deliver import prefix_of
 
 ELSEWHERE = "elsewhere"
@@ -119,6 +123,54 @@ def test_a_record_that_cannot_be_read_fails_as_a_bug_of_ours(
     assert ended.failure.code == "internal"
     assert "ValidationError" not in ended.failure.model_dump_json()
     assert {entry.message for entry in caplog.records} == {"unexpected_error"}
+
+
+def test_a_lost_device_leaves_its_jobs_to_other_workers(
+    house: House, own: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ends then: nothing is settled, so the end of the lease counts an attempt."""
+
+    def fail(*_: object) -> None:
+        raise torch.AcceleratorError("the device is gone")
+
+    monkeypatch.setattr(TorchRuntime, "serve", fail)
+    scheduler = Scheduler()
+    broken: list[Exception] = []
+
+    def run() -> None:
+        try:
+            scheduler.run_forever()
+        except DeviceLostError as error:
+            broken.append(error)
+
+    owner = threading.Thread(target=run)
+    owner.start()
+    held = leased(house)
+    replace(own, scheduler=scheduler).lead(held)
+    owner.join(10)
+    assert broken
+    job = record(house, held)
+    assert (job.state, job.attempt) == (State.RUNNING, 1)
+    assert published(house.backends, job) == []
+    house.backends.queue.reclaim("test")
+    house.backends.queue.cancel(job.tenant, job.id)
+
+
+def test_drawing_stops_when_its_job_is_cancelled(house: House, own: Line) -> None:
+    held = leased(house, methods=["saliency", "grad_cam", "occlusion"], artifacts=["png"])
+    drawn: list[int] = []
+    advance = held.advance
+
+    def cancel_at_first_map(share: float) -> None:
+        drawn.append(1)
+        held.cancel()
+        advance(share)
+
+    held.advance = cancel_at_first_map  # type: ignore[method-assign]
+    own.lead(held)
+    job = record(house, held)
+    assert job.state is State.CANCELLED
+    assert len(drawn) == 1
 
 
 def test_a_late_job_ends_by_its_deadline(house: House, own: Line) -> None:
