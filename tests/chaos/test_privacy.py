@@ -136,7 +136,7 @@ def test_nothing_of_a_patient_leaves_by_logs_metrics_redis_or_documents(
             assert record.failure.code == outcome
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         metrics = answer.read().decode()
-    for told in ("jobs_finished_total", "job_stage_duration_seconds", "batch_size_count"):
+    for told in ("jobs_finished_total", "job_stage_duration_seconds_count", "batch_size_count"):
         assert f"whylight_{told}{{" in metrics
     assert "whylight_batch_wait_seconds_count 0.0" not in metrics
     assert worker.end(signal.SIGTERM) == 0
