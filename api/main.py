@@ -29,7 +29,7 @@ from service.errors import WhylightError
 from service.explain import Explain
 from service.gauges import watching
 from service.packages import ModelPackages
-from service.settings import Settings
+from service.settings import Settings, settings_or_exit
 from service.sweeper import Sweeper
 from service.telemetry import Log
 
@@ -92,7 +92,7 @@ class Server(uvicorn.Server):
 
 def main() -> None:
     """Serve until a signal."""
-    settings = Settings()
+    settings = settings_or_exit()
     telemetry.configure(settings.log_level, "gateway")
     log = Log()
     try:

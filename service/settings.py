@@ -3,13 +3,28 @@
 Nested values are written with two underscores: ``WHYLIGHT_QUEUE__URL``.
 """
 
+import re
+import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
+PREFIX = "WHYLIGHT_"
+
+
+def _seconds(value: object) -> object:
+    """Read a bare number as seconds; leave ISO 8601 and the rest to pydantic."""
+    if isinstance(value, str) and re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
+        return float(value)
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_seconds)]
+"""A span of time, written in seconds (``9``) or as ISO 8601 (``PT9S``)."""
 
 
 class QueueSettings(BaseModel):
@@ -21,21 +36,21 @@ class QueueSettings(BaseModel):
     )
     password: SecretStr | None = Field(default=None, description="Password of Redis.")
     prefix: str = Field(default="wl", description="First part of every key.")
-    lease: timedelta = Field(
+    lease: Duration = Field(
         default=timedelta(seconds=9),
         description="A job whose worker is silent for this long goes to another.",
     )
-    renew: timedelta = Field(
+    renew: Duration = Field(
         default=timedelta(seconds=2), description="How often a worker renews and sweeps."
     )
     attempts: int = Field(
         default=3, ge=1, description="Lost workers after which a job is a dead letter."
     )
-    capacity: timedelta = Field(
+    capacity: Duration = Field(
         default=timedelta(hours=1),
         description="Device time that may wait in a pool before submits are refused.",
     )
-    keep: timedelta = Field(
+    keep: Duration = Field(
         default=timedelta(days=7), description="How long an ended job's record stays in Redis."
     )
 
@@ -47,10 +62,10 @@ class StoreSettings(BaseModel):
         default="file:///var/lib/whylight",
         description="file:///folder, or s3://bucket/prefix with AWS_* credentials.",
     )
-    inputs_for: timedelta = Field(
+    inputs_for: Duration = Field(
         default=timedelta(hours=24), description="How long a study stays after it came in."
     )
-    results_for: timedelta = Field(
+    results_for: Duration = Field(
         default=timedelta(days=7), description="How long results stay after the job ended."
     )
     reserve_bytes: int = Field(
@@ -74,7 +89,7 @@ class LimitSettings(BaseModel):
         default=128 * 1024 * 1024,
         description="Most samples (rows x columns x samples x frames) in one image.",
     )
-    wait: timedelta = Field(
+    wait: Duration = Field(
         default=timedelta(seconds=60), description="Longest wait that a caller may ask for."
     )
 
@@ -104,19 +119,19 @@ class WorkerSettings(BaseModel):
     threads: int = Field(default=1, ge=1, description="Torch threads; more collapses on CPU.")
     slots: int = Field(default=2, ge=1, description="Supervised processes for CPU stages.")
     jobs: int = Field(default=4, ge=1, description="Jobs led at once.")
-    slice: timedelta = Field(
+    slice: Duration = Field(
         default=timedelta(milliseconds=50), description="Longest batch, in device time."
     )
-    decode_limit: timedelta = Field(
+    decode_limit: Duration = Field(
         default=timedelta(seconds=30), description="A decoder silent for this long is ended."
     )
     decode_bytes: int = Field(
         default=4096 * MIB, description="Address space of one decoding process."
     )
-    job_limit: timedelta = Field(
+    job_limit: Duration = Field(
         default=timedelta(minutes=15), description="Longest life of one job on a worker."
     )
-    grace: timedelta = Field(
+    grace: Duration = Field(
         default=timedelta(seconds=30), description="Time to finish jobs after SIGTERM."
     )
     metrics_port: int = Field(default=0, description="Prometheus port; 0 switches it off.")
@@ -126,7 +141,7 @@ class WorkerSettings(BaseModel):
 class Settings(BaseSettings):
     """All settings of gateway, worker and command."""
 
-    model_config = SettingsConfigDict(env_prefix="WHYLIGHT_", env_nested_delimiter="__")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__")
 
     queue: QueueSettings = QueueSettings()
     store: StoreSettings = StoreSettings()
@@ -136,3 +151,22 @@ class Settings(BaseSettings):
     log_level: str = Field(
         default="INFO", description="Least weighty log lines: DEBUG, INFO, WARNING or ERROR."
     )
+
+
+def variable(location: tuple[int | str, ...]) -> str:
+    """Return the variable that sets a field of the settings."""
+    return PREFIX + "__".join(str(part) for part in location).upper()
+
+
+def faults(error: ValidationError) -> list[str]:
+    """Tell what is wrong with which variable, never its value: it may be a secret."""
+    each = error.errors(include_url=False, include_input=False, include_context=False)
+    return [f"{variable(fault['loc'])}: {fault['msg']}" for fault in each]
+
+
+def settings_or_exit() -> Settings:
+    """Return the environment's settings, or end the process with one line for each fault."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        sys.exit("\n".join(["The settings are not valid.", *faults(error)]))

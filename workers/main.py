@@ -7,14 +7,14 @@ from types import FrameType, TracebackType
 
 import torch
 
-from service.settings import Settings
+from service.settings import settings_or_exit
 from service.telemetry import Log, configure, serve_metrics
 from workers.wiring import assembled
 
 
 def main() -> None:
     """Run a worker until a signal drains it."""
-    settings = Settings()
+    settings = settings_or_exit()
     configure(settings.log_level, "worker")
     _tell_no_texts(Log())
     torch.set_num_threads(settings.worker.threads)

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from pydantic import BaseModel, ValidationError
 
 from service.command.failure import CommandFailure
-from service.settings import Settings
+from service.settings import PREFIX, Settings, faults, variable
 
-PREFIX = "WHYLIGHT_"
 QUEUE_URL = "WHYLIGHT_QUEUE__URL"
 STORE_URL = "WHYLIGHT_STORE__URL"
 GATEWAY_URL = "WHYLIGHT_URL"
@@ -29,16 +28,7 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_input=False, include_context=False)
-        raise CommandFailure(
-            "The settings are not valid.",
-            "\n".join(f"{variable(each['loc'])}: {each['msg']}" for each in faults),
-        ) from None
-
-
-def variable(location: tuple[int | str, ...]) -> str:
-    """Return the variable that sets a field of the settings."""
-    return PREFIX + "__".join(str(part) for part in location).upper()
+        raise CommandFailure("The settings are not valid.", "\n".join(faults(error))) from None
 
 
 def known() -> frozenset[str]:

@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 from service.command import own_redis
 from service.command.child import Child
-from service.command.environment import PREFIX, QUEUE_URL, STORE_URL, read_settings
+from service.command.environment import QUEUE_URL, STORE_URL, read_settings
 from service.command.failure import CommandFailure
 from service.command.home import Home, Running
-from service.settings import Settings
+from service.settings import PREFIX, Settings
 
 READY_WITHIN = 180.0  # a cold import of torch takes half a minute on a slow disk
 GATEWAY_ENDS_WITHIN = 20.0

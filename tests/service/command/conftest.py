@@ -1,14 +1,16 @@
 """Commands run here know nothing of a service that this machine may have."""
 
+import os
+
 import pytest
 
-from service.command import environment
 from service.command.main import main
+from service.settings import PREFIX
 
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch):
-    for name in [each for each in environment.os.environ if each.startswith(environment.PREFIX)]:
+    for name in [each for each in os.environ if each.startswith(PREFIX)]:
         monkeypatch.delenv(name)
 
 
