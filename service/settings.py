@@ -135,6 +135,7 @@ class WorkerSettings(BaseModel):
         default=timedelta(seconds=30), description="Time to finish jobs after SIGTERM."
     )
     metrics_port: int = Field(default=0, description="Prometheus port; 0 switches it off.")
+    metrics_host: str = Field(default="127.0.0.1", description="Address of the Prometheus port.")
     scratch: Path | None = Field(default=None, description="Folder for work in hand.")
 
 

@@ -19,7 +19,7 @@ def main() -> None:
     _tell_no_texts(Log())
     torch.set_num_threads(settings.worker.threads)
     torch.set_num_interop_threads(1)
-    stop_metrics = serve_metrics(settings.worker.metrics_port)
+    stop_metrics = serve_metrics(settings.worker.metrics_port, settings.worker.metrics_host)
     with assembled(settings) as worker:
 
         def drain(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signal's call
