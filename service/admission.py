@@ -39,6 +39,9 @@ REQUEST_BYTES = 6 * 1024
 NO_WORKER_RETRY = 15
 """Seconds: a worker with a warm disk is back in about this time."""
 
+LAYER = "layer"
+"""Parameter by which methods name their target layer."""
+
 ABOVE_THRESHOLD_GUESS = 2
 """Classes above their thresholds, assumed for the estimate of a job's cost."""
 
@@ -229,6 +232,20 @@ def _check_method(
             methods=[*model.methods],
         )
     _check_parameters(choice, f"{pointer}/parameters", entry)
+    _check_layer(choice, f"{pointer}/parameters/{LAYER}", model)
+
+
+def _check_layer(choice: MethodChoice, pointer: str, model: ModelEntry) -> None:
+    """Refuse a target layer that no worker found in the model."""
+    asked = choice.parameters.get(LAYER)
+    layers = [each.name for each in model.layers]
+    if asked is not None and asked not in layers:
+        raise InvalidParameter(
+            "The model has no such target layer; name one of 'layers', or none for its default.",
+            pointer=pointer,
+            method=choice.name,
+            layers=[*layers[:100]],
+        )
 
 
 def _check_parameters(choice: MethodChoice, pointer: str, entry: MethodEntry) -> None:

@@ -37,6 +37,8 @@ CHUNK = 1 << 20
 _FIRST_GROUPS = frozenset({0x0002, 0x0008})
 _PROBES = frozenset({1, 6, 8, PREAMBLE - 4})  # reads by which pydicom looks for the end
 
+NOT_DICOM = "The bytes are not a DICOM object; send DICOM files, a form or a zip of them."
+
 config.settings.reading_validation_mode = config.IGNORE
 config.settings.writing_validation_mode = config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
@@ -146,7 +148,7 @@ def parsed(file: Path, *, max_samples: int) -> Iterator[Parsed]:
 def _unreadable(magic: bool) -> WhylightError:
     if magic:
         return TruncatedDicom("The object's elements cannot be read: it is damaged or cut short.")
-    return NotDicom("The bytes are not a DICOM object.")
+    return NotDicom(NOT_DICOM)
 
 
 def _looks_like_dicom(stream: BinaryIO) -> bool:
@@ -157,7 +159,7 @@ def _looks_like_dicom(stream: BinaryIO) -> bool:
         return True
     groups = {int.from_bytes(head[:2], order) for order in ("little", "big")}
     if len(head) < PREAMBLE or not groups & _FIRST_GROUPS:
-        raise NotDicom("The bytes are not a DICOM object.")
+        raise NotDicom(NOT_DICOM)
     return False
 
 
@@ -221,7 +223,9 @@ def _inflate(stream: BinaryIO, into: BinaryIO, limit: int) -> None:
     while not inflater.eof:
         data = pending or stream.read(CHUNK)
         if not data:
-            raise TruncatedDicom("The deflated data set ends before its end mark.")
+            raise TruncatedDicom(
+                "The deflated data set is cut short; send it again, whole."
+            )
         piece = inflater.decompress(data, CHUNK)
         pending = inflater.unconsumed_tail
         room -= into.write(piece)
@@ -235,7 +239,9 @@ def _finish(dataset: Dataset, uid: str, watched: _Watched, stop: _Stop, stream: 
     end = stream.tell()
     size = stream.seek(0, 2)
     if watched.short or end > size:
-        raise TruncatedDicom("The object ends within an element: it was cut short.")
+        raise TruncatedDicom(
+            "The object ends within an element; send it again, whole."
+        )
     return Parsed(dataset, uid, _place(stop, end, dataset), stream, size)
 
 
@@ -268,6 +274,8 @@ def fragments(stream: BinaryIO, element: PixelElement, size: int) -> tuple[tuple
         if (group, number) == (0xFFFE, 0xE0DD):
             return tuple(found[1:])
         if (group, number) != (0xFFFE, 0xE000) or length > size - at - 8:
-            raise TruncatedDicom("The compressed pixel data ends before its end mark.")
+            raise TruncatedDicom(
+                "The compressed pixel data ends before its end mark; send the object again, whole."
+            )
         found.append((at + 8, length))
         at += 8 + length

@@ -119,7 +119,7 @@ def header_of(found: Parsed, *, max_samples: int, identified: bool = True) -> He
 
 def _require_image(found: Parsed) -> None:
     if found.pixels is None or _text(found.dataset, "SOPClassUID") == DIRECTORY:
-        raise NoPixelData("The object holds no image.")
+        raise NoPixelData("The object holds no image; send an image of the study.")
     if found.pixels.tag != PIXEL_DATA:
         raise UnsupportedImage("Floating-point pixels (a parametric map) are not read.")
 
@@ -237,7 +237,7 @@ def _require_whole(found: Parsed, header: Header) -> None:
     available = min(element.length, found.size - element.offset)
     if element.length == UNDEFINED or available < expected:
         raise TruncatedDicom(
-            "The pixel data is shorter than the image's numbers promise.",
+            "The pixel data is shorter than the image's numbers say; send it again, whole.",
             expected_bytes=expected,
         )
 

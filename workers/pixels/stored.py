@@ -42,7 +42,7 @@ def read_stored(found: Parsed, header: Header) -> tuple[Stored, int]:
     """
     _require_supported(header)
     if found.pixels is None:
-        raise NoPixelData("The object holds no image.")
+        raise NoPixelData("The object holds no image; send an image of the study.")
     if syntaxes.FAMILIES[header.transfer_syntax_uid] is Family.NATIVE:
         values = _native(found, found.pixels, header)
         rgb = header.photometric_interpretation in GRAY | {"RGB"}

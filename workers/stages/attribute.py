@@ -203,9 +203,12 @@ def _settled(choice: MethodChoice, model: Model) -> Method:
     try:
         return METHODS[choice.name].model_validate(choice.parameters).settled(model.facts)
     except ValidationError as error:
-        fields = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
+        # sentences of our own validators; the gateway has checked single values
+        said = [each["msg"].removeprefix("Value error, ") for each in error.errors()]
         raise InvalidParameter(
-            "A parameter of the method is not valid.", fields=list(fields)
+            "The method's parameters do not go together; 'reasons' says why.",
+            method=choice.name,
+            reasons=[*said],
         ) from None
 
 

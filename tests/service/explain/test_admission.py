@@ -4,11 +4,18 @@ import json
 
 import pytest
 
-from service.admission import canonical, estimated_cost, find_model, worker_for
+from service.admission import (
+    canonical,
+    check_against_catalog,
+    estimated_cost,
+    find_model,
+    worker_for,
+)
+from service.domain.catalog import Catalog, LayerEntry
 from service.domain.request import ExplanationRequest
-from service.errors import NoWorker, UnknownModel
+from service.errors import InvalidParameter, NoWorker, UnknownModel
 from service.fleet.base import WorkerRecord
-from tests.support.fake_fleet import PACKAGES, model
+from tests.support.fake_fleet import PACKAGES, method, model
 
 CHEST = model("chest@1.0.0", PACKAGES["chest@1.0.0"])
 
@@ -60,6 +67,24 @@ def test_the_newest_version_is_the_greatest_number_not_the_last_word():
     assert find_model("chest@1.2.0", versions).version == "1.2.0"
     with pytest.raises(UnknownModel):
         find_model("ches", versions)
+
+
+def test_a_target_layer_is_one_that_was_found_in_the_model():
+    cam = method("grad_cam", layer={"type": "string"})
+    layered = model(
+        "l@1.0.0", "l", methods=("grad_cam",), layers=(LayerEntry(name="last", shape=(1,)),)
+    )
+    catalog = Catalog(methods=(cam,), models=(layered,))
+
+    def ask(layer):
+        choice = {"name": "grad_cam", "parameters": {"layer": layer}}
+        return request(model="l", methods=[choice], artifacts=[])
+
+    assert check_against_catalog(ask("last"), catalog) == layered
+    with pytest.raises(InvalidParameter) as refusal:
+        check_against_catalog(ask("first"), catalog)
+    assert refusal.value.pointer == "/methods/0/parameters/layer"
+    assert refusal.value.facts["layers"] == ["last"]
 
 
 def test_the_least_busy_able_worker_is_chosen():

@@ -213,6 +213,19 @@ def test_a_method_that_fails_spares_the_others(house: House) -> None:
     assert reason.code == "invalid_parameter"
 
 
+def test_parameters_that_do_not_go_together_are_told_in_words(house: House) -> None:
+    record, _ = house.explain(
+        house.image("gaps"),
+        methods=[{"name": "occlusion", "parameters": {"window": 8, "stride": 9}}],
+        targets=["top1"],
+    )
+    assert record.failure is not None
+    assert record.failure.code == "invalid_parameter"
+    assert record.failure.facts["reasons"] == [
+        "stride must be at most window, so that every place is covered"
+    ]
+
+
 def test_a_job_fails_when_every_method_does(house: House) -> None:
     record, document = house.explain(
         house.image("wholly"),
