@@ -223,9 +223,7 @@ def _inflate(stream: BinaryIO, into: BinaryIO, limit: int) -> None:
     while not inflater.eof:
         data = pending or stream.read(CHUNK)
         if not data:
-            raise TruncatedDicom(
-                "The deflated data set is cut short; send it again, whole."
-            )
+            raise TruncatedDicom("The deflated data set is cut short; send it again, whole.")
         piece = inflater.decompress(data, CHUNK)
         pending = inflater.unconsumed_tail
         room -= into.write(piece)
@@ -239,9 +237,7 @@ def _finish(dataset: Dataset, uid: str, watched: _Watched, stop: _Stop, stream: 
     end = stream.tell()
     size = stream.seek(0, 2)
     if watched.short or end > size:
-        raise TruncatedDicom(
-            "The object ends within an element; send it again, whole."
-        )
+        raise TruncatedDicom("The object ends within an element; send it again, whole.")
     return Parsed(dataset, uid, _place(stop, end, dataset), stream, size)
 
 
