@@ -113,9 +113,18 @@ def _is_npy(file: BinaryIO, _: int) -> bool:
     return True
 
 
+def _is_json(file: BinaryIO, _: int) -> bool:
+    try:
+        json.load(file)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 CHECKS: dict[str, Callable[[BinaryIO, int], bool]] = {
     "safetensors": _is_safetensors,
     "onnx": _is_onnx,
     "dicom": _is_dicom,
     "npy": _is_npy,
+    "json": _is_json,
 }

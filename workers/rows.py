@@ -232,3 +232,25 @@ class Patched(_Image):
         for slot, box in enumerate(self.boxes[start:stop]):
             where: tuple[EllipsisType | slice, ...] = (..., *box)
             out[INPUT][slot][where] = self.value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blurred(_Image):
+    """The image mixed with its own blurred version where a soft mask says so."""
+
+    blurred: Tensor
+    """The blurred image, of the image's shape and units."""
+
+    masks: Callable[[int, int], Tensor]
+    """Share of the blurred image in rows ``start`` to ``stop``, shape ``(rows, 1, *spatial)``."""
+
+    count: int
+
+    @property
+    def token(self) -> Hashable:
+        """Equal for one image, one blurred image and one mask function."""
+        return (Blurred, Same(self.image), Same(self.blurred), Same(self.masks), self.count)
+
+    def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
+        """Write the image with each row's place blurred."""
+        out[INPUT][:] = self.image + self.masks(start, stop) * (self.blurred - self.image)

@@ -9,8 +9,10 @@ from typing import Literal
 from pydantic import JsonValue
 
 from service.domain.artifact import Artifact
+from service.domain.parity import ParityReport
 from service.domain.request import ExplanationRequest
 from service.domain.target import ResolvedTarget
+from service.domain.trust import TrustReport
 from service.domain.value import Name, Value
 from service.errors import Failure
 
@@ -105,6 +107,7 @@ class Result(Value):
     """The method's own figures, such as a completeness residual."""
 
     checks: tuple[Check, ...] = ()
+    trust: TrustReport | None = None
     artifacts: tuple[Artifact, ...] = ()
 
 
@@ -118,6 +121,7 @@ class Explanation(Value):
     model: ModelRef | None = None
     subject: Subject | None = None
     predictions: tuple[Prediction, ...] = ()
+    parity: ParityReport = ParityReport()
     results: tuple[Result, ...] = ()
     partial: bool = False
     failure: Failure | None = None

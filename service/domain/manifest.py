@@ -23,8 +23,8 @@ RelativePath = Annotated[
 class File(Value):
     """A file of the package, bound by digest and size."""
 
-    role: Literal["weights", "forward", "selftest"]
-    format: Literal["safetensors", "onnx", "dicom", "npy"]
+    role: Literal["weights", "forward", "selftest", "calibration", "region", "certificates"]
+    format: Literal["safetensors", "onnx", "dicom", "npy", "json"]
     path: RelativePath
     sha256: Sha256
     bytes: int = Field(gt=0)
@@ -99,6 +99,64 @@ class Layer(Value):
     """Tensor name in the ONNX graph."""
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A length along an axis of the source image, as a share of its edge."""
+
+
+class InnerRegion(Value):
+    """All of the image but a border and the four corners."""
+
+    kind: Literal["inner"] = "inner"
+    border: float = Field(default=0.04, ge=0, lt=0.5)
+    """Width of the border, as a share of each edge."""
+
+    corner: float = Field(default=0.15, ge=0, lt=0.5)
+    """Edge of each corner's square, as a share of each edge."""
+
+
+class BoxRegion(Value):
+    """A box of the source image."""
+
+    kind: Literal["box"]
+    top: Share
+    left: Share
+    bottom: Share
+    right: Share
+
+    @model_validator(mode="after")
+    def _holds_something(self) -> "BoxRegion":
+        """Require that the box is no line."""
+        if not (self.top < self.bottom and self.left < self.right):
+            raise ValueError("the box needs top < bottom and left < right")
+        return self
+
+
+class MaskRegion(Value):
+    """A mask of the package, laid over the whole source image."""
+
+    kind: Literal["mask"]
+    path: RelativePath
+    """A file of role ``region``: NPY, bool or 0 and 1, shape ``(rows, columns)`` of any size."""
+
+
+Region = Annotated[InnerRegion | BoxRegion | MaskRegion, Field(discriminator="kind")]
+"""Where in a source image the model may find what it reports."""
+
+
+class Calibration(Value):
+    """Validation cases, on which methods are certified and calibrated for this model."""
+
+    cases: RelativePath
+    """A file of role ``calibration``: safetensors with ``images``, shape ``(N, C, *spatial)``,
+    float, as the network takes them, and ``labels``, shape ``(N, classes)``, 1 where present."""
+
+    synthetic: bool
+    """Whether the cases are drawn and not taken of persons."""
+
+    title: str
+    """What the cases are, in one sentence."""
+
+
 class Explain(Value):
     """How the model is explained when the request does not say."""
 
@@ -108,6 +166,9 @@ class Explain(Value):
 
     baseline: float = 0.0
     """Reference value of a pixel, in model-input units."""
+
+    expected_region: Region | None = None
+    """Where evidence may lie; that the score needs what is outside is reported."""
 
 
 class SelfTest(Value):
@@ -146,6 +207,9 @@ class Manifest(Value):
     inputs: tuple[Input, ...] = Field(min_length=1, max_length=1)
     outputs: tuple[Output, ...] = Field(min_length=1, max_length=1)
     explain: Explain = Explain()
+    calibration: Calibration | None = None
+    """Without it no method can be certified for this model."""
+
     selftests: tuple[SelfTest, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -162,6 +226,17 @@ class Manifest(Value):
         keys = [each.key for each in self.classes]
         if len(set(keys)) != len(keys):
             raise ValueError("class keys must differ")
+        return self
+
+    @model_validator(mode="after")
+    def _named_files_are_listed(self) -> "Manifest":
+        """Require that what the trust report needs is among the files, in its form."""
+        listed = {(file.path, file.role, file.format) for file in self.files}
+        region, calibration = self.explain.expected_region, self.calibration
+        if isinstance(region, MaskRegion) and (region.path, "region", "npy") not in listed:
+            raise ValueError("the mask of 'expected_region' must be a file of role 'region', npy")
+        if calibration and (calibration.cases, "calibration", "safetensors") not in listed:
+            raise ValueError("'calibration' needs a file of role 'calibration', safetensors")
         return self
 
     @property

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, StringConstraints, field_validator
+from pydantic import Field, JsonValue, StringConstraints, field_validator, model_validator
 
 from service.domain.job import Priority
 from service.domain.target import ABOVE_THRESHOLD, ClassTarget, Target
@@ -13,12 +13,64 @@ Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
 
 DEFAULT_ARTIFACTS = ("dicom_sc", "json")
 
+LONGEST = 1_000_000
+"""Source pixels of the longest edge that a box may reach to."""
+
 
 class MethodChoice(Value):
     """A method by name, with its parameters."""
 
     name: Name
     parameters: dict[Name, JsonValue] = Field(default_factory=dict, max_length=32)
+
+
+class Observed(Value):
+    """What the AI that issued the result said of one class, to compare with."""
+
+    of: Annotated[int, Field(ge=0, le=100_000)] | Slug = Field(description="Class key or index.")
+    score: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
+        default=None, description="The number it gave."
+    )
+    scale: Literal["probability", "logit"] = Field(
+        default="probability", description="What kind of number `score` is."
+    )
+    positive: bool | None = Field(
+        default=None, description="Whether it reported the class, by its own threshold."
+    )
+    tolerance: float = Field(
+        default=0.02,
+        ge=0,
+        le=1e6,
+        allow_inf_nan=False,
+        description="Largest difference of `score` that still matches, on the same scale.",
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Observed":
+        """Require a score or a decision, and a probability to be one."""
+        if self.score is None and self.positive is None:
+            raise ValueError("give 'score' or 'positive', or both")
+        if self.score is not None and self.scale == "probability" and not 0 <= self.score <= 1:
+            raise ValueError("a probability lies between 0 and 1; for other scores set 'scale'")
+        return self
+
+
+class Annotation(Value):
+    """Where a reader sees the finding: a box of the source image."""
+
+    of: Annotated[int, Field(ge=0, le=100_000)] | Slug = Field(description="Class key or index.")
+    box: tuple[float, float, float, float] = Field(
+        description="Top, left, bottom, right in source pixels; the last two past the end."
+    )
+
+    @field_validator("box")
+    @classmethod
+    def _holds_something(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        """Require a finite box that is no line."""
+        top, left, bottom, right = value
+        if not (0 <= top < bottom <= LONGEST and 0 <= left < right <= LONGEST):
+            raise ValueError("the box needs 0 <= top < bottom and 0 <= left < right")
+        return value
 
 
 class ExplanationRequest(Value):
@@ -41,7 +93,25 @@ class ExplanationRequest(Value):
         default="native",
         description="Grid of array artifacts: where the method made the map, or the source image.",
     )
-    checks: Literal["none", "standard"] = "standard"
+    checks: Literal["none", "standard", "full"] = Field(
+        default="standard",
+        description="How much each map is checked; 'full' also runs every method again.",
+    )
+    observed: tuple[Observed, ...] = Field(
+        default=(),
+        max_length=64,
+        description="What the AI that issued the result said; compared first.",
+    )
+    allow_mismatch: bool = Field(
+        default=False, description="Explain although the model says something else than `observed`."
+    )
+    allow_uncertified: bool = Field(
+        default=False,
+        description="Use methods that failed their certificate for this model; the results say so.",
+    )
+    annotations: tuple[Annotation, ...] = Field(
+        default=(), max_length=64, description="Where findings are, to hold maps against."
+    )
     priority: Priority = Priority.NORMAL
     label: Label | None = None
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.support.engine import image_for
-from workers.rows import INPUT, Blend, Clean, Given, Masked, Noisy, Patched, Rows
+from workers.rows import INPUT, Blend, Blurred, Clean, Given, Masked, Noisy, Patched, Rows
 
 IMAGE = image_for()
 BOXES = tuple((slice(k, k + 3), slice(2 * k, 2 * k + 4)) for k in range(6))
@@ -20,6 +20,7 @@ FAMILIES = {
     "blend": Blend(IMAGE, -1.0, (0.0, 0.25, 0.5, 0.75, 1.0)),
     "noisy": Noisy(IMAGE, 0.3, seed=11, samples=6),
     "antithetic": Noisy(IMAGE, 0.3, seed=11, samples=6, antithetic=True),
+    "blurred": Blurred(IMAGE, IMAGE.flip(1), masks, 6),
     "masked": Masked(IMAGE, 0.5, masks, 6),
     "patched": Patched(IMAGE, BOXES, 2.0),
 }

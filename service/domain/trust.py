@@ -1,0 +1,221 @@
+"""How far one map may be believed: a grade, flags and sentences from one fixed table.
+
+No sentence is built from values of the study; numbers stand beside it.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, Literal
+
+from service.domain.certificate import Certified, Compared, Similarity
+from service.domain.value import Name, Sha256, Value
+
+SUPPORTED_TO: Final = 0.05
+WEAK_TO: Final = 0.20
+
+
+class Grade(StrEnum):
+    """The one word for a map."""
+
+    NOT_CHECKED = "not_checked"
+    INVALID = "invalid"
+    NOT_SUPPORTED = "not_supported"
+    WEAK = "weak"
+    SUPPORTED = "supported"
+    UNINFORMATIVE = "uninformative"
+
+
+class Flag(StrEnum):
+    """What a reader should know beside the grade."""
+
+    CERTIFICATE_FAILED = "certificate_failed"
+    CERTIFICATE_WEAK = "certificate_weak"
+    UNCERTIFIED = "uncertified"
+    PARITY_MISMATCH = "parity_mismatch"
+    BELOW_THRESHOLD = "below_threshold"
+    SURROGATE = "surrogate"
+    DUPLICATE = "duplicate"
+    NOT_REPEATABLE = "not_repeatable"
+    DEPENDS_OUTSIDE_EXPECTED_REGION = "depends_outside_expected_region"
+    NOT_TARGET_SPECIFIC = "not_target_specific"
+    SAME_FOR_EVERYBODY = "same_for_everybody"
+    WEAK_FOR_THIS_MODEL = "weak_for_this_model"
+    SAME_KIND_OF_EVIDENCE = "same_kind_of_evidence"
+    FEW_LEVELS = "few_levels"
+
+
+ALWAYS: Final = (
+    "This describes the model, not the patient. It does not show that the finding is"
+    " present or that the model is right."
+)
+
+STATEMENTS: Final = MappingProxyType(
+    {
+        Grade.NOT_CHECKED: "Whether the score depends on the places marked was not checked.",
+        Grade.INVALID: "The map is constant or holds values that are not finite: do not read it.",
+        Grade.NOT_SUPPORTED: (
+            "Hiding the places marked by this map changed the model's score no more than"
+            " hiding the same shape elsewhere."
+        ),
+        Grade.WEAK: (
+            "Hiding the places marked by this map changed the model's score a little more than"
+            " hiding the same shape elsewhere; chance can do as much."
+        ),
+        Grade.SUPPORTED: (
+            "Hiding the places marked by this map changed the model's score more than hiding"
+            " the same shape elsewhere."
+        ),
+        Grade.UNINFORMATIVE: (
+            "Hiding any one place changed the model's score no differently from another:"
+            " nothing can be said of this map."
+        ),
+        Flag.CERTIFICATE_FAILED: (
+            "On known cases this method's maps of this model hardly changed when its weights or"
+            " the class were exchanged: they do not show what this model has learned."
+        ),
+        Flag.CERTIFICATE_WEAK: (
+            "On known cases this method's maps of this model changed little when the class or the"
+            " model's last layer was exchanged: they say little about this class in particular."
+        ),
+        Flag.UNCERTIFIED: (
+            "Whether this method's maps follow the weights of this model was not measured."
+        ),
+        Flag.PARITY_MISMATCH: (
+            "The model says something else here than the issuing system reported: this may not"
+            " be the explanation of that result."
+        ),
+        Flag.BELOW_THRESHOLD: (
+            "The score is below the model's threshold: the model did not report this finding."
+        ),
+        Flag.SURROGATE: "It was computed on a substitute of the model, not on the model itself.",
+        Flag.DUPLICATE: (
+            "The very same map was made of a different image: one of the two is not what it seems."
+        ),
+        Flag.NOT_REPEATABLE: "Running the method again on the same image gave another map.",
+        Flag.DEPENDS_OUTSIDE_EXPECTED_REGION: (
+            "Hiding what lies outside the declared region lowered the score; the model may be"
+            " using something there."
+        ),
+        Flag.NOT_TARGET_SPECIFIC: (
+            "Hiding the places marked changed the score of another class at least as clearly."
+        ),
+        Flag.SAME_FOR_EVERYBODY: (
+            "The map is much like this method's mean map of this class: it says little about this"
+            " image in particular."
+        ),
+        Flag.WEAK_FOR_THIS_MODEL: (
+            "On known cases most maps that this method made of this model were not supported."
+        ),
+        Flag.SAME_KIND_OF_EVIDENCE: (
+            "The method hides places too: agreement is consistency, not independent evidence."
+        ),
+        Flag.FEW_LEVELS: "The model's score moves in few steps, so small effects are lost.",
+    }
+)
+"""By code; the one place where these words stand."""
+
+
+def evidence_of(*, intact: bool, informative: bool, p: float | None) -> Grade:
+    """Return what this case's own checks say of a map.
+
+    Parameters
+    ----------
+    intact
+        Whether the map is finite and not constant.
+    informative
+        Whether hiding a place moved the score beyond rounding; counts only
+        where the map was compared at all.
+    p
+        Share of the map's own transforms that agree with the model at least as
+        well, in (0, 1]; `None` when it was not measured.
+    """
+    if not intact:
+        return Grade.INVALID
+    if not informative:
+        return Grade.UNINFORMATIVE
+    if p is None:
+        return Grade.NOT_CHECKED
+    if not p <= WEAK_TO:  # so that a NaN supports nothing
+        return Grade.NOT_SUPPORTED
+    return Grade.WEAK if p > SUPPORTED_TO else Grade.SUPPORTED
+
+
+def grade_of(evidence: Grade, certificate: str | None) -> Grade:
+    """Return the grade: the worse of this case's evidence and the method's certificate.
+
+    Parameters
+    ----------
+    certificate
+        The certificate's outcome; `None` when there is none. Only ``passed``
+        leaves ``supported`` as it is, and ``failed`` leaves nothing.
+    """
+    if evidence not in (Grade.SUPPORTED, Grade.WEAK):
+        return evidence
+    if certificate == "failed":
+        return Grade.NOT_SUPPORTED
+    return evidence if certificate == "passed" else Grade.WEAK
+
+
+def statements(evidence: Grade, flags: Iterable[Flag] = ()) -> tuple[str, ...]:
+    """Return the sentences for this case's evidence and its flags, the caution last."""
+    return (STATEMENTS[evidence], *(STATEMENTS[flag] for flag in flags), ALWAYS)
+
+
+class CertificateRef(Value):
+    """The method's certificate on this model, by reference, with its numbers."""
+
+    id: Sha256
+    """Digest of all that it depends on; the catalog shows the record under it."""
+
+    outcome: Certified | Literal["pending"]
+    """``pending`` while it is still being measured."""
+
+    reason: Name | None = None
+    similarities: dict[Compared, Similarity] = {}
+    cases: int = 0
+    synthetic: bool = False
+    protocol: int = 0
+
+
+class CalibrationRef(Value):
+    """How the method fares on the model's validation cases."""
+
+    maps: int
+    supported: float
+
+
+class Binding(Value):
+    """What belongs together: one digest over map, image, model, request and attempt."""
+
+    map: Sha256
+    """Of the raw values: float32, little-endian, in C order, after their shape."""
+
+    input: Sha256
+    """Of the model's input, likewise."""
+
+    source: Sha256
+    """Of the DICOM object as it was sent."""
+
+    weights: Sha256
+    request: Sha256
+    """Of the canonical request."""
+
+    job: str
+    attempt: int
+    digest: Sha256
+    """SHA-256 of the canonical JSON of all fields above."""
+
+
+class TrustReport(Value):
+    """How far one map may be believed; its checks stand beside it."""
+
+    schema_number: int = 1
+    grade: Grade
+    flags: tuple[Flag, ...] = ()
+    statements: tuple[str, ...]
+    certificate: CertificateRef | None = None
+    """`None` where no map was made, or nothing was checked."""
+
+    calibration: CalibrationRef | None = None
+    binding: Binding | None = None

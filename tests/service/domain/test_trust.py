@@ -1,0 +1,71 @@
+"""Grades and the words for them."""
+
+import re
+
+import pytest
+
+from service.domain.trust import (
+    ALWAYS,
+    STATEMENTS,
+    Flag,
+    Grade,
+    evidence_of,
+    grade_of,
+    statements,
+)
+
+FORBIDDEN = re.compile(
+    r"trust|verif|validat|confiden|reliab|certif|accura|\btick|green|\d|%|percent", re.IGNORECASE
+)
+
+
+@pytest.mark.parametrize(
+    ("p", "grade"),
+    [
+        (1 / 128, Grade.SUPPORTED),
+        (0.05, Grade.SUPPORTED),
+        (0.0501, Grade.WEAK),
+        (0.2, Grade.WEAK),
+        (0.2001, Grade.NOT_SUPPORTED),
+        (float("nan"), Grade.NOT_SUPPORTED),
+        (None, Grade.NOT_CHECKED),
+    ],
+)
+def test_the_evidence_follows_from_p(p: float | None, grade: Grade) -> None:
+    assert evidence_of(intact=True, informative=True, p=p) is grade
+
+
+def test_a_map_that_cannot_be_read_has_no_other_evidence() -> None:
+    assert evidence_of(intact=False, informative=True, p=0.01) is Grade.INVALID
+    assert evidence_of(intact=True, informative=False, p=0.01) is Grade.UNINFORMATIVE
+
+
+@pytest.mark.parametrize("evidence", Grade)
+@pytest.mark.parametrize(
+    "certificate", ["passed", "weakly_specific", "failed", "not_certifiable", "pending", None]
+)
+def test_only_a_passed_certificate_leaves_a_map_supported(
+    evidence: Grade, certificate: str | None
+) -> None:
+    grade = grade_of(evidence, certificate)
+    assert (grade is Grade.SUPPORTED) == (evidence is Grade.SUPPORTED and certificate == "passed")
+    if certificate == "failed":
+        assert grade not in (Grade.SUPPORTED, Grade.WEAK)
+    if evidence not in (Grade.SUPPORTED, Grade.WEAK):
+        assert grade is evidence
+
+
+def test_every_grade_and_flag_has_its_sentence() -> None:
+    assert set(STATEMENTS) == {*Grade, *Flag}
+
+
+@pytest.mark.parametrize("text", [*STATEMENTS.values(), ALWAYS])
+def test_no_sentence_promises_what_was_not_shown_nor_holds_a_number(text: str) -> None:
+    assert not FORBIDDEN.search(text)
+    assert text.isascii()  # so that the legend's letters can draw it
+    assert text.endswith(".")
+
+
+@pytest.mark.parametrize("grade", Grade)
+def test_the_caution_is_always_said(grade: Grade) -> None:
+    assert statements(grade, tuple(Flag))[-1] == ALWAYS
