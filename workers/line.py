@@ -20,6 +20,7 @@ from service.queue.base import JobQueue, Outcome
 from service.settings import Settings
 from service.store.base import BlobStore
 from service.telemetry import JOBS_FINISHED, JOBS_REDELIVERED, STAGE_SECONDS, Log
+from workers.access import Access
 from workers.document import Ending, finished, unfinished
 from workers.held import Held, LeaseLost
 from workers.patience import patiently
@@ -97,6 +98,7 @@ class Line:
         lease, worker = held.lease, self.settings.worker
         deadline = time.monotonic() + worker.job_limit.total_seconds()
         model = self.shelf.get(lease.job.package)
+        access = Access(model, self.scheduler, held, deadline)
         with held.stage(Stage.FETCH):
             fetched = fetch(lease, model.manifest, self.store, folder)
         with held.stage(Stage.DECODE):
@@ -109,9 +111,9 @@ class Line:
         with held.stage(Stage.PREPARE):
             prepared = prepare(decoded, self.slots)
         with held.stage(Stage.ATTRIBUTE):
-            attributed = attribute(prepared, model, self.scheduler, held, deadline)
+            attributed = attribute(prepared, access)
         with held.stage(Stage.JUDGE):
-            judged = judge(attributed)
+            judged = judge(attributed, access)
         with held.stage(Stage.RENDER):
             rendered = render(judged, self.slots, model.ref, on_progress=held.advance)
         with held.stage(Stage.DELIVER):

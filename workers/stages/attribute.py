@@ -4,11 +4,9 @@ The clean forward pass comes first, because targets may depend on it. Then all
 methods are handed to the scheduler together, so that they share passes.
 """
 
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -16,7 +14,6 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from service.domain.grid import Grid
-from service.domain.job import Priority
 from service.domain.request import MethodChoice
 from service.domain.target import ABOVE_THRESHOLD, ResolvedTarget
 from service.errors import (
@@ -26,23 +23,14 @@ from service.errors import (
     NothingToExplain,
     WhylightError,
 )
-from workers.held import Held, LeaseLost
+from workers.access import Access
 from workers.methods.base import METHODS, Maps, Method
 from workers.model import Model
 from workers.parcels import Attributed, Attribution, Prepared
 from workers.passes import Forward, Plan
 from workers.rows import Clean
-from workers.running import Planned, Report
-from workers.scheduler import Scheduler
+from workers.running import Planned
 from workers.targets.classes import Chosen, predictions_of, resolve
-
-R = TypeVar("R")
-
-WEIGHTS: Final = {Priority.STAT: 8.0, Priority.HIGH: 4.0, Priority.NORMAL: 2.0, Priority.LOW: 1.0}
-"""Share of the device by priority, as in the queue's turns."""
-
-MARGIN: Final = 10.0
-"""Seconds beyond the deadline in which the scheduler must have answered."""
 
 NOTHING: Final = NothingToExplain(
     "No class reaches its threshold on this image; name a class or 'top1' to see one explained."
@@ -51,15 +39,13 @@ NOTHING: Final = NothingToExplain(
 NO_TARGET: Final = NothingToExplain("There was no target to explain.")
 
 
-def attribute(
-    prepared: Prepared, model: Model, scheduler: Scheduler, held: Held, deadline: float
-) -> Attributed:
+def attribute(prepared: Prepared, access: Access) -> Attributed:
     """Explain every target by every method.
 
     Parameters
     ----------
-    deadline
-        Moment of `time.monotonic` at which the job ends.
+    access
+        The job's way to its model.
 
     Returns
     -------
@@ -77,9 +63,9 @@ def attribute(
     Cancelled, Draining, LeaseLost
         The job was stopped.
     """
-    runtime = model.runtime
-    image = torch.from_numpy(prepared.tensor).to(runtime.device, runtime.dtype)
-    bench = _Bench(model, scheduler, held, deadline, image)
+    model = access.model
+    image = torch.from_numpy(prepared.tensor).to(model.runtime.device, model.runtime.dtype)
+    bench = _Bench(access, image)
     request = prepared.decoded.fetched.request
     logits = bench.logits()
     predictions = predictions_of(model.manifest, logits)
@@ -133,10 +119,7 @@ class _Tried:
 class _Bench:
     """The image on the device, and all that its passes go through."""
 
-    model: Model
-    scheduler: Scheduler
-    held: Held
-    deadline: float
+    access: Access
     image: Tensor
 
     def logits(self) -> tuple[float, ...]:
@@ -147,7 +130,7 @@ class _Bench:
             logits: list[float] = step.outputs[0].double().tolist()
             return logits
 
-        (outcome,) = self._serve([Planned(plan(), 1)]).outcomes
+        (outcome,) = self.access.serve([Planned(plan(), 1)]).outcomes
         if isinstance(outcome, WhylightError):
             raise outcome
         return tuple(outcome)
@@ -158,7 +141,9 @@ class _Bench:
         """Return each method with its maps of all targets, or with its failure."""
         tried = [self._tried(choice, targets) for choice in choices]
         works = [each.work for each in tried if isinstance(each.work, Planned)]
-        served = self._serve(works, self.held.report).outcomes if targets and works else ()
+        served = (
+            self.access.serve(works, self.access.held.report).outcomes if targets and works else ()
+        )
         outcomes = iter(served)
         return [
             (each, each.work if isinstance(each.work, WhylightError) else next(outcomes, NO_TARGET))
@@ -169,30 +154,12 @@ class _Bench:
         """Settle a method and plan it; one that cannot run spares the others."""
         method = None
         try:
-            method = _settled(choice, self.model)
+            method = _settled(choice, self.access.model)
             scalars = tuple(each.scalar for each in targets)
             rows = method.estimate(self.image.shape, len(scalars)).rows
             return _Tried(choice, method, Planned(method.plan(self.image, scalars), rows))
         except WhylightError as error:
             return _Tried(choice, method, error)
-
-    def _serve(
-        self, plans: Sequence[Planned[R]], on_progress: Callable[[float], None] | None = None
-    ) -> Report[R]:
-        """Have plans served, and stop them as soon as the job is stopped."""
-        token = self.held.token
-        ticket = self.scheduler.submit(
-            token,
-            self.model.runtime,
-            plans,
-            weight=WEIGHTS[self.held.lease.job.priority],
-            deadline=self.deadline,
-            on_progress=on_progress,
-        )
-        with self.held.waking(lambda: self.scheduler.cancel(token)):
-            report = _answer(ticket, self.deadline + MARGIN)
-        self.held.check()
-        return report
 
 
 def _settled(choice: MethodChoice, model: Model) -> Method:
@@ -237,11 +204,3 @@ def _attributions(
         )
         for k, each in enumerate(targets)
     ]
-
-
-def _answer(ticket: "Future[Report[R]]", until: float) -> Report[R]:
-    """Wait for the scheduler; when it broke, the job must run on another worker."""
-    try:
-        return ticket.result(max(0.0, until - time.monotonic()))
-    except Exception as error:
-        raise LeaseLost from error

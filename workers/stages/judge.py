@@ -4,6 +4,7 @@ from typing import Final
 
 import numpy as np
 
+from workers.access import Access
 from workers.measures.base import MEASURES, Case
 from workers.measures.integrity import DEGENERATE
 from workers.methods.base import METHODS
@@ -15,7 +16,7 @@ SCORES_ALONE: Final = frozenset({Ability.FORWARD})
 UNJUDGED: Final = Verdict(checks=(), degenerate=False)
 
 
-def judge(attributed: Attributed) -> Judged:
+def judge(attributed: Attributed, access: Access) -> Judged:  # noqa: ARG001
     """Check every map, unless the request wants none checked.
 
     Whether a map is degenerate is judged always, because such a map must never

@@ -1,0 +1,64 @@
+"""A job's access to the device: its stages hand plans in here and wait for their outcomes."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from service.domain.job import Priority
+from workers.held import Held, LeaseLost
+from workers.model import Model
+from workers.running import Planned, Report
+from workers.scheduler import Scheduler
+
+R = TypeVar("R")
+
+WEIGHTS: Final = {Priority.STAT: 8.0, Priority.HIGH: 4.0, Priority.NORMAL: 2.0, Priority.LOW: 1.0}
+"""Share of the device by priority, as in the queue's turns."""
+
+MARGIN: Final = 10.0
+"""Seconds beyond the deadline in which the scheduler must have answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The way of one job to its model."""
+
+    model: Model
+    scheduler: Scheduler
+    held: Held
+    deadline: float
+    """Moment of `time.monotonic` at which the job ends."""
+
+    def serve(
+        self, plans: Sequence[Planned[R]], on_progress: Callable[[float], None] | None = None
+    ) -> Report[R]:
+        """Have plans served together, and stop them as soon as the job is stopped.
+
+        Raises
+        ------
+        Cancelled, Draining, LeaseLost
+            The job was stopped.
+        """
+        token = self.held.token
+        ticket = self.scheduler.submit(
+            token,
+            self.model.runtime,
+            plans,
+            weight=WEIGHTS[self.held.lease.job.priority],
+            deadline=self.deadline,
+            on_progress=on_progress,
+        )
+        with self.held.waking(lambda: self.scheduler.cancel(token)):
+            report = _answer(ticket, self.deadline + MARGIN)
+        self.held.check()
+        return report
+
+
+def _answer(ticket: "Future[Report[R]]", until: float) -> Report[R]:
+    """Wait for the scheduler; when it broke, the job must run on another worker."""
+    try:
+        return ticket.result(max(0.0, until - time.monotonic()))
+    except Exception as error:
+        raise LeaseLost from error
