@@ -1,0 +1,82 @@
+"""The bank's passes: what the model says of each hidden place, once for everybody."""
+
+import numpy as np
+import pytest
+import torch
+
+from service.errors import Cancelled
+from tests.support.engine import run_alone, small_runtime, through
+from workers.measures.bank import bank, blurred, rows_of
+from workers.measures.cells import lattices
+from workers.passes import Forward
+from workers.rows import Clean
+from workers.running import Planned
+from workers.runtimes.torch import TorchRuntime
+from workers.scheduler import Scheduler
+
+PROBES = {2: 25, 3: 27}
+SIZES = {2: (40, 32), 3: (33, 36, 32)}
+
+
+def network(axes: int, **options: object) -> TorchRuntime:
+    return small_runtime(axes, **options)
+
+
+def picture(axes: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, *SIZES[axes], generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_cells_side_by_side_cover_every_pixel_once(axes: int) -> None:
+    weights = lattices(axes)[0].weights((37,) * axes)
+    np.testing.assert_allclose(weights.sum(0), 1)
+    assert sum(len(each.walls) for each in lattices(axes)) == PROBES[axes]
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_the_bank_is_what_the_model_says_of_each_blurred_place(axes: int) -> None:
+    runtime = network(axes)
+    image = picture(axes)
+    known = run_alone(bank(image), runtime)
+    soft = blurred(image)
+    shape = image.shape[1:]
+    cells = np.concatenate([each.weights(shape) for each in lattices(axes)])
+    for drop, cell in zip(known.drops, torch.from_numpy(cells), strict=True):
+        hidden = (1 - cell) * image + cell * soft
+        fall = runtime.model(image[None])[0] - runtime.model(hidden[None])[0]
+        np.testing.assert_allclose(drop, fall.detach().numpy(), atol=1e-9)
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_all_targets_and_methods_share_one_bank_of_rows(axes: int) -> None:
+    runtime, image = network(axes), picture(axes)
+    asked = []
+
+    def watched():
+        step = yield Forward(Clean(image), outputs=True)
+        asked.append(step.count)
+
+    known, _ = through(Scheduler(), runtime, bank(image), watched())
+    assert known.drops.shape == (PROBES[axes], 5)
+    assert sum(runtime.model.batches) == PROBES[axes] + 1 == rows_of(image.shape)
+
+
+def test_a_job_that_is_cancelled_in_mid_bank_ends_there() -> None:
+    runtime = network(2, fixed_rows=2)
+    scheduler = Scheduler()
+    ticket = scheduler.submit(
+        "job",
+        runtime,
+        [Planned(bank(picture(2)), 26)],
+        on_progress=lambda share: share > 0.2 and scheduler.cancel("job"),
+    )
+    scheduler.run_until_idle()
+    (outcome,) = ticket.result(0).outcomes
+    assert isinstance(outcome, Cancelled)
+    assert 0 < sum(runtime.model.batches) < 26
+
+
+def test_a_blur_leaves_a_constant_image_as_it_is() -> None:
+    image = torch.full((2, 33, 40), 3.25, dtype=torch.float64)
+    torch.testing.assert_close(blurred(image), image)

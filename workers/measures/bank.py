@@ -1,0 +1,84 @@
+"""The probe bank's passes: by how much each score falls when one place is blurred away.
+
+The passes depend on the image alone. One bank answers for every target and
+every method of a job, because a forward pass gives all of the model's outputs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from workers.measures.cells import lattices
+from workers.passes import Forward, Plan
+from workers.rows import Blurred, Clean
+
+SIGMA_SHARE: Final = 1 / 12
+"""Width of the blur as a share of the image's edge: a third of a cell of the 2-D bank."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bank:
+    """What hiding each place did to each of the model's outputs."""
+
+    shape: tuple[int, ...]
+    """Spatial shape of the model's input."""
+
+    scores: NDArray[np.float64]
+    """Outputs on the unchanged image, shape ``(classes,)``."""
+
+    drops: NDArray[np.float64]
+    """Fall of each output, shape ``(cells, classes)``, cells lattice by lattice."""
+
+
+def rows_of(shape: Sequence[int]) -> int:
+    """Return the rows that a bank asks for, for an image ``(C, *spatial)``, itself included."""
+    return 1 + sum(len(each.walls) for each in lattices(len(shape) - 1))
+
+
+def bank(image: Tensor) -> Plan[Bank]:
+    """Blur one cell of `image` after the other.
+
+    Parameters
+    ----------
+    image
+        Model input, shape ``(C, *spatial)`` with two or three spatial axes, on
+        the runtime's device.
+    """
+    shape = tuple(image.shape[1:])
+    weights = np.concatenate([each.weights(shape) for each in lattices(len(shape))])
+    masks = torch.from_numpy(weights).to(image)[:, None]
+    rows = Blurred(image, blurred(image), lambda start, stop: masks[start:stop], len(masks))
+    clean, hidden = yield (Forward(Clean(image), outputs=True), Forward(rows, outputs=True))
+    scores = _classes(clean.outputs)[0]
+    return Bank(shape, scores, scores - _classes(hidden.outputs))
+
+
+def blurred(image: Tensor) -> Tensor:
+    """Return `image` under a Gaussian of `SIGMA_SHARE` of each edge; borders are continued."""
+    result = image
+    for axis in range(1, image.dim()):
+        result = _along(result, axis, SIGMA_SHARE * image.shape[axis])
+    return result
+
+
+def _along(image: Tensor, axis: int, sigma: float) -> Tensor:
+    """Blur along one axis."""
+    reach = max(1, round(3 * sigma))
+    offsets = torch.arange(-reach, reach + 1, dtype=image.dtype, device=image.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    lines = image.movedim(axis, -1)
+    flat = lines.reshape(-1, 1, lines.shape[-1])
+    padded = functional.pad(flat, (reach, reach), mode="replicate")
+    smooth = functional.conv1d(padded, (kernel / kernel.sum())[None, None])
+    return smooth.reshape(lines.shape).movedim(-1, axis)
+
+
+def _classes(outputs: Tensor) -> NDArray[np.float64]:
+    """Return outputs as float64, shape ``(rows, classes)``."""
+    return outputs.detach().double().cpu().numpy()
