@@ -1,6 +1,106 @@
-"""What class activation maps share: channels of a layer, summed with weights."""
+"""What class activation maps share: a target layer, and its channels summed with weights."""
 
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Self
+
+from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
+
+from service.errors import InvalidParameter, MethodError, MissingAbility
+from workers.methods.base import Maps, Method, ModelFacts, cells
+from workers.passes import Ability, Cost, Gradient, Plan, Step, Targets
+from workers.rows import Clean
+
+
+class CamMethod(Method):
+    """A map made of one layer's output, on the layer's own grid.
+
+    Parameters
+    ----------
+    layer
+        The layer, out of the model's declared ones; its default if not given.
+    """
+
+    layer: str | None = Field(
+        default=None,
+        max_length=200,
+        description="Target layer, out of the model's declared ones; default: the model's.",
+    )
+
+    @override
+    def settled(self, model: ModelFacts) -> Self:
+        """Return this method with the model's default layer where none was given.
+
+        Raises
+        ------
+        MissingAbility
+            If the model has no usable layer.
+        InvalidParameter
+            If it has no usable layer of the given name.
+        """
+        if not model.layers:
+            raise MissingAbility(f"{self.name} needs a target layer; the model has no usable one.")
+        if self.layer is None:
+            return self.model_copy(update={"layer": model.layers[0]})
+        if self.layer not in model.layers:
+            raise InvalidParameter(
+                "The model has no such target layer.",
+                parameter="layer",
+                valid=list(model.layers),
+            )
+        return self
+
+    @property
+    def place(self) -> str:
+        """The layer, once it is settled."""
+        if self.layer is None:
+            raise MethodError(f"{self.name} was planned before its layer was settled.")
+        return self.layer
+
+
+class GradientCam(CamMethod):
+    """A map of one layer's output and of the gradients there."""
+
+    needs: ClassVar = frozenset({Ability.LAYER_GRADIENT})
+    cost: ClassVar = "1 gradient row"
+
+    @override
+    def estimate(self, shape: Sequence[int], targets: int) -> Cost:
+        """Return one gradient row."""
+        return Cost(gradient_rows=1)
+
+    @override
+    def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
+        """Attribute `image`, shape ``(C, *spatial)``; maps ``(K, 1, *grid)`` of the layer."""
+        step: Step = yield Gradient(Clean(image), targets, at=(self.place,))
+        features = step.activations[self.place][0]
+        require_grid(features, image)
+        return on_grid(self.combined(features, step.gradients[self.place][0]), image)
+
+    @abstractmethod
+    def combined(self, features: Tensor, gradients: Tensor) -> Tensor:
+        """Return maps ``(K, 1, *grid)`` in the type of `features`.
+
+        Parameters
+        ----------
+        features
+            The layer's output, shape ``(channels, *grid)``.
+        gradients
+            Of each target there, shape ``(K, channels, *grid)``.
+        """
+
+
+def require_grid(features: Tensor, image: Tensor) -> None:
+    """Raise `MethodError` unless features ``(channels, *grid)`` have the image's axes."""
+    if features.dim() != image.dim():
+        raise MethodError("The target layer's output has no spatial grid.")
+
+
+def on_grid(values: Tensor, image: Tensor, extras: Sequence[dict[str, float]] = ()) -> Maps:
+    """Return maps ``(K, 1, *grid)`` of a layer whose equal cells cover `image`."""
+    return Maps(values, cells(image.shape[1:], values.shape[2:]), tuple(extras))
 
 
 def weighted(activations: Tensor, weights: Tensor) -> Tensor:
@@ -21,3 +121,22 @@ def weighted(activations: Tensor, weights: Tensor) -> Tensor:
     # thousands of channels of both signs nearly cancel: float32 would lose two digits
     flat = weights.double() @ activations.flatten(1).double()
     return flat.reshape(len(weights), 1, *activations.shape[1:]).to(activations.dtype)
+
+
+def summed(activations: Tensor, weights: Tensor) -> Tensor:
+    """Return the sum over channels with a weight of its own at every cell.
+
+    Parameters
+    ----------
+    activations
+        A layer's output on one row, shape ``(channels, *grid)``.
+    weights
+        Shape ``(K, channels, *grid)``.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(K, 1, *grid)``.
+    """
+    products = weights.double() * activations.double()
+    return products.sum(1, keepdim=True).to(activations.dtype)

@@ -1,0 +1,127 @@
+"""Score-CAM: a layer's channels weighted by the score of what they let through."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Final, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+from typing_extensions import override
+
+from workers.methods.base import METHODS, Maps, ModelFacts
+from workers.methods.cam import CamMethod, on_grid, require_grid, weighted
+from workers.passes import Ability, Cost, Forward, Plan, Step, Tap, Targets
+from workers.rows import Blend, Clean, Masked
+
+INTERPOLATION: Final = {1: "linear", 2: "bilinear", 3: "trilinear"}
+"""By number of spatial axes."""
+
+
+@METHODS.register("score_cam")
+class ScoreCam(CamMethod):
+    r"""Sum of a layer's channels, each weighted by the score that it keeps alive.
+
+    .. math:: A = \sum_c \left(f(x_{H_c}) - f(b)\right) F_c, \qquad
+              x_{H_c} = b + H_c \odot (x - b)
+
+    with `H_c` channel `c` of the layer `F`, enlarged linearly to the image and
+    scaled to 0 to 1. No gradient is needed. Weights are the paper's increase
+    in confidence itself, with its sign; its softmax over channels is left out,
+    because over logits it leaves one channel alone.
+
+    A channel that is constant lets nothing through and gets no weight. Of more
+    than `channels` others, those with the largest standard deviation over the
+    grid are taken; how many were, and of how many, is stated with the map.
+
+    Parameters
+    ----------
+    layer
+        The layer `F`, out of the model's declared ones; its default if not
+        given.
+    channels
+        Most channels that are tried.
+    baseline
+        Value of the reference image `b`, in model-input units; the model's own
+        if not given.
+
+    References
+    ----------
+    Wang et al. (2020). Score-CAM: score-weighted visual explanations for
+    convolutional neural networks. CVPR workshops. arXiv:1910.01279,
+    definitions 2 and 3.
+    """
+
+    title: ClassVar = "Score-CAM"
+    needs: ClassVar = frozenset({Ability.FORWARD, Ability.ACTIVATIONS})
+    signed: ClassVar = True
+    paper: ClassVar = "Wang et al. (2020), arXiv:1910.01279, definitions 2-3"
+    cost: ClassVar = "2 + channels forward rows"
+    weaknesses: ClassVar = (
+        "As coarse as the layer's grid. Masked images are unlike those the model was made for. "
+        "Channels beyond the cap are not seen."
+    )
+
+    channels: int = Field(default=256, ge=1, le=4096, description="Most channels that are tried.")
+    baseline: float | None = Field(
+        default=None,
+        ge=-1e6,
+        le=1e6,
+        description="Value of the reference image, in model-input units; default: the model's.",
+    )
+
+    @override
+    def settled(self, model: ModelFacts) -> Self:
+        """Return this method with the model's layer and baseline where none was given."""
+        baseline = model.baseline if self.baseline is None else self.baseline
+        return super().settled(model).model_copy(update={"baseline": baseline})
+
+    @override
+    def estimate(self, shape: Sequence[int], targets: int) -> Cost:
+        """Return the image, the reference and every channel up to the cap."""
+        return Cost(forward_rows=2 + self.channels, exact=False)
+
+    @override
+    def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
+        """Attribute `image`, shape ``(C, *spatial)``; maps ``(K, 1, *grid)`` of the layer."""
+        baseline, tap = self.baseline or 0.0, Tap(self.place)
+        clean: Step = yield Forward(Clean(image), targets, taps=(tap,))
+        features = clean.taps[tap][0]
+        require_grid(features, image)
+        chosen = self._chosen(features)
+        weights = torch.zeros(len(targets), len(features), dtype=torch.float64).to(image.device)
+        if len(chosen):
+            masks = _Masks(features[chosen], image)
+            reference, masked = yield (
+                Forward(Blend(image, baseline, (0.0,)), targets),
+                Forward(Masked(image, baseline, masks, len(chosen)), targets),
+            )
+            weights[:, chosen] = (masked.scores.double() - reference.scores.double()).T
+        figures = {"channels": float(len(chosen)), "channels_of_layer": float(len(features))}
+        return on_grid(weighted(features, weights), image, (figures,) * len(targets))
+
+    def _chosen(self, features: Tensor) -> Tensor:
+        """Return the channels to try, ascending; constant ones are not among them."""
+        flat = features.double().flatten(1)
+        varied = flat.amax(1) > flat.amin(1)
+        deviation = torch.where(varied, flat.std(1, correction=0), 0.0)
+        order = deviation.argsort(descending=True, stable=True)
+        return order[: min(self.channels, int(varied.sum()))].sort().values
+
+
+class _Masks:
+    """Channels as masks of the image, enlarged when they are asked for."""
+
+    def __init__(self, features: Tensor, image: Tensor) -> None:
+        self._features = features
+        self._size = tuple(image.shape[1:])
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        """Return masks ``(stop - start, 1, *spatial)``, each from 0 to 1."""
+        mode = INTERPOLATION[len(self._size)]
+        channels = self._features[start:stop, None]
+        wide = functional.interpolate(channels, self._size, mode=mode, align_corners=False)
+        axes = tuple(range(1, wide.dim()))
+        low, high = wide.amin(axes, keepdim=True), wide.amax(axes, keepdim=True)
+        span = high - low
+        return (wide - low) / torch.where(span > 0, span, 1.0)
