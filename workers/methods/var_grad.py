@@ -1,0 +1,73 @@
+"""VarGrad: how much the gradient varies at the image under noise."""
+
+from typing import ClassVar, Final
+
+from torch import Tensor
+from typing_extensions import override
+
+from workers.methods.base import METHODS, Maps, zeros
+from workers.methods.noise import NoiseMethod, maps_of, served
+from workers.passes import Plan, Step, Targets, TimeUp
+from workers.rows import INPUT
+
+FEWEST: Final = 2
+"""Samples of which there is a variance."""
+
+
+@METHODS.register("var_grad")
+class VarGrad(NoiseMethod):
+    r"""Variance of the gradient over images with Gaussian noise.
+
+    .. math:: A = \frac{1}{n - 1} \sum_{i=1}^{n}
+              \left(\nabla f(x + \varepsilon_i) - \bar{g}\right)^2, \qquad
+              \bar{g} = \frac{1}{n} \sum_{i=1}^{n} \nabla f(x + \varepsilon_i)
+
+    Noise is independent from sample to sample: pairs of opposite sign would
+    hold about the same squares twice. The divisor ``n - 1`` makes the variance
+    unbiased. The standard deviation is the parameter `noise` times the image's
+    range, and is stated with the map as `sigma`. When time is up, the variance
+    of the samples done so far is returned, marked as partial.
+
+    Parameters
+    ----------
+    samples
+        Noisy images, an even number.
+    noise
+        Standard deviation of the noise, as a share of the image's range.
+    seed
+        Where the noise starts; equal seeds give equal maps.
+
+    References
+    ----------
+    Adebayo, Gilmer, Goodfellow, Kim (2018). Local explanation methods for deep
+    neural networks lack sensitivity to parameter values. arXiv:1810.03307,
+    section 2.
+    """
+
+    title: ClassVar = "VarGrad"
+    signed: ClassVar = False
+    paper: ClassVar = "Adebayo et al. (2018), arXiv:1810.03307, section 2"
+    weaknesses: ClassVar = (
+        "It shows where the gradient is unsteady, not for or against what: it has no sign, "
+        "and it is zero wherever the model is linear, however much depends on that place."
+    )
+
+    @override
+    def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
+        """Attribute `image`, shape ``(C, *spatial)``; maps ``(K, C, *spatial)``."""
+        rows = self.noisy(image, antithetic=False)
+        mean, squares = (zeros((len(targets), *image.shape), image) for _ in range(2))
+        done = 0
+
+        def fold(_start: int, step: Step) -> None:
+            nonlocal done
+            for row in step.gradients[INPUT].double():
+                done += 1  # Welford's update: no difference of two large sums
+                change = row - mean
+                mean.add_(change / done)
+                squares.add_(change * (row - mean))
+
+        partial = yield from served(rows, targets, fold)
+        if done < FEWEST:
+            raise TimeUp
+        return maps_of(squares / (done - 1), rows, done, partial=partial)
