@@ -452,6 +452,14 @@ class DamagedObject(WhylightError):
     title = "A stored object is damaged"
 
 
+class ResultDamaged(WhylightError):
+    """A map, a document or an artifact is not what was computed for this job."""
+
+    kind = Kind.OURS
+    code = "result_damaged"
+    title = "The result is damaged"
+
+
 class ModelUnavailable(WhylightError):
     """The model's package is damaged, or its self-test failed."""
 

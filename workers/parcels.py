@@ -19,6 +19,7 @@ from service.domain.manifest import Manifest
 from service.domain.request import ExplanationRequest
 from service.domain.study import Instance
 from service.domain.target import ResolvedTarget
+from service.domain.trust import Binding
 from service.domain.value import Value
 from service.errors import Failure
 from service.queue.base import Lease
@@ -116,6 +117,8 @@ class Attribution:
     extras: dict[str, float] = field(default_factory=dict)
     partial: bool = False
     failure: Failure | None = None
+    binding: Binding | None = None
+    """What the map was made of; `None` when there is no map."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ No sentence is built from values of the study; numbers stand beside it.
 from collections.abc import Iterable
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Final, Literal, Self
 
+from service.domain.canonical import digest_of
 from service.domain.certificate import Certified, Compared, Similarity
 from service.domain.value import Name, Sha256, Value
 
@@ -205,6 +206,16 @@ class Binding(Value):
     attempt: int
     digest: Sha256
     """SHA-256 of the canonical JSON of all fields above."""
+
+    @classmethod
+    def of(cls, **fields: Any) -> Self:
+        """Return the binding of everything but the digest, which is taken of it."""
+        return cls(**fields, digest=digest_of(fields))
+
+    @property
+    def holds(self) -> bool:
+        """Whether the digest is the one of the other fields."""
+        return self.digest == digest_of(self.model_dump(exclude={"digest"}))
 
 
 class TrustReport(Value):
