@@ -24,6 +24,7 @@ from service.errors import (
     WhylightError,
 )
 from workers.access import Access
+from workers.binding import bound
 from workers.methods.base import METHODS, Maps, Method
 from workers.model import Model
 from workers.parcels import Attributed, Attribution, Prepared
@@ -78,7 +79,8 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
         attributions += _attributions(tried, targets, outcome, prepared.grid)
         if above_none:
             attributions.append(tried.without_map(None, NOTHING))
-    return Attributed(prepared, predictions, tuple(attributions))
+    maps = bound(prepared, model.ref, attributions)
+    return Attributed(prepared, predictions, maps)
 
 
 @dataclass(frozen=True, slots=True)
