@@ -342,6 +342,14 @@ class NonFiniteScore(WhylightError):
     title = "The model's score is not finite"
 
 
+class ParityMismatch(WhylightError):
+    """The model says something else on this image than the issuing AI was observed to say."""
+
+    kind = Kind.DATA
+    code = "parity_mismatch"
+    title = "Not the observed result"
+
+
 class NothingToExplain(WhylightError):
     """No output is above its threshold."""
 

@@ -55,6 +55,7 @@ def unfinished(held: Held, ending: Ending, failure: Failure | None) -> Explanati
         id=job.id,
         state=ending,
         request=ExplanationRequest.model_validate_json(job.request),
+        parity=held.parity,
         failure=failure,
         attempt=job.attempt,
         created=job.created,

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from service.domain.job import Stage
+from service.domain.parity import ParityReport
 from service.errors import Cancelled, Draining
 from service.queue.base import Lease
 
@@ -38,6 +39,9 @@ class Held:
         self.lease = lease
         self.timings: dict[str, float] = {}
         """Seconds by stage."""
+
+        self.parity: ParityReport | None = None
+        """Set once the model has answered, so that a job that fails then tells it too."""
 
         self._lock = threading.Lock()
         self._stage = Stage.FETCH

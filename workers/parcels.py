@@ -16,6 +16,7 @@ from service.domain.artifact import Artifact
 from service.domain.explanation import Check, Prediction
 from service.domain.grid import Grid
 from service.domain.manifest import Manifest
+from service.domain.parity import ParityReport
 from service.domain.request import ExplanationRequest
 from service.domain.study import Instance
 from service.domain.target import ResolvedTarget
@@ -128,6 +129,8 @@ class Attributed:
     prepared: Prepared
     predictions: tuple[Prediction, ...]
     attributions: tuple[Attribution, ...]
+    parity: ParityReport
+    """How the predictions compare with what the issuing AI was observed to say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,9 @@ class Explanation(Value):
     model: ModelRef | None = None
     subject: Subject | None = None
     predictions: tuple[Prediction, ...] = ()
-    parity: ParityReport = ParityReport()
+    parity: ParityReport | None = None
+    """`None` when the job ended before the model had answered."""
+
     results: tuple[Result, ...] = ()
     partial: bool = False
     failure: Failure | None = None

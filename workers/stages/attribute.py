@@ -1,7 +1,8 @@
 """Attribute: what the model says of the image, and why, by every method asked for.
 
-The clean forward pass comes first, because targets may depend on it. Then all
-methods are handed to the scheduler together, so that they share passes.
+The clean forward pass comes first: whether this is the result that was asked
+about, and what the targets are, depend on it. Then all methods are handed to
+the scheduler together, so that they share passes.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from service.domain.grid import Grid
+from service.domain.parity import Parity
 from service.domain.request import MethodChoice
 from service.domain.target import ABOVE_THRESHOLD, ResolvedTarget
 from service.errors import (
@@ -28,6 +30,7 @@ from workers.binding import bound
 from workers.methods.base import METHODS, Maps, Method
 from workers.model import Model
 from workers.parcels import Attributed, Attribution, Prepared
+from workers.parity import compare, refusal
 from workers.passes import Forward, Plan
 from workers.rows import Clean
 from workers.running import Planned
@@ -59,6 +62,8 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
     ------
     NonFiniteScore
         The model's answer on the image is not finite.
+    ParityMismatch
+        It is not what the issuing AI was observed to say, and must be.
     InvalidTarget
         The model has no such class.
     Cancelled, Draining, LeaseLost
@@ -70,6 +75,9 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
     request = prepared.decoded.fetched.request
     logits = bench.logits()
     predictions = predictions_of(model.manifest, logits)
+    parity = access.held.parity = compare(request.observed, predictions)
+    if parity.outcome is Parity.MISMATCHED and not request.allow_mismatch:
+        raise refusal(parity)
     targets = resolve(request.targets, model.manifest, logits)
     above_none = any(each.of == ABOVE_THRESHOLD for each in request.targets) and not any(
         each.above_threshold for each in predictions
@@ -80,7 +88,7 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
         if above_none:
             attributions.append(tried.without_map(None, NOTHING))
     maps = bound(prepared, model.ref, attributions)
-    return Attributed(prepared, predictions, maps)
+    return Attributed(prepared, predictions, maps, parity)
 
 
 @dataclass(frozen=True, slots=True)

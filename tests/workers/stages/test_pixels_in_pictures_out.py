@@ -11,10 +11,12 @@ from numpy.testing import assert_allclose
 
 from service.domain.explanation import Check
 from service.domain.grid import Grid
+from service.domain.parity import ParityReport
 from service.errors import Failure, Kind, UndecodablePixels, UnknownFormat, WhylightError
 from tests.support.parcels import fetched
 from tests.support.phantom_dicom import JPEG_2000, compress, compressed, encoded, of_pixels
 from tests.support.sheets import MODEL, TARGET, blob
+from workers.binding import bound
 from workers.parcels import Attributed, Attribution, Judged, Verdict
 from workers.slots import Slots
 from workers.stages.decode import decode
@@ -46,7 +48,8 @@ def attribution(**changes) -> Attribution:
 def judged(slots, folder: Path, *attributions: Attribution, degenerate=False, **asked) -> Judged:
     prepared = prepare(decode(fetched(IMAGE, folder, **asked), slots), slots)
     verdicts = tuple(Verdict(checks=(), degenerate=degenerate) for _ in attributions)
-    return Judged(Attributed(prepared, (), attributions), verdicts)
+    maps = bound(prepared, MODEL, attributions)
+    return Judged(Attributed(prepared, (), maps, ParityReport()), verdicts)
 
 
 def test_an_image_goes_from_its_file_to_the_models_input(slots, tmp_path):
