@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from service.domain.artifact import Artifact
-from service.errors import UnknownFormat
+from service.errors import ResultDamaged, UnknownFormat
+from workers.binding import demand_same
 from workers.formats.base import FORMATS, MapRecord, Sheet
 
 
@@ -57,8 +58,18 @@ def task(message: dict[str, Any]) -> dict[str, Any]:
         display_file=Path(message["display"]),
         header_file=Path(message["header"]),
     )
+    _demand_unchanged(sheet, message["map_digest"])
     written = write(sheet, message["formats"], Path(message["folder"]))
     return {
         "artifacts": [artifact.model_dump(mode="json") for artifact, _ in written],
         "files": [str(file) for _, file in written],
     }
+
+
+def _demand_unchanged(sheet: Sheet, digest: str) -> None:
+    """Hold the map's file against its digest; the values read here are those drawn."""
+    try:
+        values = sheet.values
+    except (OSError, EOFError, ValueError):
+        raise ResultDamaged("A map cannot be read any more, so nothing was drawn.") from None
+    demand_same(values, digest)

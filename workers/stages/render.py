@@ -11,6 +11,7 @@ import numpy as np
 
 from service.domain.artifact import Artifact
 from service.domain.explanation import ModelRef
+from workers.binding import demand_bound
 from workers.formats.base import MapRecord
 from workers.methods.base import METHODS
 from workers.parcels import Attribution, Fetched, Judged, Rendered, RenderedFile, Verdict
@@ -48,6 +49,8 @@ def render(
 
     Raises
     ------
+    ResultDamaged
+        A map is not bound to this job, or is no longer what the method made.
     UnknownFormat
         A format is asked for that this worker does not know.
     StageTimeout, SlotDied
@@ -116,13 +119,15 @@ def _write(
     judged: Judged, attribution: Attribution, record: MapRecord, slots: Slots, limit: float
 ) -> tuple[RenderedFile, ...]:
     """Have one map's files written; its values travel as a file."""
-    decoded = judged.attributed.prepared.decoded
+    prepared = judged.attributed.prepared
+    decoded = prepared.decoded
     folder = decoded.fetched.scratch
     values = folder / f"map_{record.number}.npy"
     np.save(values, np.asarray(attribution.values, np.float32), allow_pickle=False)
     message = {
         "record": record.model_dump(mode="json"),
         "map": str(values),
+        "map_digest": demand_bound(attribution, prepared, record.model).map,
         "display": str(decoded.display),
         "header": str(decoded.header),
         "formats": list(decoded.fetched.request.artifacts),

@@ -12,7 +12,14 @@ from numpy.testing import assert_allclose
 from service.domain.explanation import Check
 from service.domain.grid import Grid
 from service.domain.parity import ParityReport
-from service.errors import Failure, Kind, UndecodablePixels, UnknownFormat, WhylightError
+from service.errors import (
+    Failure,
+    Kind,
+    ResultDamaged,
+    UndecodablePixels,
+    UnknownFormat,
+    WhylightError,
+)
 from tests.support.parcels import fetched
 from tests.support.phantom_dicom import JPEG_2000, compress, compressed, encoded, of_pixels
 from tests.support.sheets import MODEL, TARGET, blob
@@ -135,3 +142,60 @@ def test_the_question_names_the_series_and_not_how_the_answer_is_wanted(tmp_path
     assert digest_of(fetched(IMAGE, tmp_path, targets=["nodule"])) != asked
     other = encoded(of_pixels(RAMP + 1, bits=12))
     assert digest_of(fetched(other, tmp_path)) != asked
+
+
+class Meddled:
+    """Slots whose map file somebody changes right before it is read."""
+
+    def __init__(self, slots, change):
+        self._slots, self._change = slots, change
+
+    def run(self, task, message, timeout):
+        self._change(Path(message["map"]))
+        return self._slots.run(task, message, timeout)
+
+
+def swap(file: Path) -> None:
+    np.save(file, blob((8, 8))[:, ::-1])
+
+
+def flip_a_bit(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 1
+    file.write_bytes(data)
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("change", [swap, flip_a_bit, truncate, Path.unlink])
+def test_a_map_file_that_was_changed_is_never_drawn(slots, tmp_path, change):
+    parcel = judged(slots, tmp_path, attribution(), artifacts=("png", "npy"))
+    with pytest.raises(WhylightError) as refusal:
+        render(parcel, Meddled(slots, change), MODEL)
+    assert refusal.value.failure().code == ResultDamaged.code
+    assert not list(tmp_path.glob("saliency.*"))
+
+
+def test_a_map_that_was_exchanged_in_memory_is_never_drawn(slots, tmp_path):
+    parcel = judged(slots, tmp_path, attribution(), artifacts=("png",))
+    (mine,) = parcel.attributed.attributions
+    other = replace(mine, values=blob((8, 8))[:, ::-1].copy())
+    crossed = replace(parcel, attributed=replace(parcel.attributed, attributions=(other,)))
+    with pytest.raises(WhylightError) as refusal:
+        render(crossed, slots, MODEL)
+    assert refusal.value.failure().code == ResultDamaged.code
+    assert not list(tmp_path.glob("saliency.*"))
+
+
+def test_a_map_of_another_job_is_never_drawn(slots, tmp_path):
+    (tmp_path / "other").mkdir()
+    parcel = judged(slots, tmp_path, attribution(), artifacts=("png",))
+    other = judged(slots, tmp_path / "other", attribution(), methods=["grad_cam"])
+    crossed = replace(
+        parcel,
+        attributed=replace(parcel.attributed, attributions=other.attributed.attributions),
+    )
+    with pytest.raises(ResultDamaged):
+        render(crossed, slots, MODEL)
