@@ -16,6 +16,8 @@ BIN := $(VENV)/bin
 DEMO_READY := $(VENV)/.ready-demo
 TEST_READY := $(VENV)/.ready-test
 BENCH_READY := $(VENV)/.ready-bench
+# What pip installed, archive by archive with its hash: the bill of materials reads it.
+REPORT = --report $(VENV)/reports/$$(date +%s%N).json
 
 # Real peers that the tests talk to.
 SYSTEM_PACKAGES := redis-server orthanc orthanc-dicomweb dcmtk dicom3tools curl
@@ -24,7 +26,7 @@ SYSTEM_PACKAGES := redis-server orthanc orthanc-dicomweb dcmtk dicom3tools curl
 export OMP_NUM_THREADS := 1
 
 .NOTPARALLEL:
-.PHONY: help demo up test setup system lint types walls unit conformance bench train-demo clean
+.PHONY: help demo up test setup system lint types walls unit conformance bench sbom train-demo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -54,8 +56,9 @@ $(VENV)/bin/python:
 
 $(DEMO_READY): $(VENV)/bin/python pyproject.toml
 	@echo "Installing torch and what gateway and worker need; the first time this takes minutes"
-	@$(PIP) install $(TORCH)
-	@$(PIP) install -e '.[worker,embedded]'
+	@mkdir -p $(VENV)/reports
+	@$(PIP) install $(REPORT) $(TORCH)
+	@$(PIP) install $(REPORT) -e '.[worker,embedded]'
 	@touch $@
 
 $(TEST_READY): $(DEMO_READY)
@@ -109,9 +112,12 @@ bench: $(BENCH_READY)  ## Measure speed, beside other libraries where there are 
 	    echo "== $$each"; $(BIN)/python -m benchmarks.$$each; \
 	done
 
+sbom: $(DEMO_READY)  ## List what the product is made of, as CycloneDX, in sbom.json
+	@$(BIN)/python -m deploy.sbom sbom.json
+
 train-demo: $(TEST_READY)  ## Train the demo model again, from its seed
 	@$(BIN)/python -m examples.phantom.train
 
 clean:  ## Remove the environment, caches and the demo's output
-	rm -rf $(VENV) demo-output build dist *.egg-info
+	rm -rf $(VENV) demo-output build dist *.egg-info sbom.json
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
