@@ -1,0 +1,207 @@
+"""RISE: how the score differs between random masks that show a place and that hide it."""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import ClassVar, Final, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from typing_extensions import override
+
+from workers.methods.base import METHODS, Maps, Method, ModelFacts, cells, zeros
+from workers.passes import Ability, Cost, Forward, Plan, Step, Targets, TimeUp
+from workers.rows import Masked
+
+FINE: Final = 4
+"""Cells of the map to a cell of the masks, along each axis."""
+
+ROWS: Final = 64
+"""Masks whose signs are held at once when scores are summed."""
+
+
+@METHODS.register("rise")
+class Rise(Method):
+    r"""Mean score of random masks that show a place, less that of those that hide it.
+
+    .. math:: A(u) = \sum_j U_j(u) \cdot \frac{2}{n} \sum_{i=1}^{n} s_{ij}\, f(x_{M_i}), \qquad
+              M_i = \sum_j \frac{1 + s_{ij}}{2} U_j
+
+    with signs `s`, one for each mask and node of a coarse lattice, and `U` the
+    linear interpolation between nodes. It is twice the paper's conditional
+    mean less the mean over all masks, for masks that show half of the image:
+    the same picture, with zero where the score does not depend on the place.
+
+    Signs are rows of a Hadamard matrix, with rows, columns and signs of
+    columns drawn at random, each followed by its complement. Nodes are then
+    balanced against each other, interactions of pairs of nodes cancel, and
+    about half as many masks give the error of independent ones. With each full
+    matrix the lattice is shifted by a part of a cell. When time is up, the map
+    of the masks done so far is returned, marked as partial.
+
+    Parameters
+    ----------
+    samples
+        Masks, an even number.
+    cells
+        Cells of the mask lattice along each axis.
+    baseline
+        Value of hidden places, in model-input units; the model's own reference
+        value if not given.
+    seed
+        Where the random choices start; equal seeds give equal masks.
+
+    References
+    ----------
+    Petsiuk, Das, Saenko (2018). RISE: randomized input sampling for
+    explanation of black-box models. BMVC. arXiv:1806.07421, eq. 6.
+    """
+
+    title: ClassVar = "RISE"
+    needs: ClassVar = frozenset({Ability.FORWARD})
+    signed: ClassVar = True
+    paper: ClassVar = "Petsiuk, Das, Saenko (2018), arXiv:1806.07421, eq. 6"
+    cost: ClassVar = "samples forward rows"
+    weaknesses: ClassVar = (
+        "Masked images are unlike those the model was made for. Findings smaller than a cell "
+        "are blurred, and with few masks the map is noisy."
+    )
+
+    samples: int = Field(default=512, ge=2, le=16384, multiple_of=2, description="Masks.")
+    cells: int = Field(default=7, ge=2, le=24, description="Lattice cells along each axis.")
+    baseline: float | None = Field(
+        default=None,
+        ge=-1e6,
+        le=1e6,
+        description="Value of hidden places, in model-input units; default: the model's.",
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Where random choices start.")
+
+    @override
+    def settled(self, model: ModelFacts) -> Self:
+        """Return this method with the model's baseline where none was given."""
+        baseline = model.baseline if self.baseline is None else self.baseline
+        return self.model_copy(update={"baseline": baseline})
+
+    @override
+    def estimate(self, shape: Sequence[int], targets: int) -> Cost:
+        """Return `samples` forward rows."""
+        return Cost(forward_rows=self.samples)
+
+    @override
+    def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
+        """Attribute `image`, shape ``(C, *spatial)``; maps ``(K, 1, *grid)``, finer than masks."""
+        lattice = Lattice(image, self.cells, self.seed)
+        scores = zeros((self.samples, len(targets)), image)
+        done, partial = 0, False
+
+        def fold(start: int, step: Step) -> None:
+            nonlocal done
+            assert step.scores is not None  # noqa: S101 - targets were asked for
+            done = start + step.count
+            scores[start:done] = step.scores
+
+        rows = Masked(image, self.baseline or 0.0, lattice.masks, self.samples)
+        try:
+            yield Forward(rows, targets, fold=fold)
+        except TimeUp:
+            done, partial = done // 2 * 2, True  # a mask without its complement is unbalanced
+            if done == 0:
+                raise
+        values = lattice.effects(scores[:done]).unsqueeze(1)
+        extras = ({"samples": float(done)},) * len(targets)
+        affine = cells(image.shape[1:], values.shape[2:])
+        return Maps(values.to(image.dtype), affine, extras, partial=partial)
+
+
+class Lattice:
+    """Signs of nodes by mask, and masks of signs; both functions of the row index alone.
+
+    Parameters
+    ----------
+    image
+        What is masked, shape ``(C, *spatial)``; its type and device are the masks'.
+    count
+        Cells along each axis.
+    seed
+        Where the random choices start.
+    """
+
+    def __init__(self, image: Tensor, count: int, seed: int) -> None:
+        self.image = image
+        self.count = count
+        self.sizes = tuple(image.shape[1:])
+        self.nodes = (count + 1) ** len(self.sizes)
+        self.bits = max(1, math.ceil(math.log2(self.nodes)))
+        self.block = 2 << self.bits
+        """Masks to a full matrix with its complements; all share one shift."""
+        self._seed = seed
+        self._drawn = lru_cache(maxsize=2)(self._draw)
+
+    def signs(self, start: int, stop: int) -> Tensor:
+        """Return signs ``(stop - start, nodes)`` of masks that are all of one block."""
+        rows, columns, flips, _ = self._drawn(start // self.block)
+        index = torch.arange(start, stop) % self.block
+        places = torch.arange(self.bits)
+        left = rows[index // 2][:, None] >> places & 1
+        right = columns[:, None] >> places & 1
+        parity = (left.double() @ right.double().T) % 2  # Sylvester's Hadamard matrix
+        return (1 - 2 * parity) * flips * (1 - 2 * (index % 2))[:, None]
+
+    def masks(self, start: int, stop: int) -> Tensor:
+        """Return masks ``(stop - start, 1, *spatial)``, from 0 (hidden) to 1 (shown)."""
+        parts = [
+            self._spread(self._shown(*span), self._shift(span[0]), self.sizes)
+            for span in self._spans(start, stop, self.block)
+        ]
+        return torch.cat(parts).unsqueeze(1)
+
+    def effects(self, scores: Tensor) -> Tensor:
+        """Return maps ``(K, *grid)`` of scores ``(masks, K)``, float64."""
+        grid = tuple(min(size, FINE * self.count) for size in self.sizes)
+        total = torch.zeros(scores.shape[1], *grid, dtype=torch.float64)
+        given = scores.cpu()
+        for start, stop in self._spans(0, len(given), ROWS):
+            effects = given[start:stop].T @ self.signs(start, stop) * (2 / len(given))
+            total += self._spread(effects, self._shift(start), grid)
+        return total.to(scores.device)
+
+    def _shown(self, start: int, stop: int) -> Tensor:
+        """Return which nodes masks of one block show, in the image's type and on its device."""
+        return ((1 + self.signs(start, stop)) / 2).to(self.image)
+
+    def _spans(self, start: int, stop: int, most: int) -> list[tuple[int, int]]:
+        """Cut a range of masks where a block ends, and into parts of at most `most`."""
+        spans = []
+        while start < stop:
+            end = min(stop, start + most, (start // self.block + 1) * self.block)
+            spans.append((start, end))
+            start = end
+        return spans
+
+    def _draw(self, block: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Draw a block's order of rows, columns of nodes, their signs and the lattice's shift."""
+        generator = torch.Generator().manual_seed((self._seed << 20) + block)
+        rows = torch.randperm(1 << self.bits, generator=generator)
+        columns = torch.randperm(1 << self.bits, generator=generator)[: self.nodes]
+        flips = 1 - 2 * torch.randint(2, (self.nodes,), generator=generator)
+        shift = torch.rand(len(self.sizes), generator=generator, dtype=torch.float64) - 0.5
+        return rows, columns, flips.double(), shift
+
+    def _shift(self, row: int) -> Tensor:
+        return self._drawn(row // self.block)[3]
+
+    def _spread(self, values: Tensor, shift: Tensor, sizes: Sequence[int]) -> Tensor:
+        """Interpolate nodes ``(n, nodes)`` to ``(n, *sizes)``, axis by axis."""
+        out = values.reshape(len(values), *(self.count + 1,) * len(sizes))
+        for size, offset in zip(sizes, shift.tolist(), strict=True):
+            hats = self._hats(size, offset).to(values)
+            out = torch.tensordot(out, hats, dims=([1], [1]))
+        return out
+
+    def _hats(self, size: int, offset: float) -> Tensor:
+        """Return how much each node counts at `size` places of an axis, ``(size, nodes)``."""
+        place = (torch.arange(size, dtype=torch.float64) + 0.5) * (self.count / size) - offset
+        distance = place.clamp(0, self.count)[:, None] - torch.arange(self.count + 1)
+        return (1 - distance.abs()).clamp(min=0)
