@@ -41,6 +41,9 @@ class Ability(StrEnum):
     LAYER_GRADIENT = "layer_gradient"
     """The gradient of a score with respect to a declared layer's output."""
 
+    RECTIFIER_RULES = "rectifier_rules"
+    """The gradient with respect to the input, with another derivative for every ReLU."""
+
     EXCLUSIVE = "exclusive"
     """The model itself, alone, for a bounded time."""
 
@@ -49,6 +52,12 @@ class Rule(StrEnum):
     """How derivatives are taken."""
 
     PLAIN = "plain"
+
+    GUIDED = "guided"
+    """A ReLU passes on only what is positive, where it was active."""
+
+    DECONVOLUTION = "deconvolution"
+    """A ReLU passes on only what is positive, wherever it was active."""
 
 
 class TimeUp(Exception):

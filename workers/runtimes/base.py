@@ -118,6 +118,9 @@ class Probe:
     cheap_heads: frozenset[str] = frozenset()
     """Layers from which the way to the score costs next to nothing beside a forward pass."""
 
+    unable: Mapping[Ability, str] = field(default_factory=dict)
+    """Abilities that this model in particular lacks, with the reason."""
+
 
 class ReplicaChangedError(Exception):
     """The replica is not as it was when it was loaded; it must be dropped."""

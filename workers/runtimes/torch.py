@@ -23,7 +23,7 @@ from service.domain.manifest import Manifest
 from service.errors import ModelUnavailable, NoGradientPath, UnservablePass
 from workers.architectures.base import ARCHITECTURES
 from workers.device import memory_budget, synchronize
-from workers.passes import Ability, Exclusive, Lease
+from workers.passes import Ability, Exclusive, Lease, Rule
 from workers.rows import INPUT
 from workers.runtimes.base import (
     RUNTIMES,
@@ -37,6 +37,7 @@ from workers.runtimes.base import (
 )
 from workers.runtimes.batch import filled, guarded_scores, row_shape, spans
 from workers.runtimes.capture import Capture
+from workers.runtimes.rules import apply_rule
 from workers.runtimes.torch_probe import probe
 
 
@@ -53,6 +54,7 @@ class Group:
 
     taps: tuple[str, ...]
     outputs: bool
+    rule: Rule
 
 
 class TorchRuntime:
@@ -132,6 +134,7 @@ class TorchRuntime:
             ragged=ragged,
             taps=taps,
             outputs=work.outputs,
+            rule=work.rule,
         )
 
     def _require_servable(self, work: Work, taps: Sequence[str]) -> None:
@@ -141,6 +144,8 @@ class TorchRuntime:
             raise UnservablePass(f"The model has no usable layer {names}.")
         if work.at and Ability.INPUT_GRADIENT not in self.probed.abilities:
             raise UnservablePass("The model's outputs have no gradient.")
+        if work.rule is not Rule.PLAIN and (why := self.probed.unable.get(Ability.RECTIFIER_RULES)):
+            raise UnservablePass(why)
 
     def fits(self, group: Hashable) -> Fit:
         """Return how many rows of the group one batch may hold."""
@@ -164,6 +169,7 @@ class TorchRuntime:
         batch, answers = filled(segments, size, self.dtype, self.device)
         at = {place for places in group.rounds for place in places}
         outputs, found = self.forward(batch, {*group.taps, *at} - {INPUT}, at)
+        apply_rule(outputs, group.rule)
         scores: dict[int, Tensor] = {}
         for k, (segment, span) in enumerate(zip(segments, spans(segments), strict=True)):
             if k in answers or not segment.work.targets:

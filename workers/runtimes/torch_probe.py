@@ -13,6 +13,7 @@ from workers.passes import Ability
 from workers.runtimes.base import LayerFacts, Probe
 from workers.runtimes.capture import Capture
 from workers.runtimes.memory import bytes_a_row
+from workers.runtimes.rules import rectifiers
 
 CHEAP: Final = 0.02
 """Share of a forward pass under which a head's backward pass is negligible."""
@@ -57,6 +58,8 @@ def probe(subject: Subject) -> Probe:
     abilities |= {Ability.INPUT_GRADIENT} if gradient else set()
     abilities |= {Ability.ACTIVATIONS} if layers else set()
     abilities |= {Ability.LAYER_GRADIENT} if layers and gradient else set()
+    unable = _unable(outputs) if gradient else {}
+    abilities |= {Ability.RECTIFIER_RULES} if gradient and not unable else set()
     kinds = {"forward": False} | ({"gradient": True} if gradient else {})
     seconds = {kind: _seconds(_runner(subject, grad), 1) for kind, grad in kinds.items()}
     return Probe(
@@ -74,6 +77,7 @@ def probe(subject: Subject) -> Probe:
             for layer in layers
             if gradient and _head_seconds(subject, layer.name) < CHEAP * seconds["forward"]
         ),
+        unable=unable,
     )
 
 
@@ -106,6 +110,12 @@ def layer_facts(name: str, shape: Sequence[int], image: Sequence[int]) -> LayerF
     fits = len(grid) == len(spatial) > 0
     stride = tuple(size / cell for size, cell in zip(spatial, grid, strict=True)) if fits else ()
     return LayerFacts(name, tuple(shape), stride)
+
+
+def _unable(outputs: Tensor) -> dict[Ability, str]:
+    """Return what cannot be asked of the graph that led to `outputs`, with the reason."""
+    _, fault = rectifiers(outputs)
+    return {} if fault is None else {Ability.RECTIFIER_RULES: fault}
 
 
 def _leads_to(outputs: Tensor, place: Tensor) -> bool:

@@ -1,0 +1,237 @@
+"""Guided backpropagation and deconvolution: one answer, however a ReLU is written."""
+
+import threading
+
+import pytest
+import torch
+from captum.attr import Deconvolution as CaptumDeconvolution
+from captum.attr import GuidedBackprop as CaptumGuidedBackprop
+from torch import Tensor, nn
+from torch.nn import functional
+
+from service.errors import UnservablePass
+from tests.support.engine import (
+    CLASSES,
+    CONV,
+    FLAT,
+    SIZES,
+    Polynomial,
+    attribute,
+    image_for,
+    logits,
+    small_net,
+    small_runtime,
+    through,
+)
+from workers.methods.base import METHODS
+from workers.methods.deconvolution import Deconvolution
+from workers.methods.guided import GuidedMethod
+from workers.methods.guided_backprop import GuidedBackprop
+from workers.methods.saliency import Saliency
+from workers.passes import Ability, Gradient, Rule
+from workers.rows import Clean
+from workers.runtimes.torch import TorchRuntime
+from workers.scheduler import Scheduler
+from workers.union import work_of
+
+AXES = [1, 2, 3]
+CASES = [(GuidedBackprop(), CaptumGuidedBackprop), (Deconvolution(), CaptumDeconvolution)]
+METHODS_HERE = [method for method, _ in CASES]
+
+
+class Residual(nn.Module):
+    """A block whose rectified input goes on beside it; `rectify` says how ReLU is written."""
+
+    def __init__(self, axes: int = 2) -> None:
+        super().__init__()
+        self.first = CONV[axes](1, 4, 3, padding=1)
+        self.second = CONV[axes](4, 4, 3, padding=1)
+        self.third = CONV[axes](4, 4, 3, padding=1)
+        self.pool = FLAT[axes](2)
+        self.head = nn.LazyLinear(CLASSES)
+        self.relus = nn.ModuleList(nn.ReLU() for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.rectify(self.first(x), 0)
+        x = x + self.rectify(self.second(x), 1)
+        return self.head(self.pool(self.rectify(self.third(x), 2)).flatten(1))
+
+    def rectify(self, x: Tensor, which: int) -> Tensor:
+        return self.relus[which](x)
+
+
+class Functional(Residual):
+    def rectify(self, x: Tensor, which: int) -> Tensor:
+        return (functional.relu, torch.relu, Tensor.relu)[which](x)
+
+
+class InPlace(Residual):
+    """What is read again after the call is the rectified tensor."""
+
+    def rectify(self, x: Tensor, which: int) -> Tensor:
+        if which == 0:
+            functional.relu(x, inplace=True)
+            return x
+        return (torch.relu_ if which == 1 else Tensor.relu_)(x)
+
+
+class Reused(Residual):
+    def rectify(self, x: Tensor, which: int) -> Tensor:  # noqa: ARG002 - one module for all
+        return self.relus[0](x)
+
+
+VARIANTS = [Residual, Functional, InPlace, Reused]
+
+
+def variant(kind: type[Residual], axes: int = 2) -> Residual:
+    torch.manual_seed(2)
+    model = kind(axes).double()
+    model(torch.zeros(1, 1, *SIZES[axes], dtype=torch.float64))
+    return model
+
+
+def near(ours: Tensor, expected: Tensor) -> None:
+    span = (expected.max() - expected.min()).item()
+    assert span > 0
+    assert (ours - expected).abs().max().item() <= 1e-6 * span
+
+
+@pytest.mark.filterwarnings("ignore:Setting backward hooks")
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize("kind", VARIANTS)
+@pytest.mark.parametrize(("method", "captum"), CASES, ids=["guided", "deconvolution"])
+def test_every_way_to_write_a_relu_gives_captums_answer_for_modules(
+    method: GuidedMethod, captum: type, kind: type[Residual], axes: int
+) -> None:
+    image = image_for(axes)
+    runtime = TorchRuntime(variant(kind, axes), image.shape)
+    maps = attribute(method, runtime, image, logits(0, 3))
+    plain = attribute(Saliency(), runtime, image, logits(0, 3))
+    oracle = captum(variant(Residual, axes))
+    for k, target in enumerate((0, 3)):
+        near(maps.values[k], oracle.attribute(image[None].requires_grad_(), target=target)[0])
+        assert not torch.allclose(maps.values[k], plain.values[k], rtol=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:Setting backward hooks")
+@pytest.mark.parametrize(("method", "captum"), CASES, ids=["guided", "deconvolution"])
+def test_batch_norm_and_max_pooling_are_led_through_as_by_captum(
+    method: GuidedMethod, captum: type
+) -> None:
+    image = image_for(3, 2)
+    maps = attribute(method, small_runtime(3, 2), image, logits(4))
+    net = small_net(3, 2)
+    for module in net.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False  # captum's hooks fail on in-place ones
+    near(maps.values[0], captum(net).attribute(image[None].requires_grad_(), target=4)[0])
+
+
+def test_by_hand() -> None:
+    """One ReLU, f = sum(v relu(w x)): guided keeps v > 0 where active, deconvolution all v > 0."""
+    w = torch.tensor([2.0, 2.0, -3.0, 5.0])
+    v = torch.tensor([1.0, -1.0, 4.0, 7.0])
+
+    class Hand(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (v * (w * x).relu()).flatten(1).sum(1, keepdim=True)
+
+    image = torch.ones(1, 4)
+    runtime = TorchRuntime(Hand(), image.shape)
+    by_rule = {
+        rule: attribute(method, runtime, image, logits(0)).values[0, 0].tolist()
+        for method, rule in [(GuidedBackprop(), "guided"), (Deconvolution(), "deconvolution")]
+    }
+    assert by_rule == {"guided": [2, 0, 0, 35], "deconvolution": [2, 0, -12, 35]}
+
+
+class Smooth(Residual):
+    def rectify(self, x: Tensor, which: int) -> Tensor:  # noqa: ARG002 - GELU everywhere
+        return functional.gelu(x)
+
+
+class Hidden(Residual):
+    """Rectifies half of the channels through a view, of which autograd does not tell."""
+
+    def rectify(self, x: Tensor, which: int) -> Tensor:
+        if which == 1:
+            functional.relu(x[:, :2], inplace=True)
+            return x
+        return functional.relu(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (variant(Smooth), "no ReLU"),
+        (variant(Hidden), "may hide a ReLU"),
+        (Polynomial((1, *SIZES[2])), "no ReLU"),
+    ],
+    ids=["gelu", "view", "polynomial"],
+)
+def test_a_model_on_which_the_rule_says_nothing_is_refused(model: nn.Module, reason: str) -> None:
+    image = image_for()
+    runtime = TorchRuntime(model, image.shape)
+    assert Ability.RECTIFIER_RULES not in runtime.probed.abilities
+    assert reason in runtime.probed.unable[Ability.RECTIFIER_RULES]
+    assert Ability.INPUT_GRADIENT in runtime.probed.abilities
+    with pytest.raises(UnservablePass, match=reason):
+        runtime.group(work_of([Gradient(Clean(image), logits(0), rule=Rule.GUIDED)]))
+
+
+class Fickle(nn.Module):
+    """Rectifies bright images only: the probe's noise is one, the test's image is not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = bool(x.max() > 0)
+        return (x.relu() if bright else x).flatten(1)[:, :CLASSES]
+
+
+def test_an_image_on_which_no_relu_runs_is_refused_and_not_answered_by_a_plain_gradient() -> None:
+    image = -image_for().abs()
+    runtime = TorchRuntime(Fickle().double(), image.shape)
+    assert Ability.RECTIFIER_RULES in runtime.probed.abilities
+    (outcome,) = through(Scheduler(), runtime, GuidedBackprop().plan(image, logits(0)))
+    assert isinstance(outcome, UnservablePass)
+
+
+def test_passes_of_different_rules_never_share_a_batch() -> None:
+    runtime, image = small_runtime(), image_for()
+    asks = [Gradient(Clean(image), logits(0), rule=rule) for rule in Rule]
+    assert len({runtime.group(work_of([ask])) for ask in asks}) == len(Rule)
+
+
+def test_in_one_job_every_rule_gives_its_own_map_and_leaves_the_others_alone() -> None:
+    runtime, image = small_runtime(), image_for()
+    methods = [Saliency(), *METHODS_HERE]
+    alone = [attribute(method, small_runtime(), image, logits(1)).values for method in methods]
+    merged = through(Scheduler(), runtime, *(method.plan(image, logits(1)) for method in methods))
+    for ours, expected in zip(merged, alone, strict=True):
+        assert torch.equal(ours.values, expected)
+    runtime.check()
+    assert torch.equal(attribute(Saliency(), runtime, image, logits(1)).values, alone[0])
+
+
+def test_another_thread_with_the_same_model_keeps_its_plain_gradients() -> None:
+    model, image = variant(Functional), image_for()
+    guided, plain = (TorchRuntime(model, image.shape) for _ in range(2))
+    expected = attribute(Saliency(), plain, image, logits(2)).values
+    _ = guided.probed
+    beside: list[Tensor] = []
+
+    def ask() -> None:
+        beside.extend(attribute(Saliency(), plain, image, logits(2)).values for _ in range(40))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    maps = [attribute(GuidedBackprop(), guided, image, logits(2)).values for _ in range(40)]
+    thread.join()
+    assert len(beside) == 40
+    assert all(torch.equal(each, expected) for each in beside)
+    assert all(torch.equal(each, maps[0]) for each in maps)
+    assert not torch.equal(maps[0], expected)
+
+
+@pytest.mark.parametrize("name", ["guided_backprop", "deconvolution"])
+def test_they_are_said_to_be_weak(name: str) -> None:
+    assert "fails the randomization check by design" in METHODS[name].weaknesses
