@@ -15,13 +15,14 @@ from jsonschema.exceptions import ValidationError
 from pydantic import JsonValue
 
 from service.acceptance import choose_instance
-from service.domain.catalog import Catalog, MethodEntry, ModelEntry
+from service.domain.catalog import Catalog, ClassEntry, MethodEntry, ModelEntry
 from service.domain.manifest import Accept
-from service.domain.request import ExplanationRequest, MethodChoice
+from service.domain.request import ExplanationRequest, MethodChoice, Observed
 from service.domain.study import Study
 from service.domain.target import ABOVE_THRESHOLD, TOP1, Target
 from service.errors import (
     InvalidParameter,
+    InvalidRequest,
     InvalidTarget,
     MissingAbility,
     ModelUnavailable,
@@ -86,6 +87,8 @@ def admit(request: ExplanationRequest, catalog: Catalog, study: Study) -> Admitt
         off its schema.
     InvalidTarget, UnknownFormat
         The model has no such class; no worker writes such a format.
+    InvalidRequest
+        What was observed cannot be compared.
     NotFound, NotAcceptedByModel, AmbiguousStudy
         The study holds no image, or not just one, that the model was made for.
     TooLarge
@@ -110,6 +113,9 @@ def check_against_catalog(request: ExplanationRequest, catalog: Catalog) -> Mode
         _check_method(choice, f"/methods/{place}", methods, model)
     for place, target in enumerate(request.targets):
         _check_target(target, f"/targets/{place}/of", model)
+    _check_observed(request.observed, model)
+    for place, annotation in enumerate(request.annotations):
+        _class_of(annotation.of, f"/annotations/{place}/of", model)
     formats = [each.name for each in catalog.formats]
     for place, name in enumerate(request.artifacts):
         if name not in formats:
@@ -195,7 +201,8 @@ def canonical(request: ExplanationRequest) -> str:
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     if len(text.encode()) > REQUEST_BYTES:
         raise TooLarge(
-            "The request is too long to queue; ask for fewer methods, targets or parameters.",
+            "The request is too long to queue; ask for fewer methods, targets or parameters, or say"
+            " less of what was observed and annotated.",
             limit=REQUEST_BYTES,
             observed=len(text.encode()),
         )
@@ -298,15 +305,38 @@ def _escaped(part: str) -> str:
 
 def _check_target(target: Target, pointer: str, model: ModelEntry) -> None:
     """Refuse a class that the model does not have."""
-    keys = [each.key for each in model.classes]
-    if isinstance(target.of, int):
-        known = any(each.index == target.of for each in model.classes)
-    else:
-        known = target.of in (*keys, TOP1, ABOVE_THRESHOLD)
-    if not known:
-        raise InvalidTarget(
-            "The model has no such class; name one of 'classes', an index, 'top1' or"
-            " 'above_threshold'.",
-            pointer=pointer,
-            classes=[*keys[:100]],
-        )
+    if target.of not in (TOP1, ABOVE_THRESHOLD):
+        _class_of(target.of, pointer, model, ", an index, 'top1' or 'above_threshold'")
+
+
+def _check_observed(observed: Sequence[Observed], model: ModelEntry) -> None:
+    """Refuse what cannot be compared with the model's answer."""
+    before: set[int] = set()
+    for place, each in enumerate(observed):
+        found = _class_of(each.of, f"/observed/{place}/of", model)
+        if found.index in before:
+            raise InvalidRequest(
+                "This class is observed already; give its score and decision together.",
+                pointer=f"/observed/{place}/of",
+            )
+        if each.positive is not None and found.threshold is None:
+            raise InvalidRequest(
+                "The model declares no threshold for this class, so no decision can be compared;"
+                " give its score alone.",
+                pointer=f"/observed/{place}/positive",
+            )
+        before.add(found.index)
+
+
+def _class_of(
+    of: int | str, pointer: str, model: ModelEntry, others: str = " or an index"
+) -> ClassEntry:
+    """Return the class of a key or an index; `others` says what else may stand there."""
+    for each in model.classes:
+        if of in (each.key, each.index):
+            return each
+    raise InvalidTarget(
+        f"The model has no such class; name one of 'classes'{others}.",
+        pointer=pointer,
+        classes=[each.key for each in model.classes[:100]],
+    )

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.domain.job import Priority
-from service.domain.request import ExplanationRequest, MethodChoice
+from service.domain.request import LONGEST, ExplanationRequest, MethodChoice, Observed
 from service.domain.target import ClassTarget
 
 
@@ -78,6 +78,84 @@ def test_what_does_not_fit_is_refused_by_name(changes: dict[str, Any], place: st
     with pytest.raises(ValidationError) as refused:
         asked(**changes)
     assert {error["loc"][0] for error in refused.value.errors()} == {place}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"score": 0.0},
+        {"score": 1.0},
+        {"positive": False},
+        {"score": 0.5, "positive": True, "tolerance": 0},
+        {"score": -15.3, "scale": "logit", "tolerance": 1.5},
+    ],
+)
+def test_a_score_a_decision_or_both_can_be_observed(said: dict[str, Any]) -> None:
+    (observed,) = asked(observed=[{"of": "nodule", **said}]).observed
+    assert observed == Observed(of="nodule", **said)
+    assert observed.model_dump(include=set(said)) == said
+
+
+def test_an_observation_is_of_a_probability_unless_it_says_otherwise() -> None:
+    observed = Observed(of=0, score=0.5)
+    assert (observed.scale, observed.tolerance, observed.positive) == ("probability", 0.02, None)
+
+
+@pytest.mark.parametrize(
+    ("said", "place"),
+    [
+        ({}, ()),
+        ({"score": 1.01}, ()),
+        ({"score": -0.01}, ()),
+        ({"score": float("nan")}, ("score",)),
+        ({"score": float("inf")}, ("score",)),
+        ({"score": float("-inf"), "scale": "logit"}, ("score",)),
+        ({"score": "high"}, ("score",)),
+        ({"score": 0.5, "scale": "percent"}, ("scale",)),
+        ({"score": 0.5, "tolerance": -0.1}, ("tolerance",)),
+        ({"score": 0.5, "tolerance": float("inf")}, ("tolerance",)),
+        ({"score": 0.5, "tolerance": float("nan")}, ("tolerance",)),
+        ({"positive": "perhaps"}, ("positive",)),
+        ({"positive": True, "of": -1}, ("of",)),
+        ({"positive": True, "threshold": 0.5}, ("threshold",)),
+    ],
+)
+def test_an_observation_that_says_nothing_is_refused(
+    said: dict[str, Any], place: tuple[str, ...]
+) -> None:
+    with pytest.raises(ValidationError) as refused:
+        asked(observed=[{"of": "nodule", **said}])
+    for error in refused.value.errors():
+        assert error["loc"][: 2 + len(place)] == ("observed", 0, *place)
+
+
+def test_a_mismatch_is_not_allowed_unless_the_request_says_so() -> None:
+    assert not asked().allow_mismatch
+    assert asked(allow_mismatch=True).allow_mismatch
+
+
+@pytest.mark.parametrize(
+    ("box", "holds"),
+    [
+        ([0, 0, 1, 1], True),
+        ([10.5, 20, 11, LONGEST], True),
+        ([-1, 0, 1, 1], False),
+        ([0, 0, 0, 1], False),
+        ([0, 5, 1, 4], False),
+        ([0, 0, LONGEST + 1, 1], False),
+        ([0, 0, float("inf"), 1], False),
+        ([float("nan"), 0, 1, 1], False),
+        ([0, 0, 1], False),
+    ],
+)
+def test_a_box_lies_in_an_image_and_is_no_line(box: list[float], *, holds: bool) -> None:
+    request = {"annotations": [{"of": "nodule", "box": box}]}
+    if holds:
+        assert asked(**request).annotations[0].box == tuple(box)
+        return
+    with pytest.raises(ValidationError) as refused:
+        asked(**request)
+    assert {error["loc"][:3] for error in refused.value.errors()} == {("annotations", 0, "box")}
 
 
 def test_a_request_cannot_be_changed() -> None:

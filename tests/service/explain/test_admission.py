@@ -11,11 +11,17 @@ from service.admission import (
     find_model,
     worker_for,
 )
-from service.domain.catalog import Catalog, LayerEntry
+from service.domain.catalog import Catalog, ClassEntry, LayerEntry
 from service.domain.request import ExplanationRequest
-from service.errors import InvalidParameter, NoWorker, UnknownModel
+from service.errors import (
+    InvalidParameter,
+    InvalidRequest,
+    InvalidTarget,
+    NoWorker,
+    UnknownModel,
+)
 from service.fleet.base import WorkerRecord
-from tests.support.fake_fleet import PACKAGES, method, model
+from tests.support.fake_fleet import CATALOG, PACKAGES, method, model
 
 CHEST = model("chest@1.0.0", PACKAGES["chest@1.0.0"])
 
@@ -85,6 +91,57 @@ def test_a_target_layer_is_one_that_was_found_in_the_model():
         check_against_catalog(ask("first"), catalog)
     assert refusal.value.pointer == "/methods/0/parameters/layer"
     assert refusal.value.facts["layers"] == ["last"]
+
+
+def box(of):
+    return {"of": of, "box": [0, 0, 4, 4]}
+
+
+@pytest.mark.parametrize("of", ["nodule", "effusion", 0, 1])
+def test_what_was_observed_or_annotated_is_of_a_class_of_the_model(of):
+    said = {"of": of, "score": 0.5, "positive": True}
+    asked = request(observed=[said], annotations=[box(of)])
+    assert check_against_catalog(asked, CATALOG).name == "chest"
+
+
+@pytest.mark.parametrize("of", ["fracture", 2, "top1", "above_threshold"])
+@pytest.mark.parametrize(
+    ("field", "entry"), [("observed", {"score": 0.5}), ("annotations", {"box": [0, 0, 4, 4]})]
+)
+def test_of_another_class_nothing_can_be_said(field, entry, of):
+    asked = request(**{field: [{"of": "nodule", **entry}, {"of": of, **entry}]})
+    with pytest.raises(InvalidTarget) as refusal:
+        check_against_catalog(asked, CATALOG)
+    assert refusal.value.pointer == f"/{field}/1/of"
+    assert refusal.value.facts["classes"] == ["nodule", "effusion"]
+
+
+@pytest.mark.parametrize("again", ["nodule", 0])
+def test_a_class_is_observed_once_by_whichever_name(again):
+    said = [{"of": each, "score": 0.5} for each in ("nodule", 1, again)]
+    with pytest.raises(InvalidRequest) as refusal:
+        check_against_catalog(request(observed=said), CATALOG)
+    assert refusal.value.pointer == "/observed/2/of"
+
+
+def test_a_class_may_be_annotated_more_than_once():
+    asked = request(annotations=[box("nodule"), box(0)])
+    assert check_against_catalog(asked, CATALOG).name == "chest"
+
+
+def test_a_decision_is_compared_only_where_the_model_decides():
+    undecided = model(
+        "u@1.0.0", "u", classes=(ClassEntry(key="nodule", label="N", index=0, threshold=None),)
+    )
+    catalog = CATALOG.model_copy(update={"models": (undecided,)})
+
+    def ask(**said):
+        return request(model="u", observed=[{"of": "nodule", **said}])
+
+    assert check_against_catalog(ask(score=0.5), catalog) == undecided
+    with pytest.raises(InvalidRequest) as refusal:
+        check_against_catalog(ask(score=0.5, positive=True), catalog)
+    assert refusal.value.pointer == "/observed/0/positive"
 
 
 def test_the_least_busy_able_worker_is_chosen():
