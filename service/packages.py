@@ -19,6 +19,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from service.archive import safe_entries
+from service.certificates import read_records
 from service.domain.manifest import File, Manifest, RelativePath
 from service.domain.value import Sha256, Slug, Value, Version
 from service.errors import Conflict, ModelUnavailable, UnknownModel
@@ -346,7 +347,18 @@ def _file_defect(root: Path, file: File) -> tuple[str, str] | None:
         return "sha256", "The file has another SHA-256; correct the digest or the file."
     if message := contradiction(path, file.format):
         return "format", message
+    if file.role == "certificates" and not _holds_records(path):
+        return "path", "The file is no JSON list of records as this version writes them."
     return None
+
+
+def _holds_records(path: Path) -> bool:
+    """Tell whether a file can be read as records of methods."""
+    try:
+        read_records(path.read_bytes())
+    except ValidationError:
+        return False
+    return True
 
 
 def _stranger(root: Path, path: str) -> Defect | None:

@@ -1,13 +1,17 @@
 """How a package becomes a model: built, tested, probed; or refused with the reason."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from service.certificates import read_records
+from service.domain.certificate import MethodRecord
 from service.domain.manifest import Manifest
 from service.errors import WhylightError
 from workers import selftests
@@ -15,10 +19,12 @@ from workers.catalog import ready_model
 from workers.document import model_ref
 from workers.methods.base import ModelFacts
 from workers.model import Model
-from workers.passes import Forward, Plan
+from workers.passes import Ability, Forward, Plan
+from workers.records import Hindrance, Records, Subject
+from workers.regions import read_mask
 from workers.rows import Clean
 from workers.running import Planned
-from workers.runtimes.base import RUNTIMES, Runtime
+from workers.runtimes.base import RUNTIMES, Probe, Runtime
 from workers.scheduler import Scheduler
 from workers.slots import Slots
 
@@ -60,6 +66,7 @@ class Loader:
         ModelUnavailable
             The package does not hold what it promises.
         """
+        region = read_mask(manifest, folder)
         inputs = [
             selftests.prepared(manifest, test, folder, self._slots, self._scratch)
             for test in manifest.selftests
@@ -78,7 +85,11 @@ class Loader:
         layers = tuple(layer.name for layer in probe.layers)
         facts = ModelFacts(layers=layers, baseline=manifest.explain.baseline)
         entry = ready_model(manifest, package, probe, shape, facts)
-        return Model(manifest, model_ref(manifest, package), facts, runtime, entry)
+        subject = Subject(
+            manifest, str(runtime.dtype).removeprefix("torch."), _hindrance(manifest, probe)
+        )
+        records = Records(subject, _brought(manifest, folder))
+        return Model(manifest, model_ref(manifest, package), facts, runtime, entry, records)
 
     def unload(self, model: Model) -> None:
         """Forget a model; jobs that still use it keep it until they end."""
@@ -104,3 +115,20 @@ class Loader:
         if isinstance(outcome, WhylightError):
             raise outcome
         return outcome.double().cpu().numpy()
+
+
+def _hindrance(manifest: Manifest, probe: Probe) -> Hindrance | None:
+    """Return why no method can be certified for a model, if so."""
+    if Ability.EXCLUSIVE not in probe.abilities:
+        return "model_not_lent"
+    return "no_calibration_set" if manifest.calibration is None else None
+
+
+def _brought(manifest: Manifest, folder: Path) -> tuple[MethodRecord, ...]:
+    """Return the records that the package brings; those of another version count for nothing."""
+    found: list[MethodRecord] = []
+    for each in manifest.files:
+        if each.role == "certificates":
+            with suppress(ValidationError):
+                found += read_records((folder / each.path).read_bytes())
+    return tuple(found)

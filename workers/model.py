@@ -6,6 +6,8 @@ from service.domain.catalog import ModelEntry
 from service.domain.explanation import ModelRef
 from service.domain.manifest import Manifest
 from workers.methods.base import ModelFacts
+from workers.records import Records
+from workers.regions import Mask
 from workers.runtimes.base import Runtime
 
 
@@ -18,3 +20,7 @@ class Model:
     facts: ModelFacts
     runtime: Runtime
     entry: ModelEntry
+    region: Mask | None = None
+    """The package's mask of where evidence may lie, if it has one."""
+    records: Records
+    """What was measured of methods on this model."""

@@ -60,6 +60,9 @@ class Method(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Raised when equal parameters give other maps than before: certificates depend on it."""
+
     title: ClassVar[str]
     needs: ClassVar[frozenset[Ability]]
     signed: ClassVar[bool]
