@@ -2,16 +2,20 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional
 from typing_extensions import override
 
 from service.errors import InvalidParameter, MethodError, MissingAbility
 from workers.methods.base import Maps, Method, ModelFacts, cells
 from workers.passes import Ability, Cost, Gradient, Plan, Step, Targets
 from workers.rows import Clean
+
+INTERPOLATION: Final = {1: "linear", 2: "bilinear", 3: "trilinear"}
+"""By number of spatial axes."""
 
 
 class CamMethod(Method):
@@ -101,6 +105,23 @@ def require_grid(features: Tensor, image: Tensor) -> None:
 def on_grid(values: Tensor, image: Tensor, extras: Sequence[dict[str, float]] = ()) -> Maps:
     """Return maps ``(K, 1, *grid)`` of a layer whose equal cells cover `image`."""
     return Maps(values, cells(image.shape[1:], values.shape[2:]), tuple(extras))
+
+
+def pooled(gradients: Tensor) -> Tensor:
+    """Return the mean over the grid, float64, shape ``(K, channels)``.
+
+    Parameters
+    ----------
+    gradients
+        Shape ``(K, channels, *grid)``.
+    """
+    return gradients.double().flatten(2).mean(2)
+
+
+def enlarged(values: Tensor, spatial: Sequence[int]) -> Tensor:
+    """Return `values`, shape ``(N, channels, *grid)``, linearly enlarged to `spatial`."""
+    mode = INTERPOLATION[len(spatial)]
+    return functional.interpolate(values, tuple(spatial), mode=mode, align_corners=False)
 
 
 def weighted(activations: Tensor, weights: Tensor) -> Tensor:

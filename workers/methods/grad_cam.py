@@ -6,7 +6,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from workers.methods.base import METHODS
-from workers.methods.cam import GradientCam, weighted
+from workers.methods.cam import GradientCam, pooled, weighted
 
 
 @METHODS.register("grad_cam")
@@ -44,4 +44,4 @@ class GradCam(GradientCam):
     @override
     def combined(self, features: Tensor, gradients: Tensor) -> Tensor:
         """Return maps ``(K, 1, *grid)``."""
-        return weighted(features, gradients.double().flatten(2).mean(2))
+        return weighted(features, pooled(gradients))

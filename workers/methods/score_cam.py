@@ -1,21 +1,17 @@
 """Score-CAM: a layer's channels weighted by the score of what they let through."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 from typing_extensions import override
 
 from workers.methods.base import METHODS, Maps, ModelFacts
-from workers.methods.cam import CamMethod, on_grid, require_grid, weighted
+from workers.methods.cam import CamMethod, enlarged, on_grid, require_grid, weighted
 from workers.passes import Ability, Cost, Forward, Plan, Step, Tap, Targets
 from workers.rows import Blend, Clean, Masked
-
-INTERPOLATION: Final = {1: "linear", 2: "bilinear", 3: "trilinear"}
-"""By number of spatial axes."""
 
 
 @METHODS.register("score_cam")
@@ -118,9 +114,7 @@ class _Masks:
 
     def __call__(self, start: int, stop: int) -> Tensor:
         """Return masks ``(stop - start, 1, *spatial)``, each from 0 to 1."""
-        mode = INTERPOLATION[len(self._size)]
-        channels = self._features[start:stop, None]
-        wide = functional.interpolate(channels, self._size, mode=mode, align_corners=False)
+        wide = enlarged(self._features[start:stop, None], self._size)
         axes = tuple(range(1, wide.dim()))
         low, high = wide.amin(axes, keepdim=True), wide.amax(axes, keepdim=True)
         span = high - low

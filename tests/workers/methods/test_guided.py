@@ -6,6 +6,7 @@ import pytest
 import torch
 from captum.attr import Deconvolution as CaptumDeconvolution
 from captum.attr import GuidedBackprop as CaptumGuidedBackprop
+from captum.attr import GuidedGradCam as CaptumGuidedGradCam
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,8 +15,10 @@ from tests.support.engine import (
     CLASSES,
     CONV,
     FLAT,
+    LAYER,
     SIZES,
     Polynomial,
+    SmallNet,
     attribute,
     image_for,
     logits,
@@ -25,8 +28,10 @@ from tests.support.engine import (
 )
 from workers.methods.base import METHODS
 from workers.methods.deconvolution import Deconvolution
+from workers.methods.grad_cam import GradCam
 from workers.methods.guided import GuidedMethod
 from workers.methods.guided_backprop import GuidedBackprop
+from workers.methods.guided_grad_cam import GuidedGradCam
 from workers.methods.saliency import Saliency
 from workers.passes import Ability, Gradient, Rule
 from workers.rows import Clean
@@ -120,11 +125,39 @@ def test_batch_norm_and_max_pooling_are_led_through_as_by_captum(
 ) -> None:
     image = image_for(3, 2)
     maps = attribute(method, small_runtime(3, 2), image, logits(4))
-    net = small_net(3, 2)
+    oracle = captum(without_in_place(3, 2))
+    near(maps.values[0], oracle.attribute(image[None].requires_grad_(), target=4)[0])
+
+
+def without_in_place(axes: int, channels: int) -> SmallNet:
+    """Return the small network as captum's hooks can take it."""
+    net = small_net(axes, channels)
     for module in net.modules():
         if isinstance(module, nn.ReLU):
-            module.inplace = False  # captum's hooks fail on in-place ones
-    near(maps.values[0], captum(net).attribute(image[None].requires_grad_(), target=4)[0])
+            module.inplace = False
+    return net
+
+
+@pytest.mark.filterwarnings("ignore:Setting (forward, )?backward hooks")
+@pytest.mark.parametrize(("axes", "mode"), [(1, "linear"), (2, "bilinear"), (3, "trilinear")])
+def test_guided_grad_cam_equals_captum(axes: int, mode: str) -> None:
+    image = image_for(axes, 2)
+    maps = attribute(GuidedGradCam(layer=LAYER), small_runtime(axes, 2), image, logits(0, 4))
+    net = without_in_place(axes, 2)
+    oracle = CaptumGuidedGradCam(net, net.get_submodule(LAYER))
+    for values, target in zip(maps.values, (0, 4), strict=True):
+        expected = oracle.attribute(image[None].requires_grad_(), target, interpolate_mode=mode)
+        near(values, expected[0].detach())
+
+
+def test_guided_grad_cam_is_silent_where_grad_cam_speaks_against() -> None:
+    image, runtime = image_for(), small_runtime()
+    maps = attribute(GuidedGradCam(layer=LAYER), runtime, image, logits(0))
+    coarse = attribute(GradCam(layer=LAYER), runtime, image, logits(0)).values[0, 0]
+    against = functional.max_pool2d(coarse[None, None], 3, 1, 1)[0, 0] <= 0
+    inside = against.repeat_interleave(2, 0).repeat_interleave(2, 1)
+    assert inside.any()
+    assert not maps.values[0, 0][inside].any()
 
 
 def test_by_hand() -> None:
@@ -232,6 +265,6 @@ def test_another_thread_with_the_same_model_keeps_its_plain_gradients() -> None:
     assert not torch.equal(maps[0], expected)
 
 
-@pytest.mark.parametrize("name", ["guided_backprop", "deconvolution"])
+@pytest.mark.parametrize("name", ["guided_backprop", "deconvolution", "guided_grad_cam"])
 def test_they_are_said_to_be_weak(name: str) -> None:
     assert "fails the randomization check by design" in METHODS[name].weaknesses
