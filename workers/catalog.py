@@ -88,6 +88,7 @@ def refusal(method: str, probe: Probe, manifest: Manifest) -> str | None:
         return None
     names = ", ".join(sorted(ability.replace("_", " ") for ability in missing))
     reason = f"It needs {names}, which runtime '{manifest.runtime}' cannot give for this model."
+    reason += "".join(f" {why}" for able, why in sorted(probe.unable.items()) if able in missing)
     if Ability.LAYER_GRADIENT in missing and probe.refused:
         reason += " Declared layers that cannot be used: " + "; ".join(
             f"{layer} ({why})" for layer, why in sorted(probe.refused.items())
@@ -159,5 +160,12 @@ def _format(name: str) -> FormatEntry:
 def _measure(name: str) -> MeasureEntry:
     measure = MEASURES[name]
     return MeasureEntry(
-        name=name, title=measure.title, meaning=measure.meaning, limits=measure.limits
+        name=name,
+        version=measure.version,
+        title=measure.title,
+        parameters=measure.model_json_schema(),
+        passes=measure.passes,
+        when=measure.when,
+        meaning=measure.meaning,
+        limits=measure.limits,
     )

@@ -21,6 +21,7 @@ from service.settings import Settings
 from service.store.base import BlobStore
 from service.telemetry import JOBS_FINISHED, JOBS_REDELIVERED, STAGE_SECONDS, Log
 from workers.access import Access
+from workers.binding import Seen
 from workers.document import Ending, finished, unfinished
 from workers.held import Held, LeaseLost
 from workers.patience import patiently
@@ -61,6 +62,9 @@ class Line:
     scratch: Path
     settings: Settings
     log: Log
+    seen: Seen
+    """The maps that this worker made before."""
+
     given_up: threading.Event
     """Set when the worker's grace is over: nothing is waited for any more."""
 
@@ -113,12 +117,12 @@ class Line:
         with held.stage(Stage.ATTRIBUTE):
             attributed = attribute(prepared, access)
         with held.stage(Stage.JUDGE):
-            judged = judge(attributed, access)
+            judged = judge(attributed, access, self.seen)
         with held.stage(Stage.RENDER):
             rendered = render(judged, self.slots, model.ref, on_progress=held.advance)
         with held.stage(Stage.DELIVER):
             self._store(held, lambda: deliver_files(rendered, lease, self.store))
-        return finished(held, rendered, model.ref)
+        return finished(held, rendered, model)
 
     # ------------------------------------------------------------ how jobs end
 

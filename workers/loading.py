@@ -89,7 +89,7 @@ class Loader:
             manifest, str(runtime.dtype).removeprefix("torch."), _hindrance(manifest, probe)
         )
         records = Records(subject, _brought(manifest, folder))
-        return Model(manifest, model_ref(manifest, package), facts, runtime, entry, records)
+        return Model(manifest, model_ref(manifest, package), facts, runtime, entry, records, region)
 
     def unload(self, model: Model) -> None:
         """Forget a model; jobs that still use it keep it until they end."""

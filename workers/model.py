@@ -20,7 +20,8 @@ class Model:
     facts: ModelFacts
     runtime: Runtime
     entry: ModelEntry
-    region: Mask | None = None
-    """The package's mask of where evidence may lie, if it has one."""
     records: Records
     """What was measured of methods on this model."""
+
+    region: Mask | None = None
+    """The package's mask of where evidence may lie, if it has one."""

@@ -20,7 +20,7 @@ from service.domain.parity import ParityReport
 from service.domain.request import ExplanationRequest
 from service.domain.study import Instance
 from service.domain.target import ResolvedTarget
-from service.domain.trust import Binding
+from service.domain.trust import Binding, Probes, TrustReport
 from service.domain.value import Value
 from service.errors import Failure
 from service.queue.base import Lease
@@ -139,6 +139,14 @@ class Verdict:
 
     checks: tuple[Check, ...]
     degenerate: bool
+    trust: TrustReport | None = None
+    """`None` where there is no map."""
+
+    probes: Probes | None = None
+    """The probe bank as this map was held against it."""
+
+    reference: float | None = None
+    """Relevance that pictures draw in full color; without it a map is scaled to itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from service.packages import ModelPackages
 from service.settings import Settings
 from service.telemetry import Log
 from workers import device
+from workers.binding import Seen
 from workers.catalog import catalog
 from workers.held import Held
 from workers.herald import Herald
@@ -80,6 +81,7 @@ class Worker:
             scratch=own,
             settings=settings,
             log=self._log,
+            seen=Seen(),
             given_up=self._loop.ended,
         )
         self._herald = Herald(backends.fleet, self._record, self._catalog, self._log)

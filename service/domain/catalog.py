@@ -89,7 +89,17 @@ class MeasureEntry(Value):
     """A check that is made of each map."""
 
     name: str
+    version: int
     title: str
+    parameters: dict[str, JsonValue]
+    """JSON schema of its parameters."""
+
+    passes: str
+    """Cost in rows, in words."""
+
+    when: Literal["standard", "full"]
+    """From which level of checks on it is made."""
+
     meaning: str
     limits: str
 

@@ -2,18 +2,23 @@
 
 It is written by the worker as ``job.json`` under the result prefix and is the
 lasting record of the job; the gateway reads it, and nothing else, to answer.
+It holds all that is needed to compute the same again, and nothing that names a
+patient.
 """
 
+import json
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import JsonValue
 
 from service.domain.artifact import Artifact
+from service.domain.canonical import digest_of
 from service.domain.parity import ParityReport
 from service.domain.request import ExplanationRequest
 from service.domain.target import ResolvedTarget
-from service.domain.trust import TrustReport
-from service.domain.value import Name, Value
+from service.domain.trust import Binding, TrustReport
+from service.domain.value import Name, Sha256, Value
 from service.errors import Failure
 
 DOCUMENT_SCHEMA = 1
@@ -58,15 +63,57 @@ class Subject(Value):
     photometric_interpretation: str
 
 
+class InstanceRef(Value):
+    """A DICOM object that went in, to the byte, without an identifier of its own."""
+
+    id: str
+    sha256: Sha256
+    sop_class_uid: str
+
+
+class Provenance(Value):
+    """What ran on what: with the request, all that is needed to compute the same again."""
+
+    package: Sha256
+    weights: Sha256
+    request: Sha256
+    """Of the request as it was queued, in canonical JSON."""
+
+    instances: tuple[InstanceRef, ...]
+    device: str
+    """Kind of device, such as ``cpu`` or ``cuda``."""
+
+    hardware: str
+    """The device's name; of a CPU, its instruction set."""
+
+    precision: str
+    """Floating type of the model, such as ``float32``."""
+
+    tf32: bool
+    """Whether the device may multiply float32 numbers by their first 10 bits."""
+
+    threads: int
+    """Threads of one operation on a CPU."""
+
+
 class Check(Value):
     """One measure's outcome on one map."""
 
     name: Name
-    outcome: Literal["pass", "fail", "not_applicable"]
+    version: int = 1
+    """Of the measure: numbers of different versions are not comparable."""
+
+    outcome: Literal["pass", "weak", "fail", "not_applicable"]
     flags: tuple[Name, ...] = ()
     values: dict[str, JsonValue] = {}
+    passes: int = 0
+    """Rows that the model was asked for, for all maps of the image or method together."""
+
     meaning: str
     """One sentence to a reader, from a fixed table."""
+
+    limits: str = ""
+    """What the measure cannot see, in one sentence."""
 
 
 class MapFacts(Value):
@@ -137,4 +184,48 @@ class Explanation(Value):
     versions: dict[str, str] = {}
     """Versions of the software that computed it."""
 
+    provenance: Provenance | None = None
+    """`None` when the job ended before it had results."""
+
     warnings: tuple[str, ...] = ()
+    seal: Sha256 | None = None
+    """SHA-256 of the canonical JSON of all else; `None` until it is written."""
+
+    @property
+    def coherent(self) -> bool:
+        """Whether every map that is bound is bound to this document."""
+        reports = (each.trust for each in self.results)
+        return all(
+            self._binds(each.binding) for each in reports if each is not None and each.binding
+        )
+
+    def _binds(self, binding: Binding) -> bool:
+        """Tell whether a map was made in this job, of its image, by its model."""
+        ran = self.provenance
+        return (
+            ran is not None
+            and binding.holds
+            and (binding.job, binding.attempt) == (self.id, self.attempt)
+            and (binding.weights, binding.request) == (ran.weights, ran.request)
+            and binding.source in {each.sha256 for each in ran.instances}
+        )
+
+
+def sealed(explanation: Explanation) -> Explanation:
+    """Return the document with its seal, which is taken of it as it will be written."""
+    document = json.loads(explanation.model_dump_json())
+    return explanation.model_copy(update={"seal": _seal_of(document)})
+
+
+def verify_seal(document: Mapping[str, JsonValue]) -> bool:
+    """Tell whether a document, as it was read, is the one that was sealed.
+
+    The seal is no signature: it finds damage and careless edits, not somebody
+    who seals the edited document anew.
+    """
+    return document.get("seal") == _seal_of(document)
+
+
+def _seal_of(document: Mapping[str, JsonValue]) -> str:
+    """Return the digest of everything but the seal."""
+    return digest_of({name: value for name, value in document.items() if name != "seal"})

@@ -166,7 +166,7 @@ def statements(evidence: Grade, flags: Iterable[Flag] = ()) -> tuple[str, ...]:
 class CertificateRef(Value):
     """The method's certificate on this model, by reference, with its numbers."""
 
-    id: Sha256
+    id: Sha256 | None = None
     """Digest of all that it depends on; the catalog shows the record under it."""
 
     outcome: Certified | Literal["pending"]
@@ -216,6 +216,37 @@ class Binding(Value):
     def holds(self) -> bool:
         """Whether the digest is the one of the other fields."""
         return self.digest == digest_of(self.model_dump(exclude={"digest"}))
+
+
+class Probes(Value):
+    """The places that were hidden, so that anyone can compute `r` and `p` of a map again."""
+
+    cells: tuple[tuple[tuple[float, float], ...], ...]
+    """For each cell and axis its lower and upper wall, as shares of the model input's edges."""
+
+    lattices: tuple[int, ...]
+    """How many of the cells, in their order, stand side by side: correlated apart."""
+
+    softness: tuple[float, ...]
+    """Width of the soft walls of each lattice, as a share of the edge."""
+
+    infill: str
+    """What a hidden place is filled with."""
+
+    extent: tuple[int, ...]
+    """Spatial shape of the model's input."""
+
+    map_to_input: tuple[tuple[float, ...], ...]
+    """Native cells of the map to pixels of the model's input, homogeneous."""
+
+    side: int
+    """Points along each axis of the square grid on which the map is transformed."""
+
+    shifts: int
+    """Wrap-around shifts along each axis, in equal steps."""
+
+    drops: tuple[float, ...]
+    """Fall of the score (logits) when each cell is hidden."""
 
 
 class TrustReport(Value):

@@ -14,12 +14,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from workers.measures.base import Inquiry, Scene
+from workers.measures.bearing import SMALLEST
 from workers.measures.cells import lattices
 from workers.passes import Forward, Plan
 from workers.rows import Blurred, Clean
 
 SIGMA_SHARE: Final = 1 / 12
 """Width of the blur as a share of the image's edge: a third of a cell of the 2-D bank."""
+
+
+AXES: Final = (2, 3)
+"""Spatial axes for which there are cells."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,3 +88,14 @@ def _along(image: Tensor, axis: int, sigma: float) -> Tensor:
 def _classes(outputs: Tensor) -> NDArray[np.float64]:
     """Return outputs as float64, shape ``(rows, classes)``."""
     return outputs.detach().double().cpu().numpy()
+
+
+def _rows(scene: Scene) -> int:
+    """Return the rows for an image; none where there are no cells, or too small ones."""
+    spatial = scene.image.shape[1:]
+    probed = len(spatial) in AXES and min(spatial) >= SMALLEST
+    return rows_of(scene.image.shape) if probed else 0
+
+
+BANK: Final = Inquiry("bank", lambda scene: bank(scene.image), _rows)
+"""Asked once for an image, whatever the number of its methods and targets."""

@@ -3,22 +3,51 @@
 A measure is a frozen pydantic model whose fields are its parameters. It is
 registered by decorator and judges one map at a time; it may say that it does
 not apply. Its sentences stand in its own `words`, so that a reader never sees
-a text made up on the way.
+a text made up on the way. What it must ask the model first is an `Inquiry`:
+one plan of passes for an image, whatever the number of its maps.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, JsonValue
+from torch import Tensor
 
 from service.domain.explanation import Check
+from service.domain.grid import Grid
 from service.registry import Registry
+from workers.passes import Plan
 
-Outcome = Literal["pass", "fail", "not_applicable"]
+Outcome = Literal["pass", "weak", "fail", "not_applicable"]
+Level = Literal["standard", "full"]
+Box = tuple[float, float, float, float]
+"""Top, left, bottom, right in source pixels, the last two past the end."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """The image whose maps are judged, as the model takes it."""
+
+    image: Tensor
+    """Shape ``(C, *spatial)``, on the runtime's device."""
+
+    inside: NDArray[np.float64] | None
+    """How far each pixel lies in the expected region, shape ``spatial``, in [0, 1]; `None`
+    where the model declares none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """What measures ask the model about an image, once for all of its maps."""
+
+    name: str
+    plan: Callable[[Scene], Plan[Any]]
+    rows: Callable[[Scene], int]
+    """Rows that the plan asks for; 0 when there is nothing to ask of this image."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +66,33 @@ class Case:
     extras: Mapping[str, float]
     """The method's own figures, such as a completeness residual."""
 
+    grid: Grid = field(default_factory=lambda: Grid.identity((1, 1)))
+    """Cells of the map in the model's input."""
+
+    extent: tuple[int, ...] = ()
+    """Spatial shape of the model's input."""
+
+    source: Grid = field(default_factory=lambda: Grid.identity((1, 1)))
+    """Cells of the map in the source image."""
+
+    target: int = 0
+    """Which of the model's outputs is explained."""
+
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    """What the model answered, by inquiry; one that failed is missing."""
+
+    template: NDArray[np.float64] | None = None
+    """The method's mean map of this class on this model, of unit length."""
+
+    again: NDArray[np.float32] | None = None
+    """The map that a second run gave."""
+
+    boxes: tuple[Box, ...] = ()
+    """Where a reader sees the finding."""
+
+    duplicate: bool = False
+    """Whether the very same map was made of another image."""
+
 
 class Measure(BaseModel, ABC):
     """A check made of each map; class variables are what the catalog publishes."""
@@ -44,7 +100,18 @@ class Measure(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str]
+    version: ClassVar[int] = 1
     title: ClassVar[str]
+    passes: ClassVar[str] = "none"
+    """Cost in rows, in words."""
+
+    when: ClassVar[Level] = "standard"
+    """From which level of checks on it is made."""
+
+    inquiry: ClassVar[Inquiry | None] = None
+    again: ClassVar[bool] = False
+    """Whether the method must be run a second time."""
+
     meaning: ClassVar[str]
     """What a pass means, in one sentence."""
 
@@ -59,16 +126,23 @@ class Measure(BaseModel, ABC):
         """Return the outcome on one map."""
 
     def check(
-        self, outcome: Outcome, *flags: str, values: Mapping[str, JsonValue] | None = None
+        self,
+        outcome: Outcome,
+        *flags: str,
+        values: Mapping[str, JsonValue] | None = None,
+        passes: int = 0,
     ) -> Check:
         """Return a check worded by its first flag with a sentence, else by its outcome."""
         key = next((flag for flag in flags if flag in self.words), outcome)
         return Check(
             name=self.name,
+            version=self.version,
             outcome=outcome,
             flags=flags,
             values=dict(values or {}),
+            passes=passes,
             meaning=self.words[key],
+            limits=self.limits,
         )
 
 

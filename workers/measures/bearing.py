@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.grid import Grid
-from workers.measures.cells import lattices
+from service.domain.trust import Probes
+from workers.measures.cells import SOFT_SHARE, lattices
 
 Array = NDArray[np.float64]
 Bearing = Literal["measured", "uninformative", "too_small", "constant_map", "non_finite", "no_bank"]
@@ -26,6 +27,11 @@ SMALLEST: Final = 32
 
 SIDES: Final = {2: 32, 3: 24}
 """Points along each axis of the square grid that maps are brought to, by axes."""
+
+SHIFTS: Final = {2: 4, 3: 3}
+"""Wrap-around shifts of the map along each axis, by axes."""
+
+INFILL: Final = "the image under a Gaussian blur of one twelfth of each edge"
 
 SPREAD: Final = 64 * float(np.finfo(np.float32).eps)
 """Fall of a score, relative to its size (at least 1), that rounding alone can make."""
@@ -105,9 +111,71 @@ def bearings(
     )
 
 
-def squared(relevance: Array, grid: Grid, extent: Sequence[int]) -> Array:
-    """Return a map on the square grid: each point the mass that falls on it."""
-    side = SIDES[relevance.ndim]
+def agreements(
+    values: NDArray[np.float32], grid: Grid, extent: Sequence[int], drops: Array, scores: Array
+) -> Array:
+    """Return how one map agrees with the falls of every score, shape ``(classes,)``.
+
+    Parameters
+    ----------
+    drops
+        Fall of each score, shape ``(cells, classes)``.
+    scores
+        On the unchanged image, shape ``(classes,)``.
+
+    Returns
+    -------
+    Array
+        The correlation `r` of :func:`bearings`; NaN where it measures nothing.
+    """
+    found = np.full(len(scores), np.nan)
+    if min(extent) < SMALLEST or not np.isfinite(values).all():
+        return found
+    mass = masses(squared(values.astype(np.float64).sum(axis=0), grid, extent)[None])
+    if not _varies(mass[0]):
+        return found
+    total = sum(_freedoms(len(extent)))
+    for k, score in enumerate(scores):
+        fall = drops[:, k]
+        spread = SPREAD * max(1.0, abs(score), float(np.abs(fall).max()))
+        if np.isfinite(fall).all() and np.ptp(fall) > spread:
+            found[k] = np.tanh(_statistics(mass, fall, len(extent))[0] / total)
+    return found
+
+
+def brought(values: NDArray[np.float32], grid: Grid, extent: Sequence[int], side: int) -> Array:
+    """Return the mass of a map ``(C, *cells)`` on `side` equal cells along each axis."""
+    return squared(values.astype(np.float64).sum(axis=0), grid, extent, side)
+
+
+def described(extent: Sequence[int], grid: Grid, drops: Array) -> Probes:
+    """Return the bank as one map was held against it, for whoever computes `p` again.
+
+    Parameters
+    ----------
+    grid
+        Cells of the map in the model's input.
+    drops
+        Fall of the score for each cell of the bank, shape ``(cells,)``.
+    """
+    axes = len(extent)
+    banks = lattices(axes)
+    return Probes(
+        cells=tuple(cell for each in banks for cell in each.walls),
+        lattices=tuple(len(each.walls) for each in banks),
+        softness=tuple(SOFT_SHARE * each.edge for each in banks),
+        infill=INFILL,
+        extent=tuple(extent),
+        map_to_input=tuple(tuple(float(value) for value in row) for row in grid.affine),
+        side=SIDES[axes],
+        shifts=SHIFTS[axes],
+        drops=tuple(float(drop) for drop in drops),
+    )
+
+
+def squared(relevance: Array, grid: Grid, extent: Sequence[int], side: int | None = None) -> Array:
+    """Return a map on a square grid, of `SIDES` points unless said: the mass on each point."""
+    side = side or SIDES[relevance.ndim]
     result = relevance
     for axis, count in enumerate(relevance.shape):
         scale, offset = grid.affine[axis, axis], grid.affine[axis, -1]
@@ -139,7 +207,7 @@ def transforms(square: Array) -> Array:
     In 2-D all 8 flips and turns, each with 16 wrap-around shifts: 128. In 3-D
     the 8 flips, because slices are no rows, each with 27 shifts: 216.
     """
-    steps = {2: 4, 3: 3}[square.ndim]
+    steps = SHIFTS[square.ndim]
     shifts = [k * square.shape[0] // steps for k in range(steps)]
     axes = tuple(range(square.ndim))
     return np.stack(

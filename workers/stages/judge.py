@@ -1,42 +1,257 @@
-"""Judge: every measure asks every map, before anything is drawn."""
+"""Judge: every measure asks every map, before anything is drawn.
 
-from typing import Final
+What measures must ask the model (the probe bank, the expected region, methods
+run again) goes to the scheduler in one go, like the plans of methods: once for
+an image, whatever the number of its maps.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
+from service.domain.certificate import MethodRecord
+from service.domain.grid import Grid
+from service.domain.request import Annotation
+from service.domain.target import ResolvedTarget
+from service.domain.trust import Probes
+from service.errors import WhylightError
 from workers.access import Access
-from workers.measures.base import MEASURES, Case
+from workers.binding import Seen
+from workers.measures.bank import BANK, Bank
+from workers.measures.base import MEASURES, Box, Case, Inquiry, Measure, Scene
+from workers.measures.bearing import described
 from workers.measures.integrity import DEGENERATE
-from workers.methods.base import METHODS
+from workers.methods.base import METHODS, Method
 from workers.parcels import Attributed, Attribution, Judged, Verdict
-from workers.passes import Ability
+from workers.passes import Ability, Plan
+from workers.regions import inside
+from workers.running import Planned
+from workers.targets.classes import ClassLogit
+from workers.trust import Known, trust_report
 
 SCORES_ALONE: Final = frozenset({Ability.FORWARD})
 
 UNJUDGED: Final = Verdict(checks=(), degenerate=False)
 
+SAMPLED: Final = 100
+"""One job in so many has its methods run again, whether asked or not."""
 
-def judge(attributed: Attributed, access: Access) -> Judged:  # noqa: ARG001
+Values = NDArray[np.float32]
+
+
+def judge(attributed: Attributed, access: Access, seen: Seen) -> Judged:
     """Check every map, unless the request wants none checked.
 
     Whether a map is degenerate is judged always, because such a map must never
     be drawn in color.
+
+    Parameters
+    ----------
+    access
+        The job's way to its model.
+    seen
+        The maps that this worker made before.
+
+    Raises
+    ------
+    Cancelled, Draining, LeaseLost
+        The job was stopped. Passes that fail for another reason leave their
+        measures unanswered, and no map supported by them.
     """
-    shown = attributed.prepared.decoded.fetched.request.checks != "none"
-    verdicts = (_verdict(each, shown=shown) for each in attributed.attributions)
-    return Judged(attributed, tuple(verdicts))
-
-
-def _verdict(attribution: Attribution, *, shown: bool) -> Verdict:
-    """Ask every measure about one map; a method that failed has none."""
-    if attribution.values is None or attribution.target is None:
-        return UNJUDGED
-    case = Case(
-        values=np.asarray(attribution.values, np.float32),
-        score=attribution.target.score,
-        of_scores=METHODS[attribution.method].needs <= SCORES_ALONE,
-        extras=attribution.extras,
+    bench = _Bench(attributed, access, seen)
+    answers, again = bench.ask()
+    verdicts = tuple(
+        bench.verdict(each, answers, again.get(each.method, {})) for each in attributed.attributions
     )
-    checks = tuple(measure().judge(case) for _, measure in MEASURES.items())
-    degenerate = any(DEGENERATE in check.flags for check in checks)
-    return Verdict(checks if shown else (), degenerate=degenerate)
+    return Judged(attributed, verdicts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """The maps of one job, and what is needed to judge them."""
+
+    attributed: Attributed
+    access: Access
+    seen: Seen
+
+    # ------------------------------------------------------- what the model is asked
+
+    def ask(self) -> tuple[Mapping[str, Any], Mapping[str, Mapping[str, Values]]]:
+        """Return the answers by inquiry, and by method the maps of a second run by class."""
+        if not any(each.values is not None for each in self.attributed.attributions):
+            return {}, {}
+        scene = self._scene()
+        inquiries = [each for each in self._inquiries() if each.rows(scene)]
+        repeated = list(self._repeated())
+        plans: list[Planned[Any]] = [
+            *(Planned(each.plan(scene), each.rows(scene)) for each in inquiries),
+            *(_again(method, targets, scene) for method, targets in repeated),
+        ]
+        if not plans:
+            return {}, {}
+        outcomes = self.access.serve(plans, self.access.held.report).outcomes
+        told = zip(inquiries, outcomes[: len(inquiries)], strict=True)
+        runs = zip(repeated, outcomes[len(inquiries) :], strict=True)
+        return (
+            {each.name: said for each, said in told if not isinstance(said, WhylightError)},
+            {
+                method.name: _by_class(targets, maps.values)
+                for (method, targets), maps in runs
+                if not isinstance(maps, WhylightError) and not maps.partial
+            },
+        )
+
+    def _scene(self) -> Scene:
+        """Return the image as measures see it."""
+        prepared, model = self.attributed.prepared, self.access.model
+        image = torch.from_numpy(prepared.tensor).to(model.runtime.device, model.runtime.dtype)
+        facts = prepared.decoded.facts
+        size = (facts.rows, facts.columns)
+        return Scene(image, inside(model.manifest, model.region, prepared.grid, size))
+
+    def _inquiries(self) -> list[Inquiry]:
+        """Return what the measures have to ask, each once."""
+        asked = (measure.inquiry for measure in self._measures() if measure.inquiry)
+        return list(dict.fromkeys(asked))
+
+    def _measures(self) -> list[type[Measure]]:
+        """Return the measures of the level that was asked for."""
+        level = self.attributed.prepared.decoded.fetched.request.checks
+        if level == "none":
+            return []
+        full = level == "full" or self._sampled()
+        return [each for _, each in MEASURES.items() if full or each.when == "standard"]
+
+    def _sampled(self) -> bool:
+        """Tell whether this job is one of those whose methods are run again anyway."""
+        job = self.attributed.prepared.decoded.fetched.lease.job.id
+        return int(hashlib.sha256(job.encode()).hexdigest()[:8], 16) % SAMPLED == 0
+
+    def _repeated(self) -> Iterator[tuple[Method, tuple[ResolvedTarget, ...]]]:
+        """Yield each method that is to be run again, with the targets of its maps."""
+        if not any(measure.again for measure in self._measures()):
+            return
+        methods: dict[str, list[Attribution]] = {}
+        for each in self.attributed.attributions:
+            if each.values is not None and each.target is not None and not each.partial:
+                methods.setdefault(each.method, []).append(each)
+        for group in methods.values():
+            targets = tuple(each.target for each in group if each.target is not None)
+            yield settled(group[0]), targets
+
+    # ------------------------------------------------------------------- one map
+
+    def verdict(
+        self, attribution: Attribution, answers: Mapping[str, Any], again: Mapping[str, Values]
+    ) -> Verdict:
+        """Ask every measure about one map; a method that failed has none."""
+        target = attribution.target
+        if attribution.values is None or attribution.grid is None or target is None:
+            return UNJUDGED
+        known = self._known(attribution)
+        case = self._case(attribution, target, answers, known, again.get(target.key))
+        integrity = MEASURES["integrity"]().judge(case)
+        degenerate = DEGENERATE in integrity.flags
+        duplicate = attribution.binding is not None and self.seen.is_duplicate(
+            attribution.binding, degenerate=degenerate
+        )
+        checks = tuple(measure().judge(case) for measure in self._measures())
+        report = trust_report(
+            attribution,
+            checks or (() if integrity.outcome == "pass" else (integrity,)),
+            known=known,
+            parity=self.attributed.parity,
+            model=self.access.model.ref,
+            duplicate=duplicate,
+        )
+        return Verdict(
+            checks=checks,
+            degenerate=degenerate,
+            trust=report,
+            probes=_probes(case),
+            reference=_reference(known),
+        )
+
+    def _known(self, attribution: Attribution) -> Known:
+        """Return what is known of the method on this model."""
+        return self.access.model.records.record(settled(attribution))
+
+    def _case(
+        self,
+        attribution: Attribution,
+        target: ResolvedTarget,
+        answers: Mapping[str, Any],
+        known: Known,
+        again: Values | None,
+    ) -> Case:
+        """Return a map with all that is known of it."""
+        prepared = self.attributed.prepared
+        grid = attribution.grid
+        assert attribution.values is not None  # noqa: S101 - the caller looked
+        assert grid is not None  # noqa: S101 - likewise
+        back = np.asarray(np.linalg.inv(prepared.grid.affine) @ grid.affine, np.float64)
+        return Case(
+            values=np.asarray(attribution.values, np.float32),
+            score=target.score,
+            of_scores=METHODS[attribution.method].needs <= SCORES_ALONE,
+            extras=attribution.extras,
+            grid=Grid(grid.shape, back),
+            extent=prepared.grid.shape,
+            source=grid,
+            target=target.index,
+            answers=answers,
+            template=_template(known, target.key),
+            again=again,
+            boxes=_boxes(prepared.decoded.fetched.request.annotations, target),
+        )
+
+
+def settled(attribution: Attribution) -> Method:
+    """Return the method of a map as it ran, all of its parameters settled."""
+    return METHODS[attribution.method].model_validate(attribution.parameters)
+
+
+def _again(method: Method, targets: Sequence[ResolvedTarget], scene: Scene) -> Planned[Any]:
+    """Plan a method a second time."""
+    scalars = tuple(ClassLogit(each.index) for each in targets)
+    plan: Plan[Any] = method.plan(scene.image, scalars)
+    return Planned(plan, method.estimate(scene.image.shape, len(scalars)).rows)
+
+
+def _by_class(targets: Sequence[ResolvedTarget], values: torch.Tensor) -> dict[str, Values]:
+    """Return the maps of a second run by class key."""
+    arrays = values.detach().cpu().numpy().astype(np.float32)
+    return {each.key: arrays[k] for k, each in enumerate(targets)}
+
+
+def _boxes(annotations: Sequence[Annotation], target: ResolvedTarget) -> tuple[Box, ...]:
+    """Return the boxes that a reader drew for a class."""
+    return tuple(each.box for each in annotations if each.of in (target.key, target.index))
+
+
+def _template(known: Known, key: str) -> NDArray[np.float64] | None:
+    """Return the method's mean map of a class on this model, if it is known."""
+    if not isinstance(known, MethodRecord) or known.calibration is None:
+        return None
+    template = known.calibration.templates.get(key)
+    return None if template is None else np.array(template)
+
+
+def _reference(known: Known) -> float | None:
+    """Return the relevance that is drawn in full color, if it is known."""
+    if not isinstance(known, MethodRecord) or known.calibration is None:
+        return None
+    return known.calibration.reference
+
+
+def _probes(case: Case) -> Probes | None:
+    """Return the probe bank as it stands for one map."""
+    bank: Bank | None = case.answers.get(BANK.name)
+    if bank is None:
+        return None
+    return described(case.extent, case.grid, bank.drops[:, case.target])

@@ -112,11 +112,14 @@ def test_checks_stand_beside_each_map(explained: tuple[Job, Explanation]) -> Non
     for each in document.results:
         outcomes = {check.name: check.outcome for check in each.checks}
         shared_out = each.method == "integrated_gradients"
-        assert outcomes == {
-            "integrity": "pass",
-            "completeness": "pass" if shared_out else "not_applicable",
-        }
-        assert all(check.meaning for check in each.checks)
+        assert outcomes["integrity"] == "pass"
+        assert outcomes["completeness"] == ("pass" if shared_out else "not_applicable")
+        assert outcomes["probe_bank"] in ("pass", "weak", "fail")
+        assert outcomes["target_specific"] in ("pass", "fail")
+        for unasked in ("expected_region", "localization", "template"):
+            assert outcomes[unasked] == "not_applicable"
+        assert "repeat" not in outcomes
+        assert all(check.meaning and check.limits for check in each.checks)
 
 
 def test_parameters_are_told_whole(explained: tuple[Job, Explanation]) -> None:

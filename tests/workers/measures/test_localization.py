@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.domain.grid import Grid
+from workers.measures.base import Box, Case
+from workers.measures.localization import Localization, precision
+
+SIZE = (120, 80)
+
+
+def case(values: NDArray, *boxes: Box) -> Case:
+    grid = Grid.partition(values.shape[1:], SIZE)
+    return Case(
+        values.astype(np.float32), score=1.0, of_scores=False, extras={}, source=grid, boxes=boxes
+    )
+
+
+def one(row: int, column: int) -> NDArray:
+    values = np.zeros((1, 6, 4))
+    values[0, row, column] = 2.0
+    return values
+
+
+def test_a_peak_in_the_box_hits_with_all_of_its_energy() -> None:
+    check = Localization().judge(case(one(1, 2), (20, 40, 40, 60)))
+    assert check.outcome == "pass"
+    assert check.values["energy_share"] == pytest.approx(1.0)
+    assert check.values["auprc"] == pytest.approx(1.0)
+    assert check.values["area_share"] == pytest.approx(1 / 24, rel=0.1)
+
+
+def test_a_peak_elsewhere_misses() -> None:
+    check = Localization().judge(case(one(4, 0), (20, 40, 40, 60)))
+    assert check.outcome == "fail"
+    assert check.values["energy_share"] == 0.0
+
+
+def test_half_a_cell_in_the_box_is_half_of_the_energy() -> None:
+    check = Localization().judge(case(one(1, 2), (20, 40, 40, 50)))
+    assert check.values["energy_share"] == pytest.approx(0.5, rel=0.05)
+
+
+def test_without_an_annotation_or_a_peak_nothing_is_said() -> None:
+    assert Localization().judge(case(one(1, 2))).outcome == "not_applicable"
+    flat = case(np.ones((1, 6, 4)), (20, 40, 40, 60))
+    assert Localization().judge(flat).outcome == "not_applicable"
+    beyond = case(one(1, 2), (500, 500, 600, 600))
+    assert Localization().judge(beyond).outcome == "not_applicable"
+    spoiled = one(1, 2)
+    spoiled[0, 0, 0] = np.nan
+    assert Localization().judge(case(spoiled, (20, 40, 40, 60))).outcome == "not_applicable"
+
+
+def test_precision_is_the_mean_precision_at_each_hit() -> None:
+    random = np.random.default_rng(0)
+    values, inside = random.normal(size=300), random.random(300) < 0.2
+    order = np.argsort(-values)
+    hits = inside[order]
+    slow = np.mean([hits[: k + 1].mean() for k in np.flatnonzero(hits)])
+    assert precision(values, inside) == pytest.approx(slow)
+
+
+def test_equal_values_are_worth_their_share_and_no_more() -> None:
+    inside = np.array([True, False, False, False])
+    assert precision(np.zeros(4), inside) == pytest.approx(0.25)

@@ -1,0 +1,74 @@
+"""Whether the score needs what lies outside the region that the model's maker declared."""
+
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from typing_extensions import override
+
+from service.domain.explanation import Check
+from service.domain.trust import STATEMENTS, Flag
+from workers.measures.bank import blurred
+from workers.measures.base import MEASURES, Case, Inquiry, Measure, Scene
+from workers.passes import Forward, Plan
+from workers.rows import Blurred
+
+
+def outside_hidden(scene: Scene) -> Plan[NDArray[np.float64]]:
+    """Ask for the outputs, shape ``(classes,)``, with all outside of the region blurred."""
+    image = scene.image
+    inside = torch.from_numpy(np.asarray(scene.inside)).to(image)
+    outside = (1 - inside)[None, None]
+    step = yield Forward(Blurred(image, blurred(image), lambda *_: outside, 1), outputs=True)
+    outputs: torch.Tensor = step.outputs
+    return outputs[0].detach().double().cpu().numpy()
+
+
+def _rows(scene: Scene) -> int:
+    """Return one row, or none where no region is declared or it covers the whole image."""
+    return 0 if scene.inside is None or bool((scene.inside >= 1).all()) else 1
+
+
+REGION: Final = Inquiry("expected_region", outside_hidden, _rows)
+
+
+@MEASURES.register("expected_region")
+class ExpectedRegion(Measure):
+    """The fall of the score when everything outside the declared region is blurred.
+
+    One pass. It asks the model and not the map: a coarse map spills over the
+    region's border on ordinary images too.
+
+    Parameters
+    ----------
+    fall
+        Fall of the score (logits) from which on it counts as leaning on what
+        is outside.
+    """
+
+    title = "Expected region"
+    passes = "1 forward row an image"
+    inquiry = REGION
+    meaning = "The score does not need what lies outside the region declared for the model."
+    limits = "It cannot see a wrong use of what lies inside the region."
+    words: ClassVar = {
+        "pass": "Hiding what lies outside the declared region did not lower the score.",
+        "fail": STATEMENTS[Flag.DEPENDS_OUTSIDE_EXPECTED_REGION],
+        "not_applicable": "The model declares no expected region, or did not answer.",
+    }
+
+    fall: float = Field(default=0.5, gt=0, le=1e6)
+
+    @override
+    def judge(self, case: Case) -> Check:
+        """Return the fall of the score."""
+        answer: Any = case.answers.get(REGION.name)
+        if answer is None or not np.isfinite(answer[case.target]):
+            return self.check("not_applicable")
+        fall = case.score - float(answer[case.target])
+        values = {"fall": fall, "fall_from": self.fall}
+        if fall <= self.fall:
+            return self.check("pass", values=values, passes=1)
+        return self.check("fail", Flag.DEPENDS_OUTSIDE_EXPECTED_REGION, values=values, passes=1)

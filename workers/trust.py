@@ -1,0 +1,139 @@
+"""The trust report of one map: its grade, flags and sentences, from what was measured."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal
+
+from service.domain.certificate import MethodRecord
+from service.domain.explanation import Check, ModelRef
+from service.domain.parity import Parity, ParityReport
+from service.domain.trust import (
+    CalibrationRef,
+    CertificateRef,
+    Flag,
+    Grade,
+    TrustReport,
+    evidence_of,
+    grade_of,
+    statements,
+)
+from workers.parcels import Attribution
+
+Known = MethodRecord | Literal["pending"] | None
+"""What is known of a method on a model: its record, that it is being measured, or nothing."""
+
+BANK: Final = "probe_bank"
+INTEGRITY: Final = "integrity"
+
+CERTIFICATES: Final = {
+    "passed": None,
+    "weakly_specific": Flag.CERTIFICATE_WEAK,
+    "failed": Flag.CERTIFICATE_FAILED,
+}
+"""The flag of each outcome; those that are not here leave the method uncertified."""
+
+
+def trust_report(
+    attribution: Attribution,
+    checks: Sequence[Check],
+    *,
+    known: Known,
+    parity: ParityReport,
+    model: ModelRef,
+    duplicate: bool,
+) -> TrustReport:
+    """Return the report of a map.
+
+    Parameters
+    ----------
+    checks
+        What the measures said; empty where nothing was asked.
+    known
+        The method's record on this model.
+    duplicate
+        Whether the very same map was made of another image.
+    """
+    record = known if isinstance(known, MethodRecord) else None
+    certificate = _certificate(known)
+    evidence = _evidence(checks)
+    flags = tuple(
+        dict.fromkeys(
+            [
+                *_of_method(record),
+                *_of_job(attribution, parity, model),
+                *([Flag.DUPLICATE] if duplicate else []),
+                *_of_checks(checks),
+            ]
+        )
+    )
+    return TrustReport(
+        grade=grade_of(evidence, certificate.outcome if certificate else None),
+        flags=flags,
+        statements=statements(evidence, flags),
+        certificate=certificate,
+        calibration=_calibration(record),
+        binding=attribution.binding,
+    )
+
+
+def _evidence(checks: Sequence[Check]) -> Grade:
+    """Return what this case's own checks say."""
+    said = {check.name: check for check in checks}
+    integrity, bank = said.get(INTEGRITY), said.get(BANK)
+    if bank is None:
+        intact = integrity is None or integrity.outcome == "pass"
+        return evidence_of(intact=intact, informative=True, p=None)
+    p = bank.values.get("p")
+    return evidence_of(
+        intact=integrity is None or integrity.outcome == "pass",
+        informative="uninformative" not in bank.flags,
+        p=p if isinstance(p, float) else None,
+    )
+
+
+def _of_method(record: MethodRecord | None) -> Iterable[Flag]:
+    """Return what is known of the method on this model."""
+    if record is None:
+        return [Flag.UNCERTIFIED]
+    flag = CERTIFICATES.get(record.certificate.outcome, Flag.UNCERTIFIED)
+    weak = record.calibration is not None and record.calibration.weak
+    return [*([flag] if flag else []), *([Flag.WEAK_FOR_THIS_MODEL] if weak else [])]
+
+
+def _of_job(attribution: Attribution, parity: ParityReport, model: ModelRef) -> Iterable[Flag]:
+    """Return what holds for the target, the issuing AI and what was executed."""
+    target = attribution.target
+    if parity.outcome is Parity.MISMATCHED:
+        yield Flag.PARITY_MISMATCH
+    if target is not None and target.above_threshold is False:
+        yield Flag.BELOW_THRESHOLD
+    if model.executed_on == "surrogate":
+        yield Flag.SURROGATE
+
+
+def _of_checks(checks: Sequence[Check]) -> Iterable[Flag]:
+    """Return the checks' flags that a reader is told of, in the order of the table."""
+    raised = {flag for check in checks for flag in check.flags}
+    return [flag for flag in Flag if flag.value in raised]
+
+
+def _certificate(known: Known) -> CertificateRef | None:
+    if known is None:
+        return None
+    if known == "pending":
+        return CertificateRef(outcome="pending")
+    found = known.certificate
+    return CertificateRef(
+        id=known.id,
+        outcome=found.outcome,
+        reason=found.reason,
+        similarities=found.similarities,
+        cases=found.cases,
+        synthetic=found.synthetic,
+        protocol=found.protocol,
+    )
+
+
+def _calibration(record: MethodRecord | None) -> CalibrationRef | None:
+    if record is None or record.calibration is None:
+        return None
+    return CalibrationRef(maps=record.calibration.maps, supported=record.calibration.supported)
