@@ -16,7 +16,7 @@ from tests.support.engine import (
 )
 from workers.methods.base import METHODS, Maps, Method, ModelFacts
 from workers.methods.grad_cam import GradCam
-from workers.methods.integrated_gradients import IntegratedGradients
+from workers.methods.integrated_gradients import IntegratedGradients, added, midpoints
 from workers.methods.occlusion import Occlusion
 from workers.methods.saliency import Saliency
 from workers.passes import Plan
@@ -70,6 +70,39 @@ def test_the_residual_is_the_sum_minus_the_change_even_where_steps_are_few() -> 
     with torch.no_grad():
         ends = runtime.model(torch.stack([image, torch.zeros_like(image)]))[:, 2]
     assert extras["sum"] - (ends[0] - ends[1]).item() == pytest.approx(extras["residual"])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_points_that_are_added_are_those_that_were_missing(steps: int) -> None:
+    finer = sorted([*midpoints(steps), *added(steps)])
+    assert finer == pytest.approx(midpoints(3 * steps))
+    assert len(added(steps)) == 2 * steps
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_with_a_tolerance_points_are_added_until_it_is_met(axes: int) -> None:
+    runtime, image = small_runtime(axes), image_for(axes)
+    rough, fine = (
+        attribute(IntegratedGradients(steps=2, tolerance=each), runtime, image, logits(1, 3))
+        for each in (None, 0.01)
+    )
+    assert max(abs(each["residual"] / each["score_change"]) for each in rough.extras) > 0.01
+    assert all(abs(each["residual"] / each["score_change"]) <= 0.01 for each in fine.extras)
+    (steps,) = {each["steps"] for each in fine.extras}
+    same = attribute(IntegratedGradients(steps=int(steps)), runtime, image, logits(1, 3))
+    torch.testing.assert_close(fine.values, same.values)
+
+
+def test_points_are_no_more_than_allowed_and_none_when_the_first_are_enough() -> None:
+    runtime, image = small_runtime(), image_for()
+    bounded = IntegratedGradients(steps=2, tolerance=1e-9, max_steps=20)
+    assert attribute(bounded, runtime, image, logits(1)).extras[0]["steps"] == 18
+    assert bounded.estimate(image.shape, 1).gradient_rows == 18
+    easy = IntegratedGradients(steps=2, tolerance=0.5)
+    model = Polynomial(image.shape)  # of which two midpoints give the integral exactly
+    maps = attribute(easy, TorchRuntime(model, image.shape), image, logits(0))
+    assert maps.extras[0]["steps"] == 2
+    assert not easy.estimate(image.shape, 1).exact
 
 
 @pytest.mark.parametrize(
