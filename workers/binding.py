@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from service.domain.canonical import canonical
 from service.domain.explanation import ModelRef
+from service.domain.job import Job
 from service.domain.trust import Binding
 from service.errors import ResultDamaged
 from workers.parcels import Attribution, Prepared
@@ -75,6 +76,11 @@ def demand_same(values: NDArray[np.float32], digest: str) -> None:
         raise ResultDamaged("A map is no longer what the method made, so nothing was drawn.")
 
 
+def request_digest(job: Job) -> str:
+    """Return the SHA-256 of a job's request, which is canonical JSON as it was queued."""
+    return hashlib.sha256(job.request.encode()).hexdigest()
+
+
 class Seen:
     """The maps that one worker made lately: equal maps of different images are suspect.
 
@@ -116,7 +122,7 @@ def _origin(prepared: Prepared, model: ModelRef) -> dict[str, Any]:
         "input": array_digest(prepared.tensor),
         "source": fetched.instance.sha256,
         "weights": model.weights,
-        "request": hashlib.sha256(job.request.encode()).hexdigest(),
+        "request": request_digest(job),
         "job": job.id,
         "attempt": job.attempt,
     }

@@ -36,6 +36,19 @@ def choose(wish: str = "auto") -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def hardware(device: torch.device) -> str:
+    """Return the device's name; of a CPU its instruction set, which sums depend on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def rounds_to_tf32(device: torch.device) -> bool:
+    """Tell whether convolutions or products of float32 numbers may drop their last 13 bits."""
+    backends = torch.backends
+    return device.type == "cuda" and (backends.cudnn.allow_tf32 or backends.cuda.matmul.allow_tf32)
+
+
 def memory_budget(device: torch.device) -> int:
     """Return the bytes that one batch may fill on `device`, as of now."""
     if device.type == "cuda":

@@ -8,21 +8,33 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Literal
 
 import numpy as np
+import torch
 
 from service.domain.artifact import Artifact
-from service.domain.explanation import Explanation, MapFacts, ModelRef, Result, Subject
+from service.domain.explanation import (
+    Explanation,
+    InstanceRef,
+    MapFacts,
+    ModelRef,
+    Provenance,
+    Result,
+    Subject,
+)
 from service.domain.manifest import Manifest
 from service.domain.request import ExplanationRequest
 from service.errors import Failure, NothingToExplain
+from workers.binding import request_digest
+from workers.device import hardware, rounds_to_tf32
 from workers.held import Held
-from workers.parcels import Attribution, Prepared, Rendered, Verdict
+from workers.model import Model
+from workers.parcels import Attribution, Fetched, Prepared, Rendered, Verdict
 
 Ending = Literal["succeeded", "failed", "cancelled"]
 
 SOFTWARE: Final = ("whylight", "torch", "onnxruntime", "numpy", "pydicom")
 
 
-def finished(held: Held, rendered: Rendered, model: ModelRef) -> Explanation:
+def finished(held: Held, rendered: Rendered, model: Model) -> Explanation:
     """Return the document of a job whose line came to its end."""
     judged = rendered.judged
     attributed = judged.attributed
@@ -37,8 +49,9 @@ def finished(held: Held, rendered: Rendered, model: ModelRef) -> Explanation:
     ending: Ending = "succeeded" if failure is None else "failed"
     return unfinished(held, ending, failure).model_copy(
         update={
-            "model": model,
+            "model": model.ref,
             "subject": _subject(prepared),
+            "provenance": _provenance(prepared.decoded.fetched, model),
             "predictions": attributed.predictions,
             "results": results,
             "partial": failure is None
@@ -143,6 +156,26 @@ def _facts(attribution: Attribution, verdict: Verdict) -> MapFacts | None:
         sum=float(finite.sum()),
         positive_fraction=float((finite > 0).mean()),
         peak=peak,
+    )
+
+
+def _provenance(fetched: Fetched, model: Model) -> Provenance:
+    """Tell what ran on what."""
+    instance, device = fetched.instance, model.runtime.device
+    return Provenance(
+        package=model.ref.package,
+        weights=model.ref.weights,
+        request=request_digest(fetched.lease.job),
+        instances=(
+            InstanceRef(
+                id=instance.id, sha256=instance.sha256, sop_class_uid=instance.sop_class_uid
+            ),
+        ),
+        device=device.type,
+        hardware=hardware(device),
+        precision=str(model.runtime.dtype).removeprefix("torch."),
+        tf32=rounds_to_tf32(device),
+        threads=torch.get_num_threads(),
     )
 
 

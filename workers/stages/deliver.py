@@ -1,6 +1,6 @@
 """Deliver: the artifacts, then the document, to a prefix that only this lease writes."""
 
-from service import paths
+from service import documents, paths
 from service.domain.explanation import Explanation
 from service.queue.base import Lease
 from service.store.base import BlobStore
@@ -27,14 +27,15 @@ def deliver_files(rendered: Rendered, lease: Lease, store: BlobStore) -> None:
 
 
 def deliver_document(explanation: Explanation, lease: Lease, store: BlobStore) -> str:
-    """Write ``job.json`` and return the prefix, ready to be published.
+    """Seal and write ``job.json`` and return the prefix, ready to be published.
 
     Raises
     ------
+    ResultDamaged
+        The document, or a map in it, is not of the lease's job.
     StoreUnavailable, OutOfStorage
         Writing may be tried again.
     """
     prefix = prefix_of(lease)
-    document = explanation.model_dump_json(exclude_none=False).encode()
-    store.put(paths.document(prefix), document)
+    store.put(paths.document(prefix), documents.written(explanation, lease.job.id))
     return prefix

@@ -1,0 +1,43 @@
+"""The document of a job on its way into the store and out of it: whole, or not at all."""
+
+import json
+
+from service.domain.explanation import Explanation, sealed, verify_seal
+from service.errors import ResultDamaged
+
+
+def written(explanation: Explanation, job_id: str) -> bytes:
+    """Return the bytes of a document, sealed.
+
+    Raises
+    ------
+    ResultDamaged
+        It is not of this job, or a map in it is not.
+    """
+    _demand_own(explanation, job_id)
+    return sealed(explanation).model_dump_json().encode()
+
+
+def read(data: bytes, job_id: str) -> Explanation:
+    """Return the document that these bytes are.
+
+    Raises
+    ------
+    ResultDamaged
+        It was changed after it was sealed, or it is not of this job.
+    """
+    try:
+        document = json.loads(data)
+        if not isinstance(document, dict) or not verify_seal(document):
+            raise ResultDamaged("The explanation's document was changed after it was written.")
+        explanation = Explanation.model_validate(document)
+    except (ValueError, RecursionError):
+        raise ResultDamaged("The explanation's document cannot be read any more.") from None
+    _demand_own(explanation, job_id)
+    return explanation
+
+
+def _demand_own(explanation: Explanation, job_id: str) -> None:
+    """Hold a document against the job that it is said to be of."""
+    if explanation.id != job_id or not explanation.coherent:
+        raise ResultDamaged("The explanation's document is not of this job.")
