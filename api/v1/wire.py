@@ -11,9 +11,11 @@ from service.domain.artifact import Artifact
 from service.domain.catalog import FormatEntry, MeasureEntry, MethodEntry, ModelEntry
 from service.domain.explanation import Check, MapFacts, Prediction, Result, Subject
 from service.domain.job import Job, Priority, Stage, State
+from service.domain.parity import ParityReport
 from service.domain.request import ExplanationRequest
 from service.domain.study import Instance, Skipped, Study
 from service.domain.target import ResolvedTarget
+from service.domain.trust import TrustReport
 from service.errors import Failure
 from service.explain import Followed, Plan
 from service.fleet.base import WorkerRecord
@@ -106,6 +108,7 @@ class ResultBody(BaseModel):
     map: MapFacts | None
     extras: dict[str, JsonValue]
     checks: tuple[Check, ...]
+    trust: TrustReport | None
     artifacts: tuple[ArtifactBody, ...]
 
     @classmethod
@@ -172,6 +175,10 @@ class ExplanationBody(JobBody):
     )
     subject: Subject | None = None
     predictions: tuple[Prediction, ...] = ()
+    parity: ParityReport | None = Field(
+        default=None,
+        description="Whether the model says what was observed; null until it has answered.",
+    )
     results: tuple[ResultBody, ...] = ()
     timings: dict[str, float] = Field(default={}, description="Seconds by stage.")
     versions: dict[str, str] = {}
@@ -188,6 +195,7 @@ class ExplanationBody(JobBody):
             fields |= {
                 "subject": document.subject,
                 "predictions": document.predictions,
+                "parity": document.parity,
                 "results": tuple(ResultBody.of(each, base) for each in document.results),
                 "timings": document.timings,
                 "versions": document.versions,

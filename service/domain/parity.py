@@ -1,6 +1,8 @@
 """Whether the model registered here says what the AI that issued the result said."""
 
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
 
 from service.domain.value import Value
 
@@ -11,6 +13,16 @@ class Parity(StrEnum):
     MATCHED = "matched"
     MISMATCHED = "mismatched"
     NOT_GIVEN = "not_given"
+
+
+WORDS: Final = MappingProxyType(
+    {
+        Parity.MATCHED: "The model says here what the issuing system reported.",
+        Parity.MISMATCHED: "The model says something else here than the issuing system reported.",
+        Parity.NOT_GIVEN: "It was not compared with what an issuing system reported.",
+    }
+)
+"""One sentence for each outcome."""
 
 
 class Pair(Value):

@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from service.domain.explanation import ModelRef
 from service.domain.grid import Grid
+from service.domain.parity import ParityReport
 from service.domain.target import ResolvedTarget
+from service.domain.trust import Grade, TrustReport, statements
 from workers.formats.base import MapRecord, Sheet
 from workers.pixels.decode import decode_file
 
@@ -31,6 +33,8 @@ MODEL = ModelRef(
     weights="b" * 64,
     runtime="torch",
 )
+
+REPORT = TrustReport(grade=Grade.NOT_CHECKED, statements=statements(Grade.NOT_CHECKED))
 
 
 def blob(shape: tuple[int, int], *, signed: bool = False) -> NDArray[np.float32]:
@@ -60,6 +64,10 @@ def sheet(
         "partial": False,
         "extras": {},
         "checks": (),
+        "trust": REPORT,
+        "parity": ParityReport(),
+        "probes": None,
+        "reference": None,
         "model": MODEL,
         "facts": files.facts,
         "affine": tuple(tuple(map(float, row)) for row in place.affine),

@@ -34,8 +34,11 @@ class Legend:
     figures: str
     """The score that is explained."""
 
+    grade: str
+    """How far the map may be believed."""
+
     lines: tuple[str, ...]
-    """Method, model, cell size."""
+    """What was found, method, model, cell size."""
 
     warnings: tuple[str, ...] = ()
     """What a reader must know before believing the picture."""
@@ -106,6 +109,7 @@ def _stack(legend: Legend, width: int, size: int) -> tuple[list[_Line], int]:
     blocks = [
         (legend.heading, large, BRIGHT),
         (legend.figures, size, BRIGHT),
+        (legend.grade, size, BRIGHT),
         *((line, size, MUTED) for line in legend.lines),
         *((warning, size, WARNING) for warning in legend.warnings),
         (CAUTION, size, WARNING),

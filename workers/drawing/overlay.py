@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.grid import Grid
-from workers.drawing.palettes import blend_table
+from workers.drawing.palettes import FAINT, blend_table
 from workers.drawing.resample import resampling
 
 Rgb = NDArray[np.uint8]
@@ -30,24 +30,46 @@ class Scale:
         The value drawn at full strength; larger ones are drawn alike.
     signed
         Whether values below zero are drawn, as evidence against.
+    own
+        Whether `full` is this map's own, and not that of the model's usual maps.
+    faint
+        Whether nothing of the map is strong enough to be drawn.
     """
 
     full: float
     signed: bool
+    own: bool = True
+    faint: bool = False
 
 
-def scale_of(relevance: NDArray[np.float32], *, signed: bool) -> Scale | None:
+def scale_of(
+    relevance: NDArray[np.float32], *, signed: bool, reference: float | None = None
+) -> Scale | None:
     """Choose the scale of a map, shape ``grid.shape``; `None` when nothing can be drawn.
 
-    Full strength is the largest magnitude; in maps of many cells the 99.5th
-    percentile of the magnitudes, lest one pixel leaves all others faint.
+    Full strength is the `reference` of the model's usual maps, so that a map
+    of little evidence looks faint. Without one it is the map's own.
+    """
+    own = own_full(relevance, signed=signed)
+    if own is None:
+        return None
+    if reference is None:
+        return Scale(own, signed)
+    return Scale(reference, signed, own=False, faint=own < FAINT * reference)
+
+
+def own_full(relevance: NDArray[np.float32], *, signed: bool) -> float | None:
+    """Return a map's own full strength; `None` when it holds no evidence.
+
+    It is the largest magnitude; in maps of many cells the 99.5th percentile of
+    the magnitudes, lest one pixel leaves all others faint.
     """
     strength = np.abs(relevance) if signed else np.maximum(relevance, 0)
     full = float(strength.max())
     if relevance.size >= DETAILED:
         robust = float(np.percentile(strength, ROBUST))
         full = robust or full
-    return Scale(full, signed) if np.isfinite(full) and full > 0 else None
+    return full if np.isfinite(full) and full > 0 else None
 
 
 def overlay(

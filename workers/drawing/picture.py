@@ -7,14 +7,19 @@ from numpy.typing import NDArray
 
 from service.domain.explanation import Check, ModelRef
 from service.domain.grid import Grid
+from service.domain.parity import WORDS as PARITY_WORDS
+from service.domain.parity import Parity
 from service.domain.target import ResolvedTarget
+from service.domain.trust import ALWAYS, STATEMENTS, TrustReport
 from workers.drawing.legend import Legend, legible, page_with
 from workers.drawing.overlay import Rgb, Scale, overlay, plain
 
 DEGENERATE = "Degenerate map: it says nothing and is not drawn in color."
 PARTIAL = "Partial map: the method was stopped early."
-BELOW = "The target is below its threshold: the model did not report it."
 BLANK = "The map holds no evidence for the target: nothing is drawn."
+FAINT = "Beside this model's usual maps the evidence is too faint to be drawn."
+OWN_SCALE = "Colors are scaled to this map alone: faint evidence looks as strong as clear."
+USUAL_SCALE = "Colors are scaled to this model's usual maps of this method."
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,8 @@ class Words:
     method: str
     model: ModelRef
     checks: tuple[Check, ...]
+    trust: TrustReport
+    parity: Parity
     degenerate: bool
     partial: bool
 
@@ -70,13 +77,28 @@ def _legend(words: Words, grid: Grid, scale: Scale | None) -> Legend:
     return Legend(
         heading=legible(target.label, target.key),
         figures=_figures(target),
+        grade=_grade(words),
         lines=(
+            words.trust.statements[0],
+            ALWAYS,
+            PARITY_WORDS[words.parity],
             f"{words.method} of {title} {model.version}",
             f"One map cell covers {cell} image pixels.",
+            *([] if scale is None or scale.own else [USUAL_SCALE]),
         ),
         warnings=tuple(_warnings(words, scale)),
         scale=scale,
     )
+
+
+def _grade(words: Words) -> str:
+    """Say the grade in one line, with the figures that it stands on."""
+    grade = words.trust.grade.replace("_", " ").upper()
+    bank = next((check for check in words.checks if check.name == "probe_bank"), None)
+    p = None if bank is None else bank.values.get("p")
+    if bank is None or not isinstance(p, float):
+        return f"Map: {grade}"
+    return f"Map: {grade} (p = {p:.3f}, {bank.passes - 1} places hidden in turn)"
 
 
 def _figures(target: ResolvedTarget) -> str:
@@ -90,15 +112,24 @@ def _figures(target: ResolvedTarget) -> str:
 
 
 def _warnings(words: Words, scale: Scale | None) -> list[str]:
-    """Say what a reader must know before believing the picture."""
+    """Say what a reader must know before believing the picture, each thing once."""
     said = []
     if words.degenerate:
         said.append(DEGENERATE)
     elif scale is None:
         said.append(BLANK)
+    elif scale.faint:
+        said.append(FAINT)
+    elif scale.own:
+        said.append(OWN_SCALE)
     if words.partial:
         said.append(PARTIAL)
-    if words.target.above_threshold is False:
-        said.append(BELOW)
-    said.extend(check.meaning for check in words.checks if check.outcome == "fail")
-    return said
+    said.extend(STATEMENTS[flag] for flag in words.trust.flags)
+    if not words.degenerate:
+        said.extend(check.meaning for check in words.checks if _unsaid(check))
+    return list(dict.fromkeys(said))
+
+
+def _unsaid(check: Check) -> bool:
+    """Tell whether a check failed in a way that neither grade nor flags tell of."""
+    return check.outcome == "fail" and check.name in ("integrity", "completeness")

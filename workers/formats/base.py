@@ -17,7 +17,9 @@ from pydantic import ConfigDict, JsonValue
 
 from service.domain.explanation import Check, ModelRef
 from service.domain.grid import Grid
+from service.domain.parity import ParityReport
 from service.domain.target import ResolvedTarget
+from service.domain.trust import Probes, TrustReport
 from service.domain.value import Value
 from service.registry import Registry
 from workers.drawing import resample
@@ -43,6 +45,14 @@ class MapRecord(Value):
     partial: bool
     extras: dict[str, float]
     checks: tuple[Check, ...]
+    trust: TrustReport
+    parity: ParityReport
+    probes: Probes | None
+    """The probe bank as this map was held against it."""
+
+    reference: float | None
+    """Relevance that is drawn in full color; without it the map is scaled to itself."""
+
     model: ModelRef
     facts: ImageFacts
     affine: tuple[tuple[float, ...], ...]
@@ -94,7 +104,8 @@ class Sheet:
         """How pictures are scaled; `None` when nothing is drawn in color."""
         if self.record.degenerate:
             return None
-        return scale_of(self.values.sum(axis=0), signed=self.record.signed)
+        relevance = self.values.sum(axis=0)
+        return scale_of(relevance, signed=self.record.signed, reference=self.record.reference)
 
     @cached_property
     def picture(self) -> Rgb:
@@ -106,6 +117,8 @@ class Sheet:
             method=record.method_title,
             model=record.model,
             checks=record.checks,
+            trust=record.trust,
+            parity=record.parity.outcome,
             degenerate=record.degenerate,
             partial=record.partial,
         )

@@ -30,6 +30,8 @@ class Json(Format):
             "map": _map(sheet),
             "display": _display(sheet),
             "extras": sheet.record.extras,
+            "parity": sheet.record.parity.model_dump(mode="json"),
+            "trust": _trust(sheet),
             "checks": [check.model_dump(mode="json") for check in sheet.record.checks],
             "partial": sheet.record.partial,
             "provenance": _provenance(sheet),
@@ -85,13 +87,23 @@ def _peak(sheet: Sheet) -> list[float] | None:
     return [float(index) for index in sheet.grid.to_source(cell)]
 
 
+def _trust(sheet: Sheet) -> dict[str, Any]:
+    """Return the report, with the probe bank from which its `p` can be computed again."""
+    probes = sheet.record.probes
+    return {
+        **sheet.record.trust.model_dump(mode="json"),
+        "probes": None if probes is None else probes.model_dump(mode="json"),
+    }
+
+
 def _display(sheet: Sheet) -> dict[str, Any]:
     """Tell how pictures of this map are scaled; the values above are not."""
     scale = sheet.scale
     window = sheet.record.facts.window
     return {
         "full_scale": None if scale is None else scale.full,
-        "drawn": scale is not None,
+        "own_scale": None if scale is None else scale.own,
+        "drawn": scale is not None and not scale.faint,
         "window": None if window is None else {"center": window[0], "width": window[1]},
     }
 

@@ -19,6 +19,17 @@ from workers.slots import Slots
 
 LIMIT: Final = 60.0
 
+ASKED: Final = (
+    "methods",
+    "targets",
+    "checks",
+    "observed",
+    "allow_mismatch",
+    "allow_uncertified",
+    "annotations",
+)
+"""Fields of a request that decide what an artifact says."""
+
 
 def render(
     judged: Judged,
@@ -74,7 +85,7 @@ def digest_of(fetched: Fetched) -> str:
     same question about the same image names the same derived series.
     """
     request = fetched.request.model_dump(mode="json")
-    asked = {name: request[name] for name in ("methods", "targets", "checks")}
+    asked = {name: request[name] for name in ASKED}
     job, instance = fetched.lease.job, fetched.instance
     parts = [1, job.tenant, job.package, instance.sop_instance_uid, instance.sha256, asked]
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
@@ -91,7 +102,7 @@ def record_of(
     digest: str,
 ) -> MapRecord | None:
     """Return all that is said of one map; `None` when there is no map."""
-    if attribution.values is None or attribution.grid is None or attribution.target is None:
+    if attribution.grid is None or attribution.target is None or verdict.trust is None:
         return None
     decoded = judged.attributed.prepared.decoded
     return MapRecord(
@@ -105,6 +116,10 @@ def record_of(
         partial=attribution.partial,
         extras=attribution.extras,
         checks=verdict.checks,
+        trust=verdict.trust,
+        parity=judged.attributed.parity,
+        probes=verdict.probes,
+        reference=verdict.reference,
         model=model,
         facts=decoded.facts,
         affine=tuple(tuple(float(value) for value in row) for row in attribution.grid.affine),

@@ -5,11 +5,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from service.domain.explanation import Check
 from service.domain.grid import Grid, scaling
-from tests.support.sheets import MODEL, TARGET, blob
+from service.domain.parity import WORDS as PARITY_WORDS
+from service.domain.parity import Parity
+from service.domain.trust import STATEMENTS, Flag, Grade, TrustReport, statements
+from tests.support.sheets import MODEL, REPORT, TARGET, blob
+from workers.drawing import picture as picture_module
 from workers.drawing.legend import legible
 from workers.drawing.overlay import Scale, scale_of
 from workers.drawing.palettes import FAINT, OPAQUE, diverging, sequential, weights
-from workers.drawing.picture import Words, draw
+from workers.drawing.picture import DEGENERATE, OWN_SCALE, Words, draw
 from workers.drawing.resample import to_source
 
 SHAPE = (600, 500)
@@ -22,6 +26,8 @@ def words(**changes):
         "method": "Grad-CAM",
         "model": MODEL,
         "checks": (),
+        "trust": REPORT,
+        "parity": Parity.NOT_GIVEN,
         "degenerate": False,
         "partial": False,
     }
@@ -31,6 +37,20 @@ def words(**changes):
 def picture(values, *, display=GRAY, grid=None, scale=None, **changes):
     grid = grid or Grid.partition(values.shape[1:], display.shape[:2])
     return draw(display, values, grid, words(**changes), scale)
+
+
+@pytest.fixture
+def legends(monkeypatch):
+    """The legends that are drawn, in order."""
+    drawn = []
+    whole = picture_module.page_with
+
+    def kept(legend, rows, columns):
+        drawn.append(legend)
+        return whole(legend, rows, columns)
+
+    monkeypatch.setattr(picture_module, "page_with", kept)
+    return drawn
 
 
 def lightness(colors):
@@ -103,7 +123,11 @@ def test_a_degenerate_map_is_never_drawn_in_color():
     flat = np.full((1, 10, 10), 0.3, np.float32)
     drawn = picture(flat, scale=None, degenerate=True)
     assert_array_equal(drawn[: SHAPE[0]], np.repeat(GRAY[..., None], 3, -1))
-    assert len(drawn) > len(picture(flat, scale=Scale(1, signed=False)))  # a warning more
+
+
+def test_a_degenerate_map_is_called_so(legends):
+    picture(np.full((1, 10, 10), 0.3, np.float32), scale=None, degenerate=True)
+    assert legends[0].warnings == (DEGENERATE,)
 
 
 def test_a_map_without_evidence_has_no_scale():
@@ -119,6 +143,56 @@ def test_one_wild_cell_does_not_fade_all_others():
     coarse = np.ones((14, 14), np.float32)
     coarse[0, 0] = 1000
     assert scale_of(coarse, signed=False) == Scale(1000.0, signed=False)
+
+
+def test_a_quiet_map_looks_quiet_beside_the_models_usual_ones():
+    loud, quiet = blob((12, 10)), 0.2 * blob((12, 10))
+    usual = float(loud.max())
+
+    def colored(values, reference):
+        scale = scale_of(values[0], signed=False, reference=reference)
+        drawn = picture(values, display=np.full(SHAPE, 90, np.uint8), scale=scale)
+        return np.ptp(drawn[: SHAPE[0]].astype(int), axis=-1).max()
+
+    assert colored(quiet, usual) < 0.6 * colored(loud, usual)
+    assert colored(quiet, None) == colored(loud, None)
+
+
+def test_evidence_under_the_faintest_color_is_said_to_be_faint():
+    scale = scale_of(blob((12, 10))[0], signed=False, reference=100.0)
+    assert scale is not None
+    assert scale.faint
+    drawn = picture(blob((12, 10)), scale=scale)
+    assert_array_equal(drawn[: SHAPE[0]], np.repeat(GRAY[..., None], 3, -1))
+
+
+def test_the_legend_tells_grade_parity_flags_and_scale(monkeypatch):
+    said = []
+    whole = picture_module.page_with
+    monkeypatch.setattr(
+        picture_module,
+        "page_with",
+        lambda legend, *size: said.append(legend) or whole(legend, *size),
+    )
+    report = TrustReport(
+        grade=Grade.SUPPORTED,
+        flags=(Flag.SAME_KIND_OF_EVIDENCE,),
+        statements=statements(Grade.SUPPORTED),
+    )
+    bank = Check(
+        name="probe_bank", outcome="pass", values={"p": 0.0078125}, passes=26, meaning="It is so."
+    )
+    picture(
+        blob((8, 8)),
+        scale=Scale(1, signed=False),
+        trust=report,
+        checks=(bank,),
+        parity=Parity.MATCHED,
+    )
+    (legend,) = legends
+    assert legend.grade == "Map: SUPPORTED (p = 0.008, 25 places hidden in turn)"
+    assert legend.lines[:3] == (*statements(Grade.SUPPORTED), PARITY_WORDS[Parity.MATCHED])
+    assert legend.warnings == (OWN_SCALE, STATEMENTS[Flag.SAME_KIND_OF_EVIDENCE])
 
 
 @pytest.mark.parametrize("shape", [(2048, 2048), (600, 500), (64, 64), (1024, 256), (300, 2000)])
@@ -148,14 +222,15 @@ def test_failed_checks_and_thresholds_lengthen_the_legend():
     values = blob((8, 8))
     scale = Scale(1, signed=False)
     check = Check(name="completeness", outcome="fail", meaning="The map does not add up.")
-    below = TARGET.model_copy(update={"above_threshold": False})
+    flags = (Flag.BELOW_THRESHOLD,)
+    below = REPORT.model_copy(update={"flags": flags})
     heights = [
         len(picture(values, scale=scale, **changes))
         for changes in (
             {},
             {"checks": (check,)},
             {"checks": (check,), "partial": True},
-            {"checks": (check,), "partial": True, "target": below},
+            {"checks": (check,), "partial": True, "trust": below},
         )
     ]
     assert heights == sorted(set(heights))

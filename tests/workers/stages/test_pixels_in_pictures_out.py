@@ -22,7 +22,7 @@ from service.errors import (
 )
 from tests.support.parcels import fetched
 from tests.support.phantom_dicom import JPEG_2000, compress, compressed, encoded, of_pixels
-from tests.support.sheets import MODEL, TARGET, blob
+from tests.support.sheets import MODEL, REPORT, TARGET, blob
 from workers.binding import bound
 from workers.parcels import Attributed, Attribution, Judged, Verdict
 from workers.slots import Slots
@@ -54,7 +54,10 @@ def attribution(**changes) -> Attribution:
 
 def judged(slots, folder: Path, *attributions: Attribution, degenerate=False, **asked) -> Judged:
     prepared = prepare(decode(fetched(IMAGE, folder, **asked), slots), slots)
-    verdicts = tuple(Verdict(checks=(), degenerate=degenerate) for _ in attributions)
+    verdicts = tuple(
+        Verdict(checks=(), degenerate=degenerate, trust=None if each.values is None else REPORT)
+        for each in attributions
+    )
     maps = bound(prepared, MODEL, attributions)
     return Judged(Attributed(prepared, (), maps, ParityReport()), verdicts)
 
@@ -124,7 +127,7 @@ def test_a_degenerate_map_is_rendered_without_color(slots, tmp_path):
 def test_a_figure_that_is_not_finite_spoils_no_document(slots, tmp_path):
     check = Check(name="sum", outcome="fail", values={"residual": np.inf}, meaning="It is off.")
     parcel = judged(slots, tmp_path, attribution(extras={"residual": np.nan}), artifacts=("json",))
-    parcel = replace(parcel, verdicts=(Verdict(checks=(check,), degenerate=False),))
+    parcel = replace(parcel, verdicts=(Verdict(checks=(check,), degenerate=False, trust=REPORT),))
     ((file,),) = render(parcel, slots, MODEL).files
     assert json.loads(file.path.read_bytes())["extras"] == {"residual": None}
 
