@@ -166,14 +166,7 @@ def test_evidence_under_the_faintest_color_is_said_to_be_faint():
     assert_array_equal(drawn[: SHAPE[0]], np.repeat(GRAY[..., None], 3, -1))
 
 
-def test_the_legend_tells_grade_parity_flags_and_scale(monkeypatch):
-    said = []
-    whole = picture_module.page_with
-    monkeypatch.setattr(
-        picture_module,
-        "page_with",
-        lambda legend, *size: said.append(legend) or whole(legend, *size),
-    )
+def test_the_legend_tells_grade_parity_flags_and_scale(legends):
     report = TrustReport(
         grade=Grade.SUPPORTED,
         flags=(Flag.SAME_KIND_OF_EVIDENCE,),
