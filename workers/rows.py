@@ -254,3 +254,34 @@ class Blurred(_Image):
     def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
         """Write the image with each row's place blurred."""
         out[INPUT][:] = self.image + self.masks(start, stop) * (self.blurred - self.image)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Between(_Image):
+    """Points between references, another one in each row, and the image: ``r + w (x - r)``."""
+
+    references: Callable[[int, int], Tensor]
+    """References of rows ``start`` to ``stop``, shape ``(rows, C, *spatial)``.
+
+    A function of the row index, so that large sets are rebuilt and never kept.
+    """
+
+    weights: tuple[float, ...]
+    """Share of the image in each row; 0 is the reference, 1 the image."""
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return len(self.weights)
+
+    @property
+    def token(self) -> Hashable:
+        """Equal for one image, one reference function and one list of weights."""
+        return (Between, Same(self.image), Same(self.references), self.weights)
+
+    def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
+        """Write the points."""
+        references = self.references(start, stop)
+        shape = (-1,) + (1,) * self.image.dim()
+        weights = references.new_tensor(self.weights[start:stop]).reshape(shape)
+        out[INPUT][:] = references + weights * (self.image - references)

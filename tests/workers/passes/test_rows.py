@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.support.engine import image_for
-from workers.rows import INPUT, Blend, Blurred, Clean, Given, Masked, Noisy, Patched, Rows
+from workers.rows import INPUT, Between, Blend, Blurred, Clean, Given, Masked, Noisy, Patched, Rows
 
 IMAGE = image_for()
 BOXES = tuple((slice(k, k + 3), slice(2 * k, 2 * k + 4)) for k in range(6))
@@ -20,6 +20,7 @@ FAMILIES = {
     "blend": Blend(IMAGE, -1.0, (0.0, 0.25, 0.5, 0.75, 1.0)),
     "noisy": Noisy(IMAGE, 0.3, seed=11, samples=6),
     "antithetic": Noisy(IMAGE, 0.3, seed=11, samples=6, antithetic=True),
+    "between": Between(IMAGE, lambda start, stop: masks(start, stop) - 2, (0.0, 0.5, 0.25, 1.0)),
     "blurred": Blurred(IMAGE, IMAGE.flip(1), masks, 6),
     "masked": Masked(IMAGE, 0.5, masks, 6),
     "patched": Patched(IMAGE, BOXES, 2.0),
@@ -99,3 +100,11 @@ def test_a_patch_covers_its_box_and_nothing_else() -> None:
     inside[2:5, 4:8] = True
     assert (row[:, inside] == 2.0).all()
     assert torch.equal(row[:, ~inside], IMAGE[:, ~inside])
+
+
+def test_rows_between_end_at_the_reference_and_at_the_image() -> None:
+    rows = Between(IMAGE, masks, (0.0, 1.0, 0.5))
+    start, end, middle = written(rows, 0, 3)
+    assert torch.equal(start, masks(0, 1)[0])
+    torch.testing.assert_close(end, IMAGE)
+    torch.testing.assert_close(middle, (masks(2, 3)[0] + IMAGE) / 2)
