@@ -250,6 +250,7 @@ _SAFE_TYPES = frozenset(
         "greater_than_equal",
         "less_than",
         "less_than_equal",
+        "finite_number",
         "value_error",
         "missing_argument",
     }

@@ -273,7 +273,9 @@ def parse_json(data: bytes) -> JsonValue:
     try:
         document: JsonValue = orjson.loads(data)
     except orjson.JSONDecodeError:
-        raise MalformedBody("The body is not valid JSON (RFC 8259, UTF-8).") from None
+        raise MalformedBody(
+            "The body is not valid JSON (RFC 8259, UTF-8), or holds a number beyond its range."
+        ) from None
     _check_depth(document)
     return document
 

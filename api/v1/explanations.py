@@ -42,6 +42,7 @@ EXAMPLE: Final[dict[str, JsonValue]] = {
     "targets": ["top1"],
     "methods": ["grad_cam", {"name": "integrated_gradients", "parameters": {"steps": 32}}],
     "artifacts": ["dicom_sc", "png", "json"],
+    "observed": [{"of": "nodule", "score": 0.93, "positive": True}],
 }
 JSON_BODY: Final[dict[str, Any]] = {"schema": REQUEST_SCHEMA, "example": EXAMPLE}
 FORM_BODY: Final[dict[str, Any]] = {

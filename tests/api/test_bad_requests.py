@@ -37,6 +37,23 @@ def nothing_is_queued(client):
         ({"label": "DOE JOHN"}, 422, "invalid_request", "/label"),
         ({"lable": "x"}, 422, "invalid_request", "/lable"),
         ({"study": None}, 422, "invalid_request", "/study"),
+        ({"observed": [{"of": "fracture", "score": 0.5}]}, 422, "invalid_target", "/observed/0/of"),
+        ({"observed": [{"of": 2, "positive": True}]}, 422, "invalid_target", "/observed/0/of"),
+        ({"observed": [{"of": "nodule"}]}, 422, "invalid_request", "/observed/0"),
+        ({"observed": [{"of": 0, "score": 1.5}]}, 422, "invalid_request", "/observed/0"),
+        ({"observed": [{"of": 0, "score": "1e999"}]}, 422, "invalid_request", "/observed/0/score"),
+        (
+            {"observed": [{"of": "nodule", "score": 0.5}, {"of": 0, "positive": True}]},
+            422,
+            "invalid_request",
+            "/observed/1/of",
+        ),
+        (
+            {"annotations": [{"of": 2, "box": [0, 0, 1, 1]}]},
+            422,
+            "invalid_target",
+            "/annotations/0/of",
+        ),
     ],
 )
 def test_a_wrong_field_is_named(client, ask, change, status, code, *, pointer):
@@ -86,6 +103,16 @@ def test_an_invalid_target_comes_with_the_valid_ones(client, ask):
     answer = client.post("/v1/explanations", json=ask | {"targets": ["fracture"]})
     body = problem(answer, 422, "invalid_target")
     assert body["facts"]["classes"] == ["nodule", "effusion"]
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity"])
+def test_a_score_that_is_no_finite_number_is_no_json(client, ask, number):
+    observed = [{"of": "nodule", "score": 0, "scale": "logit"}]
+    text = json.dumps(ask | {"observed": observed}).replace('"score": 0', f'"score": {number}')
+    headers = {"Content-Type": "application/json"}
+    answer = client.post("/v1/explanations", content=text, headers=headers)
+    problem(answer, 400, "malformed_body")
+    assert number not in answer.text
 
 
 def test_a_model_that_failed_its_self_test_says_so(client, ask):

@@ -5,6 +5,10 @@ import time
 
 import pytest
 
+from service.domain.explanation import Result
+from service.domain.parity import Pair, Parity, ParityReport
+from service.domain.target import ResolvedTarget
+from service.errors import NothingToExplain, ParityMismatch
 from tests.support.fake_fleet import PACKAGES, FakeWorker
 from tests.support.problems import problem
 
@@ -65,6 +69,67 @@ def test_a_failed_job_says_why(client, worker, job):
     assert answer.status_code == 200
     assert answer.json()["state"] == "failed"
     assert answer.json()["failure"]["code"] == "undecodable_pixels"
+
+
+PAIR = Pair(
+    key="nodule",
+    outcome=Parity.MISMATCHED,
+    scale="probability",
+    observed=0.25,
+    found=0.75,
+    tolerance=0.02,
+    observed_positive=False,
+    found_positive=True,
+)
+MISMATCHED = ParityReport(outcome=Parity.MISMATCHED, pairs=(PAIR,))
+
+
+def test_whether_it_is_the_ais_answer_is_told_once_the_model_has_answered(client, worker, job):
+    assert client.get(f"/v1/explanations/{job}").json()["parity"] is None
+    worker.succeed(parity=MISMATCHED)
+    body = client.get(f"/v1/explanations/{job}").json()
+    assert body["parity"] == MISMATCHED.model_dump(mode="json")
+
+
+def test_a_job_that_failed_for_its_mismatch_shows_both_figures(client, worker, job):
+    error = ParityMismatch("The model says something else.", mismatched=[{"key": "nodule"}])
+    worker.fail(error=error, parity=MISMATCHED)
+    body = client.get(f"/v1/explanations/{job}").json()
+    assert (body["state"], body["failure"]["code"]) == ("failed", "parity_mismatch")
+    (pair,) = body["parity"]["pairs"]
+    assert (pair["observed"], pair["found"]) == (0.25, 0.75)
+
+
+def test_a_finding_below_its_threshold_says_so(client, worker, job):
+    target = ResolvedTarget(
+        key="nodule",
+        label="Nodule",
+        index=0,
+        asked_as="nodule",
+        score=-1.5,
+        probability=0.18,
+        threshold=0.5,
+        above_threshold=False,
+    )
+    worker.succeed(
+        results=(Result(method="saliency", parameters={}, target=target, status="succeeded"),)
+    )
+    (result,) = client.get(f"/v1/explanations/{job}").json()["results"]
+    assert result["target"]["above_threshold"] is False
+
+
+def test_nothing_above_its_threshold_is_a_success_with_the_reason(client, worker, job):
+    reason = NothingToExplain("No class reaches its threshold on this image.").failure()
+    worker.succeed(
+        results=(
+            Result(method="saliency", parameters={}, target=None, status="skipped", reason=reason),
+        )
+    )
+    body = client.get(f"/v1/explanations/{job}").json()
+    (result,) = body["results"]
+    assert (body["state"], result["status"]) == ("succeeded", "skipped")
+    assert result["reason"]["code"] == "nothing_above_threshold"
+    assert result["artifacts"] == []
 
 
 def test_a_wait_that_suffices_answers_with_the_finished_job(client, worker, ask):
@@ -249,6 +314,21 @@ def test_a_dry_run_tells_instance_parameters_and_cost_and_queues_nothing(client,
     assert (body["model"], body["workers"]) == ("chest@1.1.0", 1)
     assert body["cost_seconds"] == pytest.approx(32 * 0.02)
     assert client.get("/v1/explanations").json()["explanations"] == []
+
+
+def test_a_dry_run_shows_what_will_be_compared(client, ask):
+    request = ask | {"observed": [{"of": "nodule", "score": 0.93}]}
+    body = client.post("/v1/explanations:validate", json=request).json()
+    assert body["request"]["observed"] == [
+        {
+            "of": "nodule",
+            "score": 0.93,
+            "scale": "probability",
+            "positive": None,
+            "tolerance": 0.02,
+        }
+    ]
+    assert body["request"]["allow_mismatch"] is False
 
 
 def test_a_dry_run_refuses_what_a_submit_would(client, ask):

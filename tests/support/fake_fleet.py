@@ -15,7 +15,7 @@ from service.domain.explanation import Explanation, MapFacts, ModelRef, Result
 from service.domain.job import Job, State
 from service.domain.request import ExplanationRequest
 from service.domain.target import ResolvedTarget
-from service.errors import Failure, Kind, UndecodablePixels
+from service.errors import Failure, Kind, UndecodablePixels, WhylightError
 from service.fleet.base import WorkerRecord
 from service.queue.base import Lease, Outcome
 
@@ -121,6 +121,9 @@ CATALOG = Catalog(
 )
 
 
+UNDECODABLE = UndecodablePixels("The decoder failed on the pixels.")
+
+
 class FakeWorker:
     """Does by hand, through the real ports, what a worker does."""
 
@@ -156,22 +159,30 @@ class FakeWorker:
         assert lease is not None, "no job was waiting"
         return lease
 
-    def succeed(self, lease: Lease | None = None) -> Job:
-        """Lease a job if need be, and publish results of every kind asked for."""
+    def succeed(self, lease: Lease | None = None, **said: Any) -> Job:
+        """Lease a job if need be, and publish results of every kind asked for.
+
+        Parameters
+        ----------
+        said
+            Fields of the document to replace.
+        """
         lease = lease or self.lease()
         request = ExplanationRequest.model_validate_json(lease.job.request)
         prefix = paths.result(lease.job.tenant, lease.job.id, lease.token)
         results = tuple(self._result(prefix, each.name, request) for each in request.methods)
-        self._write(prefix, lease.job, request, "succeeded", results=results)
+        self._write(prefix, lease.job, request, "succeeded", **{"results": results, **said})
         return self._settle(lease, Outcome(State.SUCCEEDED, result=prefix))
 
-    def fail(self, lease: Lease | None = None) -> Job:
-        """Lease a job if need be, and fail it."""
+    def fail(
+        self, lease: Lease | None = None, error: WhylightError = UNDECODABLE, **said: Any
+    ) -> Job:
+        """Lease a job if need be, and fail it; `said` as of `succeed`."""
         lease = lease or self.lease()
         failure = UndecodablePixels("The decoder failed on the pixels.").failure()
         request = ExplanationRequest.model_validate_json(lease.job.request)
         prefix = paths.result(lease.job.tenant, lease.job.id, lease.token)
-        self._write(prefix, lease.job, request, "failed", failure=failure)
+        self._write(prefix, lease.job, request, "failed", failure=failure, **said)
         return self._settle(lease, Outcome(State.FAILED, result=prefix, failure=failure))
 
     @contextmanager
