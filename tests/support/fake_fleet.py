@@ -179,7 +179,7 @@ class FakeWorker:
     ) -> Job:
         """Lease a job if need be, and fail it; `said` as of `succeed`."""
         lease = lease or self.lease()
-        failure = UndecodablePixels("The decoder failed on the pixels.").failure()
+        failure = error.failure()
         request = ExplanationRequest.model_validate_json(lease.job.request)
         prefix = paths.result(lease.job.tenant, lease.job.id, lease.token)
         self._write(prefix, lease.job, request, "failed", failure=failure, **said)
