@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from service.domain.manifest import Manifest
 from service.registry import Registry
@@ -118,6 +118,9 @@ class Probe:
     cheap_heads: frozenset[str] = frozenset()
     """Layers from which the way to the score costs next to nothing beside a forward pass."""
 
+    linear_heads: frozenset[str] = frozenset()
+    """Layers of whose mean over the grid alone every output is a linear function."""
+
     unable: Mapping[Ability, str] = field(default_factory=dict)
     """Abilities that this model in particular lacks, with the reason."""
 
@@ -136,6 +139,10 @@ class Runtime(Protocol):
     @property
     def dtype(self) -> torch.dtype:
         """Floating type of the model."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one row, ``(C, *spatial)``."""
 
     @property
     def probed(self) -> Probe:
@@ -162,6 +169,15 @@ class Runtime(Protocol):
 
     def lend(self, work: Exclusive, until: float) -> Any:
         """Lend the model to `work` until a moment of `time.monotonic`."""
+
+    def variant(self, model: nn.Module) -> "Runtime":
+        """Serve a copy of the model that was lent, its weights changed, a row at a time.
+
+        Raises
+        ------
+        UnservablePass
+            If this runtime has no model to lend.
+        """
 
     def check(self) -> None:
         """Raise `ReplicaChangedError` unless the replica is as it was at start."""

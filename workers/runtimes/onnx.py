@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from service.domain.manifest import Manifest
@@ -151,6 +151,16 @@ class OnnxRuntime:
 
     def lend(self, work: Exclusive, until: float) -> NoReturn:  # noqa: ARG002 - nothing to lend
         """Refuse: there is no model object to lend.
+
+        Raises
+        ------
+        UnservablePass
+            Always.
+        """
+        raise UnservablePass("The ONNX runtime has no model to lend.")
+
+    def variant(self, model: nn.Module) -> NoReturn:  # noqa: ARG002 - nothing was lent
+        """Refuse: there is no model object to copy.
 
         Raises
         ------

@@ -95,15 +95,12 @@ class TorchRuntime:
         self.layers = tuple(layers)
         self._fixed_rows = fixed_rows
         self._memory_bytes = memory_bytes
-        self._capture: Capture | None = None
+        self._seat = _Seat()
         modules = dict(self.model.named_modules())
         for layer in self.layers:
             if layer in modules:
-                modules[layer].register_forward_hook(partial(self._hook, layer))
+                modules[layer].register_forward_hook(partial(self._seat.hook, layer))
         self._state = _state(self.model)
-
-    def _hook(self, place: str, _module: nn.Module, _args: Any, output: object) -> Tensor | None:
-        return None if self._capture is None else self._capture.take(place, output)
 
     @cached_property
     def probed(self) -> Probe:
@@ -203,26 +200,25 @@ class TorchRuntime:
         The graph begins at the batch if the input is among `at`, else at the
         shallowest layer among them.
         """
-        capture = Capture(places, at)
+        capture = self._seat.capture = Capture(places, at)
         batch.requires_grad_(INPUT in at)
-        self._capture = capture
         try:
             with torch.set_grad_enabled(bool(at)):
                 outputs: Tensor = self.model(batch)
         finally:
-            self._capture = None
+            self._seat.capture = None
         capture.require_all()
         return outputs, capture.found
 
     def capture_all(self, batch: Tensor) -> tuple[object, Capture]:
         """Run the model with a gradient everywhere; nothing is required of the layers."""
-        capture = self._capture = Capture(self.layers, self.layers)
+        capture = self._seat.capture = Capture(self.layers, self.layers)
         try:
             with torch.enable_grad():
                 outputs: object = self.model(batch.requires_grad_())
                 return outputs, capture
         finally:
-            self._capture = None
+            self._seat.capture = None
 
     # --------------------------------------------------------------- whole model
 
@@ -232,10 +228,31 @@ class TorchRuntime:
         self.check()
         return given
 
+    def variant(self, model: nn.Module) -> "TorchRuntime":
+        """Serve a copy of the model whose weights were changed; what was probed holds for it.
+
+        Its batches have one row: a row's bits depend on the row alone, and
+        nobody waits longer for the device than that.
+        """
+        variant = TorchRuntime(model, self.shape, self.layers, device=self.device, fixed_rows=1)
+        variant.probed = self.probed
+        return variant
+
     def check(self) -> None:
         """Raise `ReplicaChangedError` unless the replica is as it was at start."""
         if _state(self.model) != self._state:
             raise ReplicaChangedError
+
+
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """Where a model's hooks find the capture of the pass at hand; a copied model has its own."""
+
+    capture: Capture | None = None
+
+    def hook(self, place: str, _module: nn.Module, _args: Any, output: object) -> Tensor | None:
+        """Hand a layer's output to the capture, if there is one."""
+        return None if self.capture is None else self.capture.take(place, output)
 
 
 Gradients = dict[tuple[int, str], Tensor]

@@ -1,5 +1,7 @@
 """What the eager runtime finds out of a model, and what it refuses."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,6 +10,7 @@ from torch.nn import functional
 from service.errors import ModelUnavailable, UnservablePass
 from tests.support.engine import (
     LAYER,
+    TOP,
     SmallNet,
     attribute,
     image_for,
@@ -37,13 +40,15 @@ def served(ask: Forward | Gradient, runtime: TorchRuntime) -> Step:
 
 
 def test_the_probe_finds_abilities_layers_and_outputs() -> None:
-    probed = TorchRuntime(small_net(), SHAPE, (LAYER, "features.0", "nowhere")).probed
+    probed = TorchRuntime(small_net(), SHAPE, (LAYER, "features.0", TOP, "nowhere")).probed
     assert probed.abilities == set(Ability)
     assert {layer.name: layer.shape for layer in probed.layers} == {
         LAYER: (8, 10, 8),
         "features.0": (6, 20, 16),
+        TOP: (8, 10, 8),
     }
-    assert [layer.stride for layer in probed.layers] == [(2.0, 2.0), (1.0, 1.0)]
+    assert [layer.stride for layer in probed.layers] == [(2.0, 2.0), (1.0, 1.0), (2.0, 2.0)]
+    assert probed.linear_heads == {TOP}
     assert set(probed.refused) == {"nowhere"}
     assert probed.outputs == (5,)
     assert not probed.mixes_rows
@@ -251,3 +256,23 @@ def test_a_hook_does_nothing_outside_a_pass() -> None:
     runtime, image = small_runtime(), image_for()
     with torch.no_grad():
         torch.testing.assert_close(runtime.model(image[None]), small_net()(image[None]))
+
+
+def test_a_changed_copy_is_served_beside_the_model_that_stays_as_it_was() -> None:
+    runtime, image = small_runtime(), image_for()
+    before = attribute(GradCam(layer=LAYER), runtime, image, logits(2)).values
+    network = copy.deepcopy(runtime.model)
+    with torch.no_grad():
+        network.head.weight[2] *= -1
+    variant = runtime.variant(network)
+    mirrored = attribute(GradCam(layer=LAYER), variant, image, logits(2)).values
+    torch.testing.assert_close(mirrored, -before)
+    torch.testing.assert_close(
+        attribute(GradCam(layer=LAYER), runtime, image, logits(2)).values, before
+    )
+    runtime.check()
+
+
+def test_a_changed_copy_runs_one_row_at_a_time() -> None:
+    variant = small_runtime().variant(small_net())
+    assert variant.fits(variant.group(work_of([Forward(Clean(image_for()), logits(0))]))).rows == 1

@@ -1,0 +1,116 @@
+"""How a method's maps fare on cases whose findings are present and reported."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.certificate import MethodCalibration, Quantiles
+from service.domain.trust import SUPPORTED_TO
+from workers.certify.ground import Ground
+from workers.certify.maps import Drawn
+from workers.certify.similarity import DIGITS, Array
+from workers.drawing.overlay import scale_of
+from workers.measures.bearing import Bearings, bearings, brought
+
+SIDE: Final = 16
+"""Cells of a template along each axis."""
+
+DECIMALS: Final = 5
+"""Of a template's cells, whose squares sum to 1."""
+
+SIGNIFICANT: Final = 6
+"""Digits of the reference magnitude."""
+
+
+def calibrated(
+    ground: Ground, maps: Sequence[dict[int, Drawn]], *, signed: bool
+) -> MethodCalibration | None:
+    """Hold the maps of findings that are present and reported against the probe bank.
+
+    Parameters
+    ----------
+    maps
+        Of the unchanged model, by class, for the first cases of `ground`.
+    signed
+        Whether the method's negative values mean evidence against.
+
+    Returns
+    -------
+    MethodCalibration or None
+        `None` when there was no such map, or no bank to hold it against.
+    """
+    found = [
+        (ground.manifest.classes[k].key, drawn[k], _bearings(ground, case, k, drawn[k]))
+        for case, drawn in enumerate(maps)
+        for k in ground.reported(case)
+        if k in drawn
+    ]
+    if not found:
+        return None
+    measured = [each for _, _, each in found if each.outcome == "measured"]
+    supported = sum(each.p is not None and each.p <= SUPPORTED_TO for each in measured)
+    return MethodCalibration(
+        maps=len(found),
+        supported=round(supported / len(found), DIGITS),
+        r=_quantiles(each.r for each in measured),
+        p=_quantiles(each.p for each in measured),
+        reference=_reference([drawn for _, drawn, _ in found], signed=signed),
+        templates=_templates((key, drawn) for key, drawn, _ in found),
+    )
+
+
+def _bearings(ground: Ground, case: int, target: int, drawn: Drawn) -> Bearings:
+    """Compare one map with what hiding each place did to its class."""
+    bank = ground.banks[case]
+    if bank is None:
+        return Bearings("no_bank")
+    return bearings(
+        drawn.values, drawn.grid, drawn.extent, bank.drops[:, target], float(bank.scores[target])
+    )
+
+
+def _quantiles(values: Iterable[float | None]) -> Quantiles | None:
+    """Return the distribution of the numbers that there are."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    p05, p25, p50, p75, p95 = np.round(np.percentile(known, [5, 25, 50, 75, 95]), DIGITS).tolist()
+    return Quantiles(p05=p05, p25=p25, p50=p50, p75=p75, p95=p95)
+
+
+def _reference(maps: Sequence[Drawn], *, signed: bool) -> float | None:
+    """Return the usual value that is drawn in full color; `None` when all maps are blank."""
+    scales = [scale_of(each.values.sum(axis=0), signed=signed) for each in maps]
+    full = [scale.full for scale in scales if scale is not None]
+    return float(f"{np.median(full):.{SIGNIFICANT}g}") if full else None
+
+
+def _templates(
+    maps: Iterable[tuple[str, Drawn]],
+) -> dict[str, tuple[tuple[float, ...], ...]]:
+    """Return the mean map of each class, where each map counts alike."""
+    sums: dict[str, Array] = defaultdict(lambda: np.zeros((SIDE, SIDE)))
+    for key, drawn in maps:
+        sums[key] = sums[key] + _unit(_coarse(drawn))
+    return {key: _rows(_unit(total)) for key, total in sums.items() if total.any()}
+
+
+def _coarse(drawn: Drawn) -> NDArray[np.float64]:
+    """Return a map on the template's grid, zero where it is not finite."""
+    if not np.isfinite(drawn.values).all():
+        return np.zeros((SIDE, SIDE))
+    return brought(drawn.values, drawn.grid, drawn.extent, SIDE)
+
+
+def _unit(values: Array) -> Array:
+    """Return a map of unit length; one of zeros stays as it is."""
+    length = float(np.linalg.norm(values))
+    return values / length if length > 0 else values
+
+
+def _rows(values: Array) -> tuple[tuple[float, ...], ...]:
+    """Return a template as it is published."""
+    return tuple(tuple(row) for row in np.round(values, DECIMALS).tolist())

@@ -1,0 +1,115 @@
+"""What all measurements on one model stand on: cases, the copied model, its head, its banks."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from torch import nn
+
+from service.domain.manifest import Manifest
+from service.errors import WhylightError
+from workers.certify.cases import Case, NotCertifiable, read_cases
+from workers.certify.turns import Turns
+from workers.certify.weights import SEEDS, head_of, shuffled
+from workers.measures.bank import Bank, bank, rows_of
+from workers.measures.bearing import SMALLEST
+from workers.model import Model
+from workers.passes import Exclusive, Plan
+from workers.running import Planned
+from workers.runtimes.base import Runtime
+from workers.targets.classes import predictions_of
+
+LOAN: Final = 30.0
+"""Seconds for which the model may be lent to be copied."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ground:
+    """One model's cases and copies; the served replica is only ever copied."""
+
+    manifest: Manifest
+    cases: tuple[Case, ...]
+    network: nn.Module
+    """A copy of the model on the CPU, of which all others are made."""
+
+    plain: Runtime
+    """Serves the copy, unchanged."""
+
+    head: frozenset[str]
+    """Parameters of the head; empty when it cannot be told."""
+
+    banks: tuple[Bank | None, ...]
+    """The probe bank of each case; `None` where it could not be had."""
+
+    def reported(self, case: int) -> tuple[int, ...]:
+        """Return the classes of a case that are present and that the model reports."""
+        answered = self.banks[case]
+        if answered is None:
+            return ()
+        predictions = predictions_of(self.manifest, answered.scores.tolist())
+        best = max(predictions, key=lambda each: each.logit)
+        return tuple(
+            each.index
+            for each in predictions
+            if each.index in self.cases[case].present
+            and (each is best if each.above_threshold is None else each.above_threshold)
+        )
+
+    def variants(self, turns: Turns, names: frozenset[str] | None = None) -> Iterator[Runtime]:
+        """Serve the model with shuffled weights, one shuffle after the other.
+
+        The shuffles are made in the calling thread, on the CPU; only the way
+        to the device is the owner thread's.
+        """
+        for seed in SEEDS:
+            network = shuffled(self.network, seed, names)
+            yield turns.owned(partial(self.plain.variant, network))
+
+
+def prepare(model: Model, calibration: Path, turns: Turns) -> Ground:
+    """Read the cases, copy the model, and have its probe banks made.
+
+    Raises
+    ------
+    NotCertifiable
+        The calibration set does not serve, or the runtime lends no model.
+    Unwanted
+        The worker drains, or the model is gone.
+    """
+    cases = read_cases(calibration, model.manifest, model.runtime.shape)
+    network = _copied(model.runtime, turns)
+    plain = turns.owned(lambda: model.runtime.variant(copy.deepcopy(network)))
+    return Ground(
+        manifest=model.manifest,
+        cases=cases,
+        network=network,
+        plain=plain,
+        head=head_of(network, cases[0].image.to(model.runtime.dtype)),
+        banks=_banks(plain, cases, turns),
+    )
+
+
+def _copied(runtime: Runtime, turns: Turns) -> nn.Module:
+    """Borrow the model for as long as it takes to copy it to the CPU."""
+
+    def plan() -> Plan[nn.Module]:
+        network: nn.Module = yield Exclusive(lambda lease: copy.deepcopy(lease.model).cpu(), LOAN)
+        return network
+
+    (outcome,) = turns.serve(runtime, [Planned(plan(), 1)])
+    if isinstance(outcome, WhylightError):
+        raise NotCertifiable("model_not_lent")
+    return outcome
+
+
+def _banks(runtime: Runtime, cases: tuple[Case, ...], turns: Turns) -> tuple[Bank | None, ...]:
+    """Have each case's probe bank made, where the images are large enough for one."""
+    if min(cases[0].image.shape[1:]) < SMALLEST:
+        return (None,) * len(cases)
+    images = [case.image.to(runtime.device, runtime.dtype) for case in cases]
+    plans = [Planned(bank(image), rows_of(image.shape)) for image in images]
+    outcomes = turns.serve(runtime, plans)
+    return tuple(None if isinstance(each, WhylightError) else each for each in outcomes)

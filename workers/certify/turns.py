@@ -1,0 +1,98 @@
+"""The way to the device at low priority: between the batches of jobs, and given up at once."""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+from service.errors import Draining, WhylightError
+from workers.running import Planned
+from workers.runtimes.base import Runtime
+from workers.scheduler import Scheduler
+
+R = TypeVar("R")
+
+WEIGHT: Final = 0.1
+"""Share of the device beside a job of normal priority, which has 2."""
+
+LOOK: Final = 0.2
+"""Seconds between two looks whether what is measured is still wanted."""
+
+PATIENCE: Final = 30.0
+"""Seconds for which measuring waits for jobs in hand to end, before it takes its small share."""
+
+
+class Unwanted(Exception):
+    """The worker drains, or the model is gone: nothing more is measured."""
+
+
+class Turns:
+    """Turns on the device for measuring; used by one thread.
+
+    Parameters
+    ----------
+    stopped
+        Set when the worker drains.
+    idle
+        Waits up to the given seconds until no job is in hand.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, stopped: threading.Event, idle: Callable[[float], bool]
+    ) -> None:
+        self._scheduler = scheduler
+        self._stopped = stopped
+        self._idle = idle
+        self._names = (f"certify-{number}" for number in itertools.count())
+        self.wanted: Callable[[], bool] = lambda: True
+        """Whether the model that is measured is still on the shelf."""
+
+    def check(self) -> None:
+        """Raise `Unwanted` unless measuring may go on."""
+        if self._stopped.is_set() or not self.wanted():
+            raise Unwanted
+
+    def owned(self, work: Callable[[], R]) -> R:
+        """Have the device's owner thread do something short between two batches."""
+        self.check()
+        with _until_drained():
+            return self._scheduler.call(work).result()
+
+    def serve(self, runtime: Runtime, plans: Sequence[Planned[R]]) -> tuple[R | WhylightError, ...]:
+        """Return the outcomes of plans, served while jobs leave the device to them.
+
+        Raises
+        ------
+        Unwanted
+            The worker drains, or the model is gone.
+        """
+        self._wait()
+        name = next(self._names)
+        with _until_drained():
+            ticket = self._scheduler.submit(name, runtime, plans, weight=WEIGHT)
+        while True:
+            try:
+                outcomes: tuple[Any, ...] = ticket.result(LOOK).outcomes
+            except TimeoutError:
+                if self._stopped.is_set() or not self.wanted():
+                    self._scheduler.cancel(name)
+                continue
+            self.check()
+            return outcomes
+
+    def _wait(self) -> None:
+        """Let jobs in hand end first, for a while."""
+        for _ in range(round(PATIENCE / LOOK)):
+            self.check()
+            if self._idle(LOOK):
+                return
+
+
+@contextmanager
+def _until_drained() -> Iterator[None]:
+    """Tell a scheduler that takes nothing more as `Unwanted`."""
+    try:
+        yield
+    except Draining as error:
+        raise Unwanted from error
