@@ -6,10 +6,11 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from pydantic import JsonValue
 
-from service import paths
+from service import documents, paths
 from service.admission import Admitted, admit, resolved_parameters, worker_for
 from service.backends import Backends
 from service.domain.artifact import Artifact
@@ -19,7 +20,16 @@ from service.domain.ids import ALPHABET, LENGTH, new_id
 from service.domain.job import Job, State
 from service.domain.request import ExplanationRequest
 from service.domain.study import Study
-from service.errors import Conflict, Gone, NotFound, NotReady, NoWorker, UnknownModel, WhylightError
+from service.errors import (
+    Conflict,
+    Gone,
+    NotFound,
+    NotReady,
+    NoWorker,
+    ResultDamaged,
+    UnknownModel,
+    WhylightError,
+)
 from service.queue.base import Event, Filter, Page, Submitted
 from service.redis_server import Clock
 from service.settings import Settings
@@ -28,6 +38,7 @@ from service.telemetry import ADMISSION_REJECTED, JOBS_SUBMITTED, Log
 
 PREFIX = "ex"
 NOT_READY_RETRY = 1
+DAMAGED_FILE = "The stored file is not the one that was written for this explanation."
 _ID = re.compile(rf"{PREFIX}_[{ALPHABET}]{{{LENGTH}}}")
 
 
@@ -67,6 +78,15 @@ class Followed:
 
     explanation: Explanation | None
     """The finished document, once there is one."""
+
+
+class Reader(Protocol):
+    """Reads files that were found undamaged."""
+
+    def __call__(
+        self, artifact: Artifact, start: int = 0, end: int | None = None
+    ) -> Iterator[bytes]:
+        """Return bytes ``[start, end)`` of an artifact in chunks."""
 
 
 class Explain:
@@ -242,6 +262,8 @@ class Explain:
             There is no such job, or it is another tenant's.
         Gone
             Its results were removed after their time.
+        ResultDamaged
+            Its document was changed, or is another job's.
         """
         job = self._job(caller, job_id)
         waits = job.state is State.QUEUED
@@ -273,13 +295,13 @@ class Explain:
     # --------------------------------------------------------------- collect
 
     def artifacts(self, caller: Caller, job_id: str) -> tuple[Job, tuple[Artifact, ...]]:
-        """Return an ended job and its artifacts.
+        """Return an ended job and its artifacts, the document as the last of them.
 
         Raises
         ------
         NotReady
             The job has not ended.
-        NotFound, Gone
+        NotFound, Gone, ResultDamaged
             As of `follow`.
         """
         job = self._job(caller, job_id)
@@ -289,9 +311,11 @@ class Explain:
                 state=job.state.value,
                 retry_after=NOT_READY_RETRY,
             )
-        document = self._document(job)
-        results = () if document is None else document.results
-        return job, tuple(file for each in results for file in each.artifacts)
+        data = self._stored(job)
+        if data is None:
+            return job, ()
+        results = self._read(job, data).results
+        return job, (*(file for each in results for file in each.artifacts), _listed(data))
 
     def artifact(self, caller: Caller, job_id: str, name: str) -> tuple[Job, Artifact]:
         """Return an ended job and one of its artifacts. Errors as of `artifacts`."""
@@ -301,23 +325,59 @@ class Explain:
                 return job, each
         raise NotFound("The job has no such artifact; its index lists those there are.")
 
-    def open(
-        self, job: Job, artifact: Artifact, start: int = 0, end: int | None = None
+    def open(self, job: Job, files: Iterable[Artifact]) -> Reader:
+        """Hold artifacts against their digests; return what reads them.
+
+        Each file is read twice then, so that not one byte of a wrong one is
+        handed out, however large it is and whichever range of it is asked for.
+
+        Raises
+        ------
+        ResultDamaged
+            A file is not the one that was written for this job.
+        Gone
+            A file was removed.
+        """
+        for each in files:
+            digest = hashlib.sha256()
+            for chunk in self._stream(job, each.name):
+                digest.update(chunk)
+            if digest.hexdigest() != each.sha256:
+                raise self._damaged(job, ResultDamaged(DAMAGED_FILE))
+        return lambda artifact, start=0, end=None: self._stream(job, artifact.name, start, end)
+
+    def _stream(
+        self, job: Job, name: str, start: int = 0, end: int | None = None
     ) -> Iterator[bytes]:
-        """Read bytes ``[start, end)`` of an artifact; `Gone` when it was removed."""
         try:
-            return self._store.stream(paths.artifact(_published(job), artifact.name), start, end)
+            return self._store.stream(paths.artifact(_published(job), name), start, end)
         except FileNotFoundError:
             raise _gone() from None
 
     def _document(self, job: Job) -> Explanation | None:
+        data = self._stored(job)
+        return None if data is None else self._read(job, data)
+
+    def _stored(self, job: Job) -> bytes | None:
+        """Return the bytes of a job's document, if it has one."""
         if not job.state.ended or job.result is None:
             return None
         try:
-            data = self._store.get(paths.document(job.result))
+            return self._store.get(paths.document(job.result))
         except FileNotFoundError:
             raise _gone() from None
-        return Explanation.model_validate_json(data)
+
+    def _read(self, job: Job, data: bytes) -> Explanation:
+        """Return a document whose seal holds and that is of this job."""
+        try:
+            return documents.read(data, job.id)
+        except ResultDamaged as error:
+            raise self._damaged(job, error) from None
+
+    def _damaged(self, job: Job, error: ResultDamaged) -> ResultDamaged:
+        """Tell the operator of a damaged result; return what its caller is told."""
+        self._log.warning("result_damaged", job=job.id, tenant=job.tenant)
+        return error
 
     # ----------------------------------------------------------------- purge
 
@@ -388,6 +448,17 @@ def _published(job: Job) -> str:
     if job.result is None:
         raise _gone()
     return job.result
+
+
+def _listed(data: bytes) -> Artifact:
+    """Return the document as a file among the artifacts."""
+    return Artifact(
+        name=paths.DOCUMENT_NAME,
+        format="job",
+        media_type="application/json",
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
 
 
 def _gone() -> Gone:

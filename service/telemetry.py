@@ -47,6 +47,7 @@ EVENTS = frozenset(
         "job_submitted",
         "job_cancelled",
         "job_purged",
+        "result_damaged",
         "package_added",
         "package_removed",
         "swept",

@@ -1,7 +1,6 @@
 """Artifacts: the index, all of them at once, and each by its name."""
 
 import secrets
-from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Request, Response
@@ -15,7 +14,6 @@ from api.negotiation import choose, span
 from api.problems import RangeNotSatisfiable, answers
 from api.v1.wire import ArtifactsBody, artifact_body
 from service import errors
-from service.domain.artifact import Artifact
 
 router = APIRouter(prefix="/v1/explanations/{explanation_id}/artifacts", tags=["artifacts"])
 
@@ -26,7 +24,13 @@ DICOM: Final = "application/dicom"
 OFFERED: Final = (JSON, ZIP, RELATED)
 
 BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}}
-PROBLEMS: Final = (errors.NotFound, errors.NotReady, errors.NotAcceptable, errors.Gone)
+PROBLEMS: Final = (
+    errors.NotFound,
+    errors.NotReady,
+    errors.NotAcceptable,
+    errors.Gone,
+    errors.ResultDamaged,
+)
 INDEX: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "The index, an archive of all files, or all DICOM objects.",
@@ -61,24 +65,28 @@ FILE: Final[dict[int | str, dict[str, Any]]] = {
     responses=INDEX,
 )
 def index(
-    explanation_id: str, here: Here, caller: Reader, accept: Annotated[str | None, Header()] = None
+    explanation_id: str,
+    request: Request,
+    here: Here,
+    caller: Reader,
+    *,
+    accept: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Give an ended job's files in the form that Accept names; without it the index."""
     job, files = here.explain.artifacts(caller, explanation_id)
-
-    def read(artifact: Artifact) -> Iterator[bytes]:
-        return here.explain.open(job, artifact)
-
+    wanted = files if request.method == "GET" else ()
     vary = {"Vary": "Accept"}
     match choose(accept, OFFERED):
         case "application/zip":
             vary["Content-Disposition"] = f'attachment; filename="{explanation_id}.zip"'
-            return StreamingResponse(zipped(files, read), 200, vary, ZIP)
+            archive = zipped(wanted, here.explain.open(job, wanted))
+            return StreamingResponse(archive, 200, vary, ZIP)
         case "multipart/related":
             boundary = secrets.token_hex(16)
-            objects = [each for each in files if each.media_type == DICOM]
+            objects = [each for each in wanted if each.media_type == DICOM]
             kind = f'{RELATED}; type="{DICOM}"; boundary={boundary}'
-            return StreamingResponse(related(objects, read, boundary), 200, vary, kind)
+            parts = related(objects, here.explain.open(job, objects), boundary)
+            return StreamingResponse(parts, 200, vary, kind)
         case _:
             base = here.url(f"/v1/explanations/{explanation_id}")
             body = ArtifactsBody(artifacts=tuple(artifact_body(each, base) for each in files))
@@ -131,5 +139,6 @@ async def show(
     status = 200 if asked is None else 206
     if request.method == "HEAD":
         return Response(None, status, headers, artifact.media_type)
-    chunks = await run_in_threadpool(here.explain.open, job, artifact, start, end)
+    read = await run_in_threadpool(here.explain.open, job, [artifact])
+    chunks = await run_in_threadpool(read, artifact, start, end)
     return StreamingResponse(chunks, status, headers, artifact.media_type)

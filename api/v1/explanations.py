@@ -91,7 +91,13 @@ Wait = Annotated[
     response_model=ExplanationBody,
     responses={
         200: {"model": ExplanationBody, "description": "Ended within `Prefer: wait`."},
-        **answers(*ADMISSION_PROBLEMS, *INTAKE_PROBLEMS, errors.KeyReused, errors.QueueFull),
+        **answers(
+            *ADMISSION_PROBLEMS,
+            *INTAKE_PROBLEMS,
+            errors.KeyReused,
+            errors.QueueFull,
+            errors.ResultDamaged,
+        ),
     },
     openapi_extra={
         "requestBody": {"required": True, "content": {JSON: JSON_BODY, FORM: FORM_BODY}}
@@ -180,7 +186,7 @@ def index(
     response_model=ExplanationBody,
     responses={
         304: {"description": "It is as the ETag in If-None-Match says."},
-        **answers(errors.NotFound, errors.Gone),
+        **answers(errors.NotFound, errors.Gone, errors.ResultDamaged),
     },
 )
 async def show(
@@ -231,7 +237,7 @@ def purge(explanation_id: str, here: Here, caller: Writer) -> Receipt:
     response_model=ExplanationBody,
     responses={
         200: {"model": ExplanationBody, "description": "It has ended."},
-        **answers(errors.NotFound, errors.Gone),
+        **answers(errors.NotFound, errors.Gone, errors.ResultDamaged),
     },
 )
 def cancel(explanation_id: str, here: Here, caller: Writer) -> Response:

@@ -27,7 +27,7 @@ def test_without_a_wish_the_index_is_given(client, base):
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["vary"] == "Accept"
     assert answer.headers["cache-control"] == "no-store"
-    assert [each["name"] for each in files] == ["saliency.nodule.dcm", NAME]
+    assert [each["name"] for each in files] == ["saliency.nodule.dcm", NAME, "job.json"]
     assert files[1]["href"] == f"{base}/{NAME}"
 
 
@@ -35,7 +35,7 @@ def test_all_files_come_as_an_archive(client, base):
     answer = client.get(base, headers={"Accept": "application/zip"})
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         assert archive.testzip() is None
-        assert archive.namelist() == ["saliency.nodule.dcm", NAME]
+        assert archive.namelist() == ["saliency.nodule.dcm", NAME, "job.json"]
         assert archive.read(NAME) == DATA
     again = client.get(base, headers={"Accept": "application/zip"})
     assert again.content == answer.content
@@ -125,7 +125,7 @@ def test_a_range_of_another_version_is_not_given(client, base):
     assert client.get(f"{base}/{NAME}", headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("name", ["saliency.effusion.png", "job.json", "..%2fjob.json", "x" * 300])
+@pytest.mark.parametrize("name", ["saliency.effusion.png", "study.json", "..%2fjob.json", "x" * 300])
 def test_only_listed_names_are_served(client, base, name):
     problem(client.get(f"{base}/{name}"), 404, "not_found")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from service import paths
+from service import documents, paths
 from service.backends import Backends
 from service.domain.artifact import Artifact
 from service.domain.catalog import Catalog, ClassEntry, FormatEntry, MethodEntry, ModelEntry
@@ -278,4 +278,4 @@ class FakeWorker:
             timings={"attribute": 0.1},
             **fields,
         )
-        self._backends.store.put(paths.document(prefix), document.model_dump_json().encode())
+        self._backends.store.put(paths.document(prefix), documents.written(document, job.id))

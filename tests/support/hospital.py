@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from service import paths
+from service import documents, paths
 from service.backends import Backends
 from service.dicom.header import read_header
 from service.domain.explanation import Explanation
@@ -122,7 +122,7 @@ def ended(backends: Backends, job: Job, seconds: float = 60.0) -> Job:
 def document(backends: Backends, record: Job) -> Explanation:
     """Return the published document of an ended job."""
     assert record.result is not None
-    return Explanation.model_validate_json(backends.store.get(paths.document(record.result)))
+    return documents.read(backends.store.get(paths.document(record.result)), record.id)
 
 
 def published(backends: Backends, job: Job) -> list[str]:
