@@ -11,10 +11,14 @@ from service.domain.explanation import Explanation
 from service.domain.job import Job
 from service.domain.study import Study
 from service.packages import PackageRecord
+from service.queue.base import Lease
 from service.settings import QueueSettings, Settings, StoreSettings, WorkerSettings
 from tests.support import redis_server
 from tests.support.hospital import ask, document, ended, register, take_in
 from tests.support.small_model import picture, write_image, write_package
+from workers import line
+from workers.held import Held
+from workers.line import Line
 from workers.wiring import Worker, assembled
 
 SLOTS = 2
@@ -99,3 +103,29 @@ class working:  # noqa: N801 - read as a verb: `with working(...)`
     def __exit__(self, *error: object) -> None:
         self._stop()
         self._rooms.__exit__(None, None, None)
+
+
+ELSEWHERE = "elsewhere"
+"""A pool that the house's own worker does not serve."""
+
+
+def leased(house: House, **request: object) -> Held:
+    """Queue a job where nobody else looks, and lease it."""
+    study = take_in(house.backends.store, house.image("end"))
+    asked = ask(house.backends, house.package, study, pool=ELSEWHERE, targets=["top1"], **request)
+    return Held(lease_of(house, asked))
+
+
+def lease_of(house: House, job: Job) -> Lease:
+    lease = house.backends.queue.lease("test", ELSEWHERE, [job.package])
+    assert lease is not None
+    assert lease.job.id == job.id
+    return lease
+
+
+@pytest.fixture
+def own(house: House, monkeypatch: pytest.MonkeyPatch) -> Line:
+    """The house's line, less patient."""
+    monkeypatch.setattr(line, "PAUSE", 0.1)
+    monkeypatch.setattr(line, "STORE_PATIENCE", 0.5)
+    return house.worker._line

@@ -10,11 +10,9 @@ import pytest
 import torch
 
 from service.domain.job import Job, State
-from service.queue.base import Lease
 from tests.support.dead_store import dead_store
-from tests.support.hospital import ask, blank_job, published, take_in
-from tests.workers.line.conftest import House
-from workers import line
+from tests.support.hospital import blank_job, published
+from tests.workers.line.conftest import ELSEWHERE, House, lease_of, leased
 from workers.device import DeviceLostError
 from workers.held import Held
 from workers.line import Line
@@ -22,34 +20,9 @@ from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
 from workers.stages.deliver import prefix_of
 
-ELSEWHERE = "elsewhere"
-"""A pool that the house's own worker does not serve."""
-
-
-def leased(house: House, **request: object) -> Held:
-    """Queue a job where nobody else looks, and lease it."""
-    study = take_in(house.backends.store, house.image("end"))
-    asked = ask(house.backends, house.package, study, pool=ELSEWHERE, targets=["top1"], **request)
-    return Held(lease_of(house, asked))
-
-
-def lease_of(house: House, job: Job) -> Lease:
-    lease = house.backends.queue.lease("test", ELSEWHERE, [job.package])
-    assert lease is not None
-    assert lease.job.id == job.id
-    return lease
-
 
 def record(house: House, held: Held) -> Job:
     return house.backends.queue.get(held.lease.job.tenant, held.lease.job.id)
-
-
-@pytest.fixture
-def own(house: House, monkeypatch: pytest.MonkeyPatch) -> Line:
-    """The house's line, less patient."""
-    monkeypatch.setattr(line, "PAUSE", 0.1)
-    monkeypatch.setattr(line, "STORE_PATIENCE", 0.5)
-    return house.worker._line
 
 
 def test_a_job_goes_back_when_the_store_is_away(

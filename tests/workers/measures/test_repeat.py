@@ -32,3 +32,10 @@ def test_a_second_map_that_is_not_finite_does_not_repeat(spoiled: float) -> None
 
 def test_a_method_that_ran_once_is_not_judged() -> None:
     assert Repeat().judge(case(None)).outcome == "not_applicable"
+
+
+def test_differences_of_scores_bear_the_rounding_of_the_score() -> None:
+    again = MAP + np.float32(1e-4)
+    assert Repeat().judge(case(again)).outcome == "fail"
+    of_scores = Case(MAP, score=100.0, of_scores=True, extras={}, again=again)
+    assert Repeat().judge(of_scores).outcome == "pass"

@@ -1,0 +1,250 @@
+"""How far real jobs' maps may be believed, on a real worker."""
+
+import json
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service import paths
+from service.domain.explanation import Check, Result
+from service.domain.job import State
+from service.domain.trust import Flag, Grade
+from tests.support.hospital import document, published, register
+from tests.support.small_model import CLASSES, SIDE, write_package
+from tests.workers.line.conftest import House, leased
+from workers import line
+from workers.access import Access
+from workers.binding import Seen
+from workers.line import Line
+from workers.parcels import Attributed, Judged
+from workers.runtimes.torch import TorchRuntime
+from workers.stages.judge import judge
+
+METHODS = ["saliency", "grad_cam", "occlusion"]
+
+
+def checks(result: Result) -> dict[str, Check]:
+    return {check.name: check for check in result.checks}
+
+
+def artifact(house: House, record: Any, name: str) -> dict[str, Any]:
+    data = house.backends.store.get(paths.artifact(str(record.result), name))
+    document: dict[str, Any] = json.loads(data)
+    return document
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of every batch that models were given from now on."""
+    rows: list[int] = []
+    whole = TorchRuntime.serve
+
+    def counted(self: TorchRuntime, group: Any, segments: Any) -> Any:
+        rows.append(sum(segment.count for segment in segments))
+        return whole(self, group, segments)
+
+    monkeypatch.setattr(TorchRuntime, "serve", counted)
+    return rows
+
+
+def test_every_map_has_a_grade_and_its_words(house: House) -> None:
+    record, found = house.explain(house.image("graded"), methods=METHODS)
+    assert record.state is State.SUCCEEDED
+    for each in found.results:
+        assert each.trust is not None
+        assert each.trust.grade in (Grade.WEAK, Grade.NOT_SUPPORTED)  # nothing is certified here
+        assert Flag.UNCERTIFIED in each.trust.flags
+        assert each.trust.statements
+        assert each.trust.binding is not None
+        assert checks(each)["probe_bank"].passes == 26
+    hides = {each.method: Flag.SAME_KIND_OF_EVIDENCE in _flags(each) for each in found.results}
+    assert hides == {"saliency": False, "grad_cam": False, "occlusion": True}
+
+
+def _flags(result: Result) -> tuple[Flag, ...]:
+    return () if result.trust is None else result.trust.flags
+
+
+@pytest.mark.parametrize(
+    ("methods", "targets"), [(["grad_cam"], ["nodule"]), (METHODS, list(CLASSES))]
+)
+def test_checks_cost_one_bank_whatever_is_explained(
+    house: House, served: list[int], methods: list[str], targets: list[str]
+) -> None:
+    spent = {}
+    for level in ("none", "standard"):
+        served.clear()
+        house.explain(house.image("cost"), methods=methods, targets=targets, checks=level)
+        spent[level] = sum(served)
+    assert spent["standard"] - spent["none"] == 26
+
+
+def test_the_json_repeats_the_report_and_holds_the_places(house: House) -> None:
+    record, found = house.explain(house.image("told"), methods=["grad_cam"], targets=["nodule"])
+    told = artifact(house, record, "grad_cam.nodule.json")
+    (result,) = found.results
+    assert result.trust is not None
+    report = {name: told["trust"][name] for name in result.trust.model_dump(mode="json")}
+    assert report == result.trust.model_dump(mode="json")
+    probes = told["trust"]["probes"]
+    assert sum(probes["lattices"]) == len(probes["cells"]) == len(probes["drops"]) == 25
+    assert probes["extent"] == [SIDE, SIDE]
+    assert told["parity"] == {"outcome": "not_given", "pairs": []}
+
+
+def test_a_job_that_wants_no_checks_is_not_checked(house: House) -> None:
+    _, found = house.explain(house.image("none"), checks="none", targets=["top1"])
+    (result,) = found.results
+    assert result.checks == ()
+    assert result.trust is not None
+    assert result.trust.grade is Grade.NOT_CHECKED
+    assert result.trust.binding is not None
+
+
+def test_full_checks_run_every_method_again(house: House) -> None:
+    _, found = house.explain(
+        house.image("full"), checks="full", methods=METHODS, targets=["nodule", "effusion"]
+    )
+    said = [(each.method, checks(each)["repeat"]) for each in found.results]
+    assert [(method, check.outcome) for method, check in said] == [
+        (method, "pass") for method, _ in said
+    ], [check.values for _, check in said]
+
+
+def test_an_annotation_is_held_against_the_map(house: House) -> None:
+    inside = {"of": "nodule", "box": [0, 0, SIDE, SIDE]}
+    _, found = house.explain(
+        house.image("annotated"),
+        methods=["grad_cam"],
+        targets=["nodule", "effusion"],
+        annotations=[inside],
+    )
+    said = {each.target.key: checks(each)["localization"] for each in found.results if each.target}
+    assert said["nodule"].outcome == "pass"
+    assert said["nodule"].values["energy_share"] == pytest.approx(1.0)
+    assert said["effusion"].outcome == "not_applicable"
+
+
+def test_a_flat_image_gives_an_invalid_map_and_not_a_supported_one(house: House) -> None:
+    flat = np.full((SIDE, SIDE), 2048, np.uint16)
+    _, found = house.explain(
+        house.image("even", stored=flat), methods=["occlusion", "grad_cam"], targets=["top1"]
+    )
+    assert {each.trust.grade for each in found.results if each.trust} <= {
+        Grade.INVALID,
+        Grade.UNINFORMATIVE,
+    }
+
+
+def test_an_image_too_small_for_places_is_not_checked(house: House) -> None:
+    small = np.random.default_rng(0).integers(0, 4096, (24, 24)).astype(np.uint16)
+    _, found = house.explain(house.image("tiny", stored=small), targets=["top1"])
+    (result,) = found.results
+    assert checks(result)["probe_bank"].flags == ("too_small",)
+    assert result.trust is not None
+    assert result.trust.grade is Grade.NOT_CHECKED
+
+
+@pytest.mark.parametrize("black", ["left", "top"])
+def test_black_padding_supports_nothing_by_itself(house: House, black: str) -> None:
+    stored = np.random.default_rng(1).integers(1000, 3000, (SIDE, SIDE)).astype(np.uint16)
+    stored[:, : SIDE // 3] = 0
+    file = house.image(black, stored=stored if black == "left" else stored.T.copy())
+    _, found = house.explain(file, methods=METHODS, targets=["top1"])
+    assert all(each.trust and each.trust.grade is not Grade.SUPPORTED for each in found.results)
+
+
+def test_the_same_map_of_another_image_is_flagged(house: House) -> None:
+    """Where a map is planted for another patient, both images give one and the same."""
+    first = house.explain(house.image("one"), methods=["grad_cam"], targets=["nodule"])[1]
+    again = house.explain(house.image("one"), methods=["grad_cam"], targets=["nodule"])[1]
+    assert Flag.DUPLICATE not in _flags(first.results[0])
+    assert Flag.DUPLICATE not in _flags(again.results[0])  # the same image, asked for twice
+
+
+def test_a_job_cancelled_while_it_is_judged_ends_there(
+    house: House, own: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cancelled(attributed: Attributed, access: Access, seen: Seen) -> Judged:
+        access.held.cancel()
+        return judge(attributed, access, seen)
+
+    monkeypatch.setattr(line, "judge", cancelled)
+    held = leased(house)
+    own.lead(held)
+    job = held.lease.job
+    assert house.backends.queue.get(job.tenant, job.id).state is State.CANCELLED
+    assert not [path for path in published(house.backends, job) if not path.endswith("job.json")]
+
+
+def test_a_bank_that_comes_too_late_leaves_the_maps_unchecked(
+    house: House, own: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(attributed: Attributed, access: Access, seen: Seen) -> Judged:
+        return judge(attributed, replace(access, deadline=time.monotonic() - 1), seen)
+
+    monkeypatch.setattr(line, "judge", late)
+    held = leased(house)
+    own.lead(held)
+    record = house.backends.queue.get(held.lease.job.tenant, held.lease.job.id)
+    assert record.state is State.SUCCEEDED
+    (result,) = document(house.backends, record).results
+    assert checks(result)["probe_bank"].flags == ("no_bank",)
+    assert result.trust is not None
+    assert result.trust.grade is Grade.NOT_CHECKED
+
+
+def constant(model: Any) -> None:
+    """Let every score be its bias, whatever the image."""
+    model.head.weight.data.zero_()
+
+
+def one_class(folder: Any) -> Any:
+    return write_package(
+        folder,
+        name="single",
+        shape={"classes": 1},
+        changes={"outputs": [{"classes": [{"key": "nodule", "label": "N", "threshold": 0.0}]}]},
+    )
+
+
+@pytest.fixture(scope="module")
+def odd(house: House, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Packages of models that answer oddly, served by the house's worker."""
+    folder = tmp_path_factory.mktemp("odd")
+    records = {
+        "constant": register(
+            house.backends.store,
+            write_package(folder / "constant", name="constant", break_weights=constant),
+        ),
+        "one_class": register(house.backends.store, one_class(folder / "single")),
+    }
+    wanted = {each.package for each in records.values()}
+    for _ in range(300):
+        if wanted <= {p for w in house.backends.fleet.workers() for p in w.packages}:
+            return records
+        time.sleep(0.1)
+    raise AssertionError(house.backends.fleet.catalog())
+
+
+def test_a_model_that_nothing_moves_gives_nothing_to_believe(
+    house: House, odd: dict[str, Any]
+) -> None:
+    _, found = house.explain(
+        house.image("constant"), odd["constant"], methods=METHODS, targets=["top1"]
+    )
+    grades = {each.trust.grade for each in found.results if each.trust}
+    assert grades <= {Grade.INVALID, Grade.UNINFORMATIVE}
+
+
+def test_a_model_of_one_class_is_checked_without_other_classes(
+    house: House, odd: dict[str, Any]
+) -> None:
+    record, found = house.explain(house.image("single"), odd["one_class"], targets=["top1"])
+    assert record.state is State.SUCCEEDED
+    (result,) = found.results
+    assert checks(result)["target_specific"].outcome == "not_applicable"
+    assert "p" in checks(result)["probe_bank"].values
