@@ -1,0 +1,123 @@
+"""LIME: a linear model of which segments are shown, fitted near the image."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from typing_extensions import override
+
+from workers.methods.base import METHODS, Maps
+from workers.methods.segments import SegmentMethod, on_pixels
+from workers.methods.superpixels import segmented
+from workers.passes import Cost, Plan, Targets, TimeUp
+
+
+@METHODS.register("lime")
+class Lime(SegmentMethod):
+    r"""Weights of the ridge regression of the score on which segments are shown.
+
+    .. math:: \min_{c, \phi} \sum_z e^{-D(z)^2 / \omega^2}
+              \left(f(x_z) - c - z^T \phi\right)^2 + \lambda \|\phi\|^2, \qquad
+              D(z) = 1 - \sqrt{|z| / M}
+
+    over random subsets `z` of `M` segments, each shown or hidden by the toss
+    of a coin, with their complements, and the whole image. `D` is the cosine
+    distance to the whole image. A ridge is used and not a lasso: its weights
+    keep their proportions when all scores are small, where a lasso answers
+    with zeros.
+
+    When time is up, the fit to the subsets done so far is returned, marked as
+    partial.
+
+    Parameters
+    ----------
+    segments
+        About how many segments, `M`.
+    samples
+        Subsets, an even number; well above `segments`.
+    width
+        Kernel width, :math:`\omega`: subsets farther from the whole image than
+        this count little.
+    ridge
+        Penalty, :math:`\lambda`, in units of one subset's weight; it shrinks
+        all weights towards zero.
+    baseline
+        Value of hidden pixels, in model-input units; the model's own reference
+        value if not given.
+    seed
+        Where the random choices start; equal seeds give equal subsets.
+
+    References
+    ----------
+    Ribeiro, Singh, Guestrin (2016). "Why should I trust you?": explaining the
+    predictions of any classifier. KDD. arXiv:1602.04938, eq. 2 and section 3.4.
+    """
+
+    title: ClassVar = "LIME"
+    paper: ClassVar = "Ribeiro, Singh, Guestrin (2016), arXiv:1602.04938, eq. 2"
+    cost: ClassVar = "1 + samples forward rows"
+    weaknesses: ClassVar = (
+        "The kernel's width changes the map, and no width is right for every image. Images with "
+        "half of their segments hidden are unlike those the model was made for."
+    )
+
+    samples: int = Field(default=512, ge=4, le=16384, multiple_of=2, description="Subsets.")
+    width: float = Field(
+        default=0.25, gt=0, le=10, description="Kernel width, as a cosine distance from 0 to 1."
+    )
+    ridge: float = Field(
+        default=1.0, gt=0, le=1e6, description="Penalty, in units of one subset's weight."
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Where random choices start.")
+
+    @override
+    def estimate(self, shape: Sequence[int], targets: int) -> Cost:
+        """Return the subsets and the whole image."""
+        return Cost(forward_rows=1 + self.samples)
+
+    @override
+    def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
+        """Attribute `image`, shape ``(C, *spatial)``; maps ``(K, 1, *spatial)``."""
+        labels = segmented(image, self.segments)
+        subsets = self.subsets(int(labels.max()) + 1)
+        shown = subsets.to(image.device)
+
+        def presence(start: int, stop: int) -> Tensor:
+            return shown[start:stop]
+
+        scores, late = yield from self.scored(image, labels, presence, len(shown), targets)
+        if len(scores) < 2:  # noqa: PLR2004 - a line needs two points
+            raise TimeUp
+        values, fit = self._fitted(subsets[: len(scores)].double(), scores.cpu())
+        figures = [
+            {"score": score, "fit": r} for score, r in zip(scores[0].tolist(), fit, strict=True)
+        ]
+        return on_pixels(values.to(image.device), labels, image, figures, partial=late)
+
+    def subsets(self, segments: int) -> Tensor:
+        """Return the whole image and random subsets, bool, shape ``(1 + samples, segments)``."""
+        generator = torch.Generator().manual_seed(self.seed)
+        some = torch.randint(2, (self.samples // 2, segments), generator=generator).bool()
+        every = torch.ones(1, segments, dtype=torch.bool)
+        return torch.cat([every, torch.stack([some, ~some], 1).flatten(0, 1)])
+
+    def _fitted(self, shown: Tensor, scores: Tensor) -> tuple[Tensor, list[float]]:
+        """Return weights ``(K, segments)``, and the share of the scores' variance they tell."""
+        distance = 1 - shown.mean(1, keepdim=True).sqrt()
+        kernel = torch.exp(-((distance / self.width) ** 2))
+        kernel_sum = kernel.sum()
+        # centered by their weighted means, the intercept drops out and bears no penalty
+        design = shown - (kernel * shown).sum(0) / kernel_sum
+        left = scores - (kernel * scores).sum(0) / kernel_sum
+        penalty = self.ridge * torch.eye(shown.shape[1], dtype=torch.float64)
+        weighted = (kernel * design).T
+        values = torch.linalg.solve(weighted @ design + penalty, weighted @ left)
+        unexplained = (kernel * (left - design @ values) ** 2).sum(0)
+        variance = (kernel * left**2).sum(0)
+        fit = [
+            1 - rest / all_ if all_ > 0 else 1.0
+            for rest, all_ in zip(unexplained.tolist(), variance.tolist(), strict=True)
+        ]
+        return values.T, fit
