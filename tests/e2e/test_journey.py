@@ -91,6 +91,18 @@ def test_the_most_relevant_point_lies_in_the_nodule(job, method):
     assert Lesions(journey.STUDIES).hit(journey.NODULE, "nodule", tuple(peak))
 
 
+@pytest.mark.parametrize(
+    ("positive", "state", "outcome"),
+    [(True, "succeeded", "matched"), (False, "failed", "mismatched")],
+)
+def test_it_is_told_whether_it_is_the_ais_answer(client, job, positive, state, outcome):
+    (said,) = [each for each in job["predictions"] if each["key"] == "nodule"]
+    observed = {"of": "nodule", "score": said["logit"], "scale": "logit", "positive": positive}
+    body = journey.request(job["study"], "saliency", targets=["nodule"], artifacts=["json"])
+    answer = journey.explain(client, body | {"observed": [observed]})
+    assert (answer["state"], answer["parity"]["outcome"]) == (state, outcome)
+
+
 def test_every_map_comes_with_its_checks(job):
     for result in job["results"]:
         assert {each["name"] for each in result["checks"]} == {"integrity", "completeness"}

@@ -197,7 +197,7 @@ def on_the_shelf(house: House, *folders: Path) -> list[PackageRecord]:
         if {each.package for each in records} <= served:
             return records
         pause.wait(0.1)
-    raise AssertionError(house.backends.fleet.catalog())
+    raise AssertionError([each.failure for each in house.backends.fleet.catalog().models])
 
 
 @pytest.fixture(scope="module")
