@@ -15,6 +15,7 @@ from jsonschema.exceptions import ValidationError
 from pydantic import JsonValue
 
 from service.acceptance import choose_instance
+from service.certification import demand_certified
 from service.domain.catalog import Catalog, ClassEntry, MethodEntry, ModelEntry
 from service.domain.manifest import Accept
 from service.domain.request import ExplanationRequest, MethodChoice, Observed
@@ -85,6 +86,9 @@ def admit(request: ExplanationRequest, catalog: Catalog, study: Study) -> Admitt
     UnknownMethod, MissingAbility, InvalidParameter
         There is no such method, the model cannot serve it, or a parameter is
         off its schema.
+    MethodUncertified
+        The method's certificate for the model failed, and the request does not
+        allow that.
     InvalidTarget, UnknownFormat
         The model has no such class; no worker writes such a format.
     InvalidRequest
@@ -111,6 +115,8 @@ def check_against_catalog(request: ExplanationRequest, catalog: Catalog) -> Mode
     methods = {each.name: each for each in catalog.methods}
     for place, choice in enumerate(request.methods):
         _check_method(choice, f"/methods/{place}", methods, model)
+    if not request.allow_uncertified:
+        demand_certified(request.methods, model)
     for place, target in enumerate(request.targets):
         _check_target(target, f"/targets/{place}/of", model)
     _check_observed(request.observed, model)

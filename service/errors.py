@@ -155,6 +155,14 @@ class MissingAbility(WhylightError):
     title = "The model cannot serve this method"
 
 
+class MethodUncertified(WhylightError):
+    """The method's certificate for this model failed: its maps do not show what it learned."""
+
+    kind = Kind.CALLER
+    code = "method_uncertified"
+    title = "The method failed its certificate for this model"
+
+
 class NotFound(WhylightError):
     """No such resource, or it is another tenant's."""
 

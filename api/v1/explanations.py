@@ -69,6 +69,7 @@ ADMISSION_PROBLEMS: Final = (
     errors.UnknownFormat,
     errors.ModelUnavailable,
     errors.MissingAbility,
+    errors.MethodUncertified,
     errors.InvalidParameter,
     errors.InvalidTarget,
     errors.NotAcceptedByModel,

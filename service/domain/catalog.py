@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from service.domain.value import Value
+from service.domain.certificate import Certified, Compared, Quantiles, Similarity
+from service.domain.value import Name, Sha256, Value
 from service.errors import Failure
 
 
@@ -45,6 +46,52 @@ class ClassEntry(Value):
     code: dict[str, str] | None = None
 
 
+class CalibrationEntry(Value):
+    """How a method's maps fare on a model's validation cases."""
+
+    maps: int
+    """Maps of findings that were present and reported."""
+
+    supported: float
+    """Share of them whose places the probe bank supports."""
+
+    weak: bool
+    """Whether fewer than half were."""
+
+    r: Quantiles | None
+    p: Quantiles | None
+    reference: float | None
+    """Magnitude of relevance that pictures draw in full color."""
+
+
+class CertificateEntry(Value):
+    """What was measured of a method, with these parameters, on a model."""
+
+    method: Name
+    parameters: dict[str, JsonValue]
+    """Every parameter, the model's own defaults filled in."""
+
+    default: bool
+    """Whether a request that gives no parameter gets these."""
+
+    id: Sha256
+    outcome: Certified | Literal["pending"]
+    """``pending`` while it waits to be measured, or is."""
+
+    reason: Name | None = None
+    """Code of why nothing could be certified."""
+
+    similarities: dict[Compared, Similarity] = {}
+    control: dict[Compared, Similarity] = {}
+    """The same of an edge detector, which must fail."""
+
+    cases: int = 0
+    seeds: int = 0
+    synthetic: bool = False
+    protocol: int
+    calibration: CalibrationEntry | None = None
+
+
 class ModelEntry(Value):
     """A model package and what a worker found when it probed it."""
 
@@ -74,6 +121,9 @@ class ModelEntry(Value):
 
     method_rows: dict[str, dict[str, int]] = {}
     """Rows that each method takes with its default parameters on one target."""
+
+    certificates: tuple[CertificateEntry, ...] = ()
+    """What was measured of methods on this model; those with default parameters first."""
 
 
 class FormatEntry(Value):

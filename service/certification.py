@@ -1,0 +1,56 @@
+"""Methods whose certificate for a model failed: refused unless a request says otherwise."""
+
+from collections.abc import Sequence
+
+from pydantic import JsonValue
+
+from service.domain.catalog import CertificateEntry, ModelEntry
+from service.domain.request import MethodChoice
+from service.errors import MethodUncertified
+
+
+def demand_certified(choices: Sequence[MethodChoice], model: ModelEntry) -> None:
+    """Refuse a method that is known not to show what the model has learned.
+
+    A certificate that is pending, or that nothing could be measured for,
+    refuses nothing.
+
+    Raises
+    ------
+    MethodUncertified
+        The certificate of the parameters asked for failed; or that of the
+        default parameters, where there is none of those asked for.
+    """
+    for place, choice in enumerate(choices):
+        found = certificate_of(choice, model)
+        if found is not None and found.outcome == "failed":
+            raise MethodUncertified(
+                "On known cases this method's maps of this model hardly changed when its weights"
+                " or the class were exchanged. Choose one of 'methods', or set"
+                " 'allow_uncertified'; the results will say so.",
+                pointer=f"/methods/{place}/name",
+                method=found.method,
+                certificate=_told(found),
+                methods=[*_passed(model)],
+            )
+
+
+def certificate_of(choice: MethodChoice, model: ModelEntry) -> CertificateEntry | None:
+    """Return the certificate that counts for a method as it is asked for, if there is one."""
+    known = [each for each in model.certificates if each.method == choice.name]
+    ordinary = next((each for each in known if each.default), None)
+    given = {name: value for name, value in choice.parameters.items() if value is not None}
+    asked = {**({} if ordinary is None else ordinary.parameters), **given}
+    return next((each for each in known if each.parameters == asked), ordinary)
+
+
+def _passed(model: ModelEntry) -> list[str]:
+    """Return the methods that passed with their default parameters."""
+    return [each.method for each in model.certificates if each.default and each.outcome == "passed"]
+
+
+def _told(certificate: CertificateEntry) -> dict[str, JsonValue]:
+    """Return a certificate's numbers as facts of a failure."""
+    fields = {"id", "outcome", "similarities", "cases", "seeds", "synthetic", "protocol"}
+    told: dict[str, JsonValue] = certificate.model_dump(mode="json", include=fields)
+    return told

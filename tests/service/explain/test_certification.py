@@ -1,0 +1,104 @@
+"""Admission by certificates: which one counts, and what a refusal tells."""
+
+import pytest
+
+from service.admission import check_against_catalog
+from service.domain.catalog import Catalog, CertificateEntry
+from service.domain.certificate import Similarity
+from service.domain.request import ExplanationRequest
+from service.errors import MethodUncertified
+from tests.support.fake_fleet import CATALOG, PACKAGES, model
+
+
+def certificate(method, outcome, *, default=True, **parameters):
+    alike = Similarity(value=0.95, low=0.9, high=0.99, pairs=96)
+    return CertificateEntry(
+        method=method,
+        parameters=parameters,
+        default=default,
+        id="f" * 64,
+        outcome=outcome,
+        similarities={} if outcome == "pending" else {"head_random": alike},
+        cases=24,
+        seeds=4,
+        protocol=1,
+    )
+
+
+def check(*certificates, **changes):
+    chest = model("chest@1.0.0", PACKAGES["chest@1.0.0"], certificates=certificates)
+    fields = {"study": "st_1", "model": "chest", "targets": ["nodule"], "methods": ["saliency"]}
+    request = ExplanationRequest.model_validate(fields | changes)
+    return check_against_catalog(request, Catalog(**{**dict(CATALOG), "models": (chest,)}))
+
+
+STEPS = {"path": "straight", "steps": 32}
+
+
+def test_a_method_that_failed_is_refused_with_its_numbers_and_those_that_passed():
+    with pytest.raises(MethodUncertified) as caught:
+        check(
+            certificate("saliency", "failed"),
+            certificate("integrated_gradients", "passed", **STEPS),
+            certificate("occlusion", "weakly_specific", window=16),
+        )
+    assert caught.value.pointer == "/methods/0/name"
+    assert caught.value.facts["methods"] == ["integrated_gradients"]
+    told = caught.value.facts["certificate"]
+    assert told["outcome"] == "failed"
+    assert told["similarities"]["head_random"] == {
+        "value": 0.95,
+        "low": 0.9,
+        "high": 0.99,
+        "pairs": 96,
+    }
+
+
+def test_a_request_may_allow_it():
+    assert check(certificate("saliency", "failed"), allow_uncertified=True).name == "chest"
+
+
+@pytest.mark.parametrize("outcome", ["passed", "weakly_specific", "not_certifiable", "pending"])
+def test_any_other_outcome_runs(outcome):
+    assert check(certificate("saliency", outcome)).name == "chest"
+
+
+def test_without_a_certificate_a_method_runs():
+    assert check().name == "chest"
+    assert check(certificate("occlusion", "failed", window=16)).name == "chest"
+
+
+def asks(**parameters):
+    return {"methods": [{"name": "integrated_gradients", "parameters": parameters}]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "refused"),
+    [
+        ({}, False),
+        ({"steps": 32}, False),
+        ({"steps": 64}, True),
+        ({"steps": 64, "path": "straight"}, True),
+        ({"steps": 64, "path": "guided"}, False),
+    ],
+)
+def test_the_certificate_of_the_parameters_asked_for_counts_else_that_of_the_defaults(
+    asked, refused
+):
+    known = (
+        certificate("integrated_gradients", "passed", **STEPS),
+        certificate("integrated_gradients", "failed", default=False, **STEPS | {"steps": 64}),
+    )
+    if refused:
+        with pytest.raises(MethodUncertified):
+            check(*known, **asks(**asked))
+    else:
+        assert check(*known, **asks(**asked)).name == "chest"
+
+
+def test_where_the_defaults_failed_other_parameters_need_a_certificate_of_their_own():
+    failed = certificate("integrated_gradients", "failed", **STEPS)
+    with pytest.raises(MethodUncertified):
+        check(failed, **asks(steps=64))
+    other = certificate("integrated_gradients", "passed", default=False, **STEPS | {"steps": 64})
+    assert check(failed, other, **asks(steps=64)).name == "chest"

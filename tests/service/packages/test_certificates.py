@@ -1,0 +1,70 @@
+"""Records in the store: the first counts; records in a package: read or refused."""
+
+import json
+
+import pytest
+
+from service.certificates import MethodRecords, read_records, write_records
+from service.domain.certificate import Certificate, MethodRecord
+from service.errors import InvalidPackage
+from service.packages import inspect
+from service.settings import StoreSettings
+from service.store.objects import open_store
+from tests.support.packages import entry, manifest, write_manifest, write_package
+
+
+def record(id_="a" * 64, cases=24):
+    certificate = Certificate(outcome="passed", cases=cases, seeds=4, synthetic=True, protocol=1)
+    return MethodRecord(
+        id=id_,
+        method="saliency",
+        parameters={},
+        weights="b" * 64,
+        runtime="torch",
+        certificate=certificate,
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(StoreSettings(url=f"file://{tmp_path}/store", reserve_bytes=0))
+
+
+def test_of_two_workers_the_first_record_counts_for_both(store):
+    first, second = MethodRecords(store), MethodRecords(store)
+    assert first.find("a" * 64) is None
+    assert first.enter(record()) == record()
+    assert second.enter(record(cases=12)) == record()
+    assert second.find("a" * 64) == record()
+
+
+def test_a_record_that_cannot_be_read_is_none_and_does_not_block_ours(store):
+    store.put(f"models/certificates/{'a' * 64}.json", b'{"schema_number": 99}')
+    assert MethodRecords(store).find("a" * 64) is None
+    assert MethodRecords(store).enter(record()) == record()
+
+
+def test_records_are_read_as_they_were_written():
+    both = (record(), record("c" * 64))
+    assert read_records(write_records(both)) == both
+
+
+def with_records(folder, content):
+    write_package(folder)
+    (folder / "certificates.json").write_bytes(content)
+    fields = manifest(folder)
+    fields["files"].append(entry(folder, "certificates", "json", "certificates.json"))
+    write_manifest(folder, fields)
+    return folder
+
+
+def test_a_package_may_bring_records(tmp_path):
+    found, _ = inspect(with_records(tmp_path / "p", write_records((record(),))))
+    assert found.file("certificates", "json").path == "certificates.json"
+
+
+@pytest.mark.parametrize("content", [b"{}", b'[{"id": "x"}]', json.dumps([1, 2]).encode()])
+def test_a_package_whose_records_cannot_be_read_is_refused(tmp_path, content):
+    with pytest.raises(InvalidPackage) as caught:
+        inspect(with_records(tmp_path / "p", content))
+    assert [each["pointer"] for each in caught.value.facts["errors"]] == ["/files/2/path"]
