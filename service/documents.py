@@ -19,22 +19,33 @@ def written(explanation: Explanation, job_id: str) -> bytes:
 
 
 def read(data: bytes, job_id: str) -> Explanation:
-    """Return the document that these bytes are.
+    """Return the document of a job.
 
     Raises
     ------
     ResultDamaged
         It was changed after it was sealed, or it is not of this job.
     """
+    explanation = opened(data)
+    _demand_own(explanation, job_id)
+    return explanation
+
+
+def opened(data: bytes) -> Explanation:
+    """Return the document that these bytes are, of whatever job.
+
+    Raises
+    ------
+    ResultDamaged
+        It was changed after it was sealed.
+    """
     try:
         document = json.loads(data)
         if not isinstance(document, dict) or not verify_seal(document):
             raise ResultDamaged("The explanation's document was changed after it was written.")
-        explanation = Explanation.model_validate(document)
+        return Explanation.model_validate(document)
     except (ValueError, RecursionError):
         raise ResultDamaged("The explanation's document cannot be read any more.") from None
-    _demand_own(explanation, job_id)
-    return explanation
 
 
 def _demand_own(explanation: Explanation, job_id: str) -> None:

@@ -50,15 +50,19 @@ class Client:
 
     def ask(self, verb: str, path: str, **options: Any) -> httpx.Response:
         """Return the answer to a request."""
-        try:
-            answer = self._http.request(verb, path, **options)
-        except httpx.TransportError:
-            raise CommandFailure(
-                f"No gateway answers at {self.url}.", "Start one with `whylight up`."
-            ) from None
+        answer = self._send(verb, path, **options)
         if answer.is_error:
             raise CommandFailure(*_problem(answer))
         return answer
+
+    def find(self, path: str) -> bytes | None:
+        """Return what lies at `path`; `None` when there is nothing, or nothing any more."""
+        answer = self._send("GET", path)
+        if answer.status_code in {httpx.codes.NOT_FOUND, httpx.codes.GONE}:
+            return None
+        if answer.is_error:
+            raise CommandFailure(*_problem(answer))
+        return answer.content
 
     def answers(self, path: str) -> bool:
         """Whether the gateway answers a GET of `path` without an error."""
@@ -66,6 +70,15 @@ class Client:
             return self._http.get(path).is_success
         except httpx.TransportError:
             return False
+
+    def _send(self, verb: str, path: str, **options: Any) -> httpx.Response:
+        """Return whatever a gateway answers."""
+        try:
+            return self._http.request(verb, path, **options)
+        except httpx.TransportError:
+            raise CommandFailure(
+                f"No gateway answers at {self.url}.", "Start one with `whylight up`."
+            ) from None
 
 
 def _problem(answer: httpx.Response) -> tuple[str, str]:

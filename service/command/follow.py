@@ -77,13 +77,13 @@ def explain(client: Client, request: dict[str, Any], progress: Progress) -> dict
 
 
 def fetch(client: Client, job: dict[str, Any], folder: Path) -> list[Path]:
-    """Write a job's artifacts into `folder`; return the files."""
+    """Write a job's artifacts and its document into `folder`; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for result in job["results"]:
-        for artifact in result["artifacts"]:
-            answer = client.ask("GET", f"/v1/explanations/{job['id']}/artifacts/{artifact['name']}")
-            path = folder / Path(artifact["name"]).name
-            path.write_bytes(answer.content)
-            written.append(path)
+    base = f"/v1/explanations/{job['id']}/artifacts"
+    for artifact in client.json("GET", base)["artifacts"]:
+        answer = client.ask("GET", f"{base}/{artifact['name']}")
+        path = folder / Path(artifact["name"]).name
+        path.write_bytes(answer.content)
+        written.append(path)
     return written

@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": "explain the bundled studies with the bundled model, into demo-output/",
     "keys": "create, list and revoke API keys",
     "models": "add, list and remove models",
+    "reproduce": "compute the maps of a fetched explanation again, and compare",
     "check": "look for what is wrong, and say how to mend it",
 }
 """Each is a module of this folder with ``add_arguments(parser)`` and ``run(options) -> int``."""

@@ -128,6 +128,7 @@ def test_the_demo_leaves_every_file_and_stops_what_it_started(tmp_path):
     summary = (output / "SUMMARY.md").read_text()
     for study in journey.STUDIES.glob("*.dcm"):
         assert study.stem in summary
+        assert (output / study.stem / "job.json").exists()
         for method in ("saliency", "integrated_gradients", "grad_cam", "occlusion"):
             for extension in ("dcm", "png", "json", "npy"):
                 assert list((output / study.stem).glob(f"{method}.*.{extension}"))

@@ -1,0 +1,208 @@
+"""``whylight reproduce``: the maps of an explanation, computed again and compared."""
+
+import hashlib
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from service import documents
+from service.command import follow, place
+from service.command.client import Client
+from service.command.difference import TOLERANCE, Difference, Values, difference
+from service.command.failure import CommandFailure
+from service.command.report import table
+from service.domain.explanation import Explanation, ModelRef, Provenance, Result
+from service.domain.job import Priority
+from service.errors import ResultDamaged
+from service.paths import DOCUMENT_NAME
+
+FORMATS = ("json", "npy")
+HEAD = ("method", "target", "largest difference", "share of range", "equal to the byte")
+ANSWERS = {True: "yes", False: "no", None: "-"}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the command's words."""
+    parser.add_argument(
+        "file", type=Path, help=f"{DOCUMENT_NAME} of an explanation, as it was fetched"
+    )
+    parser.add_argument(
+        "--study", type=Path, help="the DICOM file, if the service has the study no more"
+    )
+    place.add_home(parser)
+    place.add_gateway(parser)
+
+
+def run(options: Namespace) -> int:
+    """Compute again what the document tells of; 0 when every map is the same."""
+    original = _document(options.file)
+    model, ran = _demand_maps(original)
+    url = place.gateway_of(options.home, options.url)
+    with Client(url, place.key_of(options.key_file)) as client:
+        _demand_model(client, model)
+        where = _study(client, original, ran, options.study)
+        again = _again(client, _request(original, model) | where)
+        _demand_same_inputs(ran, again)
+        found = list(_compare(client, original, again, options.file.parent))
+    return _tell(original, again, found)
+
+
+def _document(file: Path) -> Explanation:
+    """Read a document whose seal holds."""
+    try:
+        return documents.opened(file.read_bytes())
+    except OSError:
+        raise CommandFailure("The document cannot be read.", "Name a file that exists.") from None
+    except ResultDamaged:
+        raise CommandFailure(
+            "The document's seal does not hold: it was changed after it was written.",
+            f"Fetch it again: GET /v1/explanations/{{id}}/artifacts/{DOCUMENT_NAME}.",
+        ) from None
+
+
+def _demand_maps(original: Explanation) -> tuple[ModelRef, Provenance]:
+    """Return what ran, for a document that holds maps."""
+    if original.model is None or original.provenance is None or not _mapped(original):
+        raise CommandFailure("The explanation has no map that could be computed again.")
+    return original.model, original.provenance
+
+
+def _mapped(explanation: Explanation) -> list[Result]:
+    """Return the results with a whole map: one that was cut short depends on the clock."""
+    return [each for each in explanation.results if each.map and each.target and not each.partial]
+
+
+def _demand_model(client: Client, model: ModelRef) -> None:
+    """Refuse unless the service serves the very same package."""
+    ref = f"{model.name}@{model.version}"
+    models: list[dict[str, Any]] = client.json("GET", "/v1/models")["models"]
+    found = [
+        each for each in models if (each["name"], each["version"]) == (model.name, model.version)
+    ]
+    if not found:
+        raise CommandFailure(
+            f"The service does not have {ref}.",
+            f"Register the package with digest {model.package}: `whylight models add`.",
+        )
+    if found[0]["package"] != model.package:
+        raise CommandFailure(
+            f"{ref} of this service is another package than the one explained.",
+            f"  then {model.package}\n  here {found[0]['package']}",
+        )
+
+
+def _study(
+    client: Client, original: Explanation, ran: Provenance, file: Path | None
+) -> dict[str, Any]:
+    """Tell the request which image is meant: the one there, or one sent now."""
+    asked = original.request
+    if file is None:
+        if client.find(f"/v1/studies/{asked.study}") is None:
+            raise CommandFailure(
+                "The service no longer has the study.", "Name its DICOM file with --study."
+            )
+        return {"study": asked.study, "instance": ran.instances[0].id}
+    try:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        raise CommandFailure("The file named with --study cannot be read.") from None
+    if digest not in {each.sha256 for each in ran.instances}:
+        raise CommandFailure("The file named with --study is not the image that was explained.")
+    return {"study": follow.upload(client, file), "instance": None}
+
+
+def _request(original: Explanation, model: ModelRef) -> dict[str, Any]:
+    """Return the request anew, with everything as it was resolved then."""
+    mapped = _mapped(original)
+    methods = {each.method: each.parameters for each in mapped}
+    targets = dict.fromkeys(each.target.index for each in mapped if each.target)
+    return original.request.model_dump(mode="json") | {
+        "model": f"{model.name}@{model.version}",
+        "methods": [{"name": name, "parameters": given} for name, given in methods.items()],
+        "targets": [{"kind": "class", "of": index} for index in targets],
+        "artifacts": list(FORMATS),
+        "priority": Priority.LOW.value,
+    }
+
+
+def _again(client: Client, request: dict[str, Any]) -> Explanation:
+    """Have it computed, and return the document of that."""
+    job = follow.explain(client, request, follow.Progress(request["model"]))
+    if job["state"] != "succeeded":
+        failure = job.get("failure") or {}
+        raise CommandFailure(f"The job ended as {job['state']}.", str(failure.get("detail", "")))
+    answer = client.ask("GET", f"/v1/explanations/{job['id']}/artifacts/{DOCUMENT_NAME}")
+    return documents.read(answer.content, job["id"])
+
+
+def _demand_same_inputs(ran: Provenance, again: Explanation) -> None:
+    """Refuse to compare maps that were made of something else."""
+    now = again.provenance
+    then = [each.sha256 for each in ran.instances]
+    if now is None or (now.package, [each.sha256 for each in now.instances]) != (ran.package, then):
+        raise CommandFailure("The service explained another image, or another package.")
+
+
+def _compare(
+    client: Client, original: Explanation, again: Explanation, folder: Path
+) -> Iterator[Difference]:
+    """Yield the difference of every map that the original has."""
+    values, values_again = Values(client, original, folder), Values(client, again, None)
+    found = {_which(each): each for each in _mapped(again)}
+    for result in _mapped(original):
+        other = found.get(_which(result))
+        if other is None:
+            target = result.target.key if result.target else "-"
+            yield Difference(result.method, target, None, None, same_digest=False)
+        else:
+            yield difference(result, other, values.of(result), values_again.of(other))
+
+
+def _which(result: Result) -> tuple[str, int | None]:
+    return result.method, result.target.index if result.target else None
+
+
+def _tell(original: Explanation, again: Explanation, found: Sequence[Difference]) -> int:
+    """Print the comparison; return the exit status."""
+    print()
+    for line in _changes(original, again):
+        print(line)
+    rows = [
+        (
+            each.method,
+            each.target,
+            _number(each.largest),
+            _number(each.relative),
+            ANSWERS[each.same_digest],
+        )
+        for each in found
+    ]
+    print(table(HEAD, rows))
+    within = sum(each.within for each in found)
+    print(f"\n{within} of {len(found)} maps are within {TOLERANCE:g} of their range ({again.id}).")
+    return 0 if within == len(found) else 1
+
+
+def _changes(original: Explanation, again: Explanation) -> Iterator[str]:
+    """Tell where it was computed by something else than now."""
+    for name, then, now in (
+        *_both(_machine(original), _machine(again)),
+        *_both(original.versions, again.versions),
+    ):
+        if then != now:
+            yield f"{name}: {then} then, {now} now"
+
+
+def _machine(explanation: Explanation) -> dict[str, str]:
+    ran = explanation.provenance
+    names = ("device", "hardware", "precision", "tf32", "threads")
+    return {} if ran is None else {name: str(getattr(ran, name)) for name in names}
+
+
+def _both(then: dict[str, str], now: dict[str, str]) -> list[tuple[str, str, str]]:
+    return [(name, then.get(name, "-"), now.get(name, "-")) for name in {**then, **now}]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"
