@@ -83,7 +83,11 @@ class Loader:
             self._owned(lambda: self._scheduler.forget(runtime))
             raise
         layers = tuple(layer.name for layer in probe.layers)
-        facts = ModelFacts(layers=layers, baseline=manifest.explain.baseline)
+        facts = ModelFacts(
+            layers=layers,
+            linear_heads=tuple(layer for layer in layers if layer in probe.linear_heads),
+            baseline=manifest.explain.baseline,
+        )
         entry = ready_model(manifest, package, probe, shape, facts)
         subject = Subject(
             manifest, str(runtime.dtype).removeprefix("torch."), _hindrance(manifest, probe)

@@ -44,6 +44,9 @@ class Ability(StrEnum):
     RECTIFIER_RULES = "rectifier_rules"
     """The gradient with respect to the input, with another derivative for every ReLU."""
 
+    LINEAR_HEAD = "linear_head"
+    """A declared layer whose mean over its grid decides the scores, and linearly."""
+
     EXCLUSIVE = "exclusive"
     """The model itself, alone, for a bounded time."""
 

@@ -24,6 +24,8 @@ FLAT = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3
 SIZES = {1: (32,), 2: (20, 16), 3: (12, 10, 8)}
 CLASSES = 5
 LAYER = "features.4"
+TOP = "features"
+"""The last grid, of whose mean the scores are a linear function."""
 
 
 class SmallNet(nn.Module):
@@ -88,7 +90,7 @@ def small_runtime(
 ) -> TorchRuntime:
     """Return a probed runtime of a small network; its batches so far are forgotten."""
     net = small_net(axes, channels, dtype)
-    runtime = TorchRuntime(net, (channels, *SIZES[axes]), (LAYER,), **options)
+    runtime = TorchRuntime(net, (channels, *SIZES[axes]), (LAYER, TOP), **options)
     assert runtime.probed.layers
     net.batches.clear()
     return runtime
@@ -102,7 +104,8 @@ def logits(*indices: int) -> tuple[ClassLogit, ...]:
 def settled(method: Method, runtime: Runtime, baseline: float = 0.0) -> Method:
     """Return a method with the model's defaults filled in."""
     layers = tuple(layer.name for layer in runtime.probed.layers)
-    return method.settled(ModelFacts(layers=layers, baseline=baseline))
+    heads = tuple(layer for layer in layers if layer in runtime.probed.linear_heads)
+    return method.settled(ModelFacts(layers=layers, linear_heads=heads, baseline=baseline))
 
 
 def run_alone(plan: Plan[Any], runtime: Runtime, chunk: int = 1_000_000) -> Any:

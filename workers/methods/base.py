@@ -47,6 +47,9 @@ class ModelFacts:
     layers: tuple[str, ...] = ()
     """Usable target layers, the default first."""
 
+    linear_heads: tuple[str, ...] = ()
+    """Those of them that are followed by a mean over the grid and a linear head."""
+
     baseline: float = 0.0
     """The model's reference value of a pixel, in model-input units."""
 

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor, nn
 
-from service.errors import ModelUnavailable
+from service.errors import LayerAmbiguous, LayerNotCaptured, ModelUnavailable
 from workers.passes import Ability
 from workers.runtimes.base import LayerFacts, Probe
 from workers.runtimes.capture import Capture
@@ -17,6 +17,15 @@ from workers.runtimes.rules import rectifiers
 
 CHEAP: Final = 0.02
 """Share of a forward pass under which a head's backward pass is negligible."""
+
+SHIFTS: Final = (0.0, 3.0, -3.0, 10.0, -10.0)
+"""Gray added to noise images on which a linear head is told from another.
+
+Noise alone hardly moves a mean: a bend in the head would not be seen.
+"""
+
+EQUAL: Final = 1e-4
+"""Share of the largest value within which rounding may part what is the same."""
 
 TRIES: Final = 3
 SEED: Final = 20_231
@@ -58,8 +67,10 @@ def probe(subject: Subject) -> Probe:
     abilities |= {Ability.INPUT_GRADIENT} if gradient else set()
     abilities |= {Ability.ACTIVATIONS} if layers else set()
     abilities |= {Ability.LAYER_GRADIENT} if layers and gradient else set()
-    unable = _unable(outputs) if gradient else {}
-    abilities |= {Ability.RECTIFIER_RULES} if gradient and not unable else set()
+    heads = _linear_heads(subject, layers) if gradient else frozenset()
+    unable = _unable(outputs, heads) if gradient else {}
+    asked = {Ability.RECTIFIER_RULES, Ability.LINEAR_HEAD}
+    abilities |= asked - set(unable) if gradient else set()
     kinds = {"forward": False} | ({"gradient": True} if gradient else {})
     seconds = {kind: _seconds(_runner(subject, grad), 1) for kind, grad in kinds.items()}
     return Probe(
@@ -77,6 +88,7 @@ def probe(subject: Subject) -> Probe:
             for layer in layers
             if gradient and _head_seconds(subject, layer.name) < CHEAP * seconds["forward"]
         ),
+        linear_heads=heads,
         unable=unable,
     )
 
@@ -112,10 +124,58 @@ def layer_facts(name: str, shape: Sequence[int], image: Sequence[int]) -> LayerF
     return LayerFacts(name, tuple(shape), stride)
 
 
-def _unable(outputs: Tensor) -> dict[Ability, str]:
-    """Return what cannot be asked of the graph that led to `outputs`, with the reason."""
+def _unable(outputs: Tensor, heads: frozenset[str]) -> dict[Ability, str]:
+    """Return what cannot be asked of the model though it has gradients, with the reason."""
     _, fault = rectifiers(outputs)
-    return {} if fault is None else {Ability.RECTIFIER_RULES: fault}
+    unable = {} if fault is None else {Ability.RECTIFIER_RULES: fault}
+    if not heads:
+        unable[Ability.LINEAR_HEAD] = (
+            "No declared layer is followed by just a mean over its grid and a linear head."
+        )
+    return unable
+
+
+def _linear_heads(subject: Subject, layers: Sequence[LayerFacts]) -> frozenset[str]:
+    """Return the layers of whose mean over the grid alone every output is a linear function."""
+    return frozenset(
+        layer.name for layer in layers if layer.stride and _linear(subject, layer.name)
+    )
+
+
+def _linear(subject: Subject, layer: str) -> bool:
+    """Tell whether a mix of the outputs is ``w mean(F) + b`` with one `w` and one `b` for all.
+
+    The gradient at `F` must be the same at every place and for every input,
+    and account for all of the mix but a constant.
+    """
+    batches = zip(SHIFTS, _noise(subject, len(SHIFTS)).split(1), strict=True)
+    try:
+        heads = [_head(subject, layer, batch + shift) for shift, batch in batches]
+    except (LayerNotCaptured, LayerAmbiguous):  # on another input the model goes another way
+        return False
+    gradients = torch.cat([gradient for gradient, _, _ in heads], 1)
+    shares = torch.stack([(gradient * features).sum() for gradient, features, _ in heads])
+    mixes = torch.stack([mix for _, _, mix in heads])
+    largest = gradients.abs().max()
+    return bool(
+        largest > 0
+        and _spread(gradients, 1).max() <= EQUAL * largest
+        and _spread(mixes - shares, 0) <= EQUAL * mixes.abs().max()
+    )
+
+
+def _head(subject: Subject, layer: str, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradient at a layer and its output, ``(channels, cells)``, and the mix."""
+    outputs, found = subject.forward(batch, {layer}, {layer})
+    weights = torch.linspace(1, 2, outputs.numel()).to(outputs).view_as(outputs)
+    mix = (outputs * weights).sum()
+    (gradient,) = torch.autograd.grad(mix, [found[layer]])
+    flat, features = (each[0].detach().double().flatten(1) for each in (gradient, found[layer]))
+    return flat, features, mix.detach().double()
+
+
+def _spread(values: Tensor, axis: int) -> Tensor:
+    return values.amax(axis) - values.amin(axis)
 
 
 def _leads_to(outputs: Tensor, place: Tensor) -> bool:

@@ -12,6 +12,7 @@ from tests.support.engine import (
     image_for,
     logits,
     run_alone,
+    settled,
     small_runtime,
 )
 from workers.methods.base import METHODS, Maps, Method, ModelFacts
@@ -210,8 +211,7 @@ def counted(plan: Plan[Maps], counts: list[int]) -> Plan[Maps]:
 @pytest.mark.parametrize("name", list(METHODS))
 def test_the_estimate_is_what_the_plan_asks_for(name: str, axes: int) -> None:
     runtime, image = small_runtime(axes), image_for(axes)
-    facts = ModelFacts(layers=("features.4",))
-    method = METHODS[name]().settled(facts)
+    method = settled(METHODS[name](), runtime)
     cost = method.estimate(image.shape, 2)
     counts: list[int] = []
     run_alone(counted(method.plan(image, logits(0, 1)), counts), runtime)
