@@ -64,6 +64,7 @@ EVENTS = frozenset(
         "model_unavailable",
         "model_evicted",
         "replica_dropped",
+        "certified",
         "batch_halved",
         "part_unavailable",
         "slot_restarted",

@@ -1,9 +1,12 @@
 """What this worker can do, told out of the registries and the probes."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from service.domain.catalog import (
+    CalibrationEntry,
     Catalog,
+    CertificateEntry,
     ClassEntry,
     FormatEntry,
     LayerEntry,
@@ -11,13 +14,15 @@ from service.domain.catalog import (
     MethodEntry,
     ModelEntry,
 )
+from service.domain.certificate import MethodCalibration, MethodRecord
 from service.domain.manifest import ClassSpec, Manifest
 from service.errors import Failure, WhylightError
 from service.packages import PackageRecord
 from workers.formats.base import FORMATS
 from workers.measures.base import MEASURES
-from workers.methods.base import METHODS, ModelFacts
+from workers.methods.base import METHODS, Method, ModelFacts
 from workers.passes import Ability
+from workers.records import PROTOCOL, Pending, Records
 from workers.runtimes.base import Probe
 
 
@@ -54,6 +59,32 @@ def ready_model(
             "row_seconds": dict(probe.row_seconds),
             "method_rows": {name: _rows(name, shape, facts) for name in served},
         }
+    )
+
+
+def defaults(names: Iterable[str], facts: ModelFacts) -> dict[str, Method]:
+    """Return methods as a request without parameters gets them; some need a parameter."""
+    found: dict[str, Method] = {}
+    for name in names:
+        with suppress(WhylightError, ValueError):
+            found[name] = METHODS[name]().settled(facts)
+    return found
+
+
+def certified(entry: ModelEntry, records: Records, facts: ModelFacts) -> ModelEntry:
+    """Return a model's entry with what was measured of methods on it so far."""
+    ordinary = defaults(entry.methods, facts)
+    every = [
+        _certificate(
+            records.subject.identify(method),
+            method,
+            record,
+            default=ordinary.get(method.name) == method,
+        )
+        for method, record in records.all()
+    ]
+    return entry.model_copy(
+        update={"certificates": tuple(sorted(every, key=lambda each: not each.default))}
     )
 
 
@@ -131,6 +162,36 @@ def _rows(method: str, shape: Sequence[int], facts: ModelFacts) -> dict[str, int
     except (WhylightError, ValueError):  # a method without defaults cannot be estimated
         return {}
     return {"forward": cost.forward_rows, "gradient": cost.gradient_rows}
+
+
+def _certificate(
+    id_: str, method: Method, record: MethodRecord | Pending, *, default: bool
+) -> CertificateEntry:
+    """Return what is known of one method, without its templates."""
+    parameters = method.model_dump(mode="json")
+    if record == "pending":
+        return CertificateEntry(
+            method=method.name,
+            parameters=parameters,
+            default=default,
+            id=id_,
+            outcome="pending",
+            protocol=PROTOCOL,
+        )
+    calibration = record.calibration
+    known = {
+        "method": method.name,
+        "parameters": parameters,
+        "default": default,
+        "id": id_,
+        "calibration": None if calibration is None else _calibration(calibration),
+    }
+    return CertificateEntry.model_validate({**dict(record.certificate), **known})
+
+
+def _calibration(calibration: MethodCalibration) -> CalibrationEntry:
+    fields = ("maps", "supported", "weak", "r", "p", "reference")
+    return CalibrationEntry(**{name: getattr(calibration, name) for name in fields})
 
 
 def _method(name: str) -> MethodEntry:

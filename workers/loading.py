@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from service.certificates import read_records
+from service.domain.catalog import ModelEntry
 from service.domain.certificate import MethodRecord
 from service.domain.manifest import Manifest
 from service.errors import WhylightError
 from workers import selftests
-from workers.catalog import ready_model
+from workers.catalog import defaults, ready_model
 from workers.document import model_ref
 from workers.methods.base import ModelFacts
 from workers.model import Model
@@ -89,10 +90,7 @@ class Loader:
             baseline=manifest.explain.baseline,
         )
         entry = ready_model(manifest, package, probe, shape, facts)
-        subject = Subject(
-            manifest, str(runtime.dtype).removeprefix("torch."), _hindrance(manifest, probe)
-        )
-        records = Records(subject, _brought(manifest, folder))
+        records = _records(manifest, folder, runtime, entry, facts)
         return Model(manifest, model_ref(manifest, package), facts, runtime, entry, records, region)
 
     def unload(self, model: Model) -> None:
@@ -119,6 +117,19 @@ class Loader:
         if isinstance(outcome, WhylightError):
             raise outcome
         return outcome.double().cpu().numpy()
+
+
+def _records(
+    manifest: Manifest, folder: Path, runtime: Runtime, entry: ModelEntry, facts: ModelFacts
+) -> Records:
+    """Return the model's records; what no package brought is to be measured, cheapest first."""
+    dtype = str(runtime.dtype).removeprefix("torch.")
+    subject = Subject(manifest, dtype, _hindrance(manifest, runtime.probed))
+    records = Records(subject, _brought(manifest, folder))
+    ordinary = defaults(entry.methods, facts).values()
+    for method in sorted(ordinary, key=lambda each: each.estimate(runtime.shape, 1).effort):
+        records.record(method)
+    return records
 
 
 def _hindrance(manifest: Manifest, probe: Probe) -> Hindrance | None:

@@ -44,6 +44,9 @@ class Ability(StrEnum):
     RECTIFIER_RULES = "rectifier_rules"
     """The gradient with respect to the input, with another derivative for every ReLU."""
 
+    ABLATION = "ablation"
+    """Scores of rows with channels of a declared layer's output set to zero."""
+
     LINEAR_HEAD = "linear_head"
     """A declared layer whose mean over its grid decides the scores, and linearly."""
 
@@ -196,3 +199,8 @@ class Cost:
     def rows(self) -> int:
         """All rows, of whichever kind."""
         return self.forward_rows + self.gradient_rows
+
+    @property
+    def effort(self) -> int:
+        """Rows in forward passes: one with a gradient takes about twice as long."""
+        return self.forward_rows + 2 * self.gradient_rows

@@ -88,6 +88,13 @@ class Records:
         self._asked: dict[str, Method] = {}
         self._waiting: dict[str, Method] = {}
         self._kept: dict[str, MethodRecord] = {}
+        self._changes = 0
+
+    @property
+    def changes(self) -> int:
+        """How often something changed: equal numbers, equal records."""
+        with self._lock:
+            return self._changes
 
     def record(self, method: Method) -> MethodRecord | Pending | None:
         """Return what was measured of a method; what was not is measured from now on.
@@ -123,6 +130,7 @@ class Records:
         else:
             return
         self._asked[id_] = method
+        self._changes += 1
 
     def uncertifiable(self, method: Method, reason: str) -> MethodRecord:
         """Return the record that says why nothing could be measured."""
@@ -153,11 +161,13 @@ class Records:
         with self._lock:
             self._waiting.pop(record.id, None)
             self._kept[record.id] = record
+            self._changes += 1
 
     def give_up(self, method: Method) -> None:
         """Measure this no more: it broke."""
         with self._lock:
             self._waiting.pop(self.subject.identify(method), None)
+            self._changes += 1
 
     def all(self) -> tuple[tuple[Method, MethodRecord | Pending], ...]:
         """Return what was asked for, in that order, with what is known of it."""

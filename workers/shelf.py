@@ -16,7 +16,7 @@ from service.domain.catalog import ModelEntry
 from service.errors import Kind, ModelUnavailable, WhylightError
 from service.packages import ModelPackages, PackageRecord
 from service.telemetry import MODEL_LOADED, Log
-from workers.catalog import unavailable_model
+from workers.catalog import certified, unavailable_model
 from workers.loading import Loader
 from workers.model import Model
 from workers.patience import Watch
@@ -48,6 +48,9 @@ class Shelf:
         self._lock = threading.Lock()
         self._models: dict[str, Model] = {}
         self._entries: dict[str, ModelEntry] = {}
+        self._shown: dict[str, int] = {}
+        """Changes of a model's records that its entry shows."""
+
 
     def get(self, package: str) -> Model:
         """Return a model that is ready.
@@ -62,14 +65,24 @@ class Shelf:
                 return self._models[package]
         raise ModelUnavailable("The model is no longer served by this worker.")
 
+    def models(self) -> tuple[Model, ...]:
+        """Return the models that are ready."""
+        with self._lock:
+            return tuple(self._models.values())
+
     def ready(self) -> tuple[str, ...]:
         """Return the digests of the packages that can be served."""
         with self._lock:
             return tuple(sorted(self._models))
 
     def entries(self) -> Mapping[str, ModelEntry]:
-        """Return the catalog's entries, by package digest."""
+        """Return the catalog's entries, by package digest, with what was measured so far."""
         with self._lock:
+            for package, model in self._models.items():
+                changes = model.records.changes
+                if changes != self._shown.get(package):
+                    self._shown[package] = changes
+                    self._entries[package] = certified(model.entry, model.records, model.facts)
             return dict(self._entries)
 
     def open(self, ended: threading.Event) -> None:
@@ -139,6 +152,7 @@ class Shelf:
             with self._lock:
                 self._models[record.package] = model
                 self._entries[record.package] = model.entry
+                self._shown.pop(record.package, None)
             MODEL_LOADED.labels(model=model.manifest.ref).set(1)
             self._log.info("model_loaded", model=model.manifest.ref, package=record.package)
             return

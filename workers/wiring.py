@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from service.backends import Backends, open_backends
+from service.certificates import MethodRecords
 from service.domain.catalog import Catalog, ModelEntry
 from service.domain.ids import new_id
 from service.fleet.base import WorkerRecord
@@ -18,6 +19,8 @@ from service.telemetry import Log
 from workers import device
 from workers.binding import Seen
 from workers.catalog import catalog
+from workers.certify.certifier import Certifier
+from workers.certify.turns import Turns
 from workers.held import Held
 from workers.herald import Herald
 from workers.line import Line
@@ -63,7 +66,8 @@ class Worker:
         )
         loader = Loader(self._scheduler, self._device, slots, own)
         packages = ModelPackages(backends.store, scratch=own)
-        self._shelf = Shelf(packages, loader, own / "packages", self._log)
+        unpacked = own / "packages"
+        self._shelf = Shelf(packages, loader, unpacked, self._log)
         self._loop = Loop(
             name=self.name,
             queue=backends.queue,
@@ -85,6 +89,17 @@ class Worker:
             given_up=self._loop.ended,
         )
         self._herald = Herald(backends.fleet, self._record, self._catalog, self._log)
+        draining = self._loop.draining
+        self._certifier = Certifier(
+            models=self._shelf.models,
+            unpacked=unpacked,
+            store=MethodRecords(backends.store),
+            turns=Turns(
+                self._scheduler, draining, lambda seconds: self._loop.hand.fewer_than(1, seconds)
+            ),
+            stopped=draining,
+            log=self._log,
+        )
 
     def run(self) -> None:
         """Work until drained; the calling thread owns the device.
@@ -116,6 +131,8 @@ class Worker:
         self._shelf.open(ended)
         herald = threading.Thread(target=self._herald.run, args=(ended,), name="herald")
         herald.start()
+        # a daemon: what it was measuring must not keep a drained process alive
+        threading.Thread(target=self._certifier.run, name="certifier", daemon=True).start()
         self._shelf.follow(ended, self._herald.tell)
         herald.join()
 

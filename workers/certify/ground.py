@@ -69,17 +69,26 @@ class Ground:
             yield turns.owned(partial(self.plain.variant, network))
 
 
-def prepare(model: Model, calibration: Path, turns: Turns) -> Ground:
+def prepare(model: Model, folder: Path, turns: Turns) -> Ground:
     """Read the cases, copy the model, and have its probe banks made.
+
+    Parameters
+    ----------
+    folder
+        Where the model's package lies unpacked.
 
     Raises
     ------
     NotCertifiable
-        The calibration set does not serve, or the runtime lends no model.
+        There is no calibration set, or it does not serve, or the runtime lends
+        no model.
     Unwanted
         The worker drains, or the model is gone.
     """
-    cases = read_cases(calibration, model.manifest, model.runtime.shape)
+    if model.manifest.calibration is None:
+        raise NotCertifiable("no_calibration_set")
+    path = folder / model.manifest.calibration.cases
+    cases = read_cases(path, model.manifest, model.runtime.shape)
     network = _copied(model.runtime, turns)
     plain = turns.owned(lambda: model.runtime.variant(copy.deepcopy(network)))
     return Ground(

@@ -30,14 +30,14 @@ from workers.certify.weights import SEEDS
 from workers.methods.base import Method
 from workers.records import PROTOCOL, Subject
 
-COST: Final = 20_000
-"""Rows for one method, a gradient counted as two; beyond them cases are left out."""
+EFFORT: Final = 20_000
+"""Forward passes for one method, or their like; beyond them cases are left out."""
 
 FEWEST: Final = 6
 """Cases below which nothing is said."""
 
-HIGHEST_COST: Final = 100_000
-"""Rows beyond which not even the fewest cases are measured."""
+HIGHEST_EFFORT: Final = 100_000
+"""Forward passes beyond which not even the fewest cases are measured."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,11 +124,10 @@ def affordable(method: Method, shape: Sequence[int]) -> int:
     NotCertifiable
         Not even the fewest are.
     """
-    cost = method.estimate(shape, 1)
-    rows = (cost.forward_rows + 2 * cost.gradient_rows) * (1 + 2 * len(SEEDS))
-    if rows * FEWEST > HIGHEST_COST:
+    effort = method.estimate(shape, 1).effort * (1 + 2 * len(SEEDS))
+    if effort * FEWEST > HIGHEST_EFFORT:
         raise NotCertifiable("too_costly")
-    return max(FEWEST, min(CASES, COST // max(rows, 1)))
+    return max(FEWEST, min(CASES, EFFORT // max(effort, 1)))
 
 
 def _usable(ranks: Ranks) -> Ranks:
