@@ -257,6 +257,30 @@ class Blurred(_Image):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Ablated(_Image):
+    """The image itself, with one channel of a layer's output set to zero in each row."""
+
+    place: str
+    """A declared layer, whose output has shape ``(rows, channels, ...)``."""
+
+    channels: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return len(self.channels)
+
+    @property
+    def token(self) -> Hashable:
+        """Equal for one image, one layer and one list of channels."""
+        return (Ablated, Same(self.image), self.place, self.channels)
+
+    def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
+        """Write the image; the runtime sets the channels to zero on its way."""
+        out[INPUT][: stop - start] = self.image
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Between(_Image):
     """Points between references, another one in each row, and the image: ``r + w (x - r)``."""
 

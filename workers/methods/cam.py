@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Final, Self
 
+import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
@@ -62,6 +63,40 @@ class CamMethod(Method):
         if self.layer is None:
             raise MethodError(f"{self.name} was planned before its layer was settled.")
         return self.layer
+
+
+class ChannelCam(CamMethod):
+    """A map whose channels are tried one by one, up to a cap.
+
+    Parameters
+    ----------
+    layer
+        The layer, out of the model's declared ones; its default if not given.
+    channels
+        Most channels that are tried.
+    """
+
+    channels: int = Field(default=256, ge=1, le=4096, description="Most channels that are tried.")
+
+    def chosen(self, strength: Tensor) -> Tensor:
+        """Return the strongest channels, ascending; those without strength are not among them."""
+        order = strength.argsort(descending=True, stable=True)
+        return order[: min(self.channels, int((strength > 0).sum()))].sort().values
+
+    def capped(self, features: Tensor, weights: Tensor, chosen: Tensor, image: Tensor) -> Maps:
+        """Return maps of the chosen channels, and say how many they are.
+
+        Parameters
+        ----------
+        features
+            The layer's output, shape ``(channels, *grid)``.
+        weights
+            One for each chosen channel and target, shape ``(n, K)``.
+        """
+        whole = weights.new_zeros(weights.shape[1], len(features), dtype=torch.float64)
+        whole[:, chosen] = weights.double().T
+        figures = {"channels": float(len(chosen)), "channels_of_layer": float(len(features))}
+        return on_grid(weighted(features, whole), image, (figures,) * len(whole))
 
 
 class GradientCam(CamMethod):

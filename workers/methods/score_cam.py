@@ -9,13 +9,13 @@ from torch import Tensor
 from typing_extensions import override
 
 from workers.methods.base import METHODS, Maps, ModelFacts
-from workers.methods.cam import CamMethod, enlarged, on_grid, require_grid, weighted
+from workers.methods.cam import ChannelCam, enlarged, require_grid
 from workers.passes import Ability, Cost, Forward, Plan, Step, Tap, Targets
 from workers.rows import Blend, Clean, Masked
 
 
 @METHODS.register("score_cam")
-class ScoreCam(CamMethod):
+class ScoreCam(ChannelCam):
     r"""Sum of a layer's channels, each weighted by the score that it keeps alive.
 
     .. math:: A = \sum_c \left(f(x_{H_c}) - f(b)\right) F_c, \qquad
@@ -58,7 +58,6 @@ class ScoreCam(CamMethod):
         "Channels beyond the cap are not seen."
     )
 
-    channels: int = Field(default=256, ge=1, le=4096, description="Most channels that are tried.")
     baseline: float | None = Field(
         default=None,
         ge=-1e6,
@@ -84,25 +83,23 @@ class ScoreCam(CamMethod):
         clean: Step = yield Forward(Clean(image), targets, taps=(tap,))
         features = clean.taps[tap][0]
         require_grid(features, image)
-        chosen = self._chosen(features)
-        weights = torch.zeros(len(targets), len(features), dtype=torch.float64).to(image.device)
-        if len(chosen):
-            masks = _Masks(features[chosen], image)
-            reference, masked = yield (
-                Forward(Blend(image, baseline, (0.0,)), targets),
-                Forward(Masked(image, baseline, masks, len(chosen)), targets),
-            )
-            weights[:, chosen] = (masked.scores.double() - reference.scores.double()).T
-        figures = {"channels": float(len(chosen)), "channels_of_layer": float(len(features))}
-        return on_grid(weighted(features, weights), image, (figures,) * len(targets))
+        chosen = self.chosen(_deviation(features))
+        if not len(chosen):
+            return self.capped(features, image.new_zeros(0, len(targets)), chosen, image)
+        masks = _Masks(features[chosen], image)
+        reference, masked = yield (
+            Forward(Blend(image, baseline, (0.0,)), targets),
+            Forward(Masked(image, baseline, masks, len(chosen)), targets),
+        )
+        gains = masked.scores.double() - reference.scores.double()
+        return self.capped(features, gains, chosen, image)
 
-    def _chosen(self, features: Tensor) -> Tensor:
-        """Return the channels to try, ascending; constant ones are not among them."""
-        flat = features.double().flatten(1)
-        varied = flat.amax(1) > flat.amin(1)
-        deviation = torch.where(varied, flat.std(1, correction=0), 0.0)
-        order = deviation.argsort(descending=True, stable=True)
-        return order[: min(self.channels, int(varied.sum()))].sort().values
+
+def _deviation(features: Tensor) -> Tensor:
+    """Return each channel's standard deviation over the grid; 0 exactly if it is constant."""
+    flat = features.double().flatten(1)
+    varied = flat.amax(1) > flat.amin(1)
+    return torch.where(varied, flat.std(1, correction=0), 0.0)
 
 
 class _Masks:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from service.domain.manifest import Manifest
 from service.registry import Registry
 from workers.passes import Ability, Exclusive, Rule, Scalar, Tap
-from workers.rows import Rows
+from workers.rows import Ablated, Rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +40,11 @@ class Work:
     def at(self) -> tuple[str, ...]:
         """Every place where some gradient is wanted, in alphabetical order."""
         return tuple(sorted({place for places in self.places for place in places}))
+
+    @property
+    def ablated(self) -> str | None:
+        """The layer of whose output each row lacks a channel, if so."""
+        return self.rows.place if isinstance(self.rows, Ablated) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,10 +2,26 @@
 
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from service.errors import LayerAmbiguous, LayerNotCaptured
+
+
+@dataclass(frozen=True, slots=True)
+class Ablation:
+    """A layer's channels that are to be zero, one in each row."""
+
+    place: str
+    channels: tuple[int, ...]
+    """For each row of the batch; rows beyond are whole."""
+
+    def apply(self, output: Tensor) -> None:
+        """Set the channels of an output ``(rows, channels, ...)`` to zero, in place."""
+        rows = torch.arange(len(self.channels), device=output.device)
+        output[rows, torch.tensor(self.channels, device=output.device)] = 0
 
 
 class Capture:
@@ -18,9 +34,17 @@ class Capture:
     cut
         Layers at which a gradient is wanted: where nothing above needs a
         gradient, the graph begins there.
+    ablation
+        Channels that the model is to go on without.
     """
 
-    def __init__(self, places: Collection[str], cut: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        places: Collection[str],
+        cut: Collection[str] = (),
+        ablation: Ablation | None = None,
+    ) -> None:
+        self._ablation = ablation
         self._places = places
         self._cut = cut
         self._seen: Counter[str] = Counter()
@@ -41,7 +65,10 @@ class Capture:
         if place in self._cut and not output.requires_grad:
             output = output.detach().requires_grad_()
         self.found[place] = output
-        return output.clone()
+        passed = output.clone()
+        if self._ablation is not None and self._ablation.place == place:
+            self._ablation.apply(passed)
+        return passed
 
     def fault(self, place: str) -> LayerNotCaptured | LayerAmbiguous | None:
         """Return why a layer's output cannot be used, or `None`."""

@@ -117,10 +117,12 @@ class OnnxRuntime:
         Raises
         ------
         UnservablePass
-            If a gradient is wanted, or the graph has no such layer.
+            If a gradient or an ablation is wanted, or the graph has no such layer.
         """
         if work.at:
             raise UnservablePass("The ONNX runtime gives no gradients.")
+        if work.ablated is not None:
+            raise UnservablePass("The ONNX runtime cannot change what a layer puts out.")
         taps = tuple(tap.place for tap in work.taps)
         if unknown := set(taps) - set(self._tensors):
             raise UnservablePass(f"The model has no usable layer {', '.join(sorted(unknown))}.")

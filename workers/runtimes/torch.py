@@ -9,6 +9,7 @@ wants them.
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from service.errors import ModelUnavailable, NoGradientPath, UnservablePass
 from workers.architectures.base import ARCHITECTURES
 from workers.device import memory_budget, synchronize
 from workers.passes import Ability, Exclusive, Lease, Rule
-from workers.rows import INPUT
+from workers.rows import INPUT, Ablated
 from workers.runtimes.base import (
     RUNTIMES,
     Fit,
@@ -36,7 +37,7 @@ from workers.runtimes.base import (
     Work,
 )
 from workers.runtimes.batch import filled, guarded_scores, row_shape, spans
-from workers.runtimes.capture import Capture
+from workers.runtimes.capture import Ablation, Capture
 from workers.runtimes.rules import apply_rule
 from workers.runtimes.torch_probe import probe
 
@@ -55,6 +56,7 @@ class Group:
     taps: tuple[str, ...]
     outputs: bool
     rule: Rule
+    ablated: str | None
 
 
 class TorchRuntime:
@@ -132,10 +134,12 @@ class TorchRuntime:
             taps=taps,
             outputs=work.outputs,
             rule=work.rule,
+            ablated=work.ablated,
         )
 
     def _require_servable(self, work: Work, taps: Sequence[str]) -> None:
-        unknown = ({*work.at, *taps} - {INPUT}) - self._usable
+        ablated = () if work.ablated is None else (work.ablated,)
+        unknown = ({*work.at, *taps, *ablated} - {INPUT}) - self._usable
         if unknown:
             names = ", ".join(sorted(unknown))
             raise UnservablePass(f"The model has no usable layer {names}.")
@@ -165,7 +169,9 @@ class TorchRuntime:
         size = max(rows, self.fits(group).rows) if self._fixed_rows is not None else rows
         batch, answers = filled(segments, size, self.dtype, self.device)
         at = {place for places in group.rounds for place in places}
-        outputs, found = self.forward(batch, {*group.taps, *at} - {INPUT}, at)
+        outputs, found = self.forward(
+            batch, {*group.taps, *at} - {INPUT}, at, _ablation(group, segments)
+        )
         apply_rule(outputs, group.rule)
         scores: dict[int, Tensor] = {}
         for k, (segment, span) in enumerate(zip(segments, spans(segments), strict=True)):
@@ -193,14 +199,19 @@ class TorchRuntime:
         ]
 
     def forward(
-        self, batch: Tensor, places: set[str], at: set[str]
+        self,
+        batch: Tensor,
+        places: set[str],
+        at: set[str],
+        ablation: Ablation | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Run the model; return its outputs and what `places` put out.
 
         The graph begins at the batch if the input is among `at`, else at the
         shallowest layer among them.
         """
-        capture = self._seat.capture = Capture(places, at)
+        ablated = set() if ablation is None else {ablation.place}
+        capture = self._seat.capture = Capture(places | ablated, at, ablation)
         batch.requires_grad_(INPUT in at)
         try:
             with torch.set_grad_enabled(bool(at)):
@@ -253,6 +264,18 @@ class _Seat:
     def hook(self, place: str, _module: nn.Module, _args: Any, output: object) -> Tensor | None:
         """Hand a layer's output to the capture, if there is one."""
         return None if self.capture is None else self.capture.take(place, output)
+
+
+def _ablation(group: Group, segments: Sequence[Segment]) -> Ablation | None:
+    """Return the channels that a batch's rows lack, if any do."""
+    if group.ablated is None:
+        return None
+    channels = [
+        rows.channels[segment.start : segment.stop]
+        for segment in segments
+        if isinstance(rows := segment.work.rows, Ablated)
+    ]
+    return Ablation(group.ablated, tuple(chain.from_iterable(channels)))
 
 
 Gradients = dict[tuple[int, str], Tensor]

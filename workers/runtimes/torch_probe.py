@@ -65,7 +65,7 @@ def probe(subject: Subject) -> Probe:
     gradient = _leads_to(outputs, batch)
     abilities = {Ability.FORWARD, Ability.EXCLUSIVE}
     abilities |= {Ability.INPUT_GRADIENT} if gradient else set()
-    abilities |= {Ability.ACTIVATIONS} if layers else set()
+    abilities |= {Ability.ACTIVATIONS, Ability.ABLATION} if layers else set()
     abilities |= {Ability.LAYER_GRADIENT} if layers and gradient else set()
     heads = _linear_heads(subject, layers) if gradient else frozenset()
     unable = _unable(outputs, heads) if gradient else {}

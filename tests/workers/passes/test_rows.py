@@ -2,7 +2,19 @@ import pytest
 import torch
 
 from tests.support.engine import image_for
-from workers.rows import INPUT, Between, Blend, Blurred, Clean, Given, Masked, Noisy, Patched, Rows
+from workers.rows import (
+    INPUT,
+    Ablated,
+    Between,
+    Blend,
+    Blurred,
+    Clean,
+    Given,
+    Masked,
+    Noisy,
+    Patched,
+    Rows,
+)
 
 IMAGE = image_for()
 BOXES = tuple((slice(k, k + 3), slice(2 * k, 2 * k + 4)) for k in range(6))
@@ -15,6 +27,7 @@ def masks(start: int, stop: int) -> torch.Tensor:
 
 
 FAMILIES = {
+    "ablated": Ablated(IMAGE, "layer", (0, 2, 5)),
     "clean": Clean(IMAGE),
     "given": Given(torch.stack([IMAGE + k for k in range(6)])),
     "blend": Blend(IMAGE, -1.0, (0.0, 0.25, 0.5, 0.75, 1.0)),

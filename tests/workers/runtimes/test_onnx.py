@@ -20,7 +20,7 @@ from tests.support.engine import (
 from workers.methods.base import METHODS
 from workers.methods.occlusion import Occlusion
 from workers.passes import Ability, Exclusive, Forward, Gradient, Plan, Step, Tap
-from workers.rows import Clean
+from workers.rows import Ablated, Clean
 from workers.runtimes.onnx import OnnxRuntime
 from workers.scheduler import Scheduler
 from workers.union import work_of
@@ -102,6 +102,12 @@ def test_gradients_are_refused_and_only_that_method_fails() -> None:
     refused, maps = through(Scheduler(), runtime, *plans)
     assert isinstance(refused, UnservablePass)
     assert maps.values.shape == (1, 1, 3, 2)
+
+
+def test_an_ablation_is_refused_and_not_answered_by_whole_rows() -> None:
+    rows = Ablated(image_for(dtype=torch.float32), LAYER, (0, 1))
+    with pytest.raises(UnservablePass, match="cannot change"):
+        runtime_of().group(work_of([Forward(rows, logits(0))]))
 
 
 def test_an_unknown_layer_and_a_loan_are_refused() -> None:

@@ -22,7 +22,8 @@ from tests.support.engine import (
 from workers.methods.grad_cam import GradCam
 from workers.methods.saliency import Saliency
 from workers.passes import Ability, Forward, Gradient, Plan, Step, Tap
-from workers.rows import INPUT, Clean, Given, Noisy
+from workers.rows import INPUT, Ablated, Clean, Given, Noisy
+from workers.runtimes.base import Segment, Served
 from workers.runtimes.torch import TorchRuntime
 from workers.union import work_of
 
@@ -157,6 +158,34 @@ def test_a_layer_followed_by_an_in_place_one_is_captured_before_the_change() -> 
     torch.testing.assert_close(united.gradients[LAYER], cut.gradients[LAYER])
 
 
+def test_an_ablated_row_lacks_its_channel_and_no_other() -> None:
+    """Also where an in-place layer follows, and whatever its neighbors lack."""
+    runtime, images = small_runtime(), (image_for(), image_for(seed=1))
+    channels = (0, 3, 7)
+    works = [work_of([Forward(Ablated(each, LAYER, channels), logits(1, 2))]) for each in images]
+    (group,) = {runtime.group(work) for work in works}
+    given = runtime.serve(group, [Segment(work, 1, 3) for work in works])
+    net = small_net()
+    for image, answer in zip(images, given, strict=True):
+        assert isinstance(answer, Served)
+        features = net.features[:5](image[None]).detach()
+        for row, channel in enumerate(channels[1:]):
+            without = features.clone()
+            without[:, channel] = 0
+            expected = net.head(net.pool(net.features[5](without)).flatten(1))[0, 1:3]
+            torch.testing.assert_close(answer.scores[row], expected.detach())
+    runtime.check()
+    torch.testing.assert_close(
+        served(Forward(Clean(images[0]), logits(1)), runtime).scores[0, 0],
+        net(images[0][None])[0, 1].detach(),
+    )
+
+
+def test_ablation_of_a_layer_that_cannot_be_used_is_refused() -> None:
+    with pytest.raises(UnservablePass, match="nowhere"):
+        small_runtime().group(work_of([Forward(Ablated(image_for(), "nowhere", (0,)), logits(0))]))
+
+
 def test_the_graph_is_cut_at_the_layer() -> None:
     """Nothing before the layer takes part in the way back."""
     runtime = small_runtime()
@@ -189,6 +218,8 @@ def test_works_of_different_patterns_do_not_share_a_batch() -> None:
         Gradient(Clean(image), logits(0)),
         Gradient(Clean(image), logits(0, 1)),
         Gradient(Clean(image), logits(0), at=(LAYER,)),
+        Forward(Ablated(image, LAYER, (0,)), logits(0)),
+        Forward(Ablated(image, TOP, (0,)), logits(0)),
     ]
     assert len({runtime.group(work_of([ask])) for ask in asks}) == len(asks)
 
@@ -208,8 +239,6 @@ def test_where_the_head_is_cheap_jobs_of_different_numbers_of_targets_share_a_ba
         work_of([Gradient(Clean(other), logits(0, 1, 2), at=(LAYER,))]),
     ]
     (group,) = {runtime.group(work) for work in works}
-    from workers.runtimes.base import Segment, Served  # noqa: PLC0415 - this test alone
-
     one, three = runtime.serve(group, [Segment(work, 0, 1) for work in works])
     assert isinstance(one, Served)
     assert isinstance(three, Served)

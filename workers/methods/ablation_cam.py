@@ -1,0 +1,72 @@
+"""Ablation-CAM: a layer's channels weighted by what the score loses without them."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor
+from typing_extensions import override
+
+from workers.methods.base import METHODS, Maps
+from workers.methods.cam import ChannelCam, require_grid
+from workers.passes import Ability, Cost, Forward, Plan, Tap, Targets
+from workers.rows import Ablated, Clean
+
+
+@METHODS.register("ablation_cam")
+class AblationCam(ChannelCam):
+    r"""Sum of a layer's channels, each weighted by the fall of the score without it.
+
+    .. math:: A = \sum_c \left(f(x) - f_{F_c = 0}(x)\right) F_c
+
+    with channel `c` of the layer `F` set to zero. No gradient is needed. The
+    paper's division by the score is left out: it is common to all channels,
+    and over logits it would turn the map's sign around with the score's.
+
+    A channel that is zero already changes nothing. Of more than `channels`
+    others, those with the largest mean square are tried; how many were, and of
+    how many, is stated with the map.
+
+    Parameters
+    ----------
+    layer
+        The layer `F`, out of the model's declared ones; its default if not
+        given.
+    channels
+        Most channels that are tried.
+
+    References
+    ----------
+    Desai, Ramaswamy (2020). Ablation-CAM: visual explanations for deep
+    convolutional network via gradient-free localization. WACV.
+    doi:10.1109/WACV45572.2020.9093360, eq. 3 and 4.
+    """
+
+    title: ClassVar = "Ablation-CAM"
+    needs: ClassVar = frozenset({Ability.FORWARD, Ability.ACTIVATIONS, Ability.ABLATION})
+    signed: ClassVar = True
+    paper: ClassVar = "Desai, Ramaswamy (2020), doi:10.1109/WACV45572.2020.9093360, eq. 3-4"
+    cost: ClassVar = "1 + channels forward rows"
+    weaknesses: ClassVar = (
+        "As coarse as the layer's grid. Channels that stand in for one another each lose little "
+        "alone and get little weight. Channels beyond the cap are not seen."
+    )
+
+    @override
+    def estimate(self, shape: Sequence[int], targets: int) -> Cost:
+        """Return the image, and it without every channel up to the cap."""
+        return Cost(forward_rows=1 + self.channels, exact=False)
+
+    @override
+    def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
+        """Attribute `image`, shape ``(C, *spatial)``; maps ``(K, 1, *grid)`` of the layer."""
+        tap = Tap(self.place)
+        clean = yield Forward(Clean(image), targets, taps=(tap,))
+        features: Tensor = clean.taps[tap][0]
+        require_grid(features, image)
+        chosen = self.chosen(features.double().flatten(1).square().mean(1))
+        if not len(chosen):
+            return self.capped(features, image.new_zeros(0, len(targets)), chosen, image)
+        rows = Ablated(image, self.place, tuple(chosen.tolist()))
+        without = yield Forward(rows, targets)
+        falls = clean.scores.double() - without.scores.double()
+        return self.capped(features, falls, chosen, image)
