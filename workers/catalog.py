@@ -53,7 +53,10 @@ def ready_model(
         update={
             "state": "ready",
             "abilities": tuple(sorted(probe.abilities)),
-            "layers": tuple(LayerEntry(name=each.name, shape=each.shape) for each in probe.layers),
+            "layers": tuple(
+                LayerEntry(name=each.name, shape=each.shape, reason=each.reason)
+                for each in probe.layers
+            ),
             "methods": served,
             "refused": refused,
             "row_seconds": dict(probe.row_seconds),

@@ -35,6 +35,9 @@ class LayerEntry(Value):
     shape: tuple[int, ...]
     """Shape of its output for one row."""
 
+    reason: str = ""
+    """Why it was chosen, where the package names no layer."""
+
 
 class ClassEntry(Value):
     """One class of a model's output."""

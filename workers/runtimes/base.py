@@ -98,6 +98,9 @@ class LayerFacts:
     stride: tuple[float, ...]
     """Input pixels to a cell, along each spatial axis; empty without such axes."""
 
+    reason: str = ""
+    """Why it was chosen, where the package names no layer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:

@@ -6,7 +6,7 @@ the declared layers only, are installed once and do nothing outside a pass that
 wants them.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
@@ -39,7 +39,8 @@ from workers.runtimes.base import (
 from workers.runtimes.batch import filled, guarded_scores, row_shape, spans
 from workers.runtimes.capture import Ablation, Capture
 from workers.runtimes.rules import apply_rule
-from workers.runtimes.torch_probe import probe
+from workers.runtimes.torch_layers import choose_layers
+from workers.runtimes.torch_probe import noise, probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ class TorchRuntime:
     shape
         Shape of one row, ``(C, *spatial)``, used for probing.
     layers
-        Module paths of layers that methods may use, the default first.
+        Module paths of layers that methods may use, the default first; chosen
+        by a trial run if not given.
     fixed_rows
         Pad every batch to this many rows, so that a row's bits depend on the
         row alone: the deterministic mode.
@@ -82,7 +84,7 @@ class TorchRuntime:
         self,
         model: nn.Module,
         shape: Sequence[int],
-        layers: Sequence[str] = (),
+        layers: Sequence[str] | None = (),
         *,
         device: torch.device | None = None,
         fixed_rows: int | None = None,
@@ -94,7 +96,10 @@ class TorchRuntime:
             (each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32
         )
         self.shape = tuple(shape)
-        self.layers = tuple(layers)
+        self.reasons: Mapping[str, str] = (
+            choose_layers(self.model, noise(self, 1)) if layers is None else {}
+        )
+        self.layers = tuple(self.reasons if layers is None else layers)
         self._fixed_rows = fixed_rows
         self._memory_bytes = memory_bytes
         self._seat = _Seat()
@@ -373,7 +378,7 @@ class TorchOpener(Opener):
             raise ModelUnavailable(
                 "The weights do not fit the network that the manifest names."
             ) from None
-        layers = [layer.name for layer in manifest.explain.layers]
+        layers = [layer.name for layer in manifest.explain.layers] or None
         return partial(TorchRuntime, network, shape, layers, device=device)
 
 

@@ -1,7 +1,8 @@
 """What an eager model can do: tried, never declared."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Final, Protocol
 
@@ -31,14 +32,21 @@ TRIES: Final = 3
 SEED: Final = 20_231
 
 
-class Subject(Protocol):
+class Sized(Protocol):
+    """What rows of noise are made for."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+
+class Subject(Sized, Protocol):
     """The runtime under the probe."""
 
     model: nn.Module
-    shape: tuple[int, ...]
     layers: tuple[str, ...]
-    dtype: torch.dtype
-    device: torch.device
+    reasons: Mapping[str, str]
+    """Why layers were chosen, where the package names none."""
 
     def capture_all(self, batch: Tensor) -> tuple[object, Capture]:
         """Run the model with a gradient everywhere."""
@@ -57,7 +65,7 @@ def probe(subject: Subject) -> Probe:
     ModelUnavailable
         If the model does not put out one tensor with a row for each input row.
     """
-    batch = _noise(subject, 1)
+    batch = noise(subject, 1)
     outputs, capture = subject.capture_all(batch)
     if not isinstance(outputs, Tensor) or outputs.dim() < 1 or outputs.shape[0] != 1:
         raise ModelUnavailable("The model must put out one tensor with one row for each input.")
@@ -68,7 +76,7 @@ def probe(subject: Subject) -> Probe:
     abilities |= {Ability.ACTIVATIONS, Ability.ABLATION} if layers else set()
     abilities |= {Ability.LAYER_GRADIENT} if layers and gradient else set()
     heads = _linear_heads(subject, layers) if gradient else frozenset()
-    unable = _unable(outputs, heads) if gradient else {}
+    unable = _unable(subject, outputs, heads) if gradient else {}
     asked = {Ability.RECTIFIER_RULES, Ability.LINEAR_HEAD}
     abilities |= asked - set(unable) if gradient else set()
     kinds = {"forward": False} | ({"gradient": True} if gradient else {})
@@ -93,7 +101,7 @@ def probe(subject: Subject) -> Probe:
     )
 
 
-def _noise(subject: Subject, rows: int) -> Tensor:
+def noise(subject: Sized, rows: int) -> Tensor:
     """Return rows of standard normal noise, the same at every probe."""
     generator = torch.Generator().manual_seed(SEED)
     noise = torch.randn(rows, *subject.shape, generator=generator)
@@ -112,7 +120,8 @@ def _layers(
         elif outputs.requires_grad and not _leads_to(outputs, capture.found[layer]):
             refused[layer] = f"No gradient leads from the score to '{layer}'."
         else:
-            usable.append(layer_facts(layer, capture.found[layer].shape[1:], subject.shape))
+            facts = layer_facts(layer, capture.found[layer].shape[1:], subject.shape)
+            usable.append(replace(facts, reason=subject.reasons.get(layer, "")))
     return tuple(usable), refused
 
 
@@ -124,10 +133,15 @@ def layer_facts(name: str, shape: Sequence[int], image: Sequence[int]) -> LayerF
     return LayerFacts(name, tuple(shape), stride)
 
 
-def _unable(outputs: Tensor, heads: frozenset[str]) -> dict[Ability, str]:
+def _unable(subject: Subject, outputs: Tensor, heads: frozenset[str]) -> dict[Ability, str]:
     """Return what cannot be asked of the model though it has gradients, with the reason."""
     _, fault = rectifiers(outputs)
     unable = {} if fault is None else {Ability.RECTIFIER_RULES: fault}
+    if not subject.layers:
+        unable |= dict.fromkeys(
+            (Ability.ACTIVATIONS, Ability.LAYER_GRADIENT),
+            "The package names no layer, and no module's output has a spatial grid.",
+        )
     if not heads:
         unable[Ability.LINEAR_HEAD] = (
             "No declared layer is followed by just a mean over its grid and a linear head."
@@ -148,7 +162,7 @@ def _linear(subject: Subject, layer: str) -> bool:
     The gradient at `F` must be the same at every place and for every input,
     and account for all of the mix but a constant.
     """
-    batches = zip(SHIFTS, _noise(subject, len(SHIFTS)).split(1), strict=True)
+    batches = zip(SHIFTS, noise(subject, len(SHIFTS)).split(1), strict=True)
     try:
         heads = [_head(subject, layer, batch + shift) for shift, batch in batches]
     except (LayerNotCaptured, LayerAmbiguous):  # on another input the model goes another way
@@ -188,7 +202,7 @@ def _leads_to(outputs: Tensor, place: Tensor) -> bool:
 
 def _mixes_rows(subject: Subject) -> bool:
     """Tell whether a row's outputs depend on another row: exact, no tolerance needed."""
-    batch = _noise(subject, 2).requires_grad_()
+    batch = noise(subject, 2).requires_grad_()
     with torch.enable_grad():
         outputs = subject.model(batch)
         (gradient,) = torch.autograd.grad(outputs[0].sum(), [batch])
@@ -199,7 +213,7 @@ def _runner(subject: Subject, gradient: bool) -> Callable[[int], object]:
     """Return a run of the model, with the input's gradient or without, for some rows."""
 
     def run(rows: int) -> object:
-        batch = _noise(subject, rows).requires_grad_(gradient)
+        batch = noise(subject, rows).requires_grad_(gradient)
         with torch.set_grad_enabled(gradient):
             outputs = subject.model(batch)
             return torch.autograd.grad(outputs.sum(), [batch]) if gradient else outputs
@@ -209,7 +223,7 @@ def _runner(subject: Subject, gradient: bool) -> Callable[[int], object]:
 
 def _head_seconds(subject: Subject, layer: str) -> float:
     """Return the seconds of one backward pass from the score to a layer."""
-    outputs, found = subject.forward(_noise(subject, 1), {layer}, {layer})
+    outputs, found = subject.forward(noise(subject, 1), {layer}, {layer})
     total = outputs.sum()
     return _seconds(lambda _: torch.autograd.grad(total, [found[layer]], retain_graph=True), 1)
 

@@ -102,6 +102,14 @@ def test_a_sound_package_is_ready_with_what_was_found_out(room: Room) -> None:
     assert entry.method_rows["occlusion"] == {"forward": windows + 1, "gradient": 0}
 
 
+def test_a_package_that_names_no_layer_gets_the_deepest_with_the_reason(room: Room) -> None:
+    entry = room.entry(room.register(changes={"explain": {"baseline": 0.0}}))
+    assert entry.state == "ready"
+    assert entry.layers[0].name == "peaks"
+    assert "names no layer" in entry.layers[0].reason
+    assert "class_activation_map" in entry.methods
+
+
 def test_the_catalog_tells_of_every_part(room: Room) -> None:
     room.register()
     room.shelf.sync()
@@ -114,11 +122,13 @@ def test_the_catalog_tells_of_every_part(room: Room) -> None:
     assert told.unavailable == {}
 
 
-def test_a_model_without_layers_is_not_offered_for_grad_cam(room: Room) -> None:
-    entry = room.entry(room.register(changes={"explain": {"layers": []}}))
+def test_a_model_whose_layers_are_not_there_is_not_offered_for_grad_cam(room: Room) -> None:
+    changes = {"explain": {"layers": [{"name": "nowhere"}]}}
+    entry = room.entry(room.register(changes=changes))
     assert entry.state == "ready"
     assert "grad_cam" not in entry.methods
     assert "layer gradient" in entry.refused["grad_cam"]
+    assert "nowhere" in entry.refused["grad_cam"]
     assert "saliency" in entry.methods
 
 

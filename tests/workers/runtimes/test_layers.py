@@ -1,0 +1,97 @@
+"""Which layers are chosen where the package names none."""
+
+import torch
+from torch import Tensor, nn
+
+from tests.support.engine import (
+    CONV,
+    POOL,
+    SIZES,
+    TOP,
+    Polynomial,
+    attribute,
+    image_for,
+    logits,
+    settled,
+    small_net,
+)
+from workers.methods.grad_cam import GradCam
+from workers.passes import Ability
+from workers.runtimes.torch import TorchRuntime
+
+SHAPE = (1, *SIZES[2])
+
+
+def chosen(model: nn.Module, axes: int = 2) -> TorchRuntime:
+    return TorchRuntime(model, (1, *SIZES[axes]), None)
+
+
+def test_the_deepest_output_of_each_grid_is_chosen_the_deepest_first() -> None:
+    runtime = chosen(small_net())
+    assert [(each.name, each.shape[1:]) for each in runtime.probed.layers] == [
+        (TOP, (10, 8)),
+        ("features.2", (20, 16)),
+    ]
+    assert "grid of 10 x 8 cells" in runtime.probed.layers[0].reason
+    assert not runtime.probed.refused
+
+
+def test_it_holds_in_three_axes_and_the_first_is_what_methods_take() -> None:
+    runtime, image = chosen(small_net(3), 3), image_for(3)
+    method = settled(GradCam(), runtime)
+    assert isinstance(method, GradCam)
+    assert method.layer == TOP
+    assert attribute(method, runtime, image, logits(1)).values.shape == (1, 1, 6, 5, 4)
+
+
+def test_named_layers_are_taken_and_no_others() -> None:
+    probed = TorchRuntime(small_net(), SHAPE, ("features.0",)).probed
+    assert [(each.name, each.reason) for each in probed.layers] == [("features.0", "")]
+
+
+class Astray(nn.Module):
+    """Deepest are a blind branch, a layer used twice, a pooled cell and a list of tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.good = CONV[2](1, 3, 3, padding=1)
+        self.twice = CONV[2](3, 3, 3, padding=1, stride=2)
+        self.blind = POOL[2](3)
+        self.listed = Listed()
+        self.cell = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.good(x)
+        y = self.twice(self.twice(x))
+        self.blind(x)
+        return self.head(self.cell(self.listed(y)[0]).flatten(1))
+
+
+class Listed(nn.Module):
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [x * 2]
+
+
+def test_only_what_a_method_could_use_is_chosen() -> None:
+    runtime = chosen(Astray())
+    assert [layer.name for layer in runtime.probed.layers] == ["good"]
+    assert Ability.LAYER_GRADIENT in runtime.probed.abilities
+
+
+def test_nothing_is_left_on_the_model_and_a_run_is_as_before() -> None:
+    model, image = Astray(), torch.ones(1, *SHAPE)
+    before = model(image).detach()
+    runtime = chosen(model)
+    watched = [len(module._forward_hooks) for module in model.modules()]
+    assert sum(watched) == 1
+    with torch.no_grad():
+        torch.testing.assert_close(model(image), before)
+    runtime.check()
+
+
+def test_a_model_without_grids_says_so() -> None:
+    probed = chosen(Polynomial(SHAPE)).probed
+    assert not probed.layers
+    assert Ability.LAYER_GRADIENT not in probed.abilities
+    assert "no module's output has a spatial grid" in probed.unable[Ability.LAYER_GRADIENT]

@@ -1,0 +1,87 @@
+"""Target layers of a model whose package names none: found by a trial run."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+MOST: Final = 5
+"""Layers chosen at most, the deepest ones."""
+
+
+def choose_layers(model: nn.Module, batch: Tensor) -> dict[str, str]:
+    """Return the deepest module output of each spatial grid, with why it was chosen.
+
+    Parameters
+    ----------
+    batch
+        One row, shape ``(1, C, *spatial)``.
+
+    Returns
+    -------
+    dict
+        By module path, the deepest first. Only modules that run once, whose
+        output has as many spatial axes as the image and more than one cell,
+        and through which the gradient of the outputs passes.
+    """
+    seen = _Seen()
+    with torch.enable_grad(), _watched(model, seen):
+        outputs = model(batch.detach().requires_grad_())
+    if not isinstance(outputs, Tensor) or not outputs.requires_grad:
+        return {}
+    grids: dict[tuple[int, ...], str] = {}
+    for name, output in reversed(seen.outputs.items()):
+        grid = tuple(output.shape[2:])
+        fits = output.dim() == batch.dim() and math.prod(grid) > 1
+        once = seen.calls[name] == 1 and output is not outputs
+        if fits and once and grid not in grids and _passes(outputs, output):
+            grids[grid] = name
+    return {name: _reason(grid) for grid, name in list(grids.items())[:MOST]}
+
+
+class _Seen:
+    """What modules put out in one run, in the order in which they ended."""
+
+    def __init__(self) -> None:
+        self.outputs: dict[str, Tensor] = {}
+        self.calls: Counter[str] = Counter()
+
+    def hook(self, name: str, _module: nn.Module, _args: Any, output: object) -> None:
+        """Keep a module's output."""
+        self.calls[name] += 1
+        if isinstance(output, Tensor):
+            self.outputs[name] = output
+
+
+@contextmanager
+def _watched(model: nn.Module, seen: _Seen) -> Iterator[None]:
+    """Watch every module but the whole; nothing is left on the model."""
+    named: Mapping[str, nn.Module] = {k: v for k, v in model.named_modules() if k}
+    handles = [
+        module.register_forward_hook(partial(seen.hook, name)) for name, module in named.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _passes(outputs: Tensor, output: Tensor) -> bool:
+    """Tell whether some gradient of the model's outputs passes through a module's output."""
+    weights = torch.linspace(1, 2, outputs.numel()).to(outputs).view_as(outputs)
+    mixed = (outputs * weights).sum()
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(
+        mixed, [output], retain_graph=True, allow_unused=True
+    )
+    return any(gradient is not None and bool(gradient.ne(0).any()) for gradient in found)
+
+
+def _reason(grid: tuple[int, ...]) -> str:
+    cells = " x ".join(map(str, grid))
+    return f"The package names no layer; this is the deepest output on a grid of {cells} cells."
