@@ -1,0 +1,231 @@
+"""Measuring from end to end: on copies, beside jobs, once for all workers, given up at once."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from typing_extensions import override
+
+from service.domain.certificate import MethodRecord
+from tests.support.engine import logits
+from workers.certify.edges import edges
+from workers.certify.turns import Unwanted
+from workers.methods.base import Maps, Method, cells
+from workers.methods.grad_cam import GradCam
+from workers.methods.rise import Rise
+from workers.methods.saliency import Saliency
+from workers.passes import Ability, Cost, Forward, Gradient, Plan
+from workers.rows import Clean, Noisy
+from workers.running import Planned
+
+SMALL = 24
+"""Pixels along each edge of the bench's images."""
+
+
+class Drawing(Method):
+    """A method of the tests, which may look at the image alone."""
+
+    name = "drawing"
+    title = paper = cost = weaknesses = "Tests."
+    needs = frozenset({Ability.FORWARD})
+    signed = True
+    rows: int = 1
+    what: str = "edges"
+
+    @override
+    def estimate(self, shape, targets):
+        return Cost(forward_rows=self.rows)
+
+    @override
+    def plan(self, image, targets) -> Plan[Maps]:
+        yield Forward(Clean(image), targets)
+        drawn = {
+            "edges": lambda: edges(image),
+            "nothing": lambda: torch.zeros_like(image),
+            "nan": lambda: image * float("nan"),
+            "error": lambda: 1 / 0,
+        }[self.what]()
+        spatial = image.shape[1:]
+        return Maps(drawn.float().expand(len(targets), *image.shape), cells(spatial, spatial))
+
+
+def measured(bench, model, method) -> MethodRecord:
+    assert model.records.record(method) == "pending"
+    bench.certifier.serve(model)
+    record = model.records.record(method)
+    assert isinstance(record, MethodRecord)
+    return record
+
+
+def weights(model):
+    return {name: each.clone() for name, each in model.runtime.model.state_dict().items()}
+
+
+def test_a_method_is_certified_and_calibrated_and_the_served_model_stays_as_it_was(bench):
+    model = bench.model(side=48)
+    before = weights(model)
+    record = measured(bench, model, GradCam(layer="blocks.1"))
+    certificate = record.certificate
+    assert certificate.outcome in ("passed", "weakly_specific", "failed")
+    pairs = {name: each.pairs for name, each in certificate.similarities.items()}
+    assert pairs == {"all_random": 96, "head_random": 96, "other_class": 24, "other_patient": 24}
+    assert (certificate.cases, certificate.seeds, certificate.synthetic) == (24, 4, True)
+    assert all(each.low <= each.value <= each.high for each in certificate.similarities.values())
+    assert record.calibration is not None
+    assert record.calibration.maps == 24
+    assert set(record.calibration.templates) == {"nodule", "effusion", "fracture"}
+    for template in record.calibration.templates.values():
+        assert np.linalg.norm(template) == pytest.approx(1, abs=1e-3)
+        assert np.shape(template) == (16, 16)
+    model.runtime.check()
+    assert all(torch.equal(value, before[name]) for name, value in weights(model).items())
+
+
+def test_equal_inputs_give_equal_records_whatever_else_the_device_does(bench, tmp_path):
+    alone = measured(bench, bench.model(), Saliency())
+    for path in (tmp_path / "store").rglob("*.json"):
+        path.unlink()
+    model, stop = bench.model(), threading.Event()
+    served = []
+
+    def busy():
+        image = torch.randn(1, SMALL, SMALL)
+        while not stop.is_set():
+            plan = saliency_of_noise(image)
+            report = bench.scheduler.submit("job", model.runtime, [Planned(plan, 8)], weight=2.0)
+            served.append(report.result(30).outcomes)
+
+    job = threading.Thread(target=busy)
+    job.start()
+    try:
+        again = measured(bench, model, Saliency())
+    finally:
+        stop.set()
+        job.join(30)
+    assert len(served) > 10
+    assert again == alone
+
+
+def saliency_of_noise(image) -> Plan[None]:
+    yield Gradient(Noisy(image, 0.1, 0, 8), logits(0, 1))
+
+
+def test_a_job_takes_nearly_all_of_the_device_from_a_measurement(bench):
+    model = bench.model()
+    rows = []
+
+    def counting(fold_to) -> Plan[None]:
+        yield Gradient(
+            Noisy(torch.zeros(1, SMALL, SMALL), 0.1, 0, 4000),
+            logits(0),
+            fold=lambda _, step: rows.append((fold_to, step.count)),
+        )
+
+    measuring = bench.scheduler.submit(
+        "certify-x",
+        model.runtime.variant(model.runtime.model),
+        [Planned(counting("certify"), 1)],
+        weight=0.1,
+    )
+    while not rows:
+        time.sleep(0.01)
+    rows.clear()
+    job = bench.scheduler.submit("job", model.runtime, [Planned(few_rows(), 1)], weight=2.0)
+    job.result(60)
+    bench.scheduler.cancel("certify-x")
+    measuring.result(60)
+    assert sum(count for who, count in rows if who == "certify") <= 8
+
+
+def few_rows() -> Plan[None]:
+    for seed in range(40):
+        yield Gradient(Noisy(torch.zeros(1, SMALL, SMALL), 0.1, seed, 1), logits(0))
+
+
+def test_what_one_worker_measured_no_other_measures(bench):
+    record = measured(bench, bench.model(), Saliency())
+    model = bench.model()
+    model.records.record(Saliency())
+    bench.scheduler.stop(drain=False)  # nothing can be measured any more
+    bench.certifier.serve(model)
+    assert model.records.record(Saliency()) == record
+
+
+def test_the_edge_detector_fails_as_a_method_too(bench):
+    record = measured(bench, bench.model(), Drawing())
+    assert record.certificate.outcome == "failed"
+    assert record.certificate.similarities == record.certificate.control
+    for name in ("all_random", "head_random", "other_class"):
+        assert record.certificate.control[name].low == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("what", ["nothing", "nan", "error"])
+def test_a_method_without_usable_maps_cannot_be_certified(bench, what):
+    certificate = measured(bench, bench.model(), Drawing(what=what)).certificate
+    assert (certificate.outcome, certificate.reason) == ("not_certifiable", "no_usable_maps")
+
+
+def test_a_costly_method_is_measured_on_fewer_cases_and_says_so(bench):
+    assert measured(bench, bench.model(), Drawing(rows=200)).certificate.cases == 11
+
+
+def test_a_method_beyond_all_cost_is_not_measured(bench):
+    certificate = measured(bench, bench.model(), Drawing(rows=10**6)).certificate
+    assert (certificate.outcome, certificate.reason) == ("not_certifiable", "too_costly")
+
+
+def test_images_without_edges_say_nothing_of_a_method(bench):
+    certificate = measured(
+        bench, bench.model(images=torch.zeros(26, 1, SMALL, SMALL)), Saliency()
+    ).certificate
+    assert (certificate.outcome, certificate.reason) == ("not_certifiable", "control_passed")
+
+
+def test_labels_of_another_shape_leave_the_model_without_certificates(bench):
+    certificate = measured(bench, bench.model(labels=torch.ones(26, 2)), Saliency()).certificate
+    assert certificate.outcome == "not_certifiable"
+    assert certificate.reason == "invalid_calibration_set"
+
+
+def test_a_model_of_one_class_is_certified_by_the_rest(bench):
+    model = bench.model(classes=1, labels=torch.ones(26, 1))
+    certificate = measured(bench, model, Saliency()).certificate
+    assert set(certificate.similarities) == {"all_random", "head_random", "other_patient"}
+    assert certificate.similarities.keys() == certificate.control.keys()
+    assert certificate.outcome != "not_certifiable"
+
+
+def test_a_model_that_is_removed_meanwhile_is_let_go(bench):
+    model = bench.model(side=48)
+    model.records.record(Rise(samples=1024))
+    caught = []
+
+    def serve():
+        try:
+            bench.certifier.serve(model)
+        except Unwanted as error:
+            caught.append(error)
+
+    working = threading.Thread(target=serve)
+    working.start()
+    time.sleep(0.5)
+    bench.shelf.clear()
+    working.join(10)
+    assert len(caught) == 1
+    assert bench.store.find(model.records.subject.identify(Rise(samples=1024))) is None
+
+
+def test_a_drain_ends_a_measurement_at_once(bench):
+    model = bench.model(side=48)
+    model.records.record(Rise(samples=1024))
+    working = threading.Thread(target=bench.certifier.run)
+    working.start()
+    time.sleep(1.0)
+    began = time.monotonic()
+    bench.stopped.set()
+    working.join(10)
+    assert not working.is_alive()
+    assert time.monotonic() - began < 2
+    assert model.records.record(Rise(samples=1024)) == "pending"
