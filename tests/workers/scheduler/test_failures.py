@@ -458,5 +458,5 @@ def test_an_ordinary_job_leaves_the_replica_as_it_was() -> None:
     assert all(not each.requires_grad for each in runtime.model.parameters())
 
 
-def test_there_is_one_rule_and_a_forward_pass_has_it() -> None:
+def test_derivatives_are_plain_unless_a_pass_says_otherwise() -> None:
     assert Gradient(Clean(image_for()), logits(0), at=(INPUT,)).rule is Rule.PLAIN
