@@ -58,7 +58,7 @@ class KernelShap(SegmentMethod):
     ----------
     Lundberg, Lee (2017). A unified approach to interpreting model predictions.
     NeurIPS. arXiv:1705.07874, theorem 2; paired sampling after Covert, Lee
-    (2021), arXiv:2012.01536, section 4.
+    (2021), arXiv:2012.01536.
     """
 
     title: ClassVar = "Kernel SHAP"

@@ -46,7 +46,7 @@ class ShapleySampling(SegmentMethod):
     ----------
     Castro, Gomez, Tejada (2009). Polynomial calculation of the Shapley value
     based on sampling. Computers & Operations Research 36 (5), section 3;
-    reversed orders after Mitchell et al. (2022), arXiv:2104.12199, section 2.3.
+    reversed orders after Mitchell et al. (2022), arXiv:2104.12199.
     """
 
     title: ClassVar = "Shapley sampling"

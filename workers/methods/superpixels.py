@@ -112,7 +112,7 @@ def _clustered(image: Tensor, grid: Sequence[int]) -> Tensor:
 def _steps(image: Tensor) -> tuple[Tensor, float]:
     """Return intensities in whole steps, int64 ``(C, pixels)``, and what one step weighs."""
     low, span = image.min(), (image.max() - image.min()).item()
-    if not span > 0:
+    if not 0 < span < math.inf:  # flat, or with a pixel that is no number
         return torch.zeros_like(image, dtype=torch.int64).flatten(1), 1.0
     steps = ((image - low).double() * (LEVELS / span)).round().long()
     deviation = image.double().std(correction=0).item() / span * LEVELS
