@@ -1,6 +1,8 @@
-"""The OpenAPI document, completed; and a page that shows it without any script."""
+"""The OpenAPI document, completed; and a page that shows it to those who have a key."""
 
-from html import escape
+import base64
+import hashlib
+from importlib.resources import files
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -14,7 +16,7 @@ from api.v1.wire import ArtifactsBody, EventBody
 REF: Final = "#/components/schemas/{model}"
 DESCRIPTION: Final = (
     "Explains what imaging models say: DICOM in, checked attribution maps out. Every failure is a"
-    " problem document (RFC 9457); its `code` is stable, and /docs#problems lists them all."
+    " problem document (RFC 9457); its `code` is stable, and `x-problems` lists them all."
 )
 SHORTHANDS: Final = {
     "methods": {"type": "string", "description": "A method's name alone: default parameters."},
@@ -25,11 +27,8 @@ SHORTHANDS: Final = {
 }
 """What an entry of these lists may be, instead of an object."""
 
-STYLE: Final = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-    "code{background:#eee;padding:0 .2em}table{border-collapse:collapse}"
-    "td,th{text-align:left;vertical-align:top;padding:.3em .8em;border-bottom:1px solid #ccc}"
-)
+PAGE: Final = (files("api") / "docs.html").read_text(encoding="utf-8")
+"""Holds nothing of the service: it asks for a key, and fetches the document with it."""
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
@@ -53,40 +52,26 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     properties = schemas["ExplanationRequest"]["properties"]
     for name, shorthand in SHORTHANDS.items():
         properties[name]["items"] = {"anyOf": [properties[name]["items"], shorthand]}
+    document["x-problems"] = {code: _problem(code) for code in catalog()}
     return document
 
 
-def page(document: dict[str, Any]) -> HTMLResponse:
-    """Return the operations and the problems as one page."""
-    operations = "".join(
-        _operation(verb, path, told)
-        for path, verbs in document["paths"].items()
-        for verb, told in verbs.items()
+def page() -> HTMLResponse:
+    """Return the page; its one script is known to the browser by its digest."""
+    script = PAGE.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}';"
+        " connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
     )
-    problems = "".join(_problem(code) for code in catalog())
-    return HTMLResponse(
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>Whylight</title>"
-        f"<style>{STYLE}</style><h1>Whylight {escape(document['info']['version'])}</h1>"
-        f"<p>{escape(DESCRIPTION)}</p><p>The whole description: "
-        f"<a href=/openapi.json>/openapi.json</a> (OpenAPI 3.1).</p>"
-        f"<h2 id=operations>Operations</h2><table>{operations}</table>"
-        f"<h2 id=problems>Problems</h2><table><tr><th>code<th>status<th>meaning{problems}</table>"
-    )
+    return HTMLResponse(PAGE, headers={"Content-Security-Policy": policy})
 
 
-def _operation(verb: str, path: str, told: dict[str, Any]) -> str:
-    statuses = ", ".join(told["responses"])
-    return (
-        f"<tr id={escape(told['operationId'])}><td><code>{verb.upper()} {escape(path)}</code>"
-        f"<td><b>{escape(told['summary'])}.</b> {escape(told.get('description', ''))}"
-        f"<br><small>answers {statuses}</small>"
-    )
-
-
-def _problem(code: str) -> str:
+def _problem(code: str) -> dict[str, str | int]:
     kind = catalog()[code]
-    meaning = " ".join((kind.__doc__ or "").split())
-    return (
-        f"<tr id={code}><td><code>{URN}{code}</code><td>{status_of(kind)}"
-        f"<td><b>{escape(kind.title)}.</b> {escape(meaning)}"
-    )
+    return {
+        "type": f"{URN}{code}",
+        "status": status_of(kind),
+        "title": kind.title,
+        "meaning": " ".join((kind.__doc__ or "").split()),
+    }

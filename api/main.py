@@ -10,15 +10,15 @@ from datetime import timedelta
 from functools import cache
 from importlib.metadata import version
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
 from starlette.concurrency import run_in_threadpool
 from typing_extensions import override
 
 from api import document, problems
+from api.auth import KeyHolder
 from api.context import Gateway
 from api.envelope import Envelope
 from api.intake.base import Scratch
@@ -43,6 +43,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     app = FastAPI(
         title="Whylight",
         version=version("whylight"),
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -52,10 +53,13 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.state.gateway = gateway
     for each in (studies, explanations, events, artifacts, catalog, models, queue, health):
         app.include_router(each.router)
-    app.add_api_route("/docs", _docs(app), include_in_schema=False, response_class=HTMLResponse)
+    app.openapi = cache(lambda: document.openapi(app))  # type: ignore[method-assign]
+    app.add_api_route("/docs", document.page, include_in_schema=False)
+    app.add_api_route(
+        "/openapi.json", app.openapi, include_in_schema=False, dependencies=[KeyHolder]
+    )
     app.add_middleware(Envelope)
     problems.install(app)
-    app.openapi = cache(lambda: document.openapi(app))  # type: ignore[method-assign]
     return app
 
 
@@ -151,15 +155,6 @@ async def _end(task: "asyncio.Task[None]") -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
-
-
-def _docs(app: FastAPI) -> Any:
-    """Return the endpoint of the documentation page."""
-
-    def docs() -> HTMLResponse:
-        return document.page(app.openapi())
-
-    return docs
 
 
 if __name__ == "__main__":
