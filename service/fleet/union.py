@@ -12,7 +12,7 @@ def union(catalogs: Iterable[Catalog]) -> Catalog:
     """Return everything that at least one of the catalogs' workers can do.
 
     Of entries with the same name the first counts; of the entries of one
-    model package, the first that is ready.
+    model package, the one that is ready and knows most certificates.
     """
     every = tuple(catalogs)
     methods = _first((m for each in every for m in each.methods), lambda m: m.name)
@@ -30,9 +30,10 @@ def union(catalogs: Iterable[Catalog]) -> Catalog:
     )
 
 
-def _readiness(model: ModelEntry) -> tuple[str, tuple[int, ...], bool]:
+def _readiness(model: ModelEntry) -> tuple[str, tuple[int, ...], bool, int]:
     version = tuple(int(part) for part in model.version.split("."))
-    return (model.name, version, model.state != "ready")
+    measured = sum(each.outcome != "pending" for each in model.certificates)
+    return (model.name, version, model.state != "ready", -measured)
 
 
 def _first(entries: Iterable[T], key: Callable[[T], Hashable]) -> tuple[T, ...]:

@@ -1,8 +1,10 @@
 """What the fleet promises: who is alive, and what they can do together."""
 
+from typing import Literal
+
 import pytest
 
-from service.domain.catalog import Catalog, FormatEntry, MethodEntry, ModelEntry
+from service.domain.catalog import Catalog, CertificateEntry, FormatEntry, MethodEntry, ModelEntry
 from service.errors import TooLarge
 from service.fleet.base import WorkerRecord
 from service.fleet.redis import RedisFleet
@@ -106,6 +108,20 @@ def test_a_ready_model_counts_before_an_unavailable_one(fleet: RedisFleet) -> No
     assert [each.state for each in fleet.catalog().models] == ["unavailable"]
     fleet.publish(worker("w2"), Catalog(models=(model("m", "1.0.0", "p1"),)), seconds=5)
     assert [each.state for each in fleet.catalog().models] == ["ready"]
+
+
+def test_the_worker_that_has_measured_more_of_a_model_tells_of_it(fleet: RedisFleet) -> None:
+    def known(outcome: Literal["pending", "passed"]) -> Catalog:
+        certificate = CertificateEntry(
+            method="saliency", parameters={}, default=True, id="a" * 64, outcome=outcome, protocol=1
+        )
+        entry = model("m", "1.0.0", "p1").model_copy(update={"certificates": (certificate,)})
+        return Catalog(models=(entry,))
+
+    fleet.publish(worker("w1"), known("pending"), seconds=5)
+    fleet.publish(worker("w2"), known("passed"), seconds=5)
+    ((found,),) = (each.certificates for each in fleet.catalog().models)
+    assert found.outcome == "passed"
 
 
 def test_a_part_that_one_worker_has_is_not_unavailable(fleet: RedisFleet) -> None:
