@@ -1,5 +1,6 @@
 """Records of what was measured of methods on models: kept by what they depend on."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -45,9 +46,9 @@ def read_records(data: bytes) -> tuple[MethodRecord, ...]:
     return _RECORDS.validate_json(data)
 
 
-def write_records(records: tuple[MethodRecord, ...]) -> bytes:
-    """Return a package's file of role ``certificates``."""
-    return _RECORDS.dump_json(records, indent=1) + b"\n"
+def write_records(records: Iterable[MethodRecord]) -> bytes:
+    """Return a package's file of role ``certificates``: a JSON list, one record a line."""
+    return b"[\n" + b",\n".join(each.model_dump_json().encode() for each in records) + b"\n]\n"
 
 
 def _path(id_: str) -> str:

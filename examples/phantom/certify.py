@@ -1,0 +1,114 @@
+"""Measure every method on the bundled models, and put what was found into their packages.
+
+``python -m examples.phantom.certify [FOLDER ...]`` runs what a worker does in
+the background after a model is registered; with the records in the package no
+worker needs to. What a package holds already is kept where it still fits.
+"""
+
+import hashlib
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import yaml
+
+from service.certificates import MethodRecords, write_records
+from service.domain.certificate import MethodRecord
+from service.domain.manifest import File, Manifest
+from service.manifests import read_manifest
+from service.settings import StoreSettings
+from service.store.objects import open_store
+from service.telemetry import Log
+from workers.certify.certifier import Certifier
+from workers.certify.turns import Turns
+from workers.loading import Loader
+from workers.model import Model
+from workers.scheduler import Scheduler
+from workers.slots import Slots
+
+MODELS = Path(__file__).parents[2] / "models"
+NAME = "certificates.json"
+DECODER_BYTES = 4 << 30
+"""Address space of the process that decodes the self-tests."""
+
+
+@contextmanager
+def scheduling() -> Iterator[Scheduler]:
+    """Run a device loop on a thread of its own."""
+    scheduler = Scheduler()
+    owner = threading.Thread(target=scheduler.run_forever)
+    owner.start()
+    try:
+        yield scheduler
+    finally:
+        scheduler.stop(drain=False)
+        owner.join()
+
+
+def measure(package: Path) -> tuple[MethodRecord, ...]:
+    """Return the records of every method that a package's model serves by default."""
+    torch.set_num_threads(1)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        Slots(1, address_space_bytes=DECODER_BYTES) as slots,
+        scheduling() as scheduler,
+    ):
+        manifest = read_manifest((package / "model.yaml").read_bytes())
+        loader = Loader(scheduler, torch.device("cpu"), slots, Path(scratch))
+        model = loader.load(manifest, package.name, package)
+        certifier_of(model, package, scheduler, Path(scratch)).serve(model)
+        return tuple(each for _, each in model.records.all() if each != "pending")
+
+
+def certifier_of(model: Model, package: Path, scheduler: Scheduler, scratch: Path) -> Certifier:
+    """Return a certifier of one model, with a store that nobody else reads."""
+    stopped = threading.Event()
+    return Certifier(
+        models=lambda: (model,),
+        unpacked=package.parent,
+        store=MethodRecords(open_store(StoreSettings(url=f"file://{scratch}/store"))),
+        turns=Turns(scheduler, stopped, lambda _: True),
+        stopped=stopped,
+        log=Log(),
+    )
+
+
+def bring(package: Path, records: tuple[MethodRecord, ...]) -> None:
+    """Write records into a package, and list them in its manifest."""
+    path = package / "model.yaml"
+    manifest = read_manifest(path.read_bytes())
+    content = write_records(records)
+    (package / NAME).write_bytes(content)
+    file = File(
+        role="certificates",
+        format="json",
+        path=NAME,
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+    )
+    others = tuple(each for each in manifest.files if each.path != NAME)
+    listed: Manifest = manifest.model_copy(update={"files": (*others, file)})
+    fields = listed.model_dump(mode="json", exclude_none=True)
+    path.write_text(yaml.safe_dump(fields, sort_keys=False, width=100))
+
+
+def main() -> None:
+    """Certify the packages named, or all that are bundled and have a calibration set."""
+    for package in [Path(each) for each in sys.argv[1:]] or sorted(MODELS.iterdir()):
+        manifest = read_manifest((package / "model.yaml").read_bytes())
+        if manifest.calibration is None or manifest.runtime != "torch":
+            continue
+        records = measure(package)
+        bring(package, records)
+        for each in records:
+            found, calibration = each.certificate, each.calibration
+            supported = "" if calibration is None else f"{calibration.supported:.0%} supported"
+            print(f"{manifest.ref:28} {each.method:24} {found.outcome:16} {supported}")
+
+
+if __name__ == "__main__":
+    main()
