@@ -26,7 +26,7 @@ SYSTEM_PACKAGES := redis-server orthanc orthanc-dicomweb dcmtk dicom3tools curl
 export OMP_NUM_THREADS := 1
 
 .NOTPARALLEL:
-.PHONY: help demo up test setup system lint types walls unit conformance bench sbom train-demo clean
+.PHONY: help demo up test setup system lint types walls unit conformance bench sbom train-demo certify-demo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -117,6 +117,9 @@ sbom: $(DEMO_READY)  ## List what the product is made of, as CycloneDX, in sbom.
 
 train-demo: $(TEST_READY)  ## Train the demo model again, from its seed
 	@$(BIN)/python -m examples.phantom.train
+
+certify-demo: $(TEST_READY)  ## Measure every method on the bundled models, into their packages
+	@$(BIN)/python -m examples.phantom.certify
 
 clean:  ## Remove the environment, caches and the demo's output
 	rm -rf $(VENV) demo-output build dist *.egg-info sbom.json
