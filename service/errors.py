@@ -358,6 +358,14 @@ class ParityMismatch(WhylightError):
     title = "Not the observed result"
 
 
+class FormatNotApplicable(WhylightError):
+    """The map, or its source image, cannot be written in this format; others can."""
+
+    kind = Kind.DATA
+    code = "format_not_applicable"
+    title = "The format does not suit this map"
+
+
 class NothingToExplain(WhylightError):
     """No output is above its threshold."""
 

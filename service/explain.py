@@ -15,7 +15,7 @@ from service.admission import Admitted, admit, resolved_parameters, worker_for
 from service.backends import Backends
 from service.domain.artifact import Artifact
 from service.domain.catalog import Catalog
-from service.domain.explanation import Explanation
+from service.domain.explanation import Explanation, Result
 from service.domain.ids import ALPHABET, LENGTH, new_id
 from service.domain.job import Job, State
 from service.domain.request import ExplanationRequest
@@ -23,6 +23,7 @@ from service.domain.study import Study
 from service.errors import (
     Conflict,
     Gone,
+    NotAcceptable,
     NotFound,
     NotReady,
     NoWorker,
@@ -304,6 +305,33 @@ class Explain:
         NotFound, Gone, ResultDamaged
             As of `follow`.
         """
+        job, results, document = self._ended(caller, job_id)
+        return job, (*(file for each in results for file in each.artifacts), *document)
+
+    def artifact(self, caller: Caller, job_id: str, name: str) -> tuple[Job, Artifact]:
+        """Return an ended job and one of its artifacts.
+
+        Raises
+        ------
+        NotAcceptable
+            It was asked for and does not suit the map.
+        NotReady, NotFound, Gone, ResultDamaged
+            As of `artifacts`.
+        """
+        job, results, document = self._ended(caller, job_id)
+        for file in (*(file for each in results for file in each.artifacts), *document):
+            if file.name == name:
+                return job, file
+        for omitted in (omission for each in results for omission in each.omitted):
+            if omitted.name == name:
+                why = omitted.reason
+                raise NotAcceptable(why.detail, pointer=None, format=omitted.format, **why.facts)
+        raise NotFound("The job has no such artifact; its index lists those there are.")
+
+    def _ended(
+        self, caller: Caller, job_id: str
+    ) -> tuple[Job, tuple[Result, ...], tuple[Artifact, ...]]:
+        """Return an ended job, its results, and its document as a file if it has one."""
         job = self._job(caller, job_id)
         if not job.state.ended:
             raise NotReady(
@@ -313,17 +341,8 @@ class Explain:
             )
         data = self._stored(job)
         if data is None:
-            return job, ()
-        results = self._read(job, data).results
-        return job, (*(file for each in results for file in each.artifacts), _listed(data))
-
-    def artifact(self, caller: Caller, job_id: str, name: str) -> tuple[Job, Artifact]:
-        """Return an ended job and one of its artifacts. Errors as of `artifacts`."""
-        job, files = self.artifacts(caller, job_id)
-        for each in files:
-            if each.name == name:
-                return job, each
-        raise NotFound("The job has no such artifact; its index lists those there are.")
+            return job, (), ()
+        return job, self._read(job, data).results, (_listed(data),)
 
     def open(self, job: Job, files: Iterable[Artifact]) -> Reader:
         """Hold artifacts against their digests; return what reads them.

@@ -16,6 +16,7 @@ from service.domain.explanation import (
     InstanceRef,
     MapFacts,
     ModelRef,
+    Omission,
     Provenance,
     Result,
     Subject,
@@ -39,9 +40,13 @@ def finished(held: Held, rendered: Rendered, model: Model) -> Explanation:
     judged = rendered.judged
     attributed = judged.attributed
     results = tuple(
-        _result(attribution, verdict, tuple(file.artifact for file in files))
-        for attribution, verdict, files in zip(
-            attributed.attributions, judged.verdicts, rendered.files, strict=True
+        _result(attribution, verdict, tuple(file.artifact for file in files), omitted)
+        for attribution, verdict, files, omitted in zip(
+            attributed.attributions,
+            judged.verdicts,
+            rendered.files,
+            rendered.omitted,
+            strict=True,
         )
     )
     failure = _shared_failure(results)
@@ -113,7 +118,12 @@ def _shared_failure(results: Sequence[Result]) -> Failure | None:
     return None
 
 
-def _result(attribution: Attribution, verdict: Verdict, artifacts: tuple[Artifact, ...]) -> Result:
+def _result(
+    attribution: Attribution,
+    verdict: Verdict,
+    artifacts: tuple[Artifact, ...],
+    omitted: tuple[Omission, ...],
+) -> Result:
     """Return one method's entry for one target."""
     return Result(
         method=attribution.method,
@@ -126,7 +136,9 @@ def _result(attribution: Attribution, verdict: Verdict, artifacts: tuple[Artifac
         map=_facts(attribution, verdict),
         extras=dict(attribution.extras),
         checks=verdict.checks,
+        trust=verdict.trust,
         artifacts=artifacts,
+        omitted=omitted,
     )
 
 

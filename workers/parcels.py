@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.artifact import Artifact
-from service.domain.explanation import Check, Prediction
+from service.domain.explanation import Check, Omission, Prediction
 from service.domain.grid import Grid
 from service.domain.manifest import Manifest
 from service.domain.parity import ParityReport
@@ -171,3 +171,5 @@ class Rendered:
 
     judged: Judged
     files: tuple[tuple[RenderedFile, ...], ...]
+    omitted: tuple[tuple[Omission, ...], ...]
+    """Artifacts that do not suit their map, likewise."""

@@ -6,34 +6,42 @@ from pathlib import Path
 from typing import Any
 
 from service.domain.artifact import Artifact
-from service.errors import ResultDamaged, UnknownFormat
+from service.domain.explanation import Omission
+from service.errors import FormatNotApplicable, ResultDamaged, UnknownFormat
 from workers.binding import demand_same
 from workers.formats.base import FORMATS, MapRecord, Sheet
 
 
-def write(sheet: Sheet, formats: Sequence[str], folder: Path) -> list[tuple[Artifact, Path]]:
+def write(
+    sheet: Sheet, formats: Sequence[str], folder: Path
+) -> tuple[list[tuple[Artifact, Path]], list[Omission]]:
     """Write `sheet` in each of `formats` into `folder`.
 
     Returns
     -------
-    list
+    files
         The artifacts with their files, in the order of `formats`.
+    omitted
+        Those of `formats` that do not suit this map, and why.
 
     Raises
     ------
     UnknownFormat
         A format does not exist.
     """
-    written = []
-    for name in formats:
-        if name not in FORMATS:
-            raise UnknownFormat("No such artifact format.", format=name, known=list(FORMATS))
-        part = FORMATS[name]
-        record = sheet.record
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise UnknownFormat("No such artifact format.", format=unknown[0], known=list(FORMATS))
+    written, omitted = {}, []
+    for name in sorted(dict.fromkeys(formats), key=lambda each: FORMATS[each].last):
+        part, record = FORMATS[name], sheet.record
         file = folder / f"{record.method}.{record.target.key}.{part.extension}"
-        part().write(sheet, file)
-        written.append((_artifact(sheet.record, name, part.media_type, file), file))
-    return written
+        try:
+            part().write(sheet, file)
+        except FormatNotApplicable as error:
+            omitted.append(Omission(name=file.name, format=name, reason=error.failure()))
+        else:
+            written[name] = (_artifact(record, name, part.media_type, file), file)
+    return [written[name] for name in dict.fromkeys(formats) if name in written], omitted
 
 
 def _artifact(record: MapRecord, format_: str, media_type: str, file: Path) -> Artifact:
@@ -59,8 +67,9 @@ def task(message: dict[str, Any]) -> dict[str, Any]:
         header_file=Path(message["header"]),
     )
     _demand_unchanged(sheet, message["map_digest"])
-    written = write(sheet, message["formats"], Path(message["folder"]))
+    written, omitted = write(sheet, message["formats"], Path(message["folder"]))
     return {
+        "omitted": [each.model_dump(mode="json") for each in omitted],
         "artifacts": [artifact.model_dump(mode="json") for artifact, _ in written],
         "files": [str(file) for _, file in written],
     }

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel, Field, JsonValue
 
 from service.domain.artifact import Artifact
 from service.domain.catalog import FormatEntry, MeasureEntry, MethodEntry, ModelEntry
-from service.domain.explanation import Check, MapFacts, Prediction, Result, Subject
+from service.domain.explanation import Check, MapFacts, Omission, Prediction, Result, Subject
 from service.domain.job import Job, Priority, Stage, State
 from service.domain.parity import ParityReport
 from service.domain.request import ExplanationRequest
@@ -110,6 +110,9 @@ class ResultBody(BaseModel):
     checks: tuple[Check, ...]
     trust: TrustReport | None
     artifacts: tuple[ArtifactBody, ...]
+    omitted: tuple[Omission, ...] = Field(
+        description="Artifacts that were asked for and do not suit this map."
+    )
 
     @classmethod
     def of(cls, result: Result, base: str) -> "ResultBody":

@@ -137,6 +137,16 @@ class MapFacts(Value):
     """Source pixel indices (row, column) of the most relevant cell's center."""
 
 
+class Omission(Value):
+    """An artifact that was asked for and cannot be made of this map."""
+
+    name: str
+    """As `Artifact.name` would be."""
+
+    format: str
+    reason: Failure
+
+
 class Result(Value):
     """One method on one target."""
 
@@ -156,6 +166,8 @@ class Result(Value):
     checks: tuple[Check, ...] = ()
     trust: TrustReport | None = None
     artifacts: tuple[Artifact, ...] = ()
+    omitted: tuple[Omission, ...] = ()
+    """Artifacts that do not suit this map; the others were made."""
 
 
 class Explanation(Value):

@@ -17,6 +17,21 @@ LONGEST = 1_000_000
 """Source pixels of the longest edge that a box may reach to."""
 
 
+TransferSyntax = Literal[
+    "explicit_vr_little_endian", "jpeg_ls_lossless", "jpeg_2000_lossless", "rle_lossless"
+]
+"""Encodings of DICOM images; none loses anything."""
+
+
+class DicomChoice(Value):
+    """How DICOM objects are written."""
+
+    transfer_syntax: TransferSyntax = Field(
+        default="explicit_vr_little_endian",
+        description="Encoding of images with integer pixels; other objects are never compressed.",
+    )
+
+
 class MethodChoice(Value):
     """A method by name, with its parameters."""
 
@@ -93,6 +108,7 @@ class ExplanationRequest(Value):
         default="native",
         description="Grid of array artifacts: where the method made the map, or the source image.",
     )
+    dicom: DicomChoice = Field(default=DicomChoice(), description="How DICOM objects are written.")
     checks: Literal["none", "standard", "full"] = Field(
         default="standard",
         description="How much each map is checked; 'full' also runs every method again.",

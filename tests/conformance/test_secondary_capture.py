@@ -44,7 +44,7 @@ FEW = (
 
 def capture(path: Path, folder: Path) -> Path:
     drawn = sheet(path, folder / "work", blob((14, 14)))
-    ((_, file),) = write(drawn, ["dicom_sc"], folder)
+    ((_, file),), _ = write(drawn, ["dicom_sc"], folder)
     return file
 
 

@@ -59,6 +59,7 @@ def sheet(
         "method_title": "Grad-CAM",
         "parameters": {},
         "target": TARGET,
+        "finding": None,
         "signed": False,
         "degenerate": False,
         "partial": False,
@@ -75,5 +76,6 @@ def sheet(
         "digest": "c" * 64,
         "created": CREATED,
         "software": "0.1.0",
+        "transfer_syntax": "explicit_vr_little_endian",
     }
     return Sheet(MapRecord(**record | changes), folder / "map.npy", files.display, files.header)

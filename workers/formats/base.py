@@ -2,11 +2,12 @@
 
 A format is stateless; its class variables are what the catalog publishes. It
 gets a `Sheet`: the record of one map, its values, and the picture, which is
-drawn once for all formats that want it.
+drawn once for all formats that want it. A format that a map does not suit
+raises `FormatNotApplicable`; the other files are delivered all the same.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -17,7 +18,9 @@ from pydantic import ConfigDict, JsonValue
 
 from service.domain.explanation import Check, ModelRef
 from service.domain.grid import Grid
+from service.domain.manifest import Code
 from service.domain.parity import ParityReport
+from service.domain.request import TransferSyntax
 from service.domain.target import ResolvedTarget
 from service.domain.trust import Probes, TrustReport
 from service.domain.value import Value
@@ -25,6 +28,7 @@ from service.registry import Registry
 from workers.drawing import resample
 from workers.drawing.overlay import Rgb, Scale, scale_of
 from workers.drawing.picture import Words, draw
+from workers.drawing.region import Region, salient
 from workers.parcels import ImageFacts
 
 
@@ -40,6 +44,9 @@ class MapRecord(Value):
     method_title: str
     parameters: dict[str, JsonValue]
     target: ResolvedTarget
+    finding: Code | None
+    """The target's concept, where the model's manifest names one."""
+
     signed: bool
     degenerate: bool
     partial: bool
@@ -70,6 +77,19 @@ class MapRecord(Value):
     software: str
     """Our version."""
 
+    transfer_syntax: TransferSyntax
+    """How DICOM images of integer pixels are encoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A DICOM object that was made of a sheet, as others refer to it."""
+
+    format: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+
 
 @dataclass
 class Sheet:
@@ -79,6 +99,8 @@ class Sheet:
     map_file: Path
     display_file: Path
     header_file: Path
+    made: list[Made] = field(default_factory=list)
+    """The DICOM objects that were written so far."""
 
     @cached_property
     def values(self) -> NDArray[np.float32]:
@@ -96,16 +118,35 @@ class Sheet:
         """Raw values on the grid that was asked for, and that grid."""
         if not self.record.on_source_grid:
             return self.values, self.grid
-        shape = (self.record.facts.rows, self.record.facts.columns)
-        return resample.to_source(self.values, self.grid, shape), Grid.identity(shape)
+        return resample.to_source(self.values, self.grid, self.shape), Grid.identity(self.shape)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the source image."""
+        return self.record.facts.rows, self.record.facts.columns
+
+    @cached_property
+    def relevance(self) -> NDArray[np.float32]:
+        """Relevance of each native cell, shape ``grid.shape``: the channels' sum."""
+        return np.asarray(self.values.sum(axis=0))
+
+    @cached_property
+    def source_relevance(self) -> NDArray[np.float32]:
+        """Relevance of each source pixel, shape ``shape``; not finite counts as zero."""
+        finite = np.nan_to_num(self.relevance, nan=0.0, posinf=0.0, neginf=0.0)
+        return np.asarray(resample.to_source(finite[None], self.grid, self.shape)[0])
+
+    @cached_property
+    def region(self) -> Region | None:
+        """The salient region of the source image; `None` when there is no evidence at all."""
+        return None if self.scale is None else salient(self.source_relevance, self.scale.full)
 
     @cached_property
     def scale(self) -> Scale | None:
         """How pictures are scaled; `None` when nothing is drawn in color."""
         if self.record.degenerate:
             return None
-        relevance = self.values.sum(axis=0)
-        return scale_of(relevance, signed=self.record.signed, reference=self.record.reference)
+        return scale_of(self.relevance, signed=self.record.signed, reference=self.record.reference)
 
     @cached_property
     def picture(self) -> Rgb:
@@ -132,10 +173,18 @@ class Format(ABC):
     title: ClassVar[str]
     media_type: ClassVar[str]
     extension: ClassVar[str]
+    last: ClassVar[bool] = False
+    """Whether it is written after the others, because it refers to them."""
 
     @abstractmethod
     def write(self, sheet: Sheet, to: Path) -> None:
-        """Write `sheet` as the file `to`."""
+        """Write `sheet` as the file `to`.
+
+        Raises
+        ------
+        FormatNotApplicable
+            The map or its source image cannot be written in this format.
+        """
 
 
 FORMATS: Registry[Format] = Registry("workers.formats", "whylight.formats")

@@ -18,12 +18,14 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from service.dicom import syntaxes
 from service.dicom.dataset import Parsed, parsed
 from service.dicom.header import identifiers
 from service.dicom.uids import derived_uid, instance_uid, series_uid
-from workers.formats.base import MapRecord
+from workers.formats.base import Made, MapRecord, Sheet
 
 UTF8 = "ISO_IR 192"
+LOSSY = "01"
 IMPLEMENTATION = derived_uid("implementation")
 SERIES_NUMBER = 9901
 """Far above the numbers that modalities give their series."""
@@ -86,6 +88,7 @@ _FORMS: dict[str, str] = {
     "PN": r"[^\\\x00-\x1f\x7f=]{0,64}(=[^\\\x00-\x1f\x7f=]{0,64}){0,2}",
     "SH": r"[^\\\x00-\x1f\x7f]{1,16}",
     "TM": _TIME,
+    "UI": r"(?=.{1,64}$)[012](\.(0|[1-9]\d*))+",
 }
 _TERMS: dict[str, str] = {
     "PatientSex": "[MFO]",
@@ -183,8 +186,9 @@ def derive(source: Source, record: MapRecord, sop_class_uid: str, kind: str) -> 
     return ds
 
 
-def finish(ds: Dataset, record: MapRecord, pixel_digest: str) -> None:
-    """Give `ds` its instance UID and its file meta information."""
+def finish(ds: Dataset, sheet: Sheet, kind: str, pixel_digest: str) -> None:
+    """Give `ds` its instance UID and its file meta information, and note that it was made."""
+    record = sheet.record
     identity = f"{record.method}/{record.target.key}/{record.number}"
     ds.SOPInstanceUID = UID(instance_uid(ds.SeriesInstanceUID, identity, pixel_digest))
     ds.InstanceNumber = record.number
@@ -196,6 +200,19 @@ def finish(ds: Dataset, record: MapRecord, pixel_digest: str) -> None:
     meta.ImplementationClassUID = UID(IMPLEMENTATION)
     meta.ImplementationVersionName = f"WHYLIGHT_{record.software.replace('.', '_')}"[:16]
     ds.file_meta = meta
+    sheet.made.append(Made(kind, ds.SOPClassUID, ds.SOPInstanceUID, ds.SeriesInstanceUID))
+
+
+def inherit_loss(ds: Dataset, source: Source, record: MapRecord) -> None:
+    """Carry on that the pixels once lost something; never claim that they did not."""
+    if not record.facts.lossy:
+        return
+    ds.LossyImageCompression = LOSSY
+    if ratios := source.values("LossyImageCompressionRatio"):
+        ds.LossyImageCompressionRatio = ratios
+    by_syntax = syntaxes.LOSSY_METHODS.get(syntaxes.FAMILIES[source.transfer_syntax_uid])
+    if methods := source.values("LossyImageCompressionMethod") or by_syntax:
+        ds.LossyImageCompressionMethod = methods
 
 
 def _copy(source: Source, ds: Dataset) -> None:

@@ -1,27 +1,23 @@
 """The picture as a DICOM Secondary Capture: what any PACS files beside the study."""
 
 import hashlib
-import struct
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import ImageCms
 from pydicom.dataset import Dataset
 from typing_extensions import override
 
-from service.dicom import syntaxes
-from workers.formats.base import FORMATS, Format, MapRecord, Sheet
-from workers.formats.derived import Source, derive, finish
+from workers.formats.base import FORMATS, Format, Sheet
+from workers.formats.derived import Source, derive, finish, inherit_loss
+from workers.formats.pixeldata import save
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-LOSSY = "01"
 
 
 @FORMATS.register("dicom_sc")
 class DicomSc(Format):
-    """True-color single-frame Secondary Capture, uncompressed RGB (PS3.3 A.8.1).
+    """True-color single-frame Secondary Capture, RGB (PS3.3 A.8.1).
 
     The source image fills the top left corner pixel by pixel; the legend is
     burned in below or beside it, which Burned In Annotation tells. Pixel
@@ -37,19 +33,9 @@ class DicomSc(Format):
         source = Source.read(sheet.header_file)
         ds = derive(source, sheet.record, SECONDARY_CAPTURE, self.name)
         _describe(ds, sheet)
-        _inherit_loss(ds, source, sheet.record)
-        finish(ds, sheet.record, hashlib.sha256(sheet.picture.data).hexdigest())
-        ds.save_as(to, enforce_file_format=True)
-        append_pixels(to, sheet.picture)
-
-
-def append_pixels(file: Path, pixels: NDArray[np.uint8]) -> None:
-    """Append the Pixel Data element, which comes last, without copying it first."""
-    length = pixels.nbytes + pixels.nbytes % 2
-    with file.open("ab") as stream:
-        stream.write(struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, length))
-        stream.write(pixels.data)
-        stream.write(b"\0" * (pixels.nbytes % 2))
+        inherit_loss(ds, source, sheet.record)
+        finish(ds, sheet, self.name, hashlib.sha256(sheet.picture.data).hexdigest())
+        save(ds, sheet.picture, sheet.record.transfer_syntax, to)
 
 
 def _describe(ds: Dataset, sheet: Sheet) -> None:
@@ -81,18 +67,6 @@ def _derivation(sheet: Sheet) -> str:
         f" (package sha256 {record.model.package}), {drawn}, over the source image of"
         f" {record.facts.rows} x {record.facts.columns} pixels at the top left; legend added."
     )[:1024]
-
-
-def _inherit_loss(ds: Dataset, source: Source, record: MapRecord) -> None:
-    """Carry on that the pixels once lost something; never claim that they did not."""
-    if not record.facts.lossy:
-        return
-    ds.LossyImageCompression = LOSSY
-    if ratios := source.values("LossyImageCompressionRatio"):
-        ds.LossyImageCompressionRatio = ratios
-    by_syntax = syntaxes.LOSSY_METHODS.get(syntaxes.FAMILIES[source.transfer_syntax_uid])
-    if methods := source.values("LossyImageCompressionMethod") or by_syntax:
-        ds.LossyImageCompressionMethod = methods
 
 
 @cache

@@ -8,10 +8,14 @@ import orjson
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from service.errors import FormatNotApplicable
+from workers.drawing.region import RULE
 from workers.formats.base import FORMATS, Format, Sheet
 
 INLINE = 1 << 20
-"""Most values that stand inline; larger maps are to be had as NPY."""
+"""Most values that stand inline; larger maps are to be had as arrays."""
+
+ARRAYS = ("npy", "npz", "nifti")
 
 
 @FORMATS.register("json")
@@ -24,11 +28,21 @@ class Json(Format):
 
     @override
     def write(self, sheet: Sheet, to: Path) -> None:
+        values, _ = sheet.array
+        if values.size > INLINE:
+            raise FormatNotApplicable(
+                "The map has more values than a JSON document may hold; ask for it as an array.",
+                reason="too_many_values",
+                values=values.size,
+                limit=INLINE,
+                alternatives=[*ARRAYS],
+            )
         document = {
             "schema_number": 1,
             **_identity(sheet),
             "map": _map(sheet),
             "display": _display(sheet),
+            "region": _region(sheet),
             "extras": sheet.record.extras,
             "parity": sheet.record.parity.model_dump(mode="json"),
             "trust": _trust(sheet),
@@ -57,7 +71,6 @@ def _identity(sheet: Sheet) -> dict[str, Any]:
 def _map(sheet: Sheet) -> dict[str, Any]:
     """Return the values on the grid asked for, and where they lie in the image."""
     values, grid = sheet.array
-    inline = values.size <= INLINE
     return {
         "grid": "source" if sheet.record.on_source_grid else "native",
         "shape": list(values.shape),
@@ -68,8 +81,7 @@ def _map(sheet: Sheet) -> dict[str, Any]:
         "cell": list(grid.cell),
         "native_cell": list(sheet.grid.cell),
         "peak": _peak(sheet),
-        "values": _finite(values) if inline else None,
-        "values_omitted": None if inline else "too_many_values_take_npy",
+        "values": _finite(values),
     }
 
 
@@ -105,6 +117,20 @@ def _display(sheet: Sheet) -> dict[str, Any]:
         "own_scale": None if scale is None else scale.own,
         "drawn": scale is not None and not scale.faint,
         "window": None if window is None else {"center": window[0], "width": window[1]},
+    }
+
+
+def _region(sheet: Sheet) -> dict[str, Any] | None:
+    """Tell where the evidence reaches half of full strength, as the segmentation has it."""
+    region = sheet.region
+    if region is None:
+        return None
+    return {
+        "rule": RULE,
+        "threshold": region.threshold,
+        "pixels": region.pixels,
+        "share_of_image": region.pixels / region.mask.size,
+        "share_of_evidence": region.mass,
     }
 
 

@@ -2,15 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 import numpy as np
 
 from service.domain.artifact import Artifact
-from service.domain.explanation import ModelRef
+from service.domain.explanation import ModelRef, Omission
 from workers.binding import demand_bound
 from workers.formats.base import MapRecord
 from workers.methods.base import METHODS
@@ -18,6 +19,8 @@ from workers.parcels import Attribution, Fetched, Judged, Rendered, RenderedFile
 from workers.slots import Slots
 
 LIMIT: Final = 60.0
+NOTHING: Final = MappingProxyType({"artifacts": (), "files": (), "omitted": ()})
+"""What comes of a map that there is none of."""
 
 ASKED: Final = (
     "methods",
@@ -56,7 +59,8 @@ def render(
     Returns
     -------
     Rendered
-        A tuple of files for each attribution; empty for one that failed.
+        A tuple of files for each attribution, and one of the artifacts that
+        do not suit it; empty for one that failed.
 
     Raises
     ------
@@ -69,13 +73,18 @@ def render(
     """
     fetched = judged.attributed.prepared.decoded.fetched
     asked = digest_of(fetched)
-    files = []
+    files, omitted = [], []
     pairs = zip(judged.attributed.attributions, judged.verdicts, strict=True)
     for number, (attribution, verdict) in enumerate(pairs, start=1):
         record = record_of(judged, attribution, verdict, model, number=number, digest=asked)
-        files.append(() if record is None else _write(judged, attribution, record, slots, limit))
+        if record is None:
+            answer: Mapping[str, Any] = NOTHING
+        else:
+            answer = _write(judged, attribution, record, slots, limit)
+        files.append(_files(answer["artifacts"], answer["files"]))
+        omitted.append(tuple(Omission.model_validate(each) for each in answer["omitted"]))
         on_progress(number / len(judged.verdicts))
-    return Rendered(judged, tuple(files))
+    return Rendered(judged, tuple(files), tuple(omitted))
 
 
 def digest_of(fetched: Fetched) -> str:
@@ -105,12 +114,14 @@ def record_of(
     if attribution.grid is None or attribution.target is None or verdict.trust is None:
         return None
     decoded = judged.attributed.prepared.decoded
+    classes = decoded.fetched.manifest.classes
     return MapRecord(
         number=number,
         method=attribution.method,
         method_title=METHODS[attribution.method].title,
         parameters=attribution.parameters,
         target=attribution.target,
+        finding=next((each.code for each in classes if each.key == attribution.target.key), None),
         signed=attribution.signed,
         degenerate=verdict.degenerate,
         partial=attribution.partial,
@@ -127,13 +138,14 @@ def record_of(
         digest=digest,
         created=decoded.fetched.lease.job.created,
         software=version("whylight"),
+        transfer_syntax=decoded.fetched.request.dicom.transfer_syntax,
     )
 
 
 def _write(
     judged: Judged, attribution: Attribution, record: MapRecord, slots: Slots, limit: float
-) -> tuple[RenderedFile, ...]:
-    """Have one map's files written; its values travel as a file."""
+) -> Mapping[str, Any]:
+    """Have one map's files written; its values travel as a file. Return `task`'s answer."""
     prepared = judged.attributed.prepared
     decoded = prepared.decoded
     folder = decoded.fetched.scratch
@@ -148,8 +160,7 @@ def _write(
         "formats": list(decoded.fetched.request.artifacts),
         "folder": str(folder),
     }
-    answer = slots.run("render", message, limit)
-    return _files(answer["artifacts"], answer["files"])
+    return slots.run("render", message, limit)
 
 
 def _files(artifacts: Sequence[object], files: Sequence[str]) -> tuple[RenderedFile, ...]:

@@ -39,7 +39,7 @@ def made(source, tmp_path):
 
     def of(format_, values=NATIVE, elements=None, **changes) -> bytes:
         drawn = sheet(source(**(elements or {})), tmp_path / "work", values, **changes)
-        ((_, file),) = write(drawn, [format_], tmp_path)
+        ((_, file),), _ = write(drawn, [format_], tmp_path)
         return file.read_bytes()
 
     return of
@@ -50,7 +50,7 @@ def dicom(data: bytes):
 
 
 def test_the_formats_are_these():
-    assert list(FORMATS) == ["dicom_sc", "json", "npy", "png"]
+    assert list(FORMATS) == ["dicom_sc", "json", "nifti", "npy", "npz", "png"]
     assert not FORMATS.unavailable
     for name in FORMATS:
         part = FORMATS[name]
@@ -60,7 +60,9 @@ def test_the_formats_are_these():
 
 def test_artifacts_are_named_and_digested(source, tmp_path):
     drawn = sheet(source(), tmp_path / "work", NATIVE)
-    for artifact, file in write(drawn, ["dicom_sc", "png", "json", "npy"], tmp_path):
+    files, omitted = write(drawn, ["dicom_sc", "png", "json", "npy"], tmp_path)
+    assert not omitted
+    for artifact, file in files:
         assert artifact.name == f"grad_cam.effusion.{FORMATS[artifact.format].extension}"
         assert artifact.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
         assert artifact.bytes == file.stat().st_size
@@ -110,11 +112,15 @@ def test_json_on_the_source_grid_keeps_the_native_cell_in_sight(made):
     assert document["map"]["native_cell"] == [50.0, 50.0]
 
 
-def test_json_leaves_out_what_is_too_large_and_says_so(made):
+def test_json_gives_way_to_arrays_when_the_map_is_too_large(source, tmp_path):
     wide = np.random.default_rng(0).random((4, 600, 500)).astype(np.float32)
-    document = json.loads(made("json", values=wide))
-    assert document["map"]["values"] is None
-    assert document["map"]["values_omitted"] == "too_many_values_take_npy"
+    drawn = sheet(source(), tmp_path / "work", wide)
+    ((artifact, _),), (omitted,) = write(drawn, ["json", "npy"], tmp_path)
+    assert artifact.format == "npy"
+    assert (omitted.format, omitted.name) == ("json", "grad_cam.effusion.json")
+    assert omitted.reason.code == "format_not_applicable"
+    assert omitted.reason.facts["reason"] == "too_many_values"
+    assert set(omitted.reason.facts["alternatives"]) <= set(FORMATS)
 
 
 def test_a_degenerate_map_has_no_peak_and_no_scale(made):
@@ -264,7 +270,7 @@ def test_private_and_unknown_elements_are_left_behind(source, tmp_path):
     ds.OtherPatientIDs = "CANARY-2"
     ds.save_as(path)
     drawn = sheet(path, tmp_path / "work", NATIVE)
-    ((_, file),) = write(drawn, ["dicom_sc"], tmp_path)
+    ((_, file),), _ = write(drawn, ["dicom_sc"], tmp_path)
     assert b"Canary secret" not in file.read_bytes()
     assert b"CANARY-2" not in file.read_bytes()
 

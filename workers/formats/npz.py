@@ -1,0 +1,65 @@
+"""The raw map as a NumPy archive: the values with all that a program needs to place them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from workers.formats.base import FORMATS, Format, MapRecord, Sheet
+from workers.formats.derived import Source
+from workers.formats.plane import plane_of
+
+
+@FORMATS.register("npz")
+class Npz(Format):
+    """Raw signed values, their place in image and patient, and what they are of.
+
+    Arrays: ``values`` as of the format ``npy``; ``affine``, homogeneous, cell
+    (row, column) to source pixel; ``patient_affine``, source pixel
+    (row, column, slice) to LPS millimeters, only where the image has a plane;
+    and one array without axes for each fact. Nothing in it is pickled, and
+    nothing names the patient.
+    """
+
+    title = "Raw map with its geometry as NPZ"
+    media_type = "application/x-npz"
+    extension = "npz"
+
+    @override
+    def write(self, sheet: Sheet, to: Path) -> None:
+        values, grid = sheet.array
+        arrays: dict[str, NDArray[Any]] = {
+            "values": np.ascontiguousarray(values, np.float32),
+            "affine": grid.affine,
+            **{name: np.array(fact) for name, fact in _facts(sheet.record).items()},
+        }
+        plane = plane_of(Source.read(sheet.header_file))
+        if plane is not None:
+            arrays["patient_affine"] = plane.affine
+        np.savez(to, allow_pickle=False, **arrays)
+
+
+def _facts(record: MapRecord) -> dict[str, str | bool | int | float]:
+    target = record.target
+    return {
+        "grid": "source" if record.on_source_grid else "native",
+        "axes": "channel row column",
+        "method": record.method,
+        "parameters": orjson.dumps(record.parameters).decode(),
+        "target": target.key,
+        "score": target.score,
+        "probability": np.nan if target.probability is None else target.probability,
+        "signed": record.signed,
+        "degenerate": record.degenerate,
+        "partial": record.partial,
+        "grade": record.trust.grade.value,
+        "model": f"{record.model.name}@{record.model.version}",
+        "weights": record.model.weights,
+        "rows": record.facts.rows,
+        "columns": record.facts.columns,
+        "software": f"whylight {record.software}",
+        "notice": "Research use only. Not for diagnosis.",
+    }

@@ -1,0 +1,103 @@
+"""Pixel Data of a derived image: as it is, or encoded without loss.
+
+Pixel Data is the last element that is written here, so the header is written
+first and the pixels follow it without being copied. Color is encoded as RGB,
+pixel by pixel, without a color transform: viewers err about the labels of
+transformed color, never about its absence.
+"""
+
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from service.domain.request import TransferSyntax
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+UNDEFINED: Final = 0xFFFFFFFF
+RLE_HEAD: Final = 64
+"""Bytes of the count and the offsets of up to 15 segments (PS3.5 G.5)."""
+
+
+def save(ds: Dataset, pixels: Pixels, syntax: TransferSyntax, to: Path) -> None:
+    """Write an object that lacks nothing but its pixels.
+
+    Parameters
+    ----------
+    ds
+        With file meta information; it gets the transfer syntax.
+    pixels
+        Shape ``(rows, columns[, 3])``, in C order.
+    """
+    uid, encode = SYNTAXES[syntax]
+    ds.file_meta.TransferSyntaxUID = uid
+    ds.save_as(to, enforce_file_format=True, implicit_vr=False, little_endian=True)
+    with to.open("ab") as stream:
+        if encode is None:
+            kind = b"OB" if pixels.dtype == np.uint8 else b"OW"
+            stream.write(_element(kind, pixels.nbytes + pixels.nbytes % 2))
+            stream.write(pixels.data)
+            stream.write(b"\0" * (pixels.nbytes % 2))
+        else:
+            frame = encode(pixels)
+            stream.write(_element(b"OB", UNDEFINED))
+            stream.write(_item(b"") + _item(frame))  # an empty offset table, one frame
+            stream.write(struct.pack("<HHL", 0xFFFE, 0xE0DD, 0))
+
+
+def _element(vr: bytes, length: int) -> bytes:
+    return struct.pack("<HH2sHL", 0x7FE0, 0x0010, vr, 0, length)
+
+
+def _item(data: bytes) -> bytes:
+    length = len(data) + len(data) % 2
+    return struct.pack("<HHL", 0xFFFE, 0xE000, length) + data.ljust(length, b"\0")
+
+
+def _jpeg_ls(pixels: Pixels) -> bytes:
+    """Encode with CharLS; noise can come out larger than it went in."""
+    return bytes(imagecodecs.jpegls_encode(pixels, out=2 * pixels.nbytes + 4096))
+
+
+def _jpeg_2000(pixels: Pixels) -> bytes:
+    code = imagecodecs.jpeg2k_encode(
+        pixels, level=0, reversible=True, codecformat="j2k", mct=False, numthreads=1
+    )
+    return bytes(code)
+
+
+def _rle(pixels: Pixels) -> bytes:
+    """Encode each byte plane row by row, the high byte first (PS3.5 G)."""
+    samples = pixels.reshape(*pixels.shape[:2], -1)
+    octets = samples.astype(samples.dtype.newbyteorder(">"), copy=False).view(np.uint8)
+    planes = np.ascontiguousarray(np.moveaxis(octets, -1, 0))
+    packed = [bytes(imagecodecs.packbits_encode(plane, axis=-1)) for plane in planes]
+    segments = [each + b"\0" * (len(each) % 2) for each in packed]
+    offsets = np.cumsum([RLE_HEAD, *map(len, segments)])[:-1]
+    head = struct.pack(f"<{1 + len(segments)}L", len(segments), *offsets)
+    return head.ljust(RLE_HEAD, b"\0") + b"".join(segments)
+
+
+Encode = Callable[[Any], bytes]
+SYNTAXES: Final[Mapping[TransferSyntax, tuple[UID, Encode | None]]] = MappingProxyType(
+    {
+        "explicit_vr_little_endian": (ExplicitVRLittleEndian, None),
+        "jpeg_ls_lossless": (JPEGLSLossless, _jpeg_ls),
+        "jpeg_2000_lossless": (JPEG2000Lossless, _jpeg_2000),
+        "rle_lossless": (RLELossless, _rle),
+    }
+)
+"""Transfer syntax and encoder by the name in a request."""

@@ -1,0 +1,62 @@
+"""Where the source image lies in the patient, if it says so and says it well."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.formats.derived import Source
+
+UNIT: Final = 1e-3
+"""How far direction cosines may be from unit length and from a right angle."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plane:
+    """An image plane in patient coordinates (LPS, mm), PS3.3 C.7.6.2."""
+
+    frame_of_reference_uid: str
+    position: tuple[float, ...]
+    """Center of the first pixel."""
+
+    orientation: tuple[float, ...]
+    """Direction of a row, then of a column: six cosines."""
+
+    spacing: tuple[float, ...]
+    """Between rows, between columns."""
+
+    thickness: float | None
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """Source pixel ``(row, column, slice, 1)`` to ``(x, y, z, 1)``, shape ``(4, 4)``."""
+        along_row, along_column = np.reshape(self.orientation, (2, 3))
+        affine = np.eye(4)
+        affine[:3, 0] = along_column * self.spacing[0]
+        affine[:3, 1] = along_row * self.spacing[1]
+        affine[:3, 2] = np.cross(along_row, along_column) * (self.thickness or 1.0)
+        affine[:3, 3] = self.position
+        return affine
+
+
+def plane_of(source: Source) -> Plane | None:
+    """Return the image's plane; `None` where an element lacks or is not valid."""
+    frame = source.text("FrameOfReferenceUID")
+    position = _numbers(source, "ImagePositionPatient", 3)
+    orientation = _numbers(source, "ImageOrientationPatient", 6)
+    spacing = _numbers(source, "PixelSpacing", 2)
+    if not (frame and position and orientation and spacing):
+        return None
+    directions = np.reshape(orientation, (2, 3))
+    if np.abs(directions @ directions.T - np.eye(2)).max() > UNIT or min(spacing) <= 0:
+        return None
+    thickness = _numbers(source, "SliceThickness", 1)
+    thick = thickness[0] if thickness and thickness[0] > 0 else None
+    return Plane(frame, position, orientation, spacing, thick)
+
+
+def _numbers(source: Source, keyword: str, count: int) -> tuple[float, ...]:
+    """Return the element's values; none unless there are `count` finite ones."""
+    values = tuple(float(each) for each in source.values(keyword))
+    return values if len(values) == count and np.isfinite(values).all() else ()
