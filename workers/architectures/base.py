@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from service.registry import Registry
+from workers.tokens import Tokens
 
 
 class Architecture(BaseModel, ABC):
@@ -26,6 +27,10 @@ class Architecture(BaseModel, ABC):
 
         The network maps ``(N, C, *spatial)`` to logits ``(N, classes)``.
         """
+
+    def tokens(self) -> Tokens | None:
+        """Return where a transformer's tokens lie in the image; `None` without tokens."""
+        return None
 
 
 ARCHITECTURES: Registry[Architecture] = Registry("workers.architectures", "whylight.architectures")
