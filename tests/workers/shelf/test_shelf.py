@@ -20,6 +20,7 @@ from tests.support.hospital import register
 from tests.support.small_model import CLASSES, LAYER, NETWORK, SIDE, write_package
 from workers.catalog import catalog
 from workers.loading import Loader
+from workers.methods.integrated_gradients import IntegratedGradients
 from workers.scheduler import Scheduler
 from workers.shelf import Shelf
 from workers.slots import Slots
@@ -100,6 +101,19 @@ def test_a_sound_package_is_ready_with_what_was_found_out(room: Room) -> None:
     assert entry.method_rows["integrated_gradients"] == {"forward": 2, "gradient": 32}
     windows = (1 + (SIDE - 16) // 8) ** 2
     assert entry.method_rows["occlusion"] == {"forward": windows + 1, "gradient": 0}
+
+
+def test_the_entry_tells_what_was_measured_and_follows_what_is_asked(room: Room) -> None:
+    record = room.register()
+    before = room.entry(record).certificates
+    assert {each.method for each in before} == set(room.entry(record).methods)
+    assert {(each.outcome, each.reason, each.default) for each in before} == {
+        ("not_certifiable", "no_calibration_set", True)
+    }
+    steps = IntegratedGradients(steps=4, baseline=0.0)
+    room.shelf.get(record.package).records.record(steps)
+    *_, last = room.shelf.entries()[record.package].certificates
+    assert (last.method, last.parameters["steps"], last.default) == (steps.name, 4, False)
 
 
 def test_a_package_that_names_no_layer_gets_the_deepest_with_the_reason(room: Room) -> None:
