@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -36,14 +37,37 @@ DECODER_BYTES = 4 << 30
 """Address space of the process that decodes the self-tests."""
 
 
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """A loaded model and the device loop that serves it."""
+
+    model: Model
+    scheduler: Scheduler
+    scratch: Path
+    stopped: threading.Event
+
+    @property
+    def turns(self) -> Turns:
+        """Turns on the device, with no job in hand."""
+        return Turns(self.scheduler, self.stopped, lambda _: True)
+
+
 @contextmanager
-def scheduling() -> Iterator[Scheduler]:
-    """Run a device loop on a thread of its own."""
+def workbench(package: Path) -> Iterator[Workbench]:
+    """Load a package as a worker does, on a device loop of its own."""
+    torch.set_num_threads(1)
     scheduler = Scheduler()
     owner = threading.Thread(target=scheduler.run_forever)
     owner.start()
     try:
-        yield scheduler
+        with (
+            tempfile.TemporaryDirectory() as scratch,
+            Slots(1, address_space_bytes=DECODER_BYTES) as slots,
+        ):
+            manifest = read_manifest((package / "model.yaml").read_bytes())
+            loader = Loader(scheduler, torch.device("cpu"), slots, Path(scratch))
+            model = loader.load(manifest, package.name, package)
+            yield Workbench(model, scheduler, Path(scratch), threading.Event())
     finally:
         scheduler.stop(drain=False)
         owner.join()
@@ -51,30 +75,16 @@ def scheduling() -> Iterator[Scheduler]:
 
 def measure(package: Path) -> tuple[MethodRecord, ...]:
     """Return the records of every method that a package's model serves by default."""
-    torch.set_num_threads(1)
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        Slots(1, address_space_bytes=DECODER_BYTES) as slots,
-        scheduling() as scheduler,
-    ):
-        manifest = read_manifest((package / "model.yaml").read_bytes())
-        loader = Loader(scheduler, torch.device("cpu"), slots, Path(scratch))
-        model = loader.load(manifest, package.name, package)
-        certifier_of(model, package, scheduler, Path(scratch)).serve(model)
-        return tuple(each for _, each in model.records.all() if each != "pending")
-
-
-def certifier_of(model: Model, package: Path, scheduler: Scheduler, scratch: Path) -> Certifier:
-    """Return a certifier of one model, with a store that nobody else reads."""
-    stopped = threading.Event()
-    return Certifier(
-        models=lambda: (model,),
-        unpacked=package.parent,
-        store=MethodRecords(open_store(StoreSettings(url=f"file://{scratch}/store"))),
-        turns=Turns(scheduler, stopped, lambda _: True),
-        stopped=stopped,
-        log=Log(),
-    )
+    with workbench(package) as bench:
+        Certifier(
+            models=lambda: (bench.model,),
+            unpacked=package.parent,
+            store=MethodRecords(open_store(StoreSettings(url=f"file://{bench.scratch}/store"))),
+            turns=bench.turns,
+            stopped=bench.stopped,
+            log=Log(),
+        ).serve(bench.model)
+        return tuple(each for _, each in bench.model.records.all() if each != "pending")
 
 
 def bring(package: Path, records: tuple[MethodRecord, ...]) -> None:
