@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from service.errors import LayerAmbiguous, LayerNotCaptured
+from workers.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +19,13 @@ class Ablation:
     channels: tuple[int, ...]
     """For each row of the batch; rows beyond are whole."""
 
+    tokens: Tokens | None = None
+    """How tokens lie, if the layer puts out tokens; their numbers are the channels."""
+
     def apply(self, output: Tensor) -> None:
         """Set the channels of an output ``(rows, channels, ...)`` to zero, in place."""
+        if self.tokens is not None and self.tokens.fit(output):
+            output = output.transpose(1, 2)
         rows = torch.arange(len(self.channels), device=output.device)
         output[rows, torch.tensor(self.channels, device=output.device)] = 0
 

@@ -22,7 +22,7 @@ from typing_extensions import override
 
 from service.domain.manifest import Manifest
 from service.errors import ModelUnavailable, NoGradientPath, UnservablePass
-from workers.architectures.base import ARCHITECTURES
+from workers.architectures.base import ARCHITECTURES, Architecture
 from workers.device import memory_budget, synchronize
 from workers.passes import Ability, Exclusive, Lease, Rule
 from workers.rows import INPUT, Ablated
@@ -41,6 +41,7 @@ from workers.runtimes.capture import Ablation, Capture
 from workers.runtimes.rules import apply_rule
 from workers.runtimes.torch_layers import choose_layers
 from workers.runtimes.torch_probe import noise, probe
+from workers.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,9 @@ class TorchRuntime:
         row alone: the deterministic mode.
     memory_bytes
         Bytes that one batch may fill; measured on the device if not given.
+    tokens
+        Where a transformer's tokens lie; layers that put out such tokens are
+        handed on as grids.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class TorchRuntime:
         device: torch.device | None = None,
         fixed_rows: int | None = None,
         memory_bytes: int | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
         self.device = device or torch.device("cpu")
         self.model = model.to(self.device).eval().requires_grad_(requires_grad=False)
@@ -96,8 +101,9 @@ class TorchRuntime:
             (each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32
         )
         self.shape = tuple(shape)
+        self.tokens = tokens
         self.reasons: Mapping[str, str] = (
-            choose_layers(self.model, noise(self, 1)) if layers is None else {}
+            choose_layers(self.model, noise(self, 1), tokens) if layers is None else {}
         )
         self.layers = tuple(self.reasons if layers is None else layers)
         self._fixed_rows = fixed_rows
@@ -175,7 +181,7 @@ class TorchRuntime:
         batch, answers = filled(segments, size, self.dtype, self.device)
         at = {place for places in group.rounds for place in places}
         outputs, found = self.forward(
-            batch, {*group.taps, *at} - {INPUT}, at, _ablation(group, segments)
+            batch, {*group.taps, *at} - {INPUT}, at, _ablation(group, segments, self.tokens)
         )
         apply_rule(outputs, group.rule)
         scores: dict[int, Tensor] = {}
@@ -189,6 +195,7 @@ class TorchRuntime:
                 answers[k] = score
         works = [segment.work for segment in segments]
         gradients = _gradients(works, scores, {**found, INPUT: batch})
+        found = {place: self.on_grid(output.detach()) for place, output in found.items()}
         synchronize(self.device)
         return [
             answers.get(k)
@@ -198,10 +205,21 @@ class TorchRuntime:
                 outputs,
                 found,
                 scores=scores.get(k),
-                gradients=_cut(gradients[k], span),
+                gradients=self._cut(gradients[k], span),
             )
             for k, span in enumerate(spans(segments))
         ]
+
+    def on_grid(self, output: Tensor) -> Tensor:
+        """Return a layer's output, or gradients there, as a grid if it is tokens."""
+        return output if self.tokens is None else self.tokens.on_grid(output)
+
+    def _cut(self, gradients: "Gradients", span: slice) -> "Gradients":
+        """Return one segment's rows."""
+        return {
+            (k, place): grad[span] if place == INPUT else self.on_grid(grad[span])
+            for (k, place), grad in gradients.items()
+        }
 
     def forward(
         self,
@@ -250,7 +268,9 @@ class TorchRuntime:
         Its batches have one row: a row's bits depend on the row alone, and
         nobody waits longer for the device than that.
         """
-        variant = TorchRuntime(model, self.shape, self.layers, device=self.device, fixed_rows=1)
+        variant = TorchRuntime(
+            model, self.shape, self.layers, device=self.device, fixed_rows=1, tokens=self.tokens
+        )
         variant.probed = self.probed
         return variant
 
@@ -271,7 +291,7 @@ class _Seat:
         return None if self.capture is None else self.capture.take(place, output)
 
 
-def _ablation(group: Group, segments: Sequence[Segment]) -> Ablation | None:
+def _ablation(group: Group, segments: Sequence[Segment], tokens: Tokens | None) -> Ablation | None:
     """Return the channels that a batch's rows lack, if any do."""
     if group.ablated is None:
         return None
@@ -280,7 +300,7 @@ def _ablation(group: Group, segments: Sequence[Segment]) -> Ablation | None:
         for segment in segments
         if isinstance(rows := segment.work.rows, Ablated)
     ]
-    return Ablation(group.ablated, tuple(chain.from_iterable(channels)))
+    return Ablation(group.ablated, tuple(chain.from_iterable(channels)), tokens)
 
 
 Gradients = dict[tuple[int, str], Tensor]
@@ -315,11 +335,6 @@ def _gradients(
     return given
 
 
-def _cut(gradients: Gradients, span: slice) -> Gradients:
-    """Return one segment's rows."""
-    return {key: grad[span] for key, grad in gradients.items()}
-
-
 def _served(
     work: Work,
     span: slice,
@@ -333,8 +348,8 @@ def _served(
     return Served(
         scores=None if scores is None else scores.detach(),
         gradients=gradients,
-        activations={place: found[place].detach()[span] for place in work.at if place != INPUT},
-        taps={tap: found[tap.place].detach()[span] for tap in work.taps},
+        activations={place: found[place][span] for place in work.at if place != INPUT},
+        taps={tap: found[tap.place][span] for tap in work.taps},
         outputs=outputs.detach()[span] if work.outputs else None,
     )
 
@@ -370,7 +385,8 @@ class TorchOpener(Opener):
     ) -> Callable[[], TorchRuntime]:
         """Build the network that the manifest names and fill it with the package's weights."""
         file = manifest.file("weights", "safetensors")
-        network = _network(manifest)
+        architecture = _architecture(manifest)
+        network = architecture.build()
         try:
             # strict: a missing or an unknown tensor is a wrong network
             network.load_state_dict(load_file(folder / file.path), strict=True)
@@ -379,11 +395,13 @@ class TorchOpener(Opener):
                 "The weights do not fit the network that the manifest names."
             ) from None
         layers = [layer.name for layer in manifest.explain.layers] or None
-        return partial(TorchRuntime, network, shape, layers, device=device)
+        return partial(
+            TorchRuntime, network, shape, layers, device=device, tokens=architecture.tokens()
+        )
 
 
-def _network(manifest: Manifest) -> nn.Module:
-    """Build the network that the manifest names, with fresh weights."""
+def _architecture(manifest: Manifest) -> Architecture:
+    """Return the network that the manifest names."""
     wanted = manifest.architecture
     if wanted is None or wanted.name not in ARCHITECTURES:
         raise ModelUnavailable(
@@ -391,7 +409,7 @@ def _network(manifest: Manifest) -> nn.Module:
             known=list(ARCHITECTURES),
         )
     try:
-        return ARCHITECTURES[wanted.name].model_validate(wanted.parameters).build()
+        return ARCHITECTURES[wanted.name].model_validate(wanted.parameters)
     except ValidationError as error:
         fields = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
         raise ModelUnavailable(

@@ -10,17 +10,21 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from workers.tokens import Tokens
+
 MOST: Final = 5
 """Layers chosen at most, the deepest ones."""
 
 
-def choose_layers(model: nn.Module, batch: Tensor) -> dict[str, str]:
+def choose_layers(model: nn.Module, batch: Tensor, tokens: Tokens | None = None) -> dict[str, str]:
     """Return the deepest module output of each spatial grid, with why it was chosen.
 
     Parameters
     ----------
     batch
         One row, shape ``(1, C, *spatial)``.
+    tokens
+        Where a transformer's tokens lie; only such tokens are then looked at.
 
     Returns
     -------
@@ -36,10 +40,10 @@ def choose_layers(model: nn.Module, batch: Tensor) -> dict[str, str]:
         return {}
     grids: dict[tuple[int, ...], str] = {}
     for name, output in reversed(seen.outputs.items()):
-        grid = tuple(output.shape[2:])
-        fits = output.dim() == batch.dim() and math.prod(grid) > 1
+        grid = _grid(output, batch, tokens)
         once = seen.calls[name] == 1 and output is not outputs
-        if fits and once and grid not in grids and _passes(outputs, output):
+        new = math.prod(grid) > 1 and grid not in grids
+        if once and new and _passes(outputs, output, tokens):
             grids[grid] = name
     return {name: _reason(grid) for grid, name in list(grids.items())[:MOST]}
 
@@ -72,14 +76,23 @@ def _watched(model: nn.Module, seen: _Seen) -> Iterator[None]:
             handle.remove()
 
 
-def _passes(outputs: Tensor, output: Tensor) -> bool:
-    """Tell whether some gradient of the model's outputs passes through a module's output."""
+def _grid(output: Tensor, batch: Tensor, tokens: Tokens | None) -> tuple[int, ...]:
+    """Return the spatial shape of a module's output; empty without one."""
+    if tokens is not None:
+        return tokens.grid if tokens.fit(output) else ()
+    return tuple(output.shape[2:]) if output.dim() == batch.dim() else ()
+
+
+def _passes(outputs: Tensor, output: Tensor, tokens: Tokens | None) -> bool:
+    """Tell whether some gradient of the model's outputs passes through a grid's cells."""
     weights = torch.linspace(1, 2, outputs.numel()).to(outputs).view_as(outputs)
     mixed = (outputs * weights).sum()
     found: tuple[Tensor | None, ...] = torch.autograd.grad(
         mixed, [output], retain_graph=True, allow_unused=True
     )
-    return any(gradient is not None and bool(gradient.ne(0).any()) for gradient in found)
+    gradients = [each for each in found if each is not None]
+    cells = [each if tokens is None else tokens.on_grid(each) for each in gradients]
+    return any(bool(each.ne(0).any()) for each in cells)
 
 
 def _reason(grid: tuple[int, ...]) -> str:

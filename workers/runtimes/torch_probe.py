@@ -48,6 +48,9 @@ class Subject(Sized, Protocol):
     reasons: Mapping[str, str]
     """Why layers were chosen, where the package names none."""
 
+    def on_grid(self, output: Tensor) -> Tensor:
+        """Return a layer's output as a grid if it is tokens."""
+
     def capture_all(self, batch: Tensor) -> tuple[object, Capture]:
         """Run the model with a gradient everywhere."""
 
@@ -120,7 +123,9 @@ def _layers(
         elif outputs.requires_grad and not _leads_to(outputs, capture.found[layer]):
             refused[layer] = f"No gradient leads from the score to '{layer}'."
         else:
-            facts = layer_facts(layer, capture.found[layer].shape[1:], subject.shape)
+            facts = layer_facts(
+                layer, subject.on_grid(capture.found[layer]).shape[1:], subject.shape
+            )
             usable.append(replace(facts, reason=subject.reasons.get(layer, "")))
     return tuple(usable), refused
 
@@ -184,7 +189,9 @@ def _head(subject: Subject, layer: str, batch: Tensor) -> tuple[Tensor, Tensor, 
     weights = torch.linspace(1, 2, outputs.numel()).to(outputs).view_as(outputs)
     mix = (outputs * weights).sum()
     (gradient,) = torch.autograd.grad(mix, [found[layer]])
-    flat, features = (each[0].detach().double().flatten(1) for each in (gradient, found[layer]))
+    flat, features = (
+        subject.on_grid(each.detach())[0].double().flatten(1) for each in (gradient, found[layer])
+    )
     return flat, features, mix.detach().double()
 
 
