@@ -141,6 +141,9 @@ class Explain:
     ) -> Submitted:
         """Admit and queue a request; the same `key` and request give the same job.
 
+        A job that was made is found again although the request would be refused
+        by now: its study may be gone, or no worker alive.
+
         Raises
         ------
         WhylightError
@@ -190,29 +193,44 @@ class Explain:
     def _submit(
         self, caller: Caller, request: ExplanationRequest, asked: str, key: str | None
     ) -> Submitted:
+        digest = hashlib.sha256(asked.encode()).hexdigest()
         try:
-            admitted = self._admit(caller, request)
-            worker = worker_for(admitted.model.package, self._fleet.workers())
-            job = Job(
-                id=new_id(PREFIX),
-                tenant=caller.tenant,
-                pool=worker.pool,
-                priority=request.priority,
-                created=self._clock(),
-                cost=admitted.cost,
-                request=admitted.canonical,
-                model=admitted.model_ref,
-                package=admitted.model.package,
-                label=request.label,
-            )
-            digest = hashlib.sha256(asked.encode()).hexdigest()
-            submitted = self._queue.submit(job, digest=digest, key=key)
+            submitted = self._queue_or_replay(caller, request, digest, key)
         except WhylightError as error:
             ADMISSION_REJECTED.labels(reason=error.code).inc()
             raise
         if not submitted.replayed:
-            self._tell_submitted(caller, job, request)
+            self._tell_submitted(caller, submitted.job, request)
         return submitted
+
+    def _queue_or_replay(
+        self, caller: Caller, request: ExplanationRequest, digest: str, key: str | None
+    ) -> Submitted:
+        """Queue a job; what was answered to the key before is answered again, come what may."""
+        try:
+            return self._queue.submit(self._new_job(caller, request), digest=digest, key=key)
+        except WhylightError:
+            # asked after the refusal, so that a twin that came first meanwhile is found too
+            earlier = key and self._queue.earlier(caller.tenant, digest=digest, key=key)
+            if not earlier:
+                raise
+            return earlier
+
+    def _new_job(self, caller: Caller, request: ExplanationRequest) -> Job:
+        admitted = self._admit(caller, request)
+        worker = worker_for(admitted.model.package, self._fleet.workers())
+        return Job(
+            id=new_id(PREFIX),
+            tenant=caller.tenant,
+            pool=worker.pool,
+            priority=request.priority,
+            created=self._clock(),
+            cost=admitted.cost,
+            request=admitted.canonical,
+            model=admitted.model_ref,
+            package=admitted.model.package,
+            label=request.label,
+        )
 
     def _admit(self, caller: Caller, request: ExplanationRequest) -> Admitted:
         """Check a request; without any worker an unknown model may only be unloaded."""

@@ -135,6 +135,16 @@ class JobQueue(Protocol):
         """
         ...
 
+    def earlier(self, tenant: str, *, digest: str, key: str) -> Submitted | None:
+        """Return what `submit` would replay for this key; `None` when it would queue a job.
+
+        Raises
+        ------
+        KeyReused
+            The idempotency key belongs to another body.
+        """
+        ...
+
     def lease(
         self, worker: str, pool: str, packages: Sequence[str], *, wait: float = 0.0
     ) -> Lease | None:

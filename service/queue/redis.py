@@ -56,6 +56,7 @@ def _script(name: str) -> Script:
 
 
 SUBMIT = _script("submit")
+EARLIER = _script("earlier")
 LEASE = _script("lease")
 RENEW = _script("renew")
 CANCELLING = _script("cancelling")
@@ -103,19 +104,18 @@ class RedisQueue(JobQueue):
 
     @override
     def submit(self, job: Job, *, digest: str, key: str | None = None) -> Submitted:
-        once = "" if key is None else hashlib.sha256(key.encode()).hexdigest()
         what, answer = self._server.run(
             SUBMIT,
             job.id,
             job.tenant,
-            once,
+            "" if key is None else _digest(key),
             digest,
             _milliseconds(KEY_HOLDS),
             self._capacity,
             *flat(to_fields(job)),
         )
         if what == "reused":
-            raise KeyReused("Choose a new Idempotency-Key; this one came with another body.")
+            raise _reused()
         if what == "full":
             raise QueueFull(
                 "More work waits than is allowed; try again later.",
@@ -123,6 +123,16 @@ class RedisQueue(JobQueue):
                 limit_ms=self._capacity,
             )
         return Submitted(from_fields(paired(answer)), replayed=what == "replayed")
+
+    @override
+    def earlier(self, tenant: str, *, digest: str, key: str) -> Submitted | None:
+        answer = self._server.run(EARLIER, tenant, _digest(key), digest)
+        if not answer:
+            return None
+        what, record = answer
+        if what == "reused":
+            raise _reused()
+        return Submitted(from_fields(paired(record)), replayed=True)
 
     @override
     def lease(
@@ -281,6 +291,15 @@ class RedisQueue(JobQueue):
                 pipeline.hgetall(self._server.key("job", job_id))
             jobs = [from_fields(fields) for fields in pipeline.execute() if fields]
         return tuple(DeadLetter(job, reason=job.failure) for job in jobs if job.failure is not None)
+
+
+def _digest(key: str) -> str:
+    """Return what Redis sees of an idempotency key, which may name a patient."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _reused() -> KeyReused:
+    return KeyReused("Choose a new Idempotency-Key; this one came with another body.")
 
 
 def _milliseconds(span: timedelta) -> int:

@@ -297,6 +297,22 @@ def test_the_same_key_with_another_body_is_refused(client, ask):
     problem(answer, 422, "idempotency_key_reused")
 
 
+def test_the_same_key_and_body_are_answered_again_whatever_has_changed(served, client, ask):
+    headers = {"Idempotency-Key": "once"}
+    first = client.post("/v1/explanations", json=ask, headers=headers).json()
+    client.post(f"/v1/explanations/{first['id']}/cancel")
+    client.delete(f"/v1/studies/{ask['study']}")
+    FakeWorker(served.backends).retire()
+    again = client.post("/v1/explanations", json=ask, headers=headers)
+    assert (again.status_code, again.json()["id"]) == (202, first["id"])
+    assert again.headers["idempotency-replayed"] == "true"
+    other = ask | {"targets": ["effusion"]}
+    answer = client.post("/v1/explanations", json=other, headers=headers)
+    problem(answer, 422, "idempotency_key_reused")
+    headers = {"Idempotency-Key": "another"}
+    problem(client.post("/v1/explanations", json=ask, headers=headers), 404, "not_found")
+
+
 def test_another_tenants_key_is_its_own(served, client, ask):
     client.post("/v1/explanations", json=ask, headers={"Idempotency-Key": "once"})
     with served.client(served.key("other")) as other:

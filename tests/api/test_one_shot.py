@@ -49,6 +49,14 @@ def test_the_same_key_and_files_give_the_same_job_and_one_study(client, post):
     assert len(client.get("/v1/studies").json()["studies"]) == 1
 
 
+def test_a_repeated_form_needs_no_worker(served, client, post):
+    first = post(REQUEST, **{"Idempotency-Key": "k"})
+    FakeWorker(served.backends).retire()
+    second = post(REQUEST, **{"Idempotency-Key": "k"})
+    assert second.json()["id"] == first.json()["id"]
+    assert len(client.get("/v1/studies").json()["studies"]) == 1
+
+
 def test_the_same_key_with_another_file_is_refused(client, post):
     first = post(REQUEST, **{"Idempotency-Key": "k"})
     other = post(REQUEST, encoded(image(SOPInstanceUID="2.25.9")), **{"Idempotency-Key": "k"})

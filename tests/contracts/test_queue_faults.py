@@ -55,6 +55,7 @@ def everything(job: Job, lease: Lease) -> dict[str, Callable[[JobQueue], object]
     return {
         "ping": lambda q: q.ping(),
         "submit": lambda q: q.submit(job, digest="d"),
+        "earlier": lambda q: q.earlier("clinic", digest="d", key="k"),
         "lease": lambda q: q.lease("w", "default", [PACKAGE]),
         "lease and wait": lambda q: q.lease("w", "default", [PACKAGE], wait=5),
         "renew": lambda q: q.renew("w", [lease.token]),

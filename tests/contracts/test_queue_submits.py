@@ -66,6 +66,21 @@ def test_a_key_whose_job_is_gone_may_be_used_again(queue: JobQueue, make_job: Jo
     assert not queue.submit(make_job(), digest="e", key="k").replayed
 
 
+def test_what_a_key_made_is_found_without_a_submit(
+    queue: JobQueue, make_job: Jobs, clock: HandClock
+) -> None:
+    assert queue.earlier("clinic", digest="d", key="k") is None
+    job = queue.submit(make_job(), digest="d", key="k").job
+    found = queue.earlier("clinic", digest="d", key="k")
+    assert found is not None
+    assert (found.job, found.replayed) == (job, True)
+    with pytest.raises(KeyReused):
+        queue.earlier("clinic", digest="e", key="k")
+    assert queue.earlier("rival", digest="d", key="k") is None
+    clock.pass_seconds(24 * 3600)
+    assert queue.earlier("clinic", digest="d", key="k") is None
+
+
 def test_a_submit_sent_twice_queues_one_job(queue: JobQueue, make_job: Jobs) -> None:
     job = make_job()
     queue.submit(job, digest="d")

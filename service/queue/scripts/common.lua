@@ -60,6 +60,23 @@ local function place(id)
     'pool', 'priority', 'tenant', 'package', 'number', 'cost'))
 end
 
+-- What became of an idempotency key: the job of the same body, a refusal of
+-- another, or nil when the key is new, over its time, or its job is gone.
+local function earlier(tenant, once, digest)
+  if once == '' then
+    return nil
+  end
+  local known, body, until_ = unpack(redis.call('HMGET', key('once', tenant, once),
+    'job', 'body', 'until'))
+  if not known or int(until_) <= now or redis.call('EXISTS', key('job', known)) == 0 then
+    return nil
+  end
+  if body ~= digest then
+    return {'reused', 0}
+  end
+  return {'replayed', redis.call('HGETALL', key('job', known))}
+end
+
 -- Puts a job where its number belongs: behind none that came later.
 local function enqueue(id)
   local pool, priority, tenant, package, number, cost = place(id)

@@ -9,15 +9,9 @@ if redis.call('EXISTS', job) == 1 then
   return {'replayed', redis.call('HGETALL', job)}
 end
 
-local seen = key('once', tenant, once)
-if once ~= '' then
-  local known, body, until_ = unpack(redis.call('HMGET', seen, 'job', 'body', 'until'))
-  if known and int(until_) > now and redis.call('EXISTS', key('job', known)) == 1 then
-    if body ~= digest then
-      return {'reused', 0}
-    end
-    return {'replayed', redis.call('HGETALL', key('job', known))}
-  end
+local known = earlier(tenant, once, digest)
+if known then
+  return known
 end
 
 redis.call('HSET', job, unpack(ARGV, 8))
@@ -32,6 +26,7 @@ local number = redis.call('INCR', key('number'))
 redis.call('HSET', job, 'number', number)
 redis.call('ZADD', key('jobs', tenant), number, id)
 if once ~= '' then
+  local seen = key('once', tenant, once)
   redis.call('HSET', seen, 'job', id, 'body', digest, 'until', now + holds)
   redis.call('PEXPIRE', seen, holds)
 end
