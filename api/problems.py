@@ -194,6 +194,8 @@ def _headers(error: WhylightError, status: int) -> dict[str, str]:
         headers["Retry-After"] = str(wait)
     if status == status_of(errors.Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="whylight"'
+    if isinstance(error, RangeNotSatisfiable):
+        headers["Content-Range"] = f"bytes */{error.facts.get('size', '*')}"
     return headers
 
 

@@ -7,6 +7,7 @@ place, because file names may name patients.
 """
 
 import io
+import math
 import re
 import stat
 import struct
@@ -20,7 +21,7 @@ from typing import IO, BinaryIO
 
 from typing_extensions import Buffer, override
 
-from service.errors import TooLarge, UnsafeArchive
+from service.errors import ArchiveTooLarge, TooLarge, UnsafeArchive
 
 FREE_BYTES = 1024 * 1024
 """Bytes that an entry may expand to whatever its ratio: padding compresses well."""
@@ -94,11 +95,13 @@ def safe_entries(
     Raises
     ------
     TooLarge
-        More entries or more bytes than allowed.
+        More entries than allowed.
+    ArchiveTooLarge
+        An entry expands beyond the ratio, or all of them to too many bytes.
     UnsafeArchive
         No zip archive, damaged, or one that could harm: a path that leads
         out, a link, encryption, an archive within, entries that overlap or
-        share a name, an expansion beyond the ratio.
+        share a name.
     """
     bounds = Bounds(max_entries, max_ratio, max_total_bytes)
     with _readable():
@@ -133,7 +136,9 @@ class _Counted(io.RawIOBase):
     ) -> None:
         self._raw = raw
         self._number = number
+        self._stored = max(entry.compress_size, 1)
         self._room = max(entry.compress_size * bounds.ratio, FREE_BYTES)
+        self._inflated = 0
         self._bounds = bounds
         self._left = left
 
@@ -151,16 +156,17 @@ class _Counted(io.RawIOBase):
         return len(data)
 
     def _count(self, size: int) -> None:
-        self._room -= size
+        self._inflated += size
         self._left.bytes -= size
-        if self._room < 0:
-            raise UnsafeArchive(
+        if self._inflated > self._room:
+            raise ArchiveTooLarge(
                 "An entry of the archive expands beyond the allowed ratio; send it uncompressed.",
                 entry=self._number,
-                limit=self._bounds.ratio,
+                limit_ratio=self._bounds.ratio,
+                observed_ratio=math.ceil(self._inflated / self._stored),
             )
         if self._left.bytes < 0:
-            raise _too_many_bytes(self._bounds)
+            raise _too_many_bytes(self._bounds, self._bounds.total_bytes - self._left.bytes)
 
 
 def _check_directory(file: BinaryIO, bounds: Bounds) -> None:
@@ -206,8 +212,9 @@ def _stated_by_zip64(file: BinaryIO, end: int) -> int:
 def _check_entries(entries: list[zipfile.ZipInfo], bounds: Bounds) -> None:
     if len(entries) > bounds.entries:
         raise _too_many_entries(bounds)
-    if sum(entry.file_size for entry in entries) > bounds.total_bytes:
-        raise _too_many_bytes(bounds)
+    declared = sum(entry.file_size for entry in entries)
+    if declared > bounds.total_bytes:
+        raise _too_many_bytes(bounds, declared)
     seen: set[str] = set()
     for number, entry in enumerate(entries, 1):
         if reason := _refusal(entry):
@@ -293,5 +300,9 @@ def _too_many_entries(bounds: Bounds) -> TooLarge:
     return TooLarge("The archive has more entries than allowed.", limit=bounds.entries)
 
 
-def _too_many_bytes(bounds: Bounds) -> TooLarge:
-    return TooLarge("The archive expands to more bytes than allowed.", limit=bounds.total_bytes)
+def _too_many_bytes(bounds: Bounds, observed: int) -> ArchiveTooLarge:
+    return ArchiveTooLarge(
+        "The archive expands to more bytes than allowed; send it in parts.",
+        limit_bytes=bounds.total_bytes,
+        observed_bytes=observed,
+    )

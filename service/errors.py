@@ -60,8 +60,8 @@ class WhylightError(Exception):
 
     @property
     def retryable(self) -> bool:
-        """Whether the same request may succeed later."""
-        return self.kind is Kind.WAIT
+        """Whether the same request may succeed later; ``retry_after`` among the facts says so."""
+        return self.kind is Kind.WAIT or "retry_after" in self.facts
 
     def failure(self) -> Failure:
         """Return this failure as a record."""
@@ -227,8 +227,15 @@ class TooLarge(WhylightError):
     title = "The request is over a limit"
 
 
+class ArchiveTooLarge(TooLarge):
+    """A zip archive expands too far: beyond the allowed ratio, or to too many bytes."""
+
+    code = "archive_too_large"
+    title = "The archive expands too far"
+
+
 class UnsafeArchive(WhylightError):
-    """A zip archive that could harm: bomb, path escape, link, encryption."""
+    """A zip archive that could harm: path escape, link, encryption, an archive within."""
 
     kind = Kind.CALLER
     code = "unsafe_archive"

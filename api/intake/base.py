@@ -259,12 +259,12 @@ async def bounded(request: Request, limit: int) -> AsyncIterator[bytes]:
     """Iterate over a body; `TooLarge` at the first byte over the limit."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
-        raise _too_large(limit)
+        raise _too_large(limit, int(announced))
     size = 0
     async for data in request.stream():
         size += len(data)
         if size > limit:
-            raise _too_large(limit)
+            raise _too_large(limit, size)
         yield data
 
 
@@ -313,8 +313,9 @@ def entries_of(file: Path, first: int, room: Room, limits: LimitSettings) -> Ite
             room.drop(inflated)
 
 
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge("The body is larger than allowed.", limit=limit)
+def _too_large(limit: int, observed: int) -> TooLarge:
+    """Return the failure; `observed` is the announced length, else what has come so far."""
+    return TooLarge("The body is larger than allowed.", limit=limit, observed=observed)
 
 
 def _check_depth(document: JsonValue) -> None:

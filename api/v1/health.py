@@ -6,6 +6,7 @@ from typing import Final
 from fastapi import APIRouter, Response
 
 from api.context import Here
+from api.problems import RETRY_AFTER
 from api.v1.wire import LiveBody, ReadyBody
 from service.errors import WhylightError
 
@@ -36,6 +37,8 @@ def ready(here: Here, response: Response) -> ReadyBody:
     }
     good = all(each == OK for each in checks.values())
     response.status_code = 200 if good else 503
+    if not good:
+        response.headers["Retry-After"] = str(RETRY_AFTER)
     return ReadyBody(ready=good, checks=checks)
 
 

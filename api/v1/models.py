@@ -81,6 +81,7 @@ def show_version(name: Name, version: Version, here: Here) -> ModelEntry:
             errors.InvalidPackage,
             errors.UnsafeArchive,
             errors.TooLarge,
+            errors.ArchiveTooLarge,
             errors.UnsupportedMediaType,
             errors.Conflict,
             errors.OutOfStorage,

@@ -45,6 +45,7 @@ INTAKE_PROBLEMS: Final = (
     errors.NothingUsable,
     errors.UnsafeArchive,
     errors.TooLarge,
+    errors.ArchiveTooLarge,
     errors.OutOfStorage,
 )
 """What can be wrong with an upload."""

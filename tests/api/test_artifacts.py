@@ -110,6 +110,7 @@ def test_a_range_is_given(client, base, wish, start, end):
 def test_a_range_beyond_the_end_is_refused(client, base):
     answer = client.get(f"{base}/{NAME}", headers={"Range": "bytes=20000-"})
     assert problem(answer, 416, "range_not_satisfiable")["facts"] == {"size": 20000}
+    assert answer.headers["content-range"] == "bytes */20000"
 
 
 @pytest.mark.parametrize(
@@ -134,6 +135,7 @@ def test_only_listed_names_are_served(client, base, name):
 def test_results_that_are_not_ready_say_when_to_ask_again(client, job, path):
     answer = client.get(f"/v1/explanations/{job}/artifacts{path}")
     body = problem(answer, 409, "result_not_ready")
+    assert body["retryable"] is True
     assert answer.headers["retry-after"] == "1"
     assert body["facts"] == {"state": "queued"}
 

@@ -64,6 +64,7 @@ def test_a_draining_gateway_is_alive_and_not_ready(served, client):
     finally:
         served.gateway.drain.begun = False
     assert (answer.status_code, answer.json()["checks"]["process"]) == (503, "draining")
+    assert int(answer.headers["retry-after"]) >= 1
     assert live.status_code == 200
 
 

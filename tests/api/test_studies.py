@@ -168,8 +168,8 @@ def test_an_upload_of_which_nothing_can_be_kept_says_why_for_each(client):
         (zipped(("../../etc/passwd", b"x")), 422, "unsafe_archive"),
         (zipped(("/etc/passwd", b"x")), 422, "unsafe_archive"),
         (zipped(("inner.zip", zipped(("a", b"x")))), 422, "unsafe_archive"),
-        (zipped(("bomb", bytes(1_990_000))), 422, "unsafe_archive"),
-        (zipped(("bomb", os.urandom(1000) + bytes(2_500_000))), 413, "too_large"),
+        (zipped(("bomb", bytes(1_990_000))), 413, "archive_too_large"),
+        (zipped(("bomb", os.urandom(1000) + bytes(2_500_000))), 413, "archive_too_large"),
         (zipped(*((str(n), b"x") for n in range(9))), 413, "too_large"),
         (zipped(), 422, "invalid_request"),
     ],
@@ -177,6 +177,17 @@ def test_an_upload_of_which_nothing_can_be_kept_says_why_for_each(client):
 )
 def test_an_archive_that_could_harm_is_refused(client, data, status, code):
     problem(client.post("/v1/studies", content=data, headers=ZIP), status, code)
+
+
+@pytest.mark.usefixtures("nothing_stays")
+def test_an_archive_that_expands_too_far_tells_the_limit_and_what_was_observed(client):
+    bomb = zipped(("bomb", bytes(1_990_000)))
+    body = problem(client.post("/v1/studies", content=bomb, headers=ZIP), 413, "archive_too_large")
+    assert body["facts"].keys() == {"entry", "limit_ratio", "observed_ratio"}
+    assert body["facts"]["observed_ratio"] > body["facts"]["limit_ratio"] == 100
+    large = zipped(("large", os.urandom(1000) + bytes(2_500_000)))
+    body = problem(client.post("/v1/studies", content=large, headers=ZIP), 413, "archive_too_large")
+    assert body["facts"] == {"limit_bytes": 2_000_000, "observed_bytes": 2_501_000}
 
 
 @pytest.mark.usefixtures("nothing_stays")
@@ -195,13 +206,15 @@ def test_a_body_over_the_limit_is_refused_whether_announced_or_not(client, conte
     body = problem(
         client.post("/v1/studies", content=bytes(2_000_001), headers=headers), 413, "too_large"
     )
-    assert body["facts"] == {"limit": 2_000_000}
+    assert body["facts"] == {"limit": 2_000_000, "observed": 2_000_001}
 
     def chunks():
         for _ in range(21):
             yield bytes(100_000)
 
-    problem(client.post("/v1/studies", content=chunks(), headers=headers), 413, "too_large")
+    answer = client.post("/v1/studies", content=chunks(), headers=headers)
+    facts = problem(answer, 413, "too_large")["facts"]
+    assert facts["limit"] == 2_000_000 < facts["observed"] <= 2_100_000
 
 
 @pytest.mark.usefixtures("nothing_stays")

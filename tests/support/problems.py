@@ -15,6 +15,7 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert body["instance"] == answer.headers["x-request-id"]
     assert body["title"]
     assert body["detail"]
+    assert body["retryable"] == ("retry-after" in answer.headers)
     if body["retryable"]:
         assert int(answer.headers["retry-after"]) >= 1
     return body

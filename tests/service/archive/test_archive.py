@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from typing_extensions import Buffer, override
 
 from service.archive import FREE_BYTES, safe_entries
-from service.errors import TooLarge, UnsafeArchive, WhylightError
+from service.errors import ArchiveTooLarge, TooLarge, UnsafeArchive, WhylightError
 
 MIB = 1024 * 1024
 
@@ -180,8 +180,9 @@ def test_a_directory_of_many_entries_is_refused_before_it_is_read(
 
 def test_more_declared_bytes_than_allowed_are_refused_unread() -> None:
     data = made([("a", os.urandom(MIB)), ("b", os.urandom(MIB))])
-    with pytest.raises(TooLarge):
+    with pytest.raises(ArchiveTooLarge) as refused:
         read(data, total=2 * MIB - 1)
+    assert refused.value.facts == {"limit_bytes": 2 * MIB - 1, "observed_bytes": 2 * MIB}
     assert len(read(data, total=2 * MIB)) == 2
 
 
@@ -192,9 +193,12 @@ def test_a_bomb_stops_at_the_ratio() -> None:
     found = safe_entries(io.BytesIO(data), max_entries=9, max_ratio=100, max_total_bytes=64 * MIB)
     _, stream = next(found)
     taken: list[int] = []
-    with pytest.raises(UnsafeArchive, match="ratio"):
+    with pytest.raises(ArchiveTooLarge) as refused:
         taken.extend(iter(lambda: len(stream.read(64 * 1024)), 0))
     assert FREE_BYTES < sum(taken) <= entry.compress_size * 100
+    observed = refused.value.facts["observed_ratio"]
+    assert isinstance(observed, int)
+    assert 100 < observed <= (sum(taken) + MIB) / entry.compress_size + 1
 
 
 def test_small_entries_may_compress_as_well_as_they_like() -> None:
