@@ -7,6 +7,7 @@ Pointers; never an exception's text and never a value that the caller sent.
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import islice, takewhile
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -19,6 +20,7 @@ from starlette.routing import Match
 
 from service import errors
 from service.errors import InvalidRequest, Kind, WhylightError
+from service.wording import MESSAGES, innermost, says, sentence
 
 MEDIA_TYPE = "application/problem+json"
 URN = "urn:whylight:problem:"
@@ -73,6 +75,9 @@ STATUS: dict[type[WhylightError], int] = {
 """Statuses that the kind alone does not give."""
 
 BY_KIND = {Kind.CALLER: 422, Kind.DATA: 422, Kind.WAIT: 503, Kind.OURS: 500}
+
+PLACES_SHOWN = 50
+"""Fields that one problem names at most."""
 
 RETRY_AFTER = 5
 """Seconds after which what must wait may be tried again, when nothing better is known."""
@@ -154,10 +159,14 @@ def invalid(found: Sequence[ErrorDetails], prefix: str = "") -> InvalidRequest:
     prefix
         JSON Pointer of the document within the request.
     """
+    places: dict[str, list[ErrorDetails]] = defaultdict(list)
+    for each in innermost(found):
+        places[prefix + _pointer(each)].append(each)
     return InvalidRequest(
         "A field is missing, misspelt or out of range; 'errors' says which.",
         errors=[
-            {"pointer": prefix + _pointer(each), "detail": _sentence(each)} for each in found[:50]
+            {"pointer": pointer, "detail": _detail(them)}
+            for pointer, them in islice(places.items(), PLACES_SHOWN)
         ],
     )
 
@@ -237,52 +246,34 @@ def _verbs(request: Request) -> set[str]:
 
 
 _SAFE_TOKEN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_SAFE_TYPES = frozenset(
-    {
-        "missing",
-        "extra_forbidden",
-        "enum",
-        "literal_error",
-        "too_long",
-        "too_short",
-        "string_too_long",
-        "string_too_short",
-        "string_pattern_mismatch",
-        "greater_than",
-        "greater_than_equal",
-        "less_than",
-        "less_than_equal",
-        "finite_number",
-        "value_error",
-        "missing_argument",
-    }
-)
-"""Pydantic errors whose texts are made of the schema and our own words alone."""
+_BRANCH = re.compile(r"(constrained-)?(int|float|str|bool)")
+"""How pydantic names one of the forms that a field may have, as if it were a field itself."""
+
+_MISFIT = ("_type", "_parsing")
+"""Ends of the errors of a value that is of another form altogether."""
 
 
 def _pointer(error: ErrorDetails) -> str:
     """Return the place of an error; an odd key is told by the object that holds it."""
-    tokens = []
-    for part in error["loc"]:
-        token = str(part)
-        if not _SAFE_TOKEN.fullmatch(token):
-            break
-        tokens.append(token)
-    return "".join(f"/{each}" for each in tokens)
+    tokens = [str(part) for part in error["loc"]]
+    if tokens and _BRANCH.fullmatch(tokens[-1]) and error["type"] != "extra_forbidden":
+        tokens.pop()
+    return "".join(f"/{each}" for each in takewhile(_SAFE_TOKEN.fullmatch, tokens))
 
 
-def _sentence(error: ErrorDetails) -> str:
-    """Return what is wrong, in words that hold nothing the caller sent."""
-    kind = error["type"]
-    if kind == "extra_forbidden":
-        return "There is no such field."
-    if kind == "missing":
-        return "This field is required."
-    if kind in _SAFE_TYPES:
-        return error["msg"].removeprefix("Value error, ").rstrip(".") + "."
-    if kind.endswith(("_type", "_parsing")):
-        return f"Must be of another type ({kind.partition('_')[0]})."
-    return "This value is not valid here."
+def _detail(found: Sequence[ErrorDetails]) -> str:
+    """Return what is wrong with one field, in words that hold nothing the caller sent.
+
+    Of a field that may have several forms, the form that was meant is told of.
+    """
+    meant = [each for each in found if not each["type"].endswith(_MISFIT)]
+    told = (sentence(each, _MESSAGES, _unfit) for each in meant or found)
+    return " Or: ".join(dict.fromkeys(told))
+
+
+_unfit = says("This value is not valid here.")
+
+_MESSAGES = MESSAGES | {"value_error": says("{error}.")}
 
 
 # --------------------------------------------------------------- documentation

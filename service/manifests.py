@@ -1,14 +1,16 @@
 """Reading ``model.yaml``: strict YAML into a strict manifest, with errors that help."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Hashable
 from typing import Any
 
 import yaml
 from pydantic import JsonValue, ValidationError
 from typing_extensions import override
 
+from service import wording
 from service.domain.manifest import Manifest
 from service.errors import InvalidPackage
+from service.wording import innermost, says, sentence
 
 LARGEST = 256 * 1024
 """Bytes of the largest manifest."""
@@ -58,7 +60,7 @@ def read_manifest(data: bytes) -> Manifest:
         return Manifest.model_validate(_parse(data))
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
-        raise invalid([_defect(each) for each in _innermost(found)]) from None
+        raise invalid([_defect(each) for each in innermost(found)]) from None
 
 
 def manifest_schema() -> dict[str, JsonValue]:
@@ -96,17 +98,9 @@ def _place(mark: Any) -> str:
     return "." if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}."
 
 
-def _innermost(errors: Iterable[Any]) -> list[Any]:
-    """Return the errors that no other explains: a bad entry also leaves its list short."""
-    every = list(errors)
-    outer = {each["loc"][:length] for each in every for length in range(1, len(each["loc"]))}
-    return [each for each in every if each["loc"] not in outer]
-
-
 def _defect(error: Any) -> Defect:
     pointer = "".join(f"/{_escaped(str(part))}" for part in error["loc"])
-    write = MESSAGES.get(error["type"], _unfit)
-    return defect(pointer, write(error.get("ctx", {})))
+    return defect(pointer, sentence(error, MESSAGES, _unfit))
 
 
 def _escaped(part: str) -> str:
@@ -114,37 +108,14 @@ def _escaped(part: str) -> str:
     return part.replace("~", "~0").replace("/", "~1")
 
 
-def _says(text: str) -> Callable[[Mapping[str, Any]], str]:
-    return lambda context: text.format(**context)
+_unfit = says("This value does not fit here; see the manifest's schema.")
+_mapping = says("Expected a mapping of fields.")
 
-
-_unfit = _says("This value does not fit here; see the manifest's schema.")
-_whole = _says("Expected a whole number.")
-_number = _says("Expected a number.")
-_mapping = _says("Expected a mapping of fields.")
-_list = _says("Expected a list.")
-
-MESSAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "missing": _says("This field is required; add it."),
-    "extra_forbidden": _says("This field is unknown; remove it or mend its spelling."),
-    "literal_error": _says("Expected {expected}."),
-    "string_type": _says("Expected text; put quotes around it if it looks like a number."),
-    "string_pattern_mismatch": _says("Expected text of the form {pattern}"),
-    "int_type": _whole,
-    "int_parsing": _whole,
-    "int_from_float": _whole,
-    "float_type": _number,
-    "float_parsing": _number,
+MESSAGES = wording.MESSAGES | {
+    "missing": says("This field is required; add it."),
+    "extra_forbidden": says("This field is unknown; remove it or mend its spelling."),
+    "string_type": says("Expected text; put quotes around it if it looks like a number."),
     "dict_type": _mapping,
     "model_type": _mapping,
     "model_attributes_type": _mapping,
-    "tuple_type": _list,
-    "list_type": _list,
-    "greater_than": _says("Expected a number above {gt}."),
-    "greater_than_equal": _says("Expected a number of at least {ge}."),
-    "less_than": _says("Expected a number below {lt}."),
-    "less_than_equal": _says("Expected a number of at most {le}."),
-    "too_short": _says("Entries expected: at least {min_length}."),
-    "too_long": _says("Entries expected: at most {max_length}."),
-    "value_error": _says("{error}"),  # raised by the manifest's own rules, in our words
 }
