@@ -68,7 +68,7 @@ STATEMENTS: Final = MappingProxyType(
             " the same shape elsewhere."
         ),
         Grade.UNINFORMATIVE: (
-            "Hiding any one place changed the model's score no differently from another:"
+            "Hiding any one place lowered the model's score no more than hiding another:"
             " nothing can be said of this map."
         ),
         Flag.CERTIFICATE_FAILED: (

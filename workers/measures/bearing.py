@@ -1,15 +1,25 @@
-"""Whether a map's places are those that move the score, by the probe bank.
+r"""Whether a map's places are those that hold up the score, by the probe bank.
 
-A map is reduced to its mass in each cell of the bank and correlated with what
-hiding the cell did to the score. How strong a correlation a map of this very
-smoothness reaches by chance is told by transforms of the map itself: flips,
-turns and wrap-around shifts. No model pass is needed for that.
+A map is reduced to its mass `m` in each cell of the bank and correlated with
+the falls `d` of the score, lattice by lattice:
+
+.. math:: z = \sum_L \sqrt{n_L - 3}\, \operatorname{artanh}
+          r\bigl(m_L, \max(d_L, 0)\bigr)
+
+with `r` Pearson's correlation over the `n` cells of a lattice. Only falls
+count: where the score rises, hiding has put something in, and that tells
+nothing of what had held it up. (On 108 images of the demo model that tells
+right maps from mirrored ones with an AUC of 0.96; with rises counted, 0.93.)
+
+How large a `z` a map of this very smoothness reaches by chance is told by
+transforms of the map itself: flips, turns and wrap-around shifts. No model pass
+is needed for that. A map that equals its own mirror images and its transpose
+equals eight of the transforms: its `p` is never below 0.06.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
 from typing import Final, Literal
 
 import numpy as np
@@ -17,7 +27,7 @@ from numpy.typing import NDArray
 
 from service.domain.grid import Grid
 from service.domain.trust import Probes
-from workers.measures.cells import SOFT_SHARE, lattices
+from workers.measures.cells import SOFT_SHARE, Lattice, lattices
 
 Array = NDArray[np.float64]
 Bearing = Literal["measured", "uninformative", "too_small", "constant_map", "non_finite", "no_bank"]
@@ -25,13 +35,17 @@ Bearing = Literal["measured", "uninformative", "too_small", "constant_map", "non
 SMALLEST: Final = 32
 """Pixels of the shortest edge under which a cell hides too little to mean anything."""
 
-SIDES: Final = {2: 32, 3: 24}
-"""Points along each axis of the square grid that maps are brought to, by axes."""
+SIDE: Final = 24
+"""Points along each axis of the square grid that maps are brought to.
+
+Every lattice and every number of shifts divides it, so that cells of one
+lattice are alike and a constant map has the same mass in each.
+"""
 
 SHIFTS: Final = {2: 4, 3: 3}
 """Wrap-around shifts of the map along each axis, by axes."""
 
-INFILL: Final = "the image under a Gaussian blur of one twelfth of each edge"
+INFILL: Final = "the image under a Gaussian blur of half of each edge"
 
 SPREAD: Final = 64 * float(np.finfo(np.float32).eps)
 """Fall of a score, relative to its size (at least 1), that rounding alone can make."""
@@ -40,7 +54,7 @@ PLANE: Final = 2
 """Axes of an image whose rows and columns may change places."""
 
 FLAT: Final = 1e-6
-"""Spread of the cells' masses, relative to the largest, under which a map is constant."""
+"""Spread of numbers, relative to the largest, under which they are all alike."""
 
 TIE: Final = 1e-6
 """Difference of statistics under which a transform is no worse than the map itself."""
@@ -86,7 +100,8 @@ def bearings(
     Returns
     -------
     Bearings
-        ``measured`` with `r` and `p`, or why nothing could be measured.
+        ``measured`` with `r` and `p`, or why nothing could be measured;
+        ``uninformative`` where hiding lowers the score nowhere more than elsewhere.
     """
     if min(extent) < SMALLEST:
         return Bearings("too_small")
@@ -94,19 +109,19 @@ def bearings(
         return Bearings("non_finite")
     if not (np.isfinite(drops).all() and np.isfinite(score)):
         return Bearings("no_bank")
-    spread = SPREAD * max(1.0, abs(score), float(np.abs(drops).max()))
-    if np.ptp(drops) <= spread:
+    falls, spread = np.clip(drops, 0, None), _spread(drops, score)
+    if np.ptp(falls) <= spread:
         return Bearings("uninformative")
-    square = squared(values.astype(np.float64).sum(axis=0), grid, extent)
-    if not _varies(masses(square[None])[0]):
+    square = brought(values, grid, extent, SIDE)
+    parts = [masses(square, each) for each in lattices(len(extent))]
+    if not any(_varies(part[0]) for part in parts):
         return Bearings("constant_map")
-    statistics = _statistics(masses(transforms(square)), drops, square.ndim)
-    at_least = int((statistics >= statistics[0] - TIE).sum())
+    z, freedoms = _agreement(parts, falls[:, None])
     return Bearings(
         "measured",
-        r=float(np.tanh(statistics[0] / sum(_freedoms(square.ndim)))),
-        p=at_least / len(statistics),
-        transforms=len(statistics) - 1,
+        r=float(np.tanh(z[0, 0] / freedoms)),
+        p=float((z >= z[0] - TIE).mean()),
+        transforms=len(z) - 1,
         few_levels=np.unique(np.round(drops / spread)).size < FEW,
     )
 
@@ -131,15 +146,14 @@ def agreements(
     found = np.full(len(scores), np.nan)
     if min(extent) < SMALLEST or not np.isfinite(values).all():
         return found
-    mass = masses(squared(values.astype(np.float64).sum(axis=0), grid, extent)[None])
-    if not _varies(mass[0]):
-        return found
-    total = sum(_freedoms(len(extent)))
-    for k, score in enumerate(scores):
-        fall = drops[:, k]
-        spread = SPREAD * max(1.0, abs(score), float(np.abs(fall).max()))
-        if np.isfinite(fall).all() and np.ptp(fall) > spread:
-            found[k] = np.tanh(_statistics(mass, fall, len(extent))[0] / total)
+    square = brought(values, grid, extent, SIDE)
+    parts = [masses(square, each)[:1] for each in lattices(len(extent))]
+    falls = np.clip(drops, 0, None)
+    spread = [_spread(drops[:, k], score) for k, score in enumerate(scores)]
+    told = np.isfinite(drops).all(axis=0) & (np.ptp(falls, axis=0) > spread)
+    if told.any() and any(_varies(part) for part in parts):
+        z, freedoms = _agreement(parts, falls[:, told])
+        found[told] = np.tanh(z[0] / freedoms)
     return found
 
 
@@ -167,15 +181,14 @@ def described(extent: Sequence[int], grid: Grid, drops: Array) -> Probes:
         infill=INFILL,
         extent=tuple(extent),
         map_to_input=tuple(tuple(float(value) for value in row) for row in grid.affine),
-        side=SIDES[axes],
+        side=SIDE,
         shifts=SHIFTS[axes],
         drops=tuple(float(drop) for drop in drops),
     )
 
 
-def squared(relevance: Array, grid: Grid, extent: Sequence[int], side: int | None = None) -> Array:
-    """Return a map on a square grid, of `SIDES` points unless said: the mass on each point."""
-    side = side or SIDES[relevance.ndim]
+def squared(relevance: Array, grid: Grid, extent: Sequence[int], side: int) -> Array:
+    """Return a map on `side` points along each axis: the mass that falls on each point."""
     result = relevance
     for axis, count in enumerate(relevance.shape):
         scale, offset = grid.affine[axis, axis], grid.affine[axis, -1]
@@ -194,57 +207,67 @@ def _overlap(edges: Array, side: int) -> Array:
     return share
 
 
-def masses(squares: Array) -> Array:
-    """Return the mass of maps ``(n, *side)`` in each cell of the bank, ``(n, cells)``."""
-    weights = _weights(squares.ndim - 1)
-    mass: Array = squares.reshape(len(squares), -1) @ weights.T
-    return mass
+def masses(square: Array, lattice: Lattice) -> Array:
+    """Return the mass of a map and its transforms in every cell, shape ``(n, cells)``.
 
-
-def transforms(square: Array) -> Array:
-    """Return the map and its transforms, shape ``(n, *side)``, the map itself first.
-
-    In 2-D all 8 flips and turns, each with 16 wrap-around shifts: 128. In 3-D
-    the 8 flips, because slices are no rows, each with 27 shifts: 216.
+    The map itself stands first. In 2-D there are 8 flips and turns, each with
+    16 shifts: 128. In 3-D the 8 flips, because slices are no rows, each with 27
+    shifts: 216. To flip and shift a map is to flip and shift the cells, axis by
+    axis.
     """
-    steps = SHIFTS[square.ndim]
-    shifts = [k * square.shape[0] // steps for k in range(steps)]
-    axes = tuple(range(square.ndim))
+    turned = (square, square.T) if square.ndim == PLANE else (square,)
+    return np.concatenate([_summed(each, _moved(lattice)) for each in turned])
+
+
+@cache
+def _moved(lattice: Lattice) -> Array:
+    """Return the cells along one axis in all moves, shape ``(moves, count, side)``."""
+    profiles = lattice.profiles(SIDE)
     return np.stack(
         [
-            np.roll(turned, shift, axes)
-            for turned in _turned(square)
-            for shift in product(shifts, repeat=square.ndim)
+            np.roll(flipped, shift, axis=1)
+            for flipped in (profiles, profiles[:, ::-1])
+            for shift in range(0, SIDE, SIDE // SHIFTS[lattice.axes])
         ]
     )
 
 
-def _turned(square: Array) -> Iterator[Array]:
-    """Iterate over flips, in 2-D with and without exchange of the axes."""
-    bases = (square, square.T) if square.ndim == PLANE else (square,)
-    for base in bases:
-        for flips in product((False, True), repeat=square.ndim):
-            yield np.flip(base, tuple(axis for axis, flip in enumerate(flips) if flip))
+def _summed(square: Array, moved: Array) -> Array:
+    """Return the mass in every cell, for every combination of moves of the axes."""
+    moves, count, side = moved.shape
+    result = square
+    for _ in range(square.ndim):  # sums over the first axis and puts its cells last
+        result = np.tensordot(result, moved.reshape(-1, side), axes=(0, 1))
+    result = result.reshape((moves, count) * square.ndim)
+    order = (*range(0, result.ndim, 2), *range(1, result.ndim, 2))
+    return result.transpose(order).reshape(moves**square.ndim, count**square.ndim)
 
 
-def _statistics(mass: Array, drops: Array, axes: int) -> Array:
-    """Return for each row of masses ``(n, cells)`` the weighted sum of Fisher's z."""
-    total = np.zeros(len(mass))
-    start = 0
-    for lattice, weight in zip(lattices(axes), _freedoms(axes), strict=True):
-        cells = slice(start, start + len(lattice.walls))
-        total += weight * np.arctanh(_pearson(mass[:, cells], drops[cells]))
-        start = cells.stop
-    return total
+def _agreement(parts: Sequence[Array], falls: Array) -> tuple[Array, float]:
+    """Return `z` of every row of masses with every score, and the sum of the lattices' weights.
+
+    Parameters
+    ----------
+    parts
+        Masses in the cells of each lattice, shape ``(n, cells)``.
+    falls
+        Shape ``(cells, scores)``, lattice by lattice.
+    """
+    weights = [float(np.sqrt(part.shape[1] - 3)) for part in parts]
+    ends = np.cumsum([part.shape[1] for part in parts])[:-1]
+    total = np.zeros((len(parts[0]), falls.shape[1]))
+    for part, weight, fall in zip(parts, weights, np.split(falls, ends), strict=True):
+        total += weight * np.arctanh(_pearson(part, fall))
+    return total, sum(weights)
 
 
-def _pearson(rows: Array, drops: Array) -> Array:
-    """Return the correlation of each row with `drops`; 0 where either is constant."""
-    centered = rows - rows.mean(axis=1, keepdims=True)
-    fall = drops - drops.mean()
-    norm = np.linalg.norm(centered, axis=1) * np.linalg.norm(fall)
-    flat = np.ptp(rows, axis=1) <= FLAT * np.abs(rows).max()
-    r = np.divide(centered @ fall, norm, out=np.zeros(len(rows)), where=~flat & (norm > 0))
+def _pearson(rows: Array, falls: Array) -> Array:
+    """Return the correlation of every row with every column; 0 where either is constant."""
+    mass, fall = rows - rows.mean(axis=1, keepdims=True), falls - falls.mean(axis=0)
+    flat = (np.ptp(rows, axis=1) <= FLAT * np.abs(rows).max())[:, None]
+    flat = flat | (np.ptp(falls, axis=0) <= FLAT * np.abs(falls).max(axis=0))
+    norm = np.linalg.norm(mass, axis=1)[:, None] * np.linalg.norm(fall, axis=0)
+    r = np.divide(mass @ fall, norm, out=np.zeros_like(norm), where=~flat)
     bounded: Array = np.clip(r, -1 + TIE, 1 - TIE)
     return bounded
 
@@ -254,15 +277,6 @@ def _varies(mass: Array) -> bool:
     return bool(np.ptp(mass) > FLAT * np.abs(mass).max())
 
 
-@cache
-def _weights(axes: int) -> Array:
-    """Return the cells' weights on the square grid, shape ``(cells, side ** axes)``."""
-    shape = (SIDES[axes],) * axes
-    stacked = np.concatenate([each.weights(shape) for each in lattices(axes)])
-    flat: Array = stacked.reshape(len(stacked), -1)
-    return flat
-
-
-def _freedoms(axes: int) -> list[float]:
-    """Return each lattice's weight: the square root of its cells less three."""
-    return [float(np.sqrt(len(each.walls) - 3)) for each in lattices(axes)]
+def _spread(drops: Array, score: float) -> float:
+    """Return the fall of a score that rounding alone can make."""
+    return SPREAD * max(1.0, abs(score), float(np.abs(drops).max()))

@@ -15,13 +15,16 @@ from workers.measures.base import MEASURES, Case, Inquiry, Measure, Scene
 from workers.passes import Forward, Plan
 from workers.rows import Blurred
 
+BLUR: Final = 1 / 12
+"""Width of the blur, as a share of the edge: it hides marks and keeps the body's outline."""
+
 
 def outside_hidden(scene: Scene) -> Plan[NDArray[np.float64]]:
     """Ask for the outputs, shape ``(classes,)``, with all outside of the region blurred."""
     image = scene.image
     inside = torch.from_numpy(np.asarray(scene.inside)).to(image)
     outside = (1 - inside)[None, None]
-    step = yield Forward(Blurred(image, blurred(image), lambda *_: outside, 1), outputs=True)
+    step = yield Forward(Blurred(image, blurred(image, BLUR), lambda *_: outside, 1), outputs=True)
     outputs: torch.Tensor = step.outputs
     return outputs[0].detach().double().cpu().numpy()
 

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from service.errors import Cancelled
+from service.domain.grid import Grid
+from service.errors import Cancelled, NonFiniteScore
 from tests.support.engine import run_alone, small_runtime, through
 from workers.measures.bank import bank, blurred, rows_of
+from workers.measures.bearing import bearings
 from workers.measures.cells import lattices
 from workers.passes import Forward
 from workers.rows import Clean
@@ -77,6 +80,51 @@ def test_a_job_that_is_cancelled_in_mid_bank_ends_there() -> None:
     assert 0 < sum(runtime.model.batches) < 26
 
 
+@pytest.mark.parametrize("axes", [2, 3])
+def test_a_blur_is_the_mean_under_a_gaussian_with_borders_continued(axes: int) -> None:
+    image = np.random.default_rng(0).normal(size=(2, 9, 7, 5)[: axes + 1])
+    expected = image
+    for axis in range(1, axes + 1):
+        size = image.shape[axis]
+        sigma, reach = 0.25 * size, round(0.75 * size)
+        heights = {k: np.exp(-0.5 * (k / sigma) ** 2) for k in range(-reach, reach + 1)}
+        lines = [
+            sum(
+                height * expected.take(min(max(at + k, 0), size - 1), axis)
+                for k, height in heights.items()
+            )
+            / sum(heights.values())
+            for at in range(size)
+        ]
+        expected = np.stack(lines, axis)
+    np.testing.assert_allclose(blurred(torch.from_numpy(image), 0.25).numpy(), expected)
+
+
 def test_a_blur_leaves_a_constant_image_as_it_is() -> None:
     image = torch.full((2, 33, 40), 3.25, dtype=torch.float64)
     torch.testing.assert_close(blurred(image), image)
+
+
+class Blind(nn.Module):
+    """Says the same of every image."""
+
+    def __init__(self, *says: float) -> None:
+        super().__init__()
+        self.says = nn.Parameter(torch.tensor(says, dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.says + 0 * x.flatten(1).sum(1, keepdim=True)
+
+
+def test_a_model_of_one_constant_class_has_a_bank_that_says_nothing() -> None:
+    known = run_alone(bank(picture(2)), TorchRuntime(Blind(2.5), (1, *SIZES[2])))
+    assert known.drops.shape == (25, 1)
+    values = picture(2).numpy().astype(np.float32)
+    said = bearings(values, Grid.identity(SIZES[2]), SIZES[2], known.drops[:, 0], 2.5)
+    assert said.outcome == "uninformative"
+
+
+def test_a_score_that_is_no_number_leaves_no_bank() -> None:
+    runtime = TorchRuntime(Blind(float("nan")), (1, *SIZES[2]))
+    (outcome,) = through(Scheduler(), runtime, bank(picture(2)))
+    assert isinstance(outcome, NonFiniteScore)

@@ -13,7 +13,7 @@ from tests.support.engine import run_alone
 from tests.workers.measures.test_bearing import blob, falls
 from workers.measures.bank import BANK, Bank, blurred
 from workers.measures.base import Case, Scene
-from workers.measures.expected_region import REGION, ExpectedRegion
+from workers.measures.expected_region import BLUR, REGION, ExpectedRegion
 from workers.measures.probe_bank import ProbeBank
 from workers.measures.target_specific import TargetSpecific
 from workers.measures.template import Template
@@ -139,7 +139,7 @@ def test_a_score_that_needs_the_corner_is_told_from_one_that_does_not() -> None:
     assert [each.outcome for each in said] == ["fail", "pass"]
     assert said[0].flags == (Flag.DEPENDS_OUTSIDE_EXPECTED_REGION,)
     hidden = seen.image.clone()
-    hidden[:, :10, :10] = blurred(seen.image)[:, :10, :10]
+    hidden[:, :10, :10] = blurred(seen.image, BLUR)[:, :10, :10]
     fall = clean[0] - Corner()(hidden[None])[0, 0]
     assert said[0].values["fall"] == pytest.approx(float(fall))
 

@@ -9,11 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from service.domain.grid import Grid
-from workers.measures.bearing import bearings, squared, transforms
+from workers.measures.bearing import SHIFTS, SIDE, bearings, masses, squared
 from workers.measures.cells import lattices
 
 SHAPE = (64, 96)
 WHOLE = Grid.identity(SHAPE)
+PROBES = {2: 25, 3: 27}
 
 
 def blob(row: float = 0.3, column: float = 0.7, shape: tuple[int, int] = SHAPE) -> NDArray:
@@ -31,35 +32,30 @@ def falls(values: NDArray) -> NDArray[np.float64]:
 
 
 def slow_p(values: NDArray, drops: NDArray) -> float:
-    """Compute p again with loops: on a map of 32 x 32 points, cells by definition."""
+    """Compute p again with loops: on a map of 24 x 24 points, cells by definition."""
+    falls = [max(drop, 0.0) for drop in drops]
 
-    def weight(u: float, lower: float, upper: float) -> float:
-        soft = 0.25 / 4
-        rise = min(max((u - lower) / soft + 0.5, 0), 1)
-        return rise * min(max((upper - u) / soft + 0.5, 0), 1)
-
-    def spans(count: int, first: float) -> list[tuple[float, float]]:
-        found = [(first + k / 4, first + (k + 1) / 4) for k in range(count)]
-        return [(-9 if lower == 0 else lower, 9 if upper == 1 else upper) for lower, upper in found]
+    def profile(count: int, k: int) -> NDArray:
+        """Return one cell's weight at 24 points: a box, its inner walls a quarter cell wide."""
+        u = [(i + 0.5) / 24 * count - k for i in range(24)]
+        rise = [1.0 if k == 0 else min(max(each / 0.25 + 0.5, 0), 1) for each in u]
+        fall = [1.0 if k == count - 1 else min(max((1 - each) / 0.25 + 0.5, 0), 1) for each in u]
+        return np.array(rise) * np.array(fall)
 
     def statistic(square: NDArray) -> float:
         total, at = 0.0, 0
-        for edges in (spans(4, 0), spans(3, 1 / 8)):
-            masses = []
-            for top, bottom in edges:
-                for left, right in edges:
-                    rows = [weight((i + 0.5) / 32, top, bottom) for i in range(32)]
-                    columns = [weight((i + 0.5) / 32, left, right) for i in range(32)]
-                    masses.append(float(np.array(rows) @ square @ np.array(columns)))
-            r = np.corrcoef(masses, drops[at : at + len(masses)])[0, 1]
+        for count in (3, 4):
+            cells = [profile(count, k) for k in range(count)]
+            masses = [float(rows @ square @ columns) for rows, columns in product(cells, cells)]
+            r = np.corrcoef(masses, falls[at : at + len(masses)])[0, 1]
             total += np.sqrt(len(masses) - 3) * np.arctanh(np.clip(r, -1 + 1e-6, 1 - 1e-6))
             at += len(masses)
         return total
 
-    square = values[0].astype(float)
+    square = values[0].astype(float).reshape(24, 2, 24, 2).sum((1, 3))
     own, at_least = statistic(square), 0
     turned = [np.rot90(each, turns) for each in (square, square[:, ::-1]) for turns in range(4)]
-    for each, down, across in product(turned, range(0, 32, 8), range(0, 32, 8)):
+    for each, down, across in product(turned, range(0, 24, 6), range(0, 24, 6)):
         at_least += statistic(np.roll(np.roll(each, down, 0), across, 1)) >= own - 1e-6
     return at_least / 128
 
@@ -67,9 +63,9 @@ def slow_p(values: NDArray, drops: NDArray) -> float:
 @pytest.mark.parametrize("seed", range(4))
 def test_p_equals_that_of_a_slow_second_implementation(seed: int) -> None:
     random = np.random.default_rng(seed)
-    values = random.normal(size=(1, 32, 32)).astype(np.float32)
+    values = random.normal(size=(1, 48, 48)).astype(np.float32)
     drops = falls(values) * random.uniform(0, 1, 25) + random.normal(size=25)
-    said = bearings(values, Grid.identity((32, 32)), (32, 32), drops, 1.0)
+    said = bearings(values, Grid.identity((48, 48)), (48, 48), drops, 1.0)
     assert said.outcome == "measured"
     assert said.p == slow_p(values, drops)
     assert said.transforms == 127
@@ -101,13 +97,39 @@ def test_a_wrong_map_is_not_supported(wrong: Callable[[NDArray], NDArray]) -> No
     assert said.p > 0.2
 
 
-def test_a_map_of_noise_is_supported_about_as_often_as_its_level_says() -> None:
+@pytest.mark.parametrize("levels", [2, 1000])
+@pytest.mark.parametrize("grid", [(4, 4), (8, 8), (7, 5), (24, 24), (8, 8, 8)])
+def test_a_map_of_noise_is_supported_as_often_as_its_level_says(
+    grid: tuple[int, ...], levels: int
+) -> None:
     random = np.random.default_rng(0)
-    drops = falls(blob())
-    maps = random.normal(size=(200, 1, 8, 8)).astype(np.float32)
-    said = [bearings(each, Grid.partition((8, 8), SHAPE), SHAPE, drops, 1.0) for each in maps]
+    shape = (48,) * len(grid)
+    drops = falls(ball(shape))
+    drops = np.round(levels * (drops / drops.max() + 0.2 * random.random(PROBES[len(grid)])))
+    maps = random.normal(size=(600, 1, *grid)).astype(np.float32)
+    said = [bearings(each, Grid.partition(grid, shape), shape, drops, 1.0) for each in maps]
     share = np.mean([each.p is not None and each.p <= 0.05 for each in said])
-    assert share < 0.10
+    assert 0.02 < share < 0.08  # 0.05 with three standard errors
+
+
+def ball(shape: tuple[int, ...]) -> NDArray:
+    """Return a bump off the center of an image of any number of axes, shape ``(1, *shape)``."""
+    distance = sum(((np.indices(shape)[axis] + 0.5) / n - 0.3) ** 2 for axis, n in enumerate(shape))
+    return np.exp(-distance / 0.03).astype(np.float32)[None]
+
+
+def test_a_map_of_what_the_model_reads_is_supported_in_a_volume() -> None:
+    values = ball((36, 40, 48))
+    said = bearings(values, Grid.identity((36, 40, 48)), (36, 40, 48), falls(values), 1.0)
+    assert (said.outcome, said.transforms) == ("measured", 215)
+    assert said.p is not None
+    assert said.p <= 0.05
+
+
+def test_only_falls_count() -> None:
+    drops = falls(blob()) - 1.0
+    same = bearings(blob(), WHOLE, SHAPE, np.where(drops < 0, -100.0, drops), 1.0)
+    assert same.r == bearings(blob(), WHOLE, SHAPE, drops, 1.0).r
 
 
 def spoiled(values: NDArray, place: float) -> NDArray:
@@ -124,6 +146,7 @@ BAD = {
     "nan score": (blob(), np.full(25, np.nan), SHAPE, "no_bank"),
     "constant score": (blob(), np.zeros(25), SHAPE, "uninformative"),
     "rounding": (blob(), 1e-7 * falls(blob()) / falls(blob()).max(), SHAPE, "uninformative"),
+    "rises alone": (blob(), -falls(blob()) - 1.0, SHAPE, "uninformative"),
     "all alike": (blob(), np.full(25, 3.0), SHAPE, "uninformative"),
     "small": (blob(shape=(31, 40)), falls(blob()), (31, 40), "too_small"),
 }
@@ -154,27 +177,39 @@ def test_a_map_that_marks_padding_where_nothing_moves_the_score_is_not_supported
 
 def test_bringing_a_map_to_the_square_keeps_its_mass() -> None:
     values = np.random.default_rng(1).normal(size=(7, 9))
-    square = squared(values, Grid.partition((7, 9), SHAPE), SHAPE)
-    assert square.shape == (32, 32)
+    square = squared(values, Grid.partition((7, 9), SHAPE), SHAPE, 24)
+    assert square.shape == (24, 24)
     np.testing.assert_allclose(square.sum(), values.sum())
 
 
-def test_transforms_keep_every_value_and_the_map_stands_first() -> None:
-    for shape, count in (((32, 32), 128), ((24, 24, 24), 216)):
-        square = np.random.default_rng(0).normal(size=shape)
-        made = transforms(square)
-        assert len(made) == count
-        np.testing.assert_array_equal(made[0], square)
-        assert len({each.tobytes() for each in made}) == count
-        assert all(np.array_equal(np.sort(each, None), np.sort(square, None)) for each in made)
+@pytest.mark.parametrize(("axes", "count"), [(2, 128), (3, 216)])
+def test_transforms_are_the_flips_turns_and_shifts_of_the_map(axes: int, count: int) -> None:
+    side, shifts = SIDE, SHIFTS[axes]
+    square = np.random.default_rng(0).normal(size=(side,) * axes)
+    bases = [square, square.T] if axes == 2 else [square]
+    expected = []
+    for base, flips in product(bases, product((False, True), repeat=axes)):
+        flipped = np.flip(base, [axis for axis, flip in enumerate(flips) if flip])
+        for steps in product(range(shifts), repeat=axes):
+            by = tuple(step * side // shifts for step in steps)
+            expected.append(np.roll(flipped, by, tuple(range(axes))))
+    for lattice in lattices(axes):
+        weights = lattice.weights((side,) * axes).reshape(lattice.count**axes, -1)
+        plain = np.stack([weights @ each.ravel() for each in expected])
+        made = masses(square, lattice)
+        assert made.shape == (count, lattice.count**axes)
+        np.testing.assert_allclose(made[0], plain[0])
+        np.testing.assert_allclose(np.sort(made, 0), np.sort(plain, 0), atol=1e-9)
+        together = {tuple(np.round(row, 6)) for row in made}
+        assert together == {tuple(np.round(row, 6)) for row in plain}
 
 
 def test_one_map_takes_less_than_ten_milliseconds() -> None:
     values, drops = blob(shape=(512, 512)), falls(blob())
     grid = Grid.identity((512, 512))
     spent = []
-    for _ in range(7):
-        began = time.perf_counter()
+    for _ in range(30):
+        began = time.thread_time()
         bearings(values, grid, (512, 512), drops, 1.0)
-        spent.append(time.perf_counter() - began)
+        spent.append(time.thread_time() - began)
     assert min(spent) < 0.010
