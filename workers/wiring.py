@@ -64,7 +64,8 @@ class Worker:
             on_bug=self._tell_bug,
             on_batch=self._meter.batch,
         )
-        loader = Loader(self._scheduler, self._device, slots, own)
+        fixed_rows = settings.worker.fixed_rows
+        loader = Loader(self._scheduler, self._device, slots, own, fixed_rows=fixed_rows)
         packages = ModelPackages(backends.store, scratch=own)
         unpacked = own / "packages"
         self._shelf = Shelf(packages, loader, unpacked, self._log)
@@ -94,9 +95,7 @@ class Worker:
             models=self._shelf.models,
             unpacked=unpacked,
             store=MethodRecords(backends.store),
-            turns=Turns(
-                self._scheduler, draining, lambda seconds: self._loop.hand.fewer_than(1, seconds)
-            ),
+            turns=Turns(self._scheduler, draining, lambda: bool(self._loop.hand.all())),
             stopped=draining,
             log=self._log,
         )

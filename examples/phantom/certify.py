@@ -49,7 +49,7 @@ class Workbench:
     @property
     def turns(self) -> Turns:
         """Turns on the device, with no job in hand."""
-        return Turns(self.scheduler, self.stopped, lambda _: True)
+        return Turns(self.scheduler, self.stopped, lambda: False)
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """The way to the device at low priority: between the batches of jobs, and given up at once."""
 
 import itertools
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
@@ -17,10 +19,13 @@ WEIGHT: Final = 0.1
 """Share of the device beside a job of normal priority, which has 2."""
 
 LOOK: Final = 0.2
-"""Seconds between two looks whether what is measured is still wanted."""
+"""Seconds between two looks at the jobs in hand, and whether what is measured is still wanted."""
+
+QUIET: Final = 3.0
+"""Seconds without a job in hand after which measuring goes on."""
 
 PATIENCE: Final = 30.0
-"""Seconds for which measuring waits for jobs in hand to end, before it takes its small share."""
+"""Seconds after which it goes on all the same, with its small share."""
 
 
 class Unwanted(Exception):
@@ -34,16 +39,17 @@ class Turns:
     ----------
     stopped
         Set when the worker drains.
-    idle
-        Waits up to the given seconds until no job is in hand.
+    busy
+        Tells whether a job is in hand.
     """
 
     def __init__(
-        self, scheduler: Scheduler, stopped: threading.Event, idle: Callable[[float], bool]
+        self, scheduler: Scheduler, stopped: threading.Event, busy: Callable[[], bool]
     ) -> None:
         self._scheduler = scheduler
         self._stopped = stopped
-        self._idle = idle
+        self._busy = busy
+        self._last_busy = -math.inf
         self._names = (f"certify-{number}" for number in itertools.count())
         self.wanted: Callable[[], bool] = lambda: True
         """Whether the model that is measured is still on the shelf."""
@@ -75,6 +81,7 @@ class Turns:
             try:
                 outcomes: tuple[Any, ...] = ticket.result(LOOK).outcomes
             except TimeoutError:
+                self._look()
                 if self._stopped.is_set() or not self.wanted():
                     self._scheduler.cancel(name)
                 continue
@@ -82,11 +89,18 @@ class Turns:
             return outcomes
 
     def _wait(self) -> None:
-        """Let jobs in hand end first, for a while."""
-        for _ in range(round(PATIENCE / LOOK)):
+        """Let jobs in hand end first, and those that follow them, for a while."""
+        self._look()
+        patience = time.monotonic() + PATIENCE
+        while time.monotonic() < min(patience, self._last_busy + QUIET):
+            self._stopped.wait(LOOK)
             self.check()
-            if self._idle(LOOK):
-                return
+            self._look()
+
+    def _look(self) -> None:
+        """Note whether a job is in hand at this moment."""
+        if self._busy():
+            self._last_busy = time.monotonic()
 
 
 @contextmanager

@@ -82,7 +82,7 @@ class Bench:
             models=lambda: tuple(self.shelf),
             unpacked=self.folder,
             store=self.store,
-            turns=Turns(self.scheduler, self.stopped, lambda _: True),
+            turns=Turns(self.scheduler, self.stopped, lambda: False),
             stopped=self.stopped,
             log=Log(worker="w1"),
         )
