@@ -460,3 +460,31 @@ def test_an_ordinary_job_leaves_the_replica_as_it_was() -> None:
 
 def test_derivatives_are_plain_unless_a_pass_says_otherwise() -> None:
     assert Gradient(Clean(image_for()), logits(0), at=(INPUT,)).rule is Rule.PLAIN
+
+
+def test_a_job_that_waits_for_nothing_ends_with_an_error() -> None:
+    """Its plan is open and no work of it is left: without the check it would wait for ever."""
+    scheduler, runtime = Scheduler(), small_runtime()
+    ended: list[str] = []
+
+    def plan() -> Plan[Tensor]:
+        def lose_the_rest(start: int, step: Step) -> None:  # noqa: ARG001 - a fold's call
+            scheduler._jobs[0].items.clear()
+
+        try:
+            rows = Given(torch.stack([image_for(seed=k) for k in range(4)]))
+            yield Forward(rows, logits(0), fold=lose_the_rest)
+        finally:
+            ended.append("its own cleanup")
+        return image_for()
+
+    job = scheduler.submit("job", runtime, [Planned(plan(), 4)])
+    beside = scheduler.submit(
+        "beside", runtime, [Planned(Saliency().plan(image_for(), logits(0)), 1)]
+    )
+    scheduler.run_until_idle()
+    (outcome,) = job.result(0).outcomes
+    assert isinstance(outcome, MethodError)
+    assert "waits for nothing" in outcome.detail
+    assert ended == ["its own cleanup"]
+    assert not isinstance(beside.result(0).outcomes[0], WhylightError)
