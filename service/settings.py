@@ -122,6 +122,12 @@ class WorkerSettings(BaseModel):
     slice: Duration = Field(
         default=timedelta(milliseconds=50), description="Longest batch, in device time."
     )
+    fixed_rows: int | None = Field(
+        default=None,
+        ge=1,
+        description="Deterministic mode: pad every batch to this many rows, so that a map's bits do"
+        " not depend on the jobs beside it. A job alone then costs as much as a full batch.",
+    )
     decode_limit: Duration = Field(
         default=timedelta(seconds=30), description="A decoder silent for this long is ended."
     )

@@ -188,6 +188,7 @@ def _provenance(fetched: Fetched, model: Model) -> Provenance:
         precision=str(model.runtime.dtype).removeprefix("torch."),
         tf32=rounds_to_tf32(device),
         threads=torch.get_num_threads(),
+        fixed_rows=model.runtime.fixed_rows,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -18,12 +19,13 @@ from service.errors import WhylightError
 from workers import selftests
 from workers.catalog import defaults, ready_model
 from workers.document import model_ref
+from workers.gaps import gaps
 from workers.methods.base import ModelFacts
 from workers.model import Model
 from workers.passes import Ability, Forward, Plan
 from workers.records import Hindrance, Records, Subject
 from workers.regions import read_mask
-from workers.rows import Clean
+from workers.rows import Given
 from workers.running import Planned
 from workers.runtimes.base import RUNTIMES, Probe, Runtime
 from workers.scheduler import Scheduler
@@ -41,16 +43,24 @@ class Loader:
 
     Weights are read in that thread and test inputs are decoded in the slots.
     The device's owner thread only moves and probes the model, between two
-    batches, and the tests' passes take turns with those of jobs.
+    batches, and the tests' passes take turns with those of jobs. With
+    `fixed_rows` the models run in the deterministic mode.
     """
 
     def __init__(
-        self, scheduler: Scheduler, device: torch.device, slots: Slots, scratch: Path
+        self,
+        scheduler: Scheduler,
+        device: torch.device,
+        slots: Slots,
+        scratch: Path,
+        *,
+        fixed_rows: int | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._device = device
         self._slots = slots
         self._scratch = scratch
+        self._fixed_rows = fixed_rows
 
     def load(self, manifest: Manifest, package: str, folder: Path) -> Model:
         """Build, test and probe a model.
@@ -74,12 +84,14 @@ class Loader:
         ]
         shape = inputs[0].shape
         opener = RUNTIMES[manifest.runtime]()
-        opened = opener.open(manifest, folder, shape, self._device)
+        opened = opener.open(manifest, folder, shape, self._device, self._fixed_rows)
         runtime = self._owned(opened)
         try:
             for test, image in zip(manifest.selftests, inputs, strict=True):
-                selftests.compare(test, self._logits(runtime, package, image))
+                (logits,) = self._logits(runtime, package, torch.from_numpy(image)[None])
+                selftests.compare(test, logits)
             probe = self._owned(lambda: runtime.probed)
+            apart = gaps(manifest, folder, shape, partial(self._logits, runtime, package))
         except WhylightError:
             self._owned(lambda: self._scheduler.forget(runtime))
             raise
@@ -91,7 +103,8 @@ class Loader:
         )
         entry = ready_model(manifest, package, probe, shape, facts)
         records = _records(manifest, folder, runtime, entry, facts)
-        return Model(manifest, model_ref(manifest, package), facts, runtime, entry, records, region)
+        ref = model_ref(manifest, package)
+        return Model(manifest, ref, facts, runtime, entry, records, region, apart)
 
     def unload(self, model: Model) -> None:
         """Forget a model; jobs that still use it keep it until they end."""
@@ -101,18 +114,17 @@ class Loader:
         """Have the owner thread do something between two batches."""
         return self._scheduler.call(work).result(LIMIT)
 
-    def _logits(
-        self, runtime: Runtime, package: str, image: NDArray[np.float32]
-    ) -> NDArray[np.float64]:
-        """Return the model's answer on one prepared input, shape ``(classes,)``."""
+    def _logits(self, runtime: Runtime, package: str, images: torch.Tensor) -> NDArray[np.float64]:
+        """Return the model's answers on prepared inputs, shape ``(N, classes)``."""
 
         def plan() -> Plan[torch.Tensor]:
-            tensor = torch.from_numpy(image).to(runtime.device, runtime.dtype)
-            step = yield Forward(Clean(tensor), outputs=True)
-            logits: torch.Tensor = step.outputs[0]
-            return logits
+            rows = Given(images.to(runtime.device, runtime.dtype))
+            step = yield Forward(rows, outputs=True)
+            outputs: torch.Tensor = step.outputs
+            return outputs
 
-        report = self._scheduler.submit(f"load-{package}", runtime, [Planned(plan(), 1)])
+        planned = Planned(plan(), len(images))
+        report = self._scheduler.submit(f"load-{package}", runtime, [planned])
         (outcome,) = report.result(LIMIT).outcomes
         if isinstance(outcome, WhylightError):
             raise outcome

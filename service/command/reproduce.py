@@ -196,7 +196,7 @@ def _changes(original: Explanation, again: Explanation) -> Iterator[str]:
 
 def _machine(explanation: Explanation) -> dict[str, str]:
     ran = explanation.provenance
-    names = ("device", "hardware", "precision", "tf32", "threads")
+    names = ("device", "hardware", "precision", "tf32", "threads", "fixed_rows")
     return {} if ran is None else {name: str(getattr(ran, name)) for name in names}
 
 

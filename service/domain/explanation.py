@@ -95,6 +95,9 @@ class Provenance(Value):
     threads: int
     """Threads of one operation on a CPU."""
 
+    fixed_rows: int | None = None
+    """Rows that every batch was padded to, the deterministic mode; `None` outside of it."""
+
 
 class Check(Value):
     """One measure's outcome on one map."""

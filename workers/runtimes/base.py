@@ -153,6 +153,10 @@ class Runtime(Protocol):
         """Shape of one row, ``(C, *spatial)``."""
 
     @property
+    def fixed_rows(self) -> int | None:
+        """Rows that every batch is padded to, the deterministic mode; `None` outside of it."""
+
+    @property
     def probed(self) -> Probe:
         """What the replica can do; measured once."""
 
@@ -198,7 +202,12 @@ class Opener(ABC):
 
     @abstractmethod
     def open(
-        self, manifest: Manifest, folder: Path, shape: tuple[int, ...], device: torch.device
+        self,
+        manifest: Manifest,
+        folder: Path,
+        shape: tuple[int, ...],
+        device: torch.device,
+        fixed_rows: int | None = None,
     ) -> Callable[[], Runtime]:
         """Read an unpacked package in any thread.
 
@@ -208,6 +217,8 @@ class Opener(ABC):
             Where the package's files lie, their digests checked.
         shape
             Shape of one row, ``(C, *spatial)``.
+        fixed_rows
+            As of `Runtime`.
 
         Returns
         -------

@@ -80,7 +80,7 @@ class OnnxRuntime:
         fixed_rows: int | None = None,
     ) -> None:
         self.shape = tuple(shape)
-        self._fixed_rows = fixed_rows
+        self.fixed_rows = fixed_rows
         try:
             graph = onnx.load_from_string(model)
             self._output = graph.graph.output[0].name
@@ -130,18 +130,18 @@ class OnnxRuntime:
 
     def fits(self, group: Hashable) -> Fit:  # noqa: ARG002 - all groups need alike
         """Return how many rows of the group one batch may hold."""
-        fixed = self._fixed_rows is not None
+        fixed = self.fixed_rows is not None
         if self.probed.mixes_rows:
             return Fit(rows=1, fixed=fixed)
-        if self._fixed_rows is not None:
-            return Fit(rows=self._fixed_rows, fixed=True)
+        if self.fixed_rows is not None:
+            return Fit(rows=self.fixed_rows, fixed=True)
         return Fit(rows=max(1, memory_budget(self.device) // self.probed.row_bytes["forward"]))
 
     def serve(self, group: Hashable, segments: Sequence[Segment]) -> list[Served | Exception]:
         """Run one batch; one answer for each segment, in order."""
         assert isinstance(group, Group)  # noqa: S101 - the key is this runtime's own
         rows = sum(segment.count for segment in segments)
-        size = max(rows, self.fits(group).rows) if self._fixed_rows is not None else rows
+        size = max(rows, self.fits(group).rows) if self.fixed_rows is not None else rows
         batch, failures = filled(segments, size, self.dtype, self.device)
         names = [self._output, *(self._tensors[tap] for tap in group.taps)]
         outputs, *found = self._run(batch, names)
@@ -242,9 +242,15 @@ class OnnxOpener(Opener):
 
     @override
     def open(
-        self, manifest: Manifest, folder: Path, shape: tuple[int, ...], device: torch.device
+        self,
+        manifest: Manifest,
+        folder: Path,
+        shape: tuple[int, ...],
+        device: torch.device,
+        fixed_rows: int | None = None,
     ) -> Callable[[], OnnxRuntime]:
         """Hand the package's graph, as bytes, to onnxruntime; it runs on the CPU."""
         file = manifest.file("forward", "onnx")
         layers = {each.name: each.onnx for each in manifest.explain.layers if each.onnx}
-        return partial(OnnxRuntime, (folder / file.path).read_bytes(), shape, layers)
+        content = (folder / file.path).read_bytes()
+        return partial(OnnxRuntime, content, shape, layers, fixed_rows=fixed_rows)

@@ -106,7 +106,7 @@ class TorchRuntime:
             choose_layers(self.model, noise(self, 1), tokens) if layers is None else {}
         )
         self.layers = tuple(self.reasons if layers is None else layers)
-        self._fixed_rows = fixed_rows
+        self.fixed_rows = fixed_rows
         self._memory_bytes = memory_bytes
         self._seat = _Seat()
         modules = dict(self.model.named_modules())
@@ -163,9 +163,9 @@ class TorchRuntime:
         """Return how many rows of the group one batch may hold."""
         assert isinstance(group, Group)  # noqa: S101 - the key is this runtime's own
         if self.probed.mixes_rows:
-            return Fit(rows=1, fixed=self._fixed_rows is not None)
-        if self._fixed_rows is not None:
-            return Fit(rows=self._fixed_rows, fixed=True)
+            return Fit(rows=1, fixed=self.fixed_rows is not None)
+        if self.fixed_rows is not None:
+            return Fit(rows=self.fixed_rows, fixed=True)
         # a cut at a layer needs no more than the whole gradient does
         need = self.probed.row_bytes["gradient" if group.rounds else "forward"]
         budget = self._memory_bytes or memory_budget(self.device)
@@ -177,7 +177,7 @@ class TorchRuntime:
         """Run one batch; one answer for each segment, in order."""
         assert isinstance(group, Group)  # noqa: S101 - the key is this runtime's own
         rows = sum(segment.count for segment in segments)
-        size = max(rows, self.fits(group).rows) if self._fixed_rows is not None else rows
+        size = max(rows, self.fits(group).rows) if self.fixed_rows is not None else rows
         batch, answers = filled(segments, size, self.dtype, self.device)
         at = {place for places in group.rounds for place in places}
         outputs, found = self.forward(
@@ -381,7 +381,12 @@ class TorchOpener(Opener):
 
     @override
     def open(
-        self, manifest: Manifest, folder: Path, shape: tuple[int, ...], device: torch.device
+        self,
+        manifest: Manifest,
+        folder: Path,
+        shape: tuple[int, ...],
+        device: torch.device,
+        fixed_rows: int | None = None,
     ) -> Callable[[], TorchRuntime]:
         """Build the network that the manifest names and fill it with the package's weights."""
         file = manifest.file("weights", "safetensors")
@@ -396,7 +401,13 @@ class TorchOpener(Opener):
             ) from None
         layers = [layer.name for layer in manifest.explain.layers] or None
         return partial(
-            TorchRuntime, network, shape, layers, device=device, tokens=architecture.tokens()
+            TorchRuntime,
+            network,
+            shape,
+            layers,
+            device=device,
+            fixed_rows=fixed_rows,
+            tokens=architecture.tokens(),
         )
 
 

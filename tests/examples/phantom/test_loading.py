@@ -8,21 +8,34 @@ import torch
 
 from service.packages import inspect
 from workers.loading import Loader
+from workers.methods.occlusion import Occlusion
+from workers.running import Planned
 from workers.scheduler import Scheduler
 from workers.slots import Slots
+from workers.targets.classes import ClassLogit
 
 MODELS = Path(__file__).parents[3] / "models"
 
 
 @pytest.fixture(scope="module")
-def loader(tmp_path_factory):
-    scheduler, slots = Scheduler(), Slots(1, address_space_bytes=4 << 30)
+def scheduler():
+    scheduler = Scheduler()
     owner = threading.Thread(target=scheduler.run_forever, daemon=True)
     owner.start()
-    yield Loader(scheduler, torch.device("cpu"), slots, tmp_path_factory.mktemp("scratch"))
+    yield scheduler
     scheduler.stop()
     owner.join(10)
-    slots.close()
+
+
+@pytest.fixture(scope="module")
+def slots():
+    with Slots(1, address_space_bytes=4 << 30) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def loader(scheduler, slots, tmp_path_factory):
+    return Loader(scheduler, torch.device("cpu"), slots, tmp_path_factory.mktemp("scratch"))
 
 
 @pytest.mark.parametrize(
@@ -38,3 +51,30 @@ def test_a_worker_loads_the_package_and_finds_what_it_can_do(loader, name, metho
     assert entry.state == "ready"
     assert [layer.name for layer in entry.layers] == ["peaks"]
     assert methods <= set(entry.methods)
+
+
+@pytest.mark.parametrize("name", ["chest-phantom", "chest-phantom-onnx"])
+def test_a_deterministic_worker_gives_the_same_bits_in_any_company(
+    scheduler, slots, tmp_path, name
+):
+    loader = Loader(scheduler, torch.device("cpu"), slots, tmp_path, fixed_rows=3)
+    manifest, contents = inspect(MODELS / name)
+    runtime = loader.load(manifest, contents.digest, MODELS / name).runtime
+    assert runtime.fixed_rows == 3
+    images = torch.rand(3, *runtime.shape, generator=torch.Generator().manual_seed(4))
+    method = Occlusion(window=64, stride=32)
+
+    def asked(*chosen):
+        """Hand jobs in before the first of them starts, so that they share batches."""
+        together = threading.Event()
+        scheduler.call(lambda: together.wait(10))
+        reports = [
+            scheduler.submit(f"{k}", runtime, [Planned(method.plan(image, (ClassLogit(1),)), 1)])
+            for k, image in enumerate(chosen)
+        ]
+        together.set()
+        return [report.result(60).outcomes[0].values for report in reports]
+
+    (alone,) = asked(images[0])
+    *_, beside = asked(images[1], images[2], images[0])
+    assert torch.equal(alone, beside)

@@ -75,7 +75,7 @@ def test_the_document_says_what_ran_on_what(
     assert ran.request == hashlib.sha256(record.request.encode()).hexdigest()
     assert (ran.device, ran.precision, ran.tf32) == ("cpu", "float32", False)
     assert ran.hardware == torch.backends.cpu.get_cpu_capability()
-    assert ran.threads == torch.get_num_threads()
+    assert (ran.threads, ran.fixed_rows) == (torch.get_num_threads(), None)
 
 
 def test_every_map_is_bound_to_what_it_was_made_of(
