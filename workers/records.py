@@ -10,6 +10,7 @@ from pydantic import BaseModel, JsonValue
 from service.domain.canonical import digest_of
 from service.domain.certificate import Certificate, MethodRecord
 from service.domain.manifest import Manifest
+from workers.measures.probe_bank import ProbeBank
 from workers.methods.base import Method
 
 PROTOCOL: Final = 1
@@ -54,7 +55,7 @@ class Subject:
         manifest, calibration = self.manifest, self.manifest.calibration
         cases = [each for each in manifest.files if each.role == "calibration"]
         facts: dict[str, JsonValue] = {
-            "protocol": PROTOCOL,
+            "protocol": [PROTOCOL, ProbeBank.version],
             "method": method.name,
             "method_version": method.version,
             "parameters": method.model_dump(mode="json"),

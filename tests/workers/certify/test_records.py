@@ -6,6 +6,7 @@ import yaml
 from service.manifests import read_manifest
 from tests.support.small_model import LAYER, write_package
 from workers.catalog import certified, ready_model
+from workers.measures.probe_bank import ProbeBank
 from workers.methods.base import ModelFacts
 from workers.methods.grad_cam import GradCam
 from workers.methods.integrated_gradients import IntegratedGradients
@@ -90,6 +91,12 @@ def test_what_does_not_count_makes_no_other_record(fields):
 def test_a_new_version_of_a_method_is_measured_anew(fields, monkeypatch):
     before = subject(fields).identify(Saliency())
     monkeypatch.setattr(Saliency, "version", 2)
+    assert subject(fields).identify(Saliency()) != before
+
+
+def test_another_probe_bank_is_measured_anew(fields, monkeypatch):
+    before = subject(fields).identify(Saliency())
+    monkeypatch.setattr(ProbeBank, "version", 2)
     assert subject(fields).identify(Saliency()) != before
 
 
