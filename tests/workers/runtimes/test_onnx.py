@@ -1,8 +1,5 @@
 """ONNX on onnxruntime gives what torch gives, and refuses what it cannot."""
 
-import io
-import warnings
-
 import pytest
 import torch
 
@@ -17,6 +14,7 @@ from tests.support.engine import (
     small_runtime,
     through,
 )
+from tests.support.exported import exported
 from workers.methods.base import METHODS
 from workers.methods.occlusion import Occlusion
 from workers.passes import Ability, Exclusive, Forward, Gradient, Plan, Step, Tap
@@ -27,24 +25,6 @@ from workers.union import work_of
 
 TENSOR = "/features/features.4/Conv_output_0"
 SHAPES = {2: (1, 20, 16), 3: (1, 12, 10, 8)}
-
-
-def exported(axes: int = 2, *, fixed: bool = False) -> bytes:
-    """Return the small network as an ONNX file."""
-    file = io.BytesIO()
-    free = None if fixed else {"image": {0: "rows"}, "logits": {0: "rows"}}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            small_net(axes, dtype=torch.float32),
-            (image_for(axes, dtype=torch.float32)[None],),
-            file,
-            dynamo=False,
-            input_names=["image"],
-            output_names=["logits"],
-            dynamic_axes=free,
-        )
-    return file.getvalue()
 
 
 def runtime_of(axes: int = 2, **options: bool) -> OnnxRuntime:
