@@ -99,6 +99,8 @@ class Loader:
         facts = ModelFacts(
             layers=layers,
             linear_heads=tuple(layer for layer in layers if layer in probe.linear_heads),
+            attentions=probe.attentions,
+            tokens=probe.tokens,
             baseline=manifest.explain.baseline,
         )
         entry = ready_model(manifest, package, probe, shape, facts)

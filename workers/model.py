@@ -1,6 +1,7 @@
 """A loaded model: what the shelf holds and the attribute stage works with."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from service.domain.catalog import ModelEntry
 from service.domain.explanation import ModelRef
@@ -25,3 +26,6 @@ class Model:
 
     region: Mask | None = None
     """The package's mask of where evidence may lie, if it has one."""
+
+    gaps: Mapping[int, float] = field(default_factory=dict)
+    """By class: how far its logit lies apart on validation cases with and without it."""

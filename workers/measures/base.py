@@ -78,6 +78,9 @@ class Case:
     target: int = 0
     """Which of the model's outputs is explained."""
 
+    gap: float | None = None
+    """Mean score of validation cases with the finding, less that of those without."""
+
     answers: Mapping[str, Any] = field(default_factory=dict)
     """What the model answered, by inquiry; one that failed is missing."""
 

@@ -204,6 +204,7 @@ class _Bench:
             extent=prepared.grid.shape,
             source=grid,
             target=target.index,
+            gap=self.access.model.gaps.get(target.index),
             answers=answers,
             template=_template(known, target.key),
             again=again,
