@@ -189,8 +189,7 @@ def derive(source: Source, record: MapRecord, sop_class_uid: str, kind: str) -> 
 def finish(ds: Dataset, sheet: Sheet, kind: str, pixel_digest: str) -> None:
     """Give `ds` its instance UID and its file meta information, and note that it was made."""
     record = sheet.record
-    identity = f"{record.method}/{record.target.key}/{record.number}"
-    ds.SOPInstanceUID = UID(instance_uid(ds.SeriesInstanceUID, identity, pixel_digest))
+    ds.SOPInstanceUID = UID(instance_uid(ds.SeriesInstanceUID, tracking(record)[0], pixel_digest))
     ds.InstanceNumber = record.number
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
@@ -201,6 +200,23 @@ def finish(ds: Dataset, sheet: Sheet, kind: str, pixel_digest: str) -> None:
     meta.ImplementationVersionName = f"WHYLIGHT_{record.software.replace('.', '_')}"[:16]
     ds.file_meta = meta
     sheet.made.append(Made(kind, ds.SOPClassUID, ds.SOPInstanceUID, ds.SeriesInstanceUID))
+
+
+def tracking(record: MapRecord) -> tuple[str, str]:
+    """Return name and UID of one explanation, by which its objects are known to belong together."""
+    identity = f"{record.method}/{record.target.key}/{record.number}"
+    return identity, derived_uid("tracking", record.digest, identity)
+
+
+def derivation(record: MapRecord, how: str) -> str:
+    """Tell method, model, target and `how` it is shown (ST, at most 1024 characters)."""
+    parameters = ", ".join(f"{name}={value}" for name, value in sorted(record.parameters.items()))
+    made = (
+        f"Attribution map of {record.method} ({parameters or 'defaults'}) for target"
+        f" {record.target.key} of model {record.model.name}@{record.model.version}"
+        f" (package sha256 {record.model.package})"
+    )
+    return f"{made[: 1022 - len(how)]}, {how}"
 
 
 def inherit_loss(ds: Dataset, source: Source, record: MapRecord) -> None:

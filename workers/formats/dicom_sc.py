@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from typing_extensions import override
 
 from workers.formats.base import FORMATS, Format, Sheet
-from workers.formats.derived import Source, derive, finish, inherit_loss
+from workers.formats.derived import Source, derivation, derive, finish, inherit_loss
 from workers.formats.pixeldata import save
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -57,16 +57,14 @@ def _describe(ds: Dataset, sheet: Sheet) -> None:
 
 
 def _derivation(sheet: Sheet) -> str:
-    """Tell method, model, target, scale and layout (ST, at most 1024 characters)."""
-    record, scale = sheet.record, sheet.scale
-    parameters = ", ".join(f"{name}={value}" for name, value in sorted(record.parameters.items()))
+    """Tell scale and layout beside what the map is."""
+    facts, scale = sheet.record.facts, sheet.scale
     drawn = "nothing drawn in color" if scale is None else f"full color at {scale.full:.6g}"
-    return (
-        f"Attribution map of {record.method} ({parameters or 'defaults'}) for target"
-        f" {record.target.key} of model {record.model.name}@{record.model.version}"
-        f" (package sha256 {record.model.package}), {drawn}, over the source image of"
-        f" {record.facts.rows} x {record.facts.columns} pixels at the top left; legend added."
-    )[:1024]
+    shown = (
+        f"{drawn}, over the source image of {facts.rows} x {facts.columns} pixels at the top"
+        " left; legend added."
+    )
+    return derivation(sheet.record, shown)
 
 
 @cache

@@ -1,0 +1,99 @@
+"""The raw map as a 16-bit grayscale capture: numbers for a PACS that takes no floats."""
+
+import hashlib
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context, Decimal
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from typing_extensions import override
+
+from workers.formats.base import FORMATS, Format, Sheet
+from workers.formats.derived import Source, derivation, derive, finish, inherit_loss
+from workers.formats.pixeldata import save
+
+SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
+HIGHEST, MIDDLE = 65535, 32767
+
+
+@dataclass(frozen=True, slots=True)
+class Rescale:
+    """Stored values to relevance, by numbers that a decimal string holds exactly."""
+
+    slope: Decimal
+    intercept: Decimal
+
+    def store(self, relevance: NDArray[np.float32]) -> NDArray[np.uint16]:
+        """Return the nearest stored values; they are off by half a step at most."""
+        steps = (relevance.astype(np.float64) - float(self.intercept)) / float(self.slope)
+        return np.clip(np.rint(steps), 0, HIGHEST).astype(np.uint16)
+
+
+@FORMATS.register("dicom_sc_word")
+class DicomScWord(Format):
+    """Relevance of each source pixel, 16 bits, on the source image's own grid.
+
+    The rescale (Modality LUT module) leads from stored values to relevance
+    exactly as far as 16 bits go; nothing of the image and no legend is in it.
+    The window covers what pictures draw, from nothing to full strength.
+    """
+
+    title = "Raw map as 16-bit DICOM Secondary Capture"
+    media_type = "application/dicom"
+    extension = "word.dcm"
+
+    @override
+    def write(self, sheet: Sheet, to: Path) -> None:
+        source = Source.read(sheet.header_file)
+        rescale = rescale_of(sheet.source_relevance)
+        pixels = rescale.store(sheet.source_relevance)
+        ds = derive(source, sheet.record, SECONDARY_CAPTURE, self.name)
+        _describe(ds, sheet, rescale)
+        inherit_loss(ds, source, sheet.record)
+        digest = hashlib.sha256(pixels.data)
+        digest.update(f"{ds.RescaleSlope}/{ds.RescaleIntercept}".encode())
+        finish(ds, sheet, self.name, digest.hexdigest())
+        save(ds, pixels, sheet.record.transfer_syntax, to)
+
+
+def rescale_of(relevance: NDArray[np.float32]) -> Rescale:
+    """Spread all values over 16 bits; no relevance has a stored value of its own, exactly."""
+    low, high = float(relevance.min()), float(relevance.max())
+    if low < 0:
+        slope = _step(max(-low, high) / MIDDLE)
+        return Rescale(slope, -MIDDLE * slope)
+    return Rescale(_step(high / HIGHEST) if high > 0 else Decimal(1), Decimal(0))
+
+
+def _step(value: float) -> Decimal:
+    """Round up to 5 digits, of which a multiple still fits a decimal string (DS)."""
+    return Context(prec=5, rounding=ROUND_CEILING).create_decimal_from_float(value)
+
+
+def _ds(value: Decimal | float) -> str:
+    """Return a decimal string: 10 digits, and what float32 holds needs 16 characters at most."""
+    return f"{value:.9e}"
+
+
+def _describe(ds: Dataset, sheet: Sheet, rescale: Rescale) -> None:
+    """Say what the pixels are and how they are to be shown."""
+    ds.ImageType = ["DERIVED", "SECONDARY"]
+    ds.ConversionType = "WSD"
+    ds.BurnedInAnnotation = "NO"
+    how = "relevance of each source pixel, interpolated linearly between the map's cells."
+    ds.DerivationDescription = derivation(sheet.record, how)
+    ds.SamplesPerPixel = 1
+    ds.PhotometricInterpretation = "MONOCHROME2"
+    ds.Rows, ds.Columns = sheet.shape
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 16, 15
+    ds.PixelRepresentation = 0
+    ds.RescaleSlope, ds.RescaleIntercept = _ds(rescale.slope), _ds(rescale.intercept)
+    ds.RescaleType = "US"
+    full = float(rescale.slope) * HIGHEST if sheet.scale is None else sheet.scale.full
+    low = -full if rescale.intercept < 0 else 0.0
+    ds.WindowCenter, ds.WindowWidth = _ds((low + full) / 2), _ds(full - low)
+    ds.VOILUTFunction = "LINEAR_EXACT"
+    ds.WindowCenterWidthExplanation = "Nothing to full strength"
