@@ -1,0 +1,94 @@
+"""The raw map as a Parametric Map: floating-point relevance in the patient's own space."""
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+import highdicom
+from highdicom.pm import ParametricMap, RealWorldValueMapping
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from typing_extensions import override
+
+from service.errors import FormatNotApplicable
+from workers.formats.base import FORMATS, Format, Sheet
+from workers.formats.derived import Source, derivation, derive, finish, inherit_loss
+from workers.formats.enhanced import AUTHOR, adopt, measures, original
+from workers.formats.plane import Plane, plane_of
+from workers.formats.scheme import describe_scheme, own, plain
+
+PARAMETRIC_MAP: Final = "1.2.840.10008.5.1.4.1.1.30"
+
+
+@FORMATS.register("dicom_pm")
+class DicomPm(Format):
+    """Float32 relevance of each source pixel, with its real-world meaning (PS3.3 A.75).
+
+    Only an image with a place in the patient can have one: the standard wants
+    a frame of reference, and none is made up.
+    """
+
+    title = "Raw map as DICOM Parametric Map"
+    media_type = "application/dicom"
+    extension = "pm.dcm"
+
+    @override
+    def write(self, sheet: Sheet, to: Path) -> None:
+        source = Source.read(sheet.header_file)
+        plane = plane_of(source)
+        if plane is None:
+            raise FormatNotApplicable(
+                "A Parametric Map needs an image with a frame of reference, position, orientation"
+                " and pixel spacing; this one lacks them. Ask for a 16-bit capture or an array.",
+                reason="no_plane_in_patient",
+                alternatives=["dicom_sc_word", "npz", "nifti", "npy"],
+            )
+        ds = derive(source, sheet.record, PARAMETRIC_MAP, self.name)
+        describe_scheme(ds, sheet.record.software)
+        how = "relevance of each source pixel, interpolated linearly between the map's cells."
+        ds.DerivationDescription = derivation(sheet.record, how)
+        finish(ds, sheet, self.name, hashlib.sha256(sheet.source_relevance.data).hexdigest())
+        made = _map(original(source, ds, sheet.shape, plane), ds, sheet, plane)
+        inherit_loss(made, source, sheet.record)
+        adopt(made, ds).save_as(to, enforce_file_format=True)
+
+
+def _map(seen: Dataset, ds: Dataset, sheet: Sheet, plane: Plane) -> ParametricMap:
+    """Have highdicom lay out the functional groups."""
+    full = 1.0 if sheet.scale is None else sheet.scale.full
+    low = -full if sheet.record.signed else 0.0
+    return ParametricMap(
+        [seen],
+        sheet.source_relevance,
+        series_instance_uid=ds.SeriesInstanceUID,
+        series_number=ds.SeriesNumber,
+        sop_instance_uid=ds.SOPInstanceUID,
+        instance_number=ds.InstanceNumber,
+        manufacturer=ds.Manufacturer,
+        manufacturer_model_name=ds.ManufacturerModelName,
+        software_versions=ds.SoftwareVersions,
+        device_serial_number=ds.SoftwareVersions,
+        contains_recognizable_visual_features=False,
+        real_world_value_mappings=[_meaning(sheet)],
+        voi_lut_transformations=[
+            highdicom.VOILUTTransformation(window_center=(low + full) / 2, window_width=full - low)
+        ],
+        pixel_measures=measures(plane),
+        content_label="HEATMAP",
+        content_description=plain(f"{sheet.record.method_title}: {sheet.record.target.label}"),
+        content_creator_name=AUTHOR,
+    )
+
+
+def _meaning(sheet: Sheet) -> RealWorldValueMapping:
+    """Say that stored values are relevance, as they stand."""
+    values = sheet.source_relevance
+    return RealWorldValueMapping(
+        lut_label="relevance",
+        lut_explanation=plain(f"Relevance for {sheet.record.target.label}"),
+        unit=codes.UCUM.NoUnits,
+        value_range=(float(values.min()), float(values.max())),
+        slope=1.0,
+        intercept=0.0,
+        quantity_definition=own("relevance", "Relevance of a pixel for the score of a class"),
+    )
