@@ -1,0 +1,117 @@
+"""The salient region as a binary Segmentation: where the evidence is strongest."""
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from highdicom import AlgorithmIdentificationSequence
+from highdicom.seg import Segmentation, SegmentDescription
+from highdicom.sr import CodedConcept
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from typing_extensions import override
+
+from service.errors import FormatNotApplicable
+from workers.drawing.region import SHARE, Region
+from workers.formats.base import FORMATS, Format, Sheet
+from workers.formats.derived import Source, derivation, derive, finish, inherit_loss, tracking
+from workers.formats.enhanced import AUTHOR, adopt, measures, original
+from workers.formats.plane import Plane, plane_of
+from workers.formats.scheme import describe_scheme, own, plain
+
+SEGMENTATION: Final = "1.2.840.10008.5.1.4.1.1.66.4"
+RELATION: Final = CodedConcept("309825002", "SCT", "Spatial and Relational Concept")
+
+
+@FORMATS.register("dicom_seg")
+class DicomSeg(Format):
+    """One binary segment: pixels whose relevance reaches half of full strength (PS3.3 A.51).
+
+    The segment is a region of the map, not of the finding, and is coded so.
+    The threshold is told in the segment's description. A map without evidence,
+    or with evidence too faint beside the model's usual maps, has no region.
+    """
+
+    title = "Salient region as DICOM Segmentation"
+    media_type = "application/dicom"
+    extension = "seg.dcm"
+
+    @override
+    def write(self, sheet: Sheet, to: Path) -> None:
+        region = sheet.region
+        if region is None or region.pixels == 0:
+            raise FormatNotApplicable(
+                "No pixel's evidence reaches half of full strength, so there is no region to"
+                " segment.",
+                reason="empty_region",
+                alternatives=["json", "npz", "npy"],
+            )
+        source = Source.read(sheet.header_file)
+        plane = plane_of(source)
+        ds = derive(source, sheet.record, SEGMENTATION, self.name)
+        del ds.Modality
+        if "Laterality" in ds:  # segments tell of anatomy by code
+            del ds.Laterality
+        describe_scheme(ds, sheet.record.software)
+        ds.DerivationDescription = derivation(sheet.record, _rule(region))
+        packed = np.packbits(region.mask).tobytes()
+        finish(ds, sheet, self.name, hashlib.sha256(packed).hexdigest())
+        seen = original(source, ds, sheet.shape, plane)
+        made = _segmentation(seen, ds, sheet, region, plane)
+        inherit_loss(made, source, sheet.record)
+        adopt(made, ds).save_as(to, enforce_file_format=True)
+
+
+def _rule(region: Region) -> str:
+    """Say which pixels are inside (ST)."""
+    return (
+        f"pixels whose relevance is at least {region.threshold:.6g}, {SHARE:.0%} of full strength;"
+        " not an outline of the finding."
+    )
+
+
+def _segmentation(
+    seen: Dataset, ds: Dataset, sheet: Sheet, region: Region, plane: Plane | None
+) -> Segmentation:
+    """Have highdicom pack the bits and lay out the functional groups."""
+    return Segmentation(
+        [seen],
+        region.mask,
+        "BINARY",
+        [_segment(sheet, region)],
+        series_instance_uid=ds.SeriesInstanceUID,
+        series_number=ds.SeriesNumber,
+        sop_instance_uid=ds.SOPInstanceUID,
+        instance_number=ds.InstanceNumber,
+        manufacturer=ds.Manufacturer,
+        manufacturer_model_name=ds.ManufacturerModelName,
+        software_versions=ds.SoftwareVersions,
+        device_serial_number=ds.SoftwareVersions,
+        pixel_measures=measures(plane),
+        content_label="SALIENT_REGION",
+        content_description=plain(f"{sheet.record.method_title}: {sheet.record.target.label}"),
+        content_creator_name=AUTHOR,
+    )
+
+
+def _segment(sheet: Sheet, region: Region) -> SegmentDescription:
+    record = sheet.record
+    tracking_id, tracking_uid = tracking(record)
+    segment = SegmentDescription(
+        segment_number=1,
+        segment_label=plain(f"Salient for {record.target.label}"),
+        segmented_property_category=RELATION,
+        segmented_property_type=own("salient_region", "Salient region of an attribution map"),
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=AlgorithmIdentificationSequence(
+            name=plain(record.method_title),
+            family=codes.cid7162.ArtificialIntelligence,
+            version=record.software,
+            source="Whylight",
+        ),
+        tracking_id=tracking_id,
+        tracking_uid=tracking_uid,
+    )
+    segment.SegmentDescription = f"Region of {record.method_title}: {_rule(region)}"
+    return segment
