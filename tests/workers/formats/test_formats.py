@@ -50,7 +50,18 @@ def dicom(data: bytes):
 
 
 def test_the_formats_are_these():
-    assert list(FORMATS) == ["dicom_sc", "json", "nifti", "npy", "npz", "png"]
+    assert list(FORMATS) == [
+        "dicom_pm",
+        "dicom_sc",
+        "dicom_sc_word",
+        "dicom_seg",
+        "dicom_sr",
+        "json",
+        "nifti",
+        "npy",
+        "npz",
+        "png",
+    ]
     assert not FORMATS.unavailable
     for name in FORMATS:
         part = FORMATS[name]

@@ -1,0 +1,189 @@
+"""One explanation as a structured report: the numbers and words, tied to the images."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from highdicom.sr import (
+    AlgorithmIdentification,
+    CodedConcept,
+    ComprehensiveSR,
+    ContentItem,
+    DeviceObserverIdentifyingAttributes,
+    ImageContentItem,
+    MeasurementReport,
+    MeasurementsAndQualitativeEvaluations,
+    ObservationContext,
+    ObserverContext,
+    PlanarROIMeasurementsAndQualitativeEvaluations,
+    ReferencedSegmentationFrame,
+    RelationshipTypeValues,
+    SourceImageForMeasurementGroup,
+    SourceImageForSegmentation,
+    TextContentItem,
+    TrackingIdentifier,
+)
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import UID
+from typing_extensions import override
+
+from workers.formats.base import FORMATS, Format, Made, MapRecord, Sheet
+from workers.formats.derived import IMPLEMENTATION, Source, derive, finish, tracking
+from workers.formats.enhanced import adopt, original
+from workers.formats.plane import Plane, plane_of
+from workers.formats.scheme import describe_scheme, finding_of, plain
+from workers.formats.statements import evaluations, measurements, sentences
+
+COMPREHENSIVE_SR: Final = "1.2.840.10008.5.1.4.1.1.88.33"
+IMAGING: Final = CodedConcept("363679005", "SCT", "Imaging procedure")
+ILLUSTRATION: Final = CodedConcept("121080", "DCM", "Best illustration of finding")
+MEASURED: Final = CodedConcept("121112", "DCM", "Source of Measurement")
+COMMENT: Final = CodedConcept("121106", "DCM", "Comment")
+SHOWN_BY: Final = {
+    "dicom_sc": ILLUSTRATION,
+    "dicom_sc_word": MEASURED,
+    "dicom_pm": MEASURED,
+}
+"""What the objects made beside the report are to it; the segmentation is its region."""
+
+OF_IMAGES: Final = (
+    "Modality",
+    "PatientOrientation",
+    "Laterality",
+    "ImageLaterality",
+    "BodyPartExamined",
+    "SourceImageSequence",
+    "ReferencedSeriesSequence",
+)
+"""Elements that a document does not have."""
+
+
+@FORMATS.register("dicom_sr")
+class DicomSr(Format):
+    """Comprehensive SR by template TID 1500, with one measurement group.
+
+    The finding is coded as the model's manifest codes it. The group holds
+    score, peak, salient region, checks and certificate as numbers, grade,
+    certificate, parity and cautions as codes, the algorithm once, and refers
+    to the source image and to the objects made of the same map in this job.
+    Nobody has verified it, and it says so.
+    """
+
+    title = "Explanation as DICOM Structured Report"
+    media_type = "application/dicom"
+    extension = "sr.dcm"
+    last = True
+
+    @override
+    def write(self, sheet: Sheet, to: Path) -> None:
+        source, beside = Source.read(sheet.header_file), tuple(sheet.made)
+        ds = derive(source, sheet.record, COMPREHENSIVE_SR, self.name)
+        for keyword in OF_IMAGES:
+            if keyword in ds:
+                delattr(ds, keyword)
+        describe_scheme(ds, sheet.record.software)
+        seen = original(source, ds, sheet.shape, None)
+        report = _report(sheet, seen, plane_of(source), beside)
+        digest = hashlib.sha256(report[0].to_json(suppress_invalid_tags=True).encode())
+        finish(ds, sheet, self.name, digest.hexdigest())
+        document = ComprehensiveSR(
+            [seen, *(_evidence(seen, each) for each in beside)],
+            report,
+            series_instance_uid=ds.SeriesInstanceUID,
+            series_number=ds.SeriesNumber,
+            sop_instance_uid=ds.SOPInstanceUID,
+            instance_number=ds.InstanceNumber,
+            manufacturer=ds.Manufacturer,
+            is_complete=True,
+        )
+        adopt(document, ds).save_as(to, enforce_file_format=True)
+
+
+def _report(
+    sheet: Sheet, seen: Dataset, plane: Plane | None, beside: Sequence[Made]
+) -> MeasurementReport:
+    """Return the content tree."""
+    device = DeviceObserverIdentifyingAttributes(
+        uid=UID(IMPLEMENTATION),
+        name="Whylight",
+        manufacturer_name="Whylight",
+        model_name=f"Whylight {sheet.record.software}",
+    )
+    observer = ObserverContext(codes.DCM.Device, device)
+    group = _group(sheet, seen, plane, beside)
+    group[0].ContentSequence.extend(_beside(sheet.record, beside))
+    return MeasurementReport(ObservationContext(observer_device_context=observer), IMAGING, [group])
+
+
+def _group(
+    sheet: Sheet, seen: Dataset, plane: Plane | None, beside: Sequence[Made]
+) -> MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations:
+    """Return the measurement group; of the segmented region, where that was made as well."""
+    name, uid = tracking(sheet.record)
+    said: dict[str, Any] = {
+        "tracking_identifier": TrackingIdentifier(UID(uid), name),
+        "finding_type": finding_of(sheet.record),
+        "algorithm_id": _algorithm(sheet.record),
+        "measurements": measurements(sheet, plane),
+        "qualitative_evaluations": evaluations(sheet.record),
+    }
+    segmented = next((each for each in beside if each.format == "dicom_seg"), None)
+    image = (seen.SOPClassUID, seen.SOPInstanceUID)
+    if segmented is None:
+        return MeasurementsAndQualitativeEvaluations(
+            source_images=[SourceImageForMeasurementGroup(*image)], **said
+        )
+    region = ReferencedSegmentationFrame(
+        segmented.sop_class_uid,
+        segmented.sop_instance_uid,
+        frame_number=1,
+        segment_number=1,
+        source_image=SourceImageForSegmentation(*image),
+    )
+    # The segment says it all; PS3.3 C.18.4 wants segment or frame numbers, never both.
+    del region[0].ReferencedSOPSequence[0].ReferencedFrameNumber
+    return PlanarROIMeasurementsAndQualitativeEvaluations(referenced_segment=region, **said)
+
+
+def _algorithm(record: MapRecord) -> AlgorithmIdentification:
+    """Name the method, its parameters and, to the byte, the model that it explains."""
+    parameters = [f"{name}={value}" for name, value in sorted(record.parameters.items())]
+    model = [
+        f"model={record.model.name}@{record.model.version}",
+        f"model package sha256={record.model.package}",
+        f"model weights sha256={record.model.weights}",
+    ]
+    return AlgorithmIdentification(
+        name=plain(record.method_title),
+        version=record.software,
+        parameters=[*model, *parameters],
+        family=codes.cid7162.ArtificialIntelligence,
+        manufacturer="Whylight",
+    )
+
+
+def _beside(record: MapRecord, beside: Sequence[Made]) -> Iterator[ContentItem]:
+    """Yield references to what was made of the same map, and the sentences."""
+    for each in beside:
+        if each.format in SHOWN_BY:
+            yield ImageContentItem(
+                SHOWN_BY[each.format],
+                each.sop_class_uid,
+                each.sop_instance_uid,
+                relationship_type=RelationshipTypeValues.CONTAINS,
+            )
+    yield TextContentItem(
+        COMMENT, sentences(record), relationship_type=RelationshipTypeValues.CONTAINS
+    )
+
+
+def _evidence(seen: Dataset, made: Made) -> Dataset:
+    """Return an object of this job as evidence, which is known by its identifiers."""
+    evidence = Dataset()
+    evidence.StudyInstanceUID = seen.StudyInstanceUID
+    evidence.SOPClassUID = UID(made.sop_class_uid)
+    evidence.SOPInstanceUID = UID(made.sop_instance_uid)
+    evidence.SeriesInstanceUID = UID(made.series_instance_uid)
+    return evidence

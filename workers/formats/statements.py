@@ -1,0 +1,136 @@
+"""What a structured report says of one map: numbers and words, each under a code."""
+
+import math
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+from highdicom.sr import CodedConcept, Measurement, QualitativeEvaluation
+from pydicom.sr.codedict import codes
+
+from service.domain.trust import ALWAYS
+from workers.formats.base import MapRecord, Sheet
+from workers.formats.plane import Plane
+from workers.formats.scheme import own
+
+PIXELS: Final = CodedConcept("{pixels}", "UCUM", "pixels")
+SQUARE_MILLIMETERS: Final = CodedConcept("mm2", "UCUM", "square millimeter")
+NO_UNITS: Final = codes.UCUM.NoUnits
+
+CHECKED: Final[Mapping[tuple[str, str], tuple[str, str]]] = MappingProxyType(
+    {
+        ("probe_bank", "r"): ("probe_bank_r", "Correlation of map and drops of hidden places"),
+        ("probe_bank", "p"): ("probe_bank_p", "Share of moved maps that agree at least as well"),
+        ("expected_region", "fall"): (
+            "outside_fall",
+            "Fall of the logit with all outside the region hidden",
+        ),
+        ("target_specific", "best_other_r"): (
+            "other_class_r",
+            "The same of the best other class",
+        ),
+        ("template", "similarity"): ("mean_map_alike", "Similarity with the class's mean map"),
+        ("completeness", "relative_residual"): (
+            "completeness",
+            "Share of the score's change that the map lacks",
+        ),
+        ("repeat", "relative_difference"): ("repeat_differs", "Difference of a second run"),
+    }
+)
+"""Code value and meaning by check and the name of its number."""
+
+CERTIFIED: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        "all_random": ("cert_all_random", "Likeness of maps with all weights shuffled"),
+        "head_random": ("cert_head_random", "Likeness of maps with the last layer shuffled"),
+        "other_class": ("cert_other_class", "Likeness of maps of another class"),
+        "other_patient": ("cert_other_case", "Likeness of maps of other cases"),
+    }
+)
+"""Code value and meaning by what the method's certificate compares."""
+
+
+def measurements(sheet: Sheet, plane: Plane | None) -> list[Measurement]:
+    """Return all numbers: the score, the map's own, the checks', the certificate's."""
+    found = [*_score(sheet.record), *_map(sheet), *_region(sheet, plane), *_checks(sheet.record)]
+    return [Measurement(name, value, unit) for name, value, unit in found if math.isfinite(value)]
+
+
+def evaluations(record: MapRecord) -> list[QualitativeEvaluation]:
+    """Return the words: grade, certificate, parity, and every flag."""
+    trust = record.trust
+    certificate = "none" if trust.certificate is None else trust.certificate.outcome
+    said = [
+        (own("trust_grade", "Grade of the attribution map"), _word(trust.grade)),
+        (own("certificate", "Certificate of the method on the model"), _word(certificate)),
+        (own("parity", "Agreement with the issuing system"), _word(record.parity.outcome)),
+        *((own("caution", "Caution about the map"), _word(each)) for each in trust.flags),
+    ]
+    return [QualitativeEvaluation(name, value) for name, value in said]
+
+
+def sentences(record: MapRecord) -> str:
+    """Return what a reader should be told, out of the fixed table."""
+    said = record.trust.statements
+    return " ".join(said if ALWAYS in said else (*said, ALWAYS))
+
+
+Number = tuple[CodedConcept, float, CodedConcept]
+
+
+def _score(record: MapRecord) -> Iterator[Number]:
+    target = record.target
+    if target.probability is not None:
+        yield own("probability", "Probability that the model gives"), target.probability, NO_UNITS
+    yield own("logit", "Score that is explained (logit)"), target.score, NO_UNITS
+    if target.threshold is not None:
+        yield own("threshold", "Operating threshold of the model"), target.threshold, NO_UNITS
+
+
+def _map(sheet: Sheet) -> Iterator[Number]:
+    """Peak and cell size; a map that says nothing has no peak."""
+    if not sheet.record.degenerate:
+        relevance = np.nan_to_num(sheet.relevance, nan=0.0, posinf=0.0, neginf=0.0)
+        cell = np.unravel_index(int(relevance.argmax()), relevance.shape)
+        row, column = (float(index) for index in sheet.grid.to_source(cell))
+        peak = float(relevance[cell])
+        yield own("peak_relevance", "Largest relevance of a map cell"), peak, NO_UNITS
+        yield own("peak_row", "Row of the peak in the source image, from 0"), row, PIXELS
+        yield own("peak_column", "Column of the peak in the source image, from 0"), column, PIXELS
+    rows, columns = sheet.grid.cell
+    yield own("cell_rows", "Source rows that a map cell covers"), rows, PIXELS
+    yield own("cell_columns", "Source columns that a map cell covers"), columns, PIXELS
+
+
+def _region(sheet: Sheet, plane: Plane | None) -> Iterator[Number]:
+    """Extent and mass of the salient region, 0 where there is none."""
+    region = sheet.region
+    if region is None:
+        return
+    pixels = region.pixels
+    yield own("region_from", "Relevance from which a pixel is salient"), region.threshold, NO_UNITS
+    yield own("region_pixels", "Extent of the salient region"), pixels, PIXELS
+    yield own("region_mass", "Share of positive relevance inside it"), region.mass, NO_UNITS
+    if plane is not None:
+        area = pixels * plane.spacing[0] * plane.spacing[1]
+        yield own("region_area", "Area of the salient region"), area, SQUARE_MILLIMETERS
+
+
+def _checks(record: MapRecord) -> Iterator[Number]:
+    """Numbers of this case's checks, then of the method on known cases."""
+    for check in record.checks:
+        for name, value in check.values.items():
+            if (check.name, name) in CHECKED and isinstance(value, float):
+                yield own(*CHECKED[check.name, name]), value, NO_UNITS
+    certificate, calibration = record.trust.certificate, record.trust.calibration
+    for compared, similarity in certificate.similarities.items() if certificate else ():
+        yield own(*CERTIFIED[compared]), similarity.value, NO_UNITS
+    if calibration is not None:
+        share = own("known_supported", "Share of maps of known cases that are supported")
+        yield share, calibration.supported, NO_UNITS
+
+
+def _word(value: str) -> CodedConcept:
+    """Return a word of ours as a code."""
+    return own(str(value), value.replace("_", " "))
