@@ -30,14 +30,27 @@ from workers.certify.weights import SEEDS
 from workers.methods.base import Method
 from workers.records import PROTOCOL, Subject
 
-EFFORT: Final = 20_000
-"""Forward passes for one method, or their like; beyond them cases are left out."""
+EFFORT: Final = 15_000
+"""Forward passes for one method, or their like, beyond which less is measured."""
 
-FEWEST: Final = 6
+FEWEST: Final = 8
 """Cases below which nothing is said."""
 
-HIGHEST_EFFORT: Final = 100_000
+HIGHEST_EFFORT: Final = 60_000
 """Forward passes beyond which not even the fewest cases are measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much of a method is measured."""
+
+    cases: int
+    seeds: int
+    """Shuffles that each case meets: all, or one, in turn."""
+
+    def shared(self, shuffle: int) -> slice:
+        """Return the cases that meet a shuffle."""
+        return slice(None) if self.seeds == len(SEEDS) else slice(shuffle, None, len(SEEDS))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +74,8 @@ class Measurement:
             The worker drains, or the model is gone.
         """
         ground, method = self.ground, self.method
-        cases = ground.cases[: affordable(method, ground.cases[0].image.shape)]
+        size = affordable(method, ground.cases[0].image.shape)
+        cases = ground.cases[: size.cases]
         maps = self._draw(cases)
         return MethodRecord(
             id=subject.identify(method),
@@ -69,7 +83,7 @@ class Measurement:
             parameters=method.model_dump(mode="json"),
             weights=subject.weights,
             runtime=ground.manifest.runtime,
-            certificate=self._certificate(cases, maps),
+            certificate=self._certificate(size, cases, maps),
             calibration=calibrated(ground, maps, signed=method.signed),
         )
 
@@ -77,11 +91,14 @@ class Measurement:
         """Return every map that is wanted of the unchanged model."""
         return draw(self.turns, self.ground.plain, self.method, cases, lambda case: case.explained)
 
-    def _certificate(self, cases: Sequence[Case], maps: Sequence[dict[int, Drawn]]) -> Certificate:
+    def _certificate(
+        self, size: Size, cases: Sequence[Case], maps: Sequence[dict[int, Drawn]]
+    ) -> Certificate:
         plain = _usable(of_target(maps, cases))
+        head = self.ground.head
         similarities = {
-            **self._shuffled("all_random", None, plain, cases),
-            **(self._shuffled("head_random", self.ground.head, plain, cases)),
+            **self._shuffled("all_random", None, size, cases, plain),
+            **(self._shuffled("head_random", head, size, cases, plain) if head else {}),
             **unchanged(plain, of_other(maps, cases), cases),
         }
         edges = control(cases, similarities)
@@ -92,8 +109,8 @@ class Measurement:
             outcome=outcome_of(similarities),
             similarities=similarities,
             control=edges,
-            cases=len(cases),
-            seeds=len(SEEDS),
+            cases=size.cases,
+            seeds=size.seeds,
             synthetic=calibration is not None and calibration.synthetic,
             protocol=PROTOCOL,
         )
@@ -102,42 +119,43 @@ class Measurement:
         self,
         name: Compared,
         parameters: frozenset[str] | None,
-        plain: Ranks,
+        size: Size,
         cases: Sequence[Case],
+        plain: Ranks,
     ) -> dict[Compared, Similarity]:
         """Compare with the maps of the model with some of its weights shuffled."""
-        if parameters is not None and not parameters:
-            return {}
-        pairs = []
-        for runtime in self.ground.variants(self.turns, parameters):
-            maps = draw(self.turns, runtime, self.method, cases, lambda case: (case.target,))
-            pairs.append(correlations(plain, of_target(maps, cases)))
-        _demand_half([bool(known) for known in np.isfinite(pairs).ravel()])
-        return summaries({name: np.stack(pairs, axis=1)})
+        pairs = np.full((len(cases), len(SEEDS)), np.nan)
+        for shuffle, runtime in enumerate(self.ground.variants(self.turns, parameters)):
+            part = size.shared(shuffle)
+            maps = draw(self.turns, runtime, self.method, cases[part], lambda case: (case.target,))
+            pairs[part, shuffle] = correlations(plain[part], of_target(maps, cases[part]))
+        if 2 * np.isfinite(pairs).sum() < size.cases * size.seeds:
+            raise NotCertifiable("no_usable_maps")
+        return summaries({name: pairs})
 
 
-def affordable(method: Method, shape: Sequence[int]) -> int:
-    """Return how many cases the method's cost allows.
+def affordable(method: Method, shape: Sequence[int]) -> Size:
+    """Return how much of a method may be measured for its cost.
+
+    What is too dear for every case to meet every shuffle is measured with one
+    shuffle a case: more cases tell more than the same cases again.
 
     Raises
     ------
     NotCertifiable
-        Not even the fewest are.
+        Not even the fewest cases are.
     """
-    effort = method.estimate(shape, 1).effort * (1 + 2 * len(SEEDS))
-    if effort * FEWEST > HIGHEST_EFFORT:
+    effort = max(1, method.estimate(shape, 1).effort)
+    if effort * CASES * (1 + 2 * len(SEEDS)) <= EFFORT:
+        return Size(CASES, len(SEEDS))
+    if effort * FEWEST * 3 > HIGHEST_EFFORT:
         raise NotCertifiable("too_costly")
-    return max(FEWEST, min(CASES, EFFORT // max(effort, 1)))
+    return Size(max(FEWEST, min(CASES, EFFORT // (effort * 3))), 1)
 
 
 def _usable(ranks: Ranks) -> Ranks:
     """Return the ranks without those of constant maps, which show nothing to compare."""
     usable = [each if each is not None and each.any() else None for each in ranks]
-    _demand_half([each is not None for each in usable])
-    return usable
-
-
-def _demand_half(known: Sequence[bool]) -> None:
-    """Raise `NotCertifiable` unless half of the maps can be used."""
-    if 2 * sum(known) < len(known):
+    if 2 * sum(each is not None for each in usable) < len(usable):
         raise NotCertifiable("no_usable_maps")
+    return usable

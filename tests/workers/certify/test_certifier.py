@@ -11,6 +11,7 @@ from typing_extensions import override
 from service.domain.certificate import MethodRecord
 from tests.support.engine import logits
 from workers.certify.edges import edges
+from workers.certify.measure import Size, affordable
 from workers.certify.turns import Unwanted
 from workers.methods.base import Maps, Method, cells
 from workers.methods.grad_cam import GradCam
@@ -167,12 +168,24 @@ def test_a_method_without_usable_maps_cannot_be_certified(bench, what):
     assert (certificate.outcome, certificate.reason) == ("not_certifiable", "no_usable_maps")
 
 
-def test_a_costly_method_is_measured_on_fewer_cases_and_says_so(bench):
-    assert measured(bench, bench.model(), Drawing(rows=200)).certificate.cases == 11
+def test_a_dear_method_is_measured_on_fewer_cases_with_one_shuffle_each_and_says_so(bench):
+    certificate = measured(bench, bench.model(), Drawing(rows=400)).certificate
+    assert (certificate.cases, certificate.seeds) == (12, 1)
+    pairs = {name: each.pairs for name, each in certificate.similarities.items()}
+    assert pairs == dict.fromkeys(pairs, 12)
+    assert certificate.outcome == "failed"
+
+
+@pytest.mark.parametrize(
+    ("rows", "cases", "seeds"),
+    [(0, 24, 4), (69, 24, 4), (70, 24, 1), (209, 23, 1), (2000, 8, 1), (2500, 8, 1)],
+)
+def test_what_is_measured_is_bounded_by_rows(rows, cases, seeds):
+    assert affordable(Drawing(rows=rows), (1, 24, 24)) == Size(cases, seeds)
 
 
 def test_a_method_beyond_all_cost_is_not_measured(bench):
-    certificate = measured(bench, bench.model(), Drawing(rows=10**6)).certificate
+    certificate = measured(bench, bench.model(), Drawing(rows=2501)).certificate
     assert (certificate.outcome, certificate.reason) == ("not_certifiable", "too_costly")
 
 
