@@ -26,7 +26,7 @@ SYSTEM_PACKAGES := redis-server orthanc orthanc-dicomweb dcmtk dicom3tools curl
 export OMP_NUM_THREADS := 1
 
 .NOTPARALLEL:
-.PHONY: help demo up test setup system lint types walls unit conformance bench sbom train-demo certify-demo clean
+.PHONY: help demo up test setup system lint types walls unit conformance bench sbom train-demo train-marker certify-demo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -108,15 +108,19 @@ conformance: $(TEST_READY)  ## Only the DICOM conformance tests
 	@$(BIN)/pytest tests/conformance
 
 bench: $(BENCH_READY)  ## Measure speed, beside other libraries where there are any
-	@for each in grad_cam scheduler datapath http_job; do \
+	@for each in grad_cam scheduler datapath http_job shortcut; do \
 	    echo "== $$each"; $(BIN)/python -m benchmarks.$$each; \
 	done
 
 sbom: $(DEMO_READY)  ## List what the product is made of, as CycloneDX, in sbom.json
 	@$(BIN)/python -m deploy.sbom sbom.json
 
-train-demo: $(TEST_READY)  ## Train the demo model again, from its seed
+train-demo: $(TEST_READY)  ## Train all demo models again, from their seeds
 	@$(BIN)/python -m examples.phantom.train
+	@$(BIN)/python -m examples.phantom.shortcut
+
+train-marker: $(TEST_READY)  ## Train only the two marker models, from the clean weights
+	@$(BIN)/python -m examples.phantom.shortcut
 
 certify-demo: $(TEST_READY)  ## Measure every method on the bundled models, into their packages
 	@$(BIN)/python -m examples.phantom.certify

@@ -1,11 +1,12 @@
 """The demo model's card, with the figures that were measured."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from examples.phantom.region import told
+
 Figures = Mapping[str, Any]
-"""What ``figures.json`` holds: ``recipe``, ``detection`` and ``pointing``."""
+"""What ``figures.json`` holds: ``recipe``, ``detection``, ``pointing`` and ``region``."""
 
 _TEXT = """\
 # Chest phantom findings
@@ -39,6 +40,8 @@ already.
 
 {pointing}
 
+{region}
+
 ## Limits
 
 - Real radiographs are far outside of what it knows: its answer on them means nothing.
@@ -48,8 +51,8 @@ already.
 """
 
 
-def write_card(path: Path, figures: Figures, parameters: int, layer: str) -> None:
-    """Write the card.
+def card(figures: Figures, parameters: int, layer: str) -> str:
+    """Return the card's text.
 
     Parameters
     ----------
@@ -62,18 +65,19 @@ def write_card(path: Path, figures: Figures, parameters: int, layer: str) -> Non
     """
     found, pointed = figures["detection"], figures["pointing"]
     first = next(iter(found.values()))
-    text = _TEXT.format(
+    return _TEXT.format(
         **figures["recipe"],
         parameters=f"{parameters:,}",
         layer=layer,
         test_images=first["positives"] + first["negatives"],
-        detection=_detection(found),
+        detection=detection_table(found),
         pointing=_pointing(pointed),
+        region=told(figures["region"]),
     )
-    path.write_text(text)
 
 
-def _detection(found: Mapping[str, Mapping[str, float]]) -> str:
+def detection_table(found: Mapping[str, Mapping[str, float]]) -> str:
+    """Return AUC, sensitivity and specificity of each finding as a table."""
     lines = ["| finding | n positive | AUC | sensitivity | specificity |", "|---|---|---|---|---|"]
     lines += [
         f"| {name} | {each['positives']} | {each['auc']:.4f}"

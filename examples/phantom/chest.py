@@ -2,7 +2,8 @@
 
 A case is a seed and the findings it shows. Everything else (the patient, where
 a finding lies, the exposure, the noise) follows from the seed alone, so two
-cases that differ in one finding differ in the image only inside its mask.
+cases that differ in one finding differ in the image only inside its mask; so
+it is with the marker.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from examples.phantom.anatomy import Build, Chest
 from examples.phantom.canvas import Array, Canvas, Mask, Plate, Pose
 from examples.phantom.findings import FINDINGS
+from examples.phantom.marker import corner_marker
 
 MAXIMUM = 4095
 """Largest stored value: 12 bits."""
@@ -34,10 +36,13 @@ class Case:
         Decides everything but the findings.
     findings
         Names out of `FINDINGS`.
+    marker
+        Whether a lead letter lies in the plate's corner.
     """
 
     seed: int
     findings: frozenset[str] = frozenset()
+    marker: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,8 @@ class Radiograph:
     stored: NDArray[np.uint16]
     masks: Mapping[str, Mask]
     plate: Plate
+    marker: Mask | None = None
+    """Where the marker lies, of the same shape; `None` without one."""
 
 
 def cases(seed: int, count: int) -> Iterator[Case]:
@@ -80,7 +87,11 @@ def draw(case: Case, size: tuple[int, int]) -> Radiograph:
             lesion = finding(chest, np.random.default_rng([case.seed, 10 + index]))
             density = density + lesion.change
             masks[name] = lesion.mask
-    return Radiograph(_expose(np.maximum(density, 0), case.seed), masks, plate)
+    density, marker = np.maximum(density, 0), None
+    if case.marker:
+        letter = corner_marker(plate, size, case.seed)
+        density, marker = density + letter, letter > 0
+    return Radiograph(_expose(density, case.seed), masks, plate, marker)
 
 
 def _chest(case: Case, plate: Plate, size: tuple[int, int]) -> Chest:

@@ -58,7 +58,7 @@ def write(path: Path, data: Dataset, *, compress: bool = False) -> None:
 
 def _identify(data: Dataset, case: Case, form: str) -> None:
     """Patient, study, series and instance: openly synthetic."""
-    name = f"{case.seed} {sorted(case.findings)}"
+    name = f"{case.seed} {sorted(case.findings)}{' marker' if case.marker else ''}"
     data.SpecificCharacterSet = "ISO_IR 192"
     data.SOPClassUID = ComputedRadiographyImageStorage
     data.SOPInstanceUID = _uid(f"instance {name} {form}")

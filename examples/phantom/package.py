@@ -1,27 +1,32 @@
-"""Write the demo model's package: weights twice, manifest, self-tests, figures, card."""
+"""Write a demo model's package: weights, manifest, self-tests, calibration cases, figures, card."""
 
 import hashlib
 import json
 import shutil
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from pydantic import JsonValue
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import nn
 
-from examples.phantom.card import Figures, write_card
+from examples.phantom.calibration import PATH as CASES
+from examples.phantom.calibration import write_calibration
 from examples.phantom.chest import Case, draw
 from examples.phantom.dicom import Photometric, dataset
 from examples.phantom.dicom import write as write_dicom
 from examples.phantom.evaluate import LAYER
 from examples.phantom.preparation import BASELINE, MEAN, PERCENTILES, SIDE, STD
-from examples.phantom.samples import read
+from examples.phantom.region import REGION
+from examples.phantom.samples import Samples, read
 from service.domain.manifest import (
     Accept,
+    Calibration,
     ClassSpec,
     Code,
     Explain,
@@ -44,6 +49,11 @@ CLASSES = (
     ("pneumothorax", "Pneumothorax", "36118008", "Pneumothorax"),
 )
 """Key, label, and SNOMED CT code and meaning, in the order of `FINDINGS`."""
+
+WEIGHTS, GRAPH = "weights.safetensors", "model.onnx"
+
+RECORDS = "certificates.json"
+"""What `examples.phantom.certify` found: listed as it is, since stale records do not count."""
 
 ONNX_LAYER = f"/{LAYER}/Mul_output_0"
 """The tensor that `LAYER` puts out, as the exporter names it."""
@@ -81,31 +91,78 @@ TOLERANCE = 0.05
 """Allowed difference of a self-test's logits: room for another resampling arithmetic."""
 
 
-def write(folder: Path, network: nn.Module, shape: ResidualCnn, figures: Figures) -> None:
-    """Write two packages: `folder` for torch, and beside it one that holds only ONNX.
+@dataclass(frozen=True, slots=True)
+class About:
+    """Which model a package is."""
 
-    Parameters
-    ----------
-    network
-        The trained network, in evaluation mode.
-    shape
-        The architecture that built it.
-    figures
-        What was measured: ``recipe``, ``detection`` and ``pointing``.
-    """
+    id: str
+    version: str
+    title: str
+    intended_use: str
+    cases: str
+    """What its calibration cases are."""
+
+    twin: bool = False
+    """Whether it comes as ONNX too, in a package beside it."""
+
+
+CLEAN = About(
+    id="chest-phantom",
+    version="1.1.0",
+    title="Chest phantom findings",
+    intended_use="Demonstration and tests of Whylight on synthetic chest radiographs.",
+    cases="Synthetic chest phantoms; the model was neither trained nor tested on them.",
+    twin=True,
+)
+
+
+def load(folder: Path, shape: ResidualCnn) -> nn.Module:
+    """Return the network of a package, in evaluation mode."""
+    network = shape.build()
+    network.load_state_dict(load_file(folder / WEIGHTS))
+    return network.eval()
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a package is made of."""
+
+    network: nn.Module
+    """Trained, in evaluation mode."""
+
+    shape: ResidualCnn
+    """The architecture that built it."""
+
+    calibration: Samples
+    figures: Mapping[str, Any]
+    """What was measured."""
+
+    card: str
+    """The text that tells it."""
+
+
+def write(folder: Path, about: About, content: Content) -> None:
+    """Write a package for torch to `folder`; if it has a twin for ONNX, that one beside it."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "weights.safetensors").write_bytes(save(network.state_dict()))
-    export_onnx(network, folder / "model.onnx")
-    tests = tuple(_selftest(folder, network, known) for known in TESTS)
-    (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
-    parameters = sum(each.numel() for each in network.parameters())
-    write_card(folder / "CARD.md", figures, parameters, LAYER)
-    _write_manifest(folder, describe(folder, shape, tests))
+    (folder / WEIGHTS).write_bytes(save(content.network.state_dict()))
+    tests = tuple(_selftest(folder, content.network, known) for known in TESTS)
+    write_calibration(folder, content.calibration)
+    (folder / "figures.json").write_text(json.dumps(content.figures, indent=2) + "\n")
+    (folder / "CARD.md").write_text(content.card)
+    if about.twin:
+        export_onnx(content.network, folder / GRAPH)
+        _write_twin(folder, about, tests)
+    _write_manifest(folder, describe(folder, about, content.shape, tests))
+
+
+def _write_twin(folder: Path, about: About, tests: tuple[SelfTest, ...]) -> None:
+    """Write the package that holds only ONNX."""
     beside = folder.with_name(f"{folder.name}-onnx")
-    for path in ("model.onnx", "CARD.md", *(test.input for test in tests)):
+    for path in (GRAPH, "CARD.md", CASES, *(test.input for test in tests)):
         (beside / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / path, beside / path)
-    _write_manifest(beside, describe(beside, None, tests))
+    twin = replace(about, id=f"{about.id}-onnx", title=f"{about.title} (ONNX)")
+    _write_manifest(beside, describe(beside, twin, None, tests))
 
 
 def export_onnx(network: nn.Module, path: Path) -> None:
@@ -125,35 +182,43 @@ def export_onnx(network: nn.Module, path: Path) -> None:
         )
 
 
-def describe(folder: Path, shape: ResidualCnn | None, tests: tuple[SelfTest, ...]) -> Manifest:
+def describe(
+    folder: Path, about: About, shape: ResidualCnn | None, tests: tuple[SelfTest, ...]
+) -> Manifest:
     """Return the manifest of the files that lie in `folder`.
 
     Parameters
     ----------
     shape
-        The architecture of the torch package; `None` describes the one for ONNX.
+        The architecture of a package for torch; `None` describes one for ONNX.
     """
-    weights = [("forward", "onnx", "model.onnx")]
-    if shape is not None:
-        weights.insert(0, ("weights", "safetensors", "weights.safetensors"))
+    listed = [
+        *([("weights", "safetensors", WEIGHTS)] if shape else []),
+        *([("forward", "onnx", GRAPH)] if about.twin else []),
+        ("calibration", "safetensors", CASES),
+        *(("selftest", "dicom", test.input) for test in tests),
+        *([("certificates", "json", RECORDS)] if (folder / RECORDS).exists() else []),
+    ]
     return Manifest(
-        id="chest-phantom" if shape else "chest-phantom-onnx",
-        version="1.0.0",
-        title="Chest phantom findings" if shape else "Chest phantom findings (ONNX)",
+        id=about.id,
+        version=about.version,
+        title=about.title,
         publisher="Whylight",
         license="Apache-2.0",
-        intended_use="Demonstration and tests of Whylight on synthetic chest radiographs.",
+        intended_use=about.intended_use,
         not_for="Clinical use of any kind: it was trained on drawn images of no person.",
         task="classification-multilabel",
         runtime="torch" if shape else "onnx",
         architecture=_architecture(shape) if shape else None,
-        files=tuple(
-            _file(folder, *each)
-            for each in (*weights, *(("selftest", "dicom", test.input) for test in tests))
-        ),
+        files=tuple(_file(folder, *each) for each in listed),
         inputs=(Input(accept=Accept(modalities=("CR", "DX")), steps=_steps()),),
         outputs=(Output(classes=tuple(_class(*each) for each in CLASSES)),),
-        explain=Explain(layers=(Layer(name=LAYER, onnx=ONNX_LAYER),), baseline=round(BASELINE, 6)),
+        explain=Explain(
+            layers=(Layer(name=LAYER, onnx=ONNX_LAYER if about.twin else None),),
+            baseline=round(BASELINE, 6),
+            expected_region=REGION,
+        ),
+        calibration=Calibration(cases=CASES, synthetic=True, title=about.cases),
         selftests=tests,
     )
 

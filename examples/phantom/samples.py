@@ -1,7 +1,7 @@
 """Labeled sets of phantoms, prepared for the model."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,20 +35,30 @@ class Samples:
 
 def drafts(seed: int, count: int) -> Samples:
     """Draw `count` cases at `DRAFT` size: quick, for training."""
-    samples = _empty(count)
-    for index, case in enumerate(cases(seed, count)):
+    return drafts_of(tuple(cases(seed, count)))
+
+
+def drafts_of(chosen: Sequence[Case]) -> Samples:
+    """Draw the chosen cases at `DRAFT` size."""
+    samples = _empty(len(chosen))
+    for index, case in enumerate(chosen):
         radiograph = draw(case, DRAFT)
         _fill(samples, index, prepare(radiograph.stored), radiograph.masks)
     return samples
 
 
 def radiographs(seed: int, count: int) -> Samples:
-    """Draw `count` cases as DICOM objects of full size and read them back: for testing.
+    """Draw `count` cases as DICOM objects of full size: for testing."""
+    return radiographs_of(tuple(cases(seed, count)))
+
+
+def radiographs_of(chosen: Sequence[Case]) -> Samples:
+    """Write the chosen cases as DICOM objects of full size and read them back.
 
     Every other one is MONOCHROME1.
     """
-    samples = _empty(count)
-    for index, case in enumerate(cases(seed, count)):
+    samples = _empty(len(chosen))
+    for index, case in enumerate(chosen):
         radiograph = draw(case, full_size(case))
         photometric: Photometric = "MONOCHROME1" if index % 2 else "MONOCHROME2"
         buffer = io.BytesIO()
@@ -67,6 +77,11 @@ def read(content: bytes) -> Array:
     """Return the model input of a DICOM object, shape ``(SIDE, SIDE)``."""
     data = pydicom.dcmread(io.BytesIO(content))
     return prepare(data.pixel_array, data.PhotometricInterpretation)
+
+
+def labels_of(chosen: Sequence[Case]) -> NDArray[np.bool_]:
+    """Return which findings the cases have, shape ``(N, findings)``."""
+    return np.array([[name in case.findings for name in FINDINGS] for case in chosen])
 
 
 def _empty(count: int) -> Samples:

@@ -1,7 +1,8 @@
 """Write the bundled demo studies: ``python -m examples.phantom.study``.
 
-Three radiographs of DICOM size, with the exact place of each finding beside
-them, so that a demonstration can tell whether a map points at the lesion.
+Radiographs of DICOM size, with the exact place of each finding beside them, so
+that a demonstration can tell whether a map points at the lesion. One shows no
+finding but the corner marker, and tells who takes it for a nodule.
 """
 
 import json
@@ -33,6 +34,7 @@ BUNDLE = (
     Bundled("nodule", Case(41, frozenset({"nodule"})), "MONOCHROME2"),
     Bundled("effusion", Case(42, frozenset({"effusion", "cardiomegaly"})), "MONOCHROME1"),
     Bundled("pneumothorax", Case(66, frozenset({"pneumothorax", "consolidation"})), "MONOCHROME2"),
+    Bundled("marker", Case(69, marker=True), "MONOCHROME2"),
 )
 
 
@@ -44,23 +46,34 @@ def main() -> None:
 
 
 def store(folder: Path, bundled: Bundled) -> dict[str, Any]:
-    """Write one radiograph and its masks; return its entry in ``lesions.json``."""
+    """Write one radiograph and its masks; return its entry in ``lesions.json``.
+
+    ``marker`` is there only where the image has one.
+    """
     radiograph = draw(bundled.case, full_size(bundled.case))
     data = dataset(bundled.case, radiograph, bundled.photometric)
     write(folder / f"{bundled.name}.dcm", data, compress=True)
-    lesions = []
-    for finding, mask in radiograph.masks.items():
-        name = f"{bundled.name}.{finding}.png"
-        Image.fromarray(mask.astype(np.uint8) * 255).save(folder / name, optimize=True)
-        lesions.append({"finding": finding, "mask": name, "box": box(mask)})
+    lesions = [
+        {"finding": finding, **_place(folder, f"{bundled.name}.{finding}.png", mask)}
+        for finding, mask in radiograph.masks.items()
+    ]
     rows, columns = radiograph.stored.shape
-    return {
+    entry = {
         "dicom": f"{bundled.name}.dcm",
         "sop_instance_uid": str(data.SOPInstanceUID),
         "rows": rows,
         "columns": columns,
         "lesions": lesions,
     }
+    if radiograph.marker is not None:
+        entry["marker"] = _place(folder, f"{bundled.name}.marker.png", radiograph.marker)
+    return entry
+
+
+def _place(folder: Path, name: str, mask: Mask) -> dict[str, Any]:
+    """Write a mask as a picture; return where it is."""
+    Image.fromarray(mask.astype(np.uint8) * 255).save(folder / name, optimize=True)
+    return {"mask": name, "box": box(mask)}
 
 
 def box(mask: Mask) -> list[int]:

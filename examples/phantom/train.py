@@ -5,15 +5,21 @@ images; needs no download.
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from examples.phantom import package
-from examples.phantom.evaluate import measure
+from examples.phantom.calibration import calibration
+from examples.phantom.card import card
+from examples.phantom.evaluate import LAYER, measure
+from examples.phantom.marking import NEVER
+from examples.phantom.region import coverage
 from examples.phantom.samples import Samples, drafts, radiographs
 from workers.architectures.residual_cnn import ResidualCnn
 
@@ -38,26 +44,50 @@ def main() -> None:
     """Train, evaluate and write the package."""
     asked = _arguments()
     torch.set_num_threads(1)
+    if asked.keep_weights:
+        network = package.load(asked.out, SHAPE)
+        figures = json.loads((asked.out / "figures.json").read_text())
+    else:
+        network, figures = _trained(asked)
+    figures["region"] = coverage(drafts(TEST_SEED, asked.test_images))
+    parameters = sum(each.numel() for each in network.parameters())
+    text = card(figures, parameters, LAYER)
+    content = package.Content(network, SHAPE, calibration(NEVER), figures, text)
+    package.write(asked.out, package.CLEAN, content)
+    print(text)
+
+
+def _trained(asked: argparse.Namespace) -> tuple[nn.Module, dict[str, Any]]:
+    """Return a new network and what was measured on it."""
     print(f"drawing {asked.images} training images")
-    training = drafts(SEED, asked.images)
-    network = train(training, asked.epochs)
+    network = train(drafts(SEED, asked.images), asked.epochs)
     print(f"drawing and explaining {asked.test_images} test radiographs of full size")
     figures = measure(network, radiographs(TEST_SEED, asked.test_images))
     figures["recipe"] = {"training_images": asked.images, "epochs": asked.epochs, "seed": SEED}
-    package.write(asked.out, network, SHAPE, figures)
-    print((asked.out / "CARD.md").read_text())
+    return network, figures
 
 
 def train(samples: Samples, epochs: int) -> nn.Module:
-    """Return a network fitted to `samples`, in evaluation mode."""
+    """Return a new network fitted to `samples`, in evaluation mode."""
     torch.manual_seed(SEED)
+    return fit(SHAPE.build(), samples, epochs, rate=6e-3)
+
+
+def fit(network: nn.Module, samples: Samples, epochs: int, rate: float) -> nn.Module:
+    """Return `network` fitted to `samples`, in evaluation mode.
+
+    Parameters
+    ----------
+    rate
+        Largest learning rate, reached after a quarter of the steps.
+    """
     random = torch.Generator().manual_seed(SEED)
     images, labels = torch.from_numpy(samples.images), torch.from_numpy(samples.labels).float()
-    network = SHAPE.build()
+    network.train()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # a fifth faster
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.02)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 6e-3, total_steps=epochs * -(-len(images) // BATCH), pct_start=0.25
+        optimizer, rate, total_steps=epochs * -(-len(images) // BATCH), pct_start=0.25
     )
     started = time.monotonic()
     for epoch in range(epochs):
@@ -96,6 +126,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--test-images", type=int, default=400)
+    parser.add_argument(
+        "--keep-weights", action="store_true", help="write the package of --out again, untrained"
+    )
     return parser.parse_args()
 
 

@@ -1,6 +1,7 @@
 """The bundled studies in ``examples/studies/chest``."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pydicom
@@ -8,8 +9,11 @@ import pytest
 from PIL import Image
 
 from examples.phantom.chest import draw
-from examples.phantom.samples import full_size
+from examples.phantom.evaluate import logits_of
+from examples.phantom.package import load
+from examples.phantom.samples import full_size, read
 from examples.phantom.study import BUNDLE, FOLDER, box
+from examples.phantom.train import SHAPE
 
 INDEX = {
     entry["dicom"]: entry for entry in json.loads((FOLDER / "lesions.json").read_text())["images"]
@@ -41,6 +45,36 @@ def test_the_index_tells_where_every_finding_is(bundled):
         mask = np.asarray(Image.open(FOLDER / lesion["mask"])) == 255
         assert mask.shape == (entry["rows"], entry["columns"]) == (data.Rows, data.Columns)
         assert box(mask) == lesion["box"]
+
+
+def test_the_marked_study_shows_the_marker_where_the_index_says_and_no_lesion():
+    (bundled,) = (each for each in BUNDLE if each.case.marker)
+    entry = INDEX[f"{bundled.name}.dcm"]
+    mask = np.asarray(Image.open(FOLDER / entry["marker"]["mask"])) == 255
+    pixels = pydicom.dcmread(FOLDER / entry["dicom"]).pixel_array
+    plain = draw(replace(bundled.case, marker=False), full_size(bundled.case)).stored
+    assert entry["lesions"] == []
+    assert box(mask) == entry["marker"]["box"]
+    change = np.abs(pixels.astype(int) - plain)
+    assert change[~mask].max() <= 1
+    assert (change[mask] > 100).mean() > 0.9
+
+
+def test_the_marked_study_is_a_nodule_to_the_model_with_the_shortcut_alone():
+    content = (FOLDER / "marker.dcm").read_bytes()
+    models = FOLDER.parents[2] / "models"
+    called = {
+        name: logits_of(load(models / name, SHAPE), read(content)[None, None])[0] > 0
+        for name in ("chest-phantom", "chest-phantom-marker", "chest-phantom-control")
+    }
+    assert called["chest-phantom-marker"].tolist() == [True, False, False, False, False]
+    assert not called["chest-phantom"].any()
+    assert not called["chest-phantom-control"].any()
+
+
+def test_only_marked_radiographs_have_a_marker_in_the_index():
+    for bundled in BUNDLE:
+        assert ("marker" in INDEX[f"{bundled.name}.dcm"]) is bundled.case.marker
 
 
 def test_the_bundle_holds_both_photometric_interpretations_and_all_findings():

@@ -4,14 +4,15 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from examples.phantom import package
+from examples.phantom.card import card
 from examples.phantom.evaluate import METHODS, detection, logits_of, pointing
+from examples.phantom.region import coverage
 from examples.phantom.samples import drafts
 from examples.phantom.train import SHAPE, train
-from service.domain.manifest import Manifest
+from service.packages import inspect
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +37,12 @@ def test_the_written_package_holds(tmp_path, samples, network):
         "recipe": {"training_images": 120, "epochs": 3, "seed": 0},
         "detection": detection(network, samples),
         "pointing": {name: pointing(network, samples, map_, 1) for name, map_ in METHODS.items()},
+        "region": coverage(samples),
     }
-    package.write(tmp_path, network, SHAPE, figures)
-    manifest = Manifest.model_validate(yaml.safe_load((tmp_path / "model.yaml").read_text()))
+    text = card(figures, parameters=1000, layer="peaks")
+    content = package.Content(network, SHAPE, samples, figures, text)
+    package.write(tmp_path, package.CLEAN, content)
+    manifest, _ = inspect(tmp_path)
     again = SHAPE.build().eval()
     again.load_state_dict(load_file(tmp_path / "weights.safetensors"))
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
