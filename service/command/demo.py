@@ -23,6 +23,14 @@ STUDIES = Path(__file__).resolve().parents[2] / "examples" / "studies" / "chest"
 OUTPUT = Path("demo-output")
 FORMATS = ("dicom_sc", "png", "json", "npy")
 METHODS = ("saliency", "integrated_gradients", "grad_cam", "occlusion")
+CLASSIFIER = "chest-phantom"
+SHORTCUT = ("chest-phantom-marker", "chest-phantom-control")
+"""Trained with a marker that came with nodules, and with the marker at random."""
+
+SHORTCUT_METHODS = ("grad_cam", "occlusion")
+TOLERANCE = 0.1
+"""Of issued logits: room for another resampling arithmetic."""
+
 CARD = (
     "Synthetic phantoms, explained by a model that was trained on such phantoms. "
     "Not for clinical use."
@@ -37,10 +45,18 @@ class Task:
     model: Manifest
     methods: tuple[str, ...]
 
+    target: str = "above_threshold"
+
     @property
     def folder(self) -> str:
         """Where its files go, below the output."""
-        return self.study.stem if self.model.runtime == "torch" else f"{self.study.stem}-onnx"
+        suffix = self.model.id.removeprefix(CLASSIFIER)
+        return f"{self.study.stem}{suffix}"
+
+    @property
+    def issuer(self) -> str:
+        """The model whose results are explained; the ONNX package is the classifier again."""
+        return CLASSIFIER if self.model.runtime == "onnx" else self.model.id
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -63,6 +79,7 @@ def run(options: Namespace) -> int:
     page = report.summary(explained, CARD)
     (options.output / "SUMMARY.md").write_text(page)
     print(f"\n{report.predictions(explained)}\n\n{report.maps(explained)}\n")
+    print(f"{report.shortcut(explained)}\n")
     print(f"The results lie in {options.output}/, the tables in {options.output / 'SUMMARY.md'}.")
     return 0 if all(each.job["state"] == "succeeded" for each in explained) else 1
 
@@ -88,16 +105,20 @@ def _explain_all(home: Home, lesions: Lesions, output: Path) -> list[Explained]:
 
 
 def _tasks(lesions: Lesions, models: list[Manifest]) -> list[Task]:
-    """Every study with every method on torch; one study without gradients on ONNX."""
-    studies = lesions.studies()
-    tasks = [
-        Task(study, model, METHODS)
-        for model in models
-        if model.runtime == "torch"
-        for study in studies
+    """Every study by every method; one on ONNX; the marker by the pair of the shortcut."""
+    known = {each.id: each for each in models}
+    plain = [each for each in lesions.studies() if not lesions.marked(each)]
+    marked = [each for each in lesions.studies() if lesions.marked(each)]
+    tasks = [Task(study, known[CLASSIFIER], METHODS) for study in plain if CLASSIFIER in known]
+    tasks += [
+        Task(plain[0], each, ("occlusion",)) for each in models if each.runtime == "onnx" and plain
     ]
-    onnx = [Task(studies[0], model, ("occlusion",)) for model in models if model.runtime == "onnx"]
-    return tasks + onnx
+    return tasks + [
+        Task(study, known[name], SHORTCUT_METHODS, "nodule")
+        for study in marked
+        for name in SHORTCUT
+        if name in known
+    ]
 
 
 def _explain(client: Client, task: Task, lesions: Lesions, output: Path) -> Explained:
@@ -106,7 +127,11 @@ def _explain(client: Client, task: Task, lesions: Lesions, output: Path) -> Expl
     request = {
         "study": follow.upload(client, task.study),
         "model": task.model.ref,
-        "targets": [{"kind": "class", "of": "above_threshold"}],
+        "targets": [{"kind": "class", "of": task.target}],
+        "observed": [
+            {"of": key, "score": score, "scale": "logit", "tolerance": TOLERANCE}
+            for key, score in lesions.issued(task.study, task.issuer).items()
+        ],
         "methods": [{"name": each} for each in task.methods],
         "artifacts": list(FORMATS),
     }
@@ -121,8 +146,10 @@ def _explain(client: Client, task: Task, lesions: Lesions, output: Path) -> Expl
         study=task.study.stem,
         model=task.model.id,
         job=job,
+        folder=task.folder,
         drawn=lesions.findings(task.study),
         hits=tuple(_hit(lesions, task.study, result) for result in job["results"]),
+        marks=tuple(_mark(lesions, task.study, result) for result in job["results"]),
         seconds=time.monotonic() - began,
     )
 
@@ -133,6 +160,12 @@ def _hit(lesions: Lesions, study: Path, result: dict[str, Any]) -> bool | None:
     if peak is None:
         return None
     return lesions.hit(study, result["target"]["key"], (peak[0], peak[1]))
+
+
+def _mark(lesions: Lesions, study: Path, result: dict[str, Any]) -> bool | None:
+    """Tell whether the map's peak lies on the planted marker."""
+    peak = (result["map"] or {}).get("peak")
+    return None if peak is None else lesions.on_marker(study, (peak[0], peak[1]))
 
 
 def _empty(output: Path) -> None:

@@ -4,6 +4,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from service.domain.parity import WORDS as PARITY_WORDS
+from service.domain.parity import Parity
+
+GUIDE = """\
+The phantoms' lesions are known to the pixel. *Peak in lesion* tells whether the map's most
+relevant point lies inside the lesion that was drawn. *Grade* tells whether hiding the places
+that a map marks moves the model's score more than hiding the same shape elsewhere (*p* is the
+share of shifted and turned copies of the map that do as well), and whether the method follows
+this model's weights on known cases. *Parity* tells whether the model said what the issuing
+system reported. A grade describes the model and never the patient."""
+
+SHORTCUT = """\
+The study `marker` shows a side marker in a corner and no nodule. One model was trained on images
+where that marker came with nodules, the control on images where it came at random. *Fall outside*
+is how far the score falls when all that lies outside the region declared for the model is hidden,
+as a share of the distance between known cases with and without a nodule."""
+
 PEAK_WORDS = {True: "yes", False: "no", None: "-"}
 
 
@@ -17,8 +34,14 @@ class Explained:
     drawn: frozenset[str]
     """The findings that the phantom really has."""
 
+    folder: str
+    """Where its files lie, below the output."""
+
     hits: tuple[bool | None, ...]
     """For each result, whether the map's peak lies in the known lesion."""
+
+    marks: tuple[bool | None, ...]
+    """For each result, whether the map's peak lies on the planted marker."""
 
     seconds: float
 
@@ -42,6 +65,7 @@ def predictions(all_explained: Iterable[Explained]) -> str:
     rows = [
         (
             each.study,
+            each.model,
             said["label"],
             f"{said['probability']:.3f}",
             f"{said['threshold']:.3f}",
@@ -51,26 +75,108 @@ def predictions(all_explained: Iterable[Explained]) -> str:
         for each in all_explained
         for said in each.job["predictions"]
     ]
-    return table(("study", "finding", "probability", "threshold", "above", "drawn"), rows)
+    return table(("study", "model", "finding", "probability", "threshold", "above", "drawn"), rows)
 
 
 def maps(all_explained: Iterable[Explained]) -> str:
-    """Tabulate every map: its target, its peak against the lesion, its checks."""
+    """Tabulate every map: its target, its grade, its peak against the lesion, its flags."""
     rows = [
         (
             each.study,
             each.model,
             result["method"],
             (result["target"] or {}).get("label", "-"),
-            result["status"],
+            _grade(result),
+            _figure(result, "probe_bank", "p"),
+            each.job["parity"]["outcome"],
             PEAK_WORDS[hit],
-            _checks(result),
+            ", ".join(_flags(result)) or "-",
         )
         for each in all_explained
         for result, hit in zip(each.job["results"], each.hits, strict=True)
     ]
-    head = ("study", "model", "method", "target", "status", "peak in lesion", "checks")
+    head = ("study", "model", "method", "target", "grade", "p", "parity", "peak in lesion", "flags")
     return table(head, rows)
+
+
+def shortcut(all_explained: Iterable[Explained]) -> str:
+    """Tabulate what the models of the planted shortcut look at."""
+    rows = [
+        (
+            each.model,
+            result["method"],
+            f"{result['target']['probability']:.3f}",
+            "yes" if result["target"]["above_threshold"] else "no",
+            PEAK_WORDS[mark],
+            _figure(result, "expected_region", "share"),
+            "yes" if "depends_outside_expected_region" in result["trust"]["flags"] else "no",
+        )
+        for each in all_explained
+        for result, mark in zip(each.job["results"], each.marks, strict=True)
+        if mark is not None
+    ]
+    head = ("model", "method", "nodule", "reported", "peak on marker", "fall outside", "flagged")
+    return table(head, rows)
+
+
+def beliefs(all_explained: Iterable[Explained]) -> str:
+    """Say of every map, in the words of its report, how far it may be believed and why."""
+    return "\n".join(
+        line
+        for each in all_explained
+        for result in each.job["results"]
+        for line in _belief(each, result)
+    )
+
+
+def _belief(explained: Explained, result: dict[str, Any]) -> Iterable[str]:
+    """Yield a heading and a list for one map, or why there is none."""
+    target = (result["target"] or {}).get("label", "nothing above its threshold")
+    yield f"### {explained.folder}: {result['method']}, {target}"
+    yield ""
+    if result["trust"] is None:
+        yield f"- No map. {(result['reason'] or {}).get('detail', '')}"
+    else:
+        yield f"- **{_grade(result)}**"
+        yield f"- {PARITY_WORDS[Parity(explained.job['parity']['outcome'])]}"
+        yield from (f"- {sentence}" for sentence in result["trust"]["statements"])
+        yield f"- {_certificate(result['trust']['certificate'])}"
+        yield from (f"- *{each['name']}*: {each['meaning']}" for each in result["checks"])
+    yield ""
+
+
+def _certificate(certificate: dict[str, Any] | None) -> str:
+    """Say what was measured of the method on this model."""
+    if certificate is None or not certificate["similarities"]:
+        why = (certificate or {}).get("reason") or (certificate or {}).get("outcome") or "unknown"
+        return f"Method on this model: not measured ({str(why).replace('_', ' ')})."
+    figures = ", ".join(
+        f"{name.replace('_', ' ')} {each['value']:+.2f} [{each['low']:+.2f}, {each['high']:+.2f}]"
+        for name, each in certificate["similarities"].items()
+    )
+    cases = f"{certificate['cases']} {'synthetic ' if certificate['synthetic'] else ''}cases"
+    outcome = certificate["outcome"].replace("_", " ")
+    return f"Method on this model: {outcome}. Likeness of maps on {cases}: {figures}."
+
+
+def _grade(result: dict[str, Any]) -> str:
+    """Return the grade, or how the result ended where there is no map."""
+    trust = result["trust"]
+    return str(result["status"] if trust is None else trust["grade"].replace("_", " "))
+
+
+def _flags(result: dict[str, Any]) -> list[str]:
+    """Return what a reader should know beside the grade, in short."""
+    trust = result["trust"]
+    return [] if trust is None else [each.replace("_", " ") for each in trust["flags"]]
+
+
+def _figure(result: dict[str, Any], check: str, name: str) -> str:
+    """Return a figure of a check."""
+    values: dict[str, Any] = next(
+        (each["values"] for each in result["checks"] if each["name"] == check), {}
+    )
+    return f"{values[name]:.3f}" if name in values else "-"
 
 
 def timings(all_explained: Sequence[Explained]) -> str:
@@ -102,20 +208,22 @@ def summary(all_explained: Sequence[Explained], card: str) -> str:
             "",
             "## Maps",
             "",
-            "The phantoms' lesions are known to the pixel. *Peak in lesion* tells whether the",
-            "map's most relevant point lies inside the lesion that was drawn.",
+            GUIDE,
             "",
             maps(all_explained),
             "",
+            "## The planted shortcut",
+            "",
+            SHORTCUT,
+            "",
+            shortcut(all_explained),
+            "",
+            "## Each map in words",
+            "",
+            beliefs(all_explained),
             "## Seconds by stage",
             "",
             timings(all_explained),
             "",
         ]
     )
-
-
-def _checks(result: dict[str, Any]) -> str:
-    """Return a map's checks in a few words."""
-    said = [f"{each['name']}: {each['outcome']}" for each in result["checks"]]
-    return ", ".join(said) or "-"

@@ -7,6 +7,7 @@ import stat
 import psutil
 import pytest
 
+from service.domain.trust import ALWAYS, STATEMENTS, Flag
 from tests.support import journey
 from tests.support.redis_server import any_server
 from tests.support.up import COMMAND, up
@@ -126,10 +127,19 @@ def test_the_demo_leaves_every_file_and_stops_what_it_started(tmp_path):
     left = [p for p in psutil.process_iter(["cmdline"]) if p.pid not in before]
     assert not [p for p in left if "whylight-demo-" in " ".join(p.info["cmdline"] or ())]
     summary = (output / "SUMMARY.md").read_text()
-    for study in journey.STUDIES.glob("*.dcm"):
-        assert study.stem in summary
-        assert (output / study.stem / "job.json").exists()
+    for study in ("nodule", "effusion", "pneumothorax"):
+        assert study in summary
+        assert (output / study / "job.json").exists()
         for method in ("saliency", "integrated_gradients", "grad_cam", "occlusion"):
             for extension in ("dcm", "png", "json", "npy"):
-                assert list((output / study.stem).glob(f"{method}.*.{extension}"))
+                assert list((output / study).glob(f"{method}.*.{extension}"))
     assert "peak in lesion" in out
+    flagged = {
+        line.split("|")[1].strip(): line.split("|")[-2].strip()
+        for line in out.splitlines()
+        if line.startswith("| chest-phantom-")
+    }
+    assert flagged == {"chest-phantom-marker": "yes", "chest-phantom-control": "no"}
+    assert ALWAYS in summary
+    assert STATEMENTS[Flag.DEPENDS_OUTSIDE_EXPECTED_REGION] in summary
+    assert "mismatched" not in out

@@ -42,6 +42,25 @@ def test_a_finding_without_a_lesion_is_neither_hit_nor_miss(lesions):
     assert lesions.hit(STUDIES / "nodule.dcm", "effusion", (0.0, 0.0)) is None
 
 
+def test_the_marker_is_where_it_was_drawn_and_only_there(lesions):
+    marked = [study for study in lesions.studies() if lesions.marked(study)]
+    assert [study.stem for study in marked] == ["marker"]
+    mask = np.asarray(Image.open(STUDIES / "marker.marker.png").convert("L")) > 0
+    row, column = center(mask)
+    assert lesions.on_marker(marked[0], (float(row), float(column))) is True
+    assert lesions.on_marker(marked[0], (mask.shape[0] / 2, mask.shape[1] / 2)) is False
+    assert lesions.on_marker(STUDIES / "nodule.dcm", (0.0, 0.0)) is None
+    assert lesions.findings(marked[0]) == frozenset()
+
+
+def test_what_was_issued_names_every_finding_of_every_study(lesions):
+    for study in lesions.studies():
+        issued = lesions.issued(study, "chest-phantom")
+        assert lesions.findings(study) == {key for key, logit in issued.items() if logit > 0}
+        assert len(issued) == 5
+    assert lesions.issued(STUDIES / "nodule.dcm", "unheard-of") == {}
+
+
 def test_a_folder_without_the_truth_is_told(tmp_path):
     with pytest.raises(CommandFailure, match="no bundled studies"):
         Lesions(tmp_path)
