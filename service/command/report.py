@@ -141,7 +141,12 @@ def _belief(explained: Explained, result: dict[str, Any]) -> Iterable[str]:
         yield f"- {PARITY_WORDS[Parity(explained.job['parity']['outcome'])]}"
         yield from (f"- {sentence}" for sentence in result["trust"]["statements"])
         yield f"- {_certificate(result['trust']['certificate'])}"
-        yield from (f"- *{each['name']}*: {each['meaning']}" for each in result["checks"])
+        yield from (
+            f"- *{each['name']}*: {each['meaning']}"
+            for each in result["checks"]
+            if each["outcome"] != "not_applicable"
+            and each["meaning"] not in result["trust"]["statements"]
+        )
     yield ""
 
 

@@ -39,16 +39,21 @@ REGION: Final = Inquiry("expected_region", outside_hidden, _rows)
 
 @MEASURES.register("expected_region")
 class ExpectedRegion(Measure):
-    """The fall of the score when everything outside the declared region is blurred.
+    r"""The fall of the score when everything outside the declared region is blurred.
 
-    One pass. It asks the model and not the map: a coarse map spills over the
-    region's border on ordinary images too.
+    .. math:: f(x) - f(x_{\text{outside blurred}}) > s\,(\bar f_1 - \bar f_0)
+
+    with :math:`\bar f_1` and :math:`\bar f_0` the mean scores of the model's
+    validation cases with and without the finding: a yardstick that is the same
+    for models of any scale. A percentile of the falls themselves would bless a
+    shortcut that the validation cases share. One pass. It asks the model and not
+    the map: a coarse map spills over the region's border on ordinary images too.
 
     Parameters
     ----------
-    fall
-        Fall of the score (logits) from which on it counts as leaning on what
-        is outside.
+    share
+        Share of that distance from which on a fall counts as leaning on what
+        is outside, `s`.
     """
 
     title = "Expected region"
@@ -57,12 +62,16 @@ class ExpectedRegion(Measure):
     meaning = "The score does not need what lies outside the region declared for the model."
     limits = "It cannot see a wrong use of what lies inside the region."
     words: ClassVar = {
-        "pass": "Hiding what lies outside the declared region did not lower the score.",
+        "pass": "Hiding what lies outside the declared region did not lower the score by much.",
         "fail": STATEMENTS[Flag.DEPENDS_OUTSIDE_EXPECTED_REGION],
         "not_applicable": "The model declares no expected region, or did not answer.",
+        "no_yardstick": (
+            "How far the score fell when all outside the declared region was hidden is told, but"
+            " not judged: the model has no validation cases of both kinds."
+        ),
     }
 
-    fall: float = Field(default=0.5, gt=0, le=1e6)
+    share: float = Field(default=0.2, gt=0, le=1)
 
     @override
     def judge(self, case: Case) -> Check:
@@ -71,7 +80,9 @@ class ExpectedRegion(Measure):
         if answer is None or not np.isfinite(answer[case.target]):
             return self.check("not_applicable")
         fall = case.score - float(answer[case.target])
-        values = {"fall": fall, "fall_from": self.fall}
-        if fall <= self.fall:
+        if case.gap is None:
+            return self.check("not_applicable", "no_yardstick", values={"fall": fall}, passes=1)
+        values = {"fall": fall, "share": fall / case.gap, "share_from": self.share}
+        if fall <= self.share * case.gap:
             return self.check("pass", values=values, passes=1)
         return self.check("fail", Flag.DEPENDS_OUTSIDE_EXPECTED_REGION, values=values, passes=1)

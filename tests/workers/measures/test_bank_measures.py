@@ -132,7 +132,7 @@ def test_a_score_that_needs_the_corner_is_told_from_one_that_does_not() -> None:
     clean = Corner()(seen.image[None])[0]
     said = [
         ExpectedRegion().judge(
-            case(blob(), score=float(clean[k]), target=k, answers=answered(seen))
+            case(blob(), score=float(clean[k]), target=k, answers=answered(seen), gap=4.0)
         )
         for k in (0, 1)
     ]
@@ -142,6 +142,20 @@ def test_a_score_that_needs_the_corner_is_told_from_one_that_does_not() -> None:
     hidden[:, :10, :10] = blurred(seen.image, BLUR)[:, :10, :10]
     fall = clean[0] - Corner()(hidden[None])[0, 0]
     assert said[0].values["fall"] == pytest.approx(float(fall))
+
+
+def test_without_a_yardstick_the_fall_is_told_and_not_judged() -> None:
+    check = ExpectedRegion().judge(case(blob(), score=5.0, answers=answered(scene())))
+    assert check.outcome == "not_applicable"
+    assert check.flags == ("no_yardstick",)
+    assert check.values["fall"] > 0
+
+
+@pytest.mark.parametrize(("gap", "outcome"), [(10.1, "pass"), (9.9, "fail")])
+def test_a_fall_of_a_fifth_of_the_yardstick_is_flagged(gap: float, outcome: str) -> None:
+    answers = {REGION.name: np.array([3.0])}
+    check = ExpectedRegion().judge(case(blob(), score=5.0, answers=answers, gap=gap))
+    assert check.outcome == outcome
 
 
 def test_without_a_region_nothing_is_asked() -> None:
