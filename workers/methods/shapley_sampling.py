@@ -57,7 +57,7 @@ class ShapleySampling(SegmentMethod):
         "are unlike those the model was made for, and with few orders the values are noisy."
     )
 
-    orders: int = Field(default=16, ge=2, le=1024, multiple_of=2, description="Random orders.")
+    orders: int = Field(default=8, ge=2, le=1024, multiple_of=2, description="Random orders.")
     seed: int = Field(default=0, ge=0, lt=2**31, description="Where random orders start.")
 
     @override
