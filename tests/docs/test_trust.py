@@ -1,11 +1,13 @@
 """The page on belief says of grades and flags what the reports say, and adds no promise."""
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
 from service.domain.trust import ALWAYS, STATEMENTS, SUPPORTED_TO, WEAK_TO, Flag, Grade
+from tests.workers.measures.test_recompute import recomputed
 
 PAGE = (Path(__file__).parents[2] / "docs" / "trust.md").read_text()
 ROWS = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", PAGE, re.MULTILINE)
@@ -35,3 +37,7 @@ def test_the_caution_is_quoted_whole():
 
 def test_the_limits_are_those_of_the_code():
     assert f"Up to {SUPPORTED_TO:.2f} is\n  `supported`, up to {WEAK_TO:.2f} `weak`" in PAGE
+
+
+def test_the_page_computes_p_as_the_test_does() -> None:
+    assert inspect.getsource(recomputed).strip() in PAGE
