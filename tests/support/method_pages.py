@@ -1,0 +1,222 @@
+"""The pages of the methods for the documentation: ``python -m tests.support.method_pages``.
+
+Everything on them is read off the code: docstrings, parameters and what the
+catalog publishes. Pictures are drawn by ``python -m tests.support.method_pictures``.
+"""
+
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from workers.methods.base import METHODS, Method, ModelFacts
+from workers.passes import Cost
+
+FOLDER: Final = Path(__file__).parents[2] / "docs" / "methods"
+PICTURES: Final = FOLDER / "images"
+SHAPE: Final = (1, 128, 128)
+"""The image that rows are counted for: the demo model's input."""
+
+FACTS: Final = ModelFacts(layers=("layer",), linear_heads=("layer",))
+
+BOUNDS: Final = (
+    ("minimum", "from {}"),
+    ("exclusiveMinimum", "above {}"),
+    ("maximum", "to {}"),
+    ("exclusiveMaximum", "below {}"),
+    ("multipleOf", "in steps of {}"),
+    ("maxLength", "of at most {} characters"),
+)
+"""Words of a JSON schema for limits, and ours."""
+
+INDEX: Final = """\
+# Methods
+
+What can be asked for under `methods` of [an explanation](../api.md), one page for each method.
+A method costs rows: images that go through the model, forward only or forward and back for a
+gradient. All targets of a job share them. The column counts the rows of one image of 128 x 128
+pixels with default parameters.
+
+Which of them a model can be asked for depends on what its runtime can serve: the catalog says so
+for each model. How far a map may be believed is told in [its own chapter](../trust.md).
+
+{table}
+These pages are written by `python -m tests.support.method_pages` and the pictures on them by
+`python -m tests.support.method_pictures`: the demo model's answer to "why a nodule?" on the
+bundled study, orange for the finding and blue against it, each scaled to itself. They show what
+a method draws, and not which one is right.
+"""
+
+PAGE: Final = """\
+# {title}
+
+`{name}`: {summary}
+
+{picture}{body}
+
+| | |
+|---|---|
+| Cost | {cost}: {rows} on an image of 128 x 128 pixels with default parameters |
+| Needs | {needs} |
+| Sign | {sign} |
+| Paper | {paper} |
+
+## Parameters
+
+{parameters}
+## Weaknesses
+
+{weaknesses}
+
+## References
+
+{references}
+
+[All methods](index.md)
+"""
+
+
+def pages() -> dict[str, str]:
+    """Return each page's text by its file's name."""
+    texts = {f"{name}.md": page(method) for name, method in ours().items()}
+    return {"index.md": INDEX.format(table=_index()), **texts}
+
+
+def ours() -> dict[str, type[Method]]:
+    """Return the methods of this repository by name, without those of other packages."""
+    return {
+        name: method
+        for name, method in METHODS.items()
+        if method.__module__.startswith("workers.methods.")
+    }
+
+
+def page(method: type[Method]) -> str:
+    """Return the page of one method."""
+    sections = _sections(inspect.getdoc(method) or "")
+    summary, _, body = sections[""].partition("\n\n")
+    picture = PICTURES / f"{method.name}.png"
+    shown = f"![{method.title} of a nodule](images/{method.name}.png)\n\n"
+    return PAGE.format(
+        name=method.name,
+        title=method.title,
+        summary=_inline(summary),
+        picture=shown if picture.exists() else "",
+        body=_markdown(body),
+        cost=method.cost,
+        rows=_rows(_cost(method)),
+        needs=", ".join(f"`{need}`" for need in sorted(method.needs)),
+        sign=_sign(method),
+        paper=method.paper,
+        parameters=_parameters(method.model_json_schema()),
+        weaknesses=method.weaknesses,
+        references=_markdown(sections.get("References", "")),
+    )
+
+
+def _index() -> str:
+    """Return the table of all methods."""
+    head = ["| method | in a line | needs | rows |", "|---|---|---|---|"]
+    return "\n".join([*head, *map(_line, ours().values())]) + "\n"
+
+
+def _line(method: type[Method]) -> str:
+    summary = (inspect.getdoc(method) or "").partition("\n\n")[0]
+    needs = ", ".join(f"`{need}`" for need in sorted(method.needs))
+    link = f"[{method.title}]({method.name}.md)"
+    return f"| {link} | {_inline(summary)} | {needs} | {_rows(_cost(method))} |"
+
+
+def _sign(method: type[Method]) -> str:
+    if method.signed:
+        return "Negative values are evidence against the target"
+    return "No sign: values tell how much, not for or against"
+
+
+def _cost(method: type[Method]) -> Cost:
+    return method().settled(FACTS).estimate(SHAPE, 1)
+
+
+def _rows(cost: Cost) -> str:
+    """Say rows in words, such as ``32 gradient and 2 forward``."""
+    kinds = [(cost.gradient_rows, "gradient"), (cost.forward_rows, "forward")]
+    said = " and ".join(f"{count} {kind}" for count, kind in kinds if count)
+    rows = "row" if cost.rows == 1 else "rows"
+    return f"{said} {rows}" if cost.exact else f"at most {said} {rows}"
+
+
+def _parameters(schema: Mapping[str, Any]) -> str:
+    """Return the table of parameters."""
+    fields = schema.get("properties", {})
+    if not fields:
+        return "None.\n"
+    head = ["| parameter | values | default | meaning |", "|---|---|---|---|"]
+    lines = [
+        f"| `{name}` | {_values(field)} | {_default(field)} | {field.get('description', '')} |"
+        for name, field in fields.items()
+    ]
+    return "\n".join([*head, *lines]) + "\n"
+
+
+def _default(field: Mapping[str, Any]) -> str:
+    default = field.get("default")
+    return "-" if default is None else f"`{default}`"
+
+
+def _values(schema: Mapping[str, Any]) -> str:
+    """Say in words what a JSON schema allows."""
+    if "anyOf" in schema:
+        kinds = [each for each in schema["anyOf"] if each.get("type") != "null"]
+        return " or ".join(map(_values, kinds))
+    if "enum" in schema:
+        return " or ".join(f"`{each}`" for each in schema["enum"])
+    if schema["type"] == "array":
+        return f"{schema['minItems']} to {schema['maxItems']} of: {_values(schema['items'])}"
+    bounds = [text.format(_number(schema[key])) for key, text in BOUNDS if key in schema]
+    return " ".join([schema["type"], *bounds])
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)
+
+
+def _sections(doc: str) -> dict[str, str]:
+    """Return a numpy-style docstring's sections by heading; the text above is under ``""``."""
+    parts = re.split(r"^(\w+)\n-{3,}$", doc, flags=re.MULTILINE)
+    texts = [part.strip() for part in parts]
+    return {"": texts[0], **dict(zip(texts[1::2], texts[2::2], strict=True))}
+
+
+def _markdown(text: str) -> str:
+    """Return docstring text with its formulas as Markdown has them."""
+    return "\n\n".join(map(_paragraph, text.split("\n\n")))
+
+
+def _paragraph(text: str) -> str:
+    directive = ".. math::"
+    if not text.startswith(directive):
+        return _inline(text)
+    lines = [line.strip() for line in text.removeprefix(directive).strip().splitlines()]
+    return "\n".join(["```math", *lines, "```"])
+
+
+def _inline(text: str) -> str:
+    """Turn inline formulas and code into Markdown's."""
+    text = re.sub(r":math:`([^`]+)`", r"$`\1`$", text)
+    return re.sub(r"``([^`]+)``", r"`\1`", text)
+
+
+def main() -> None:
+    """Write all pages, and remove those of methods that are gone."""
+    FOLDER.mkdir(exist_ok=True)
+    texts = pages()
+    for path in FOLDER.glob("*.md"):
+        if path.name not in texts:
+            path.unlink()
+    for name, text in texts.items():
+        (FOLDER / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main()
