@@ -50,6 +50,9 @@ class Ability(StrEnum):
     LINEAR_HEAD = "linear_head"
     """A declared layer whose mean over its grid decides the scores, and linearly."""
 
+    ATTENTION = "attention"
+    """The attention weights of every block, and the gradient of a score there."""
+
     EXCLUSIVE = "exclusive"
     """The model itself, alone, for a bounded time."""
 
@@ -93,7 +96,7 @@ Targets = tuple[Scalar, ...]
 
 @dataclass(frozen=True, slots=True)
 class Tap:
-    """A wish to see a declared layer's output."""
+    """A wish to see a declared layer's output, or a block's attention weights."""
 
     place: str
 

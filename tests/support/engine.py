@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workers.methods.base import Maps, Method, ModelFacts
-from workers.passes import Plan, Scalar
+from workers.methods.base import METHODS, Maps, Method, ModelFacts
+from workers.passes import Ability, Plan, Scalar
 from workers.running import Planned
 from workers.runtimes.base import Runtime, Segment
 from workers.runtimes.torch import TorchRuntime
@@ -21,6 +21,9 @@ CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 POOL = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 FLAT = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
+WITHOUT_TOKENS = [name for name in METHODS if Ability.ATTENTION not in METHODS[name].needs]
+"""Names of the methods that a convolutional network can serve."""
+
 SIZES = {1: (32,), 2: (20, 16), 3: (12, 10, 8)}
 CLASSES = 5
 LAYER = "features.4"
@@ -103,9 +106,16 @@ def logits(*indices: int) -> tuple[ClassLogit, ...]:
 
 def settled(method: Method, runtime: Runtime, baseline: float = 0.0) -> Method:
     """Return a method with the model's defaults filled in."""
-    layers = tuple(layer.name for layer in runtime.probed.layers)
-    heads = tuple(layer for layer in layers if layer in runtime.probed.linear_heads)
-    return method.settled(ModelFacts(layers=layers, linear_heads=heads, baseline=baseline))
+    probed = runtime.probed
+    layers = tuple(layer.name for layer in probed.layers)
+    facts = ModelFacts(
+        layers=layers,
+        linear_heads=tuple(layer for layer in layers if layer in probed.linear_heads),
+        attentions=probed.attentions,
+        tokens=probed.tokens,
+        baseline=baseline,
+    )
+    return method.settled(facts)
 
 
 def run_alone(plan: Plan[Any], runtime: Runtime, chunk: int = 1_000_000) -> Any:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from service.registry import Registry
 from workers.passes import Ability, Cost, Plan, Targets
+from workers.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +50,12 @@ class ModelFacts:
 
     linear_heads: tuple[str, ...] = ()
     """Those of them that are followed by a mean over the grid and a linear head."""
+
+    attentions: tuple[str, ...] = ()
+    """Places of a transformer's attention weights, from the first block on."""
+
+    tokens: Tokens | None = None
+    """Where a transformer's tokens lie."""
 
     baseline: float = 0.0
     """The model's reference value of a pixel, in model-input units."""

@@ -19,6 +19,7 @@ from service.domain.manifest import Manifest
 from service.registry import Registry
 from workers.passes import Ability, Exclusive, Rule, Scalar, Tap
 from workers.rows import Ablated, Rows
+from workers.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,6 +129,12 @@ class Probe:
 
     linear_heads: frozenset[str] = frozenset()
     """Layers of whose mean over the grid alone every output is a linear function."""
+
+    tokens: Tokens | None = None
+    """Where a transformer's tokens lie."""
+
+    attentions: tuple[str, ...] = ()
+    """Places of attention weights, ``(rows, heads, tokens, tokens)``, from the first block on."""
 
     unable: Mapping[Ability, str] = field(default_factory=dict)
     """Abilities that this model in particular lacks, with the reason."""

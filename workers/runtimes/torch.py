@@ -7,6 +7,7 @@ wants them.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
@@ -26,6 +27,7 @@ from workers.architectures.base import ARCHITECTURES, Architecture
 from workers.device import memory_budget, synchronize
 from workers.passes import Ability, Exclusive, Lease, Rule
 from workers.rows import INPUT, Ablated
+from workers.runtimes.attention import PREFIX, Attentions
 from workers.runtimes.base import (
     RUNTIMES,
     Fit,
@@ -122,7 +124,7 @@ class TorchRuntime:
 
     @cached_property
     def _usable(self) -> frozenset[str]:
-        return frozenset(layer.name for layer in self.probed.layers)
+        return frozenset(layer.name for layer in self.probed.layers) | {*self.probed.attentions}
 
     # ------------------------------------------------------------------ grouping
 
@@ -236,8 +238,12 @@ class TorchRuntime:
         ablated = set() if ablation is None else {ablation.place}
         capture = self._seat.capture = Capture(places | ablated, at, ablation)
         batch.requires_grad_(INPUT in at)
+        seen = any(place.startswith(PREFIX) for place in places)
         try:
-            with torch.set_grad_enabled(bool(at)):
+            with (
+                torch.set_grad_enabled(bool(at)),
+                Attentions(capture.take) if seen else nullcontext(),
+            ):
                 outputs: Tensor = self.model(batch)
         finally:
             self._seat.capture = None

@@ -9,12 +9,14 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor, nn
 
-from service.errors import LayerAmbiguous, LayerNotCaptured, ModelUnavailable
+from service.errors import LayerAmbiguous, LayerNotCaptured, ModelUnavailable, UnservablePass
 from workers.passes import Ability
+from workers.runtimes.attention import Attentions
 from workers.runtimes.base import LayerFacts, Probe
 from workers.runtimes.capture import Capture
 from workers.runtimes.memory import bytes_a_row
 from workers.runtimes.rules import rectifiers
+from workers.tokens import Tokens
 
 CHEAP: Final = 0.02
 """Share of a forward pass under which a head's backward pass is negligible."""
@@ -45,6 +47,7 @@ class Subject(Sized, Protocol):
 
     model: nn.Module
     layers: tuple[str, ...]
+    tokens: Tokens | None
     reasons: Mapping[str, str]
     """Why layers were chosen, where the package names none."""
 
@@ -80,7 +83,9 @@ def probe(subject: Subject) -> Probe:
     abilities |= {Ability.LAYER_GRADIENT} if layers and gradient else set()
     heads = _linear_heads(subject, layers) if gradient else frozenset()
     unable = _unable(subject, outputs, heads) if gradient else {}
-    asked = {Ability.RECTIFIER_RULES, Ability.LINEAR_HEAD}
+    attentions, unseen = _attentions(subject, batch, outputs) if gradient else ((), "")
+    unable |= {} if attentions else {Ability.ATTENTION: unseen}
+    asked = {Ability.RECTIFIER_RULES, Ability.LINEAR_HEAD, Ability.ATTENTION}
     abilities |= asked - set(unable) if gradient else set()
     kinds = {"forward": False} | ({"gradient": True} if gradient else {})
     seconds = {kind: _seconds(_runner(subject, grad), 1) for kind, grad in kinds.items()}
@@ -100,6 +105,8 @@ def probe(subject: Subject) -> Probe:
             if gradient and _head_seconds(subject, layer.name) < CHEAP * seconds["forward"]
         ),
         linear_heads=heads,
+        tokens=subject.tokens,
+        attentions=attentions,
         unable=unable,
     )
 
@@ -152,6 +159,31 @@ def _unable(subject: Subject, outputs: Tensor, heads: frozenset[str]) -> dict[Ab
             "No declared layer is followed by just a mean over its grid and a linear head."
         )
     return unable
+
+
+def _attentions(subject: Subject, batch: Tensor, outputs: Tensor) -> tuple[tuple[str, ...], str]:
+    """Return the places of attention weights that can be seen, or why they cannot."""
+    if subject.tokens is None:
+        return (), "Where tokens lie in the image is not known of this network."
+    seen: dict[str, Tensor] = {}
+
+    def take(place: str, weights: object) -> None:
+        if isinstance(weights, Tensor):
+            seen[place] = weights
+
+    try:
+        with torch.enable_grad(), Attentions(take):
+            again: Tensor = subject.model(batch)
+    except UnservablePass as error:
+        return (), error.detail
+    square = (subject.tokens.count,) * 2
+    if not seen or any(weights.shape[2:] != square for weights in seen.values()):
+        return (), "The model has no attention of all tokens to all."
+    if not all(_leads_to(again, weights) for weights in seen.values()):
+        return (), "No gradient leads from the score to every attention."
+    if not torch.allclose(again, outputs, rtol=EQUAL, atol=EQUAL * outputs.abs().max().item()):
+        return (), "Attention that is looked into gives other scores."
+    return tuple(seen), ""
 
 
 def _linear_heads(subject: Subject, layers: Sequence[LayerFacts]) -> frozenset[str]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from service.errors import InvalidParameter, MissingAbility
 from tests.support.engine import (
     SIZES,
+    WITHOUT_TOKENS,
     Polynomial,
     attribute,
     image_for,
@@ -208,7 +209,7 @@ def counted(plan: Plan[Maps], counts: list[int]) -> Plan[Maps]:
 
 
 @pytest.mark.parametrize("axes", AXES)
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", WITHOUT_TOKENS)
 def test_the_estimate_is_what_the_plan_asks_for(name: str, axes: int) -> None:
     runtime, image = small_runtime(axes), image_for(axes)
     method = settled(METHODS[name](), runtime)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tests.support.engine import (
     CONV,
     SIZES,
+    WITHOUT_TOKENS,
     attribute,
     image_for,
     logits,
@@ -48,7 +49,7 @@ class Lamp(nn.Module):
         return seen.square().sum(1, keepdim=True)
 
 
-@pytest.mark.parametrize("name", [n for n in METHODS if n != "class_activation_map"])
+@pytest.mark.parametrize("name", [n for n in WITHOUT_TOKENS if n != "class_activation_map"])
 def test_what_is_lit_lies_where_the_map_is_largest(name: str) -> None:
     torch.manual_seed(4)
     runtime = TorchRuntime(Lamp().double(), (1, *SIZE), ("layer",))
@@ -64,7 +65,7 @@ def test_what_is_lit_lies_where_the_map_is_largest(name: str) -> None:
     assert (np.abs(voxel - middle) <= maps.affine.diagonal()[:-1] / 2 + 0.5).all()
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", WITHOUT_TOKENS)
 def test_a_job_leaves_the_replica_as_it_was(name: str) -> None:
     runtime, image = small_runtime(), image_for()
     weights = {key: value.clone() for key, value in runtime.model.state_dict().items()}
@@ -122,7 +123,7 @@ def test_a_cells_gradient_fills_its_receptive_field_and_nothing_else(
 def test_two_tenants_jobs_taking_turns_get_their_own_maps(axes: int) -> None:
     """Batches hold rows of both, and neither's image or targets show in the other's maps."""
     runtime = small_runtime(axes)
-    names = [name for name in METHODS if METHODS[name].needs <= runtime.probed.abilities]
+    names = [name for name in WITHOUT_TOKENS if METHODS[name].needs <= runtime.probed.abilities]
     tenants = [(image_for(axes, seed=3), logits(0, 2)), (image_for(axes, seed=4), logits(4))]
     scheduler = Scheduler()
     for name in names:

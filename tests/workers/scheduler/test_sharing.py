@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tests.support.engine import (
     LAYER,
+    WITHOUT_TOKENS,
     SmallNet,
     attribute,
     image_for,
@@ -18,7 +19,7 @@ from tests.support.engine import (
     through,
 )
 from workers.methods.base import METHODS
-from workers.passes import Forward, Gradient, Plan, Step, Tap
+from workers.passes import Ability, Forward, Gradient, Plan, Step, Tap
 from workers.rows import INPUT, Blend, Clean, Given, Noisy
 from workers.running import Planned
 from workers.runtimes.torch import TorchRuntime
@@ -79,17 +80,23 @@ def test_wants_are_united_as_pairs_and_never_as_a_product() -> None:
     assert net_of(runtime).batches == [1]
 
 
+def score_of(runtime: TorchRuntime, image: Tensor) -> float:
+    """Return the largest magnitude among the scores of an image."""
+    with torch.no_grad():
+        return runtime.model(image[None]).abs().max().item()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("axes", [2, 3])
 def test_merged_equals_alone(dtype: torch.dtype, axes: int) -> None:
     runtime = small_runtime(axes, dtype=dtype)
     scheduler = Scheduler()
     cases = []
-    for k in range(6):
-        for name in METHODS:
+    for k in range(3):
+        for name in WITHOUT_TOKENS:
             method = settled(METHODS[name](), runtime, baseline=0.1)
             image = image_for(axes, dtype=dtype, seed=k)
-            targets = logits(*range(k % 3 + 1))
+            targets = logits(*range(k + 1))
             job = scheduler.submit(
                 f"{name}-{k}", runtime, [Planned(method.plan(image, targets), 1)]
             )
@@ -99,10 +106,12 @@ def test_merged_equals_alone(dtype: torch.dtype, axes: int) -> None:
     tolerance = 2e-6 if dtype is torch.float32 else 1e-12
     for method, image, targets, job in cases:
         (merged,) = job.result(0).outcomes
-        alone = attribute(method, runtime, image, targets, chunk=1)
+        many = method.estimate(image.shape, len(targets)).rows > 100
+        alone = attribute(method, runtime, image, targets, chunk=50 if many else 1)
         span = (alone.values.max() - alone.values.min()).item()
-        # occlusion subtracts nearly equal scores: its error scales with them
-        scale = max(span, 1.0) if method.name == "occlusion" else span
+        # differences of nearly equal scores have an error that scales with them
+        perturbs = method.needs == {Ability.FORWARD}
+        scale = max(span, score_of(runtime, image)) if perturbs else span
         assert (merged.values - alone.values).abs().max().item() <= tolerance * scale
 
 
@@ -235,7 +244,7 @@ def test_two_replicas_are_served_side_by_side() -> None:
     assert shapes == [(1, 1, 20, 16), (1, 1, 12, 10, 8)]
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", WITHOUT_TOKENS)
 def test_in_deterministic_mode_a_maps_bits_do_not_depend_on_company(name: str) -> None:
     runtime = small_runtime(dtype=torch.float32, fixed_rows=4)
     method = settled(METHODS[name](), runtime, baseline=0.1)
