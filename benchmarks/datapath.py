@@ -3,16 +3,14 @@
     OMP_NUM_THREADS=1 python -m benchmarks.datapath [--usual] [--write]
 
 Decode, prepare, render and encode run in this process, on one thread, as they
-do inside a slot; each is the best of several runs, in CPU time. Beside them
+do inside a slot; each is the least of several runs, in CPU time. Beside them
 stands the way most programs take: pydicom's pixel array, NumPy percentiles,
 and a matplotlib figure.
 """
 
 import argparse
 import io
-import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,6 +20,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
+from benchmarks.measure import conditions, publish
 from service.domain.manifest import StepChoice
 from tests.support.phantom_dicom import encoded, of_pixels
 from tests.support.sheets import sheet
@@ -30,6 +29,7 @@ from workers.pixels.decode import decode_file
 from workers.sheets import write
 from workers.stages.prepare import prepare_files
 
+PACKAGES = ("numpy", "pydicom", "imagecodecs", "pillow")
 SIDE = 2048
 RUNS = 25
 BAR = 80.0
@@ -134,17 +134,16 @@ def main() -> None:
     print(f"{'together':14} {total:7.1f} ms CPU (bar {BAR:.0f}) {verdict}")
     if arguments.write:
         result = {
-            "what": "2048x2048 12-bit CR: decode + prepare + render + encode_dicom, CPU ms",
+            "what": "2048x2048 12-bit CR: decode + prepare + render + encode_dicom;"
+            f" CPU ms, least of {RUNS} runs of each",
+            "conditions": conditions(PACKAGES),
             "total": round(total, 1),
             "bar": BAR,
             "parts": {part: round(value, 2) for part, value in ours.items()},
             "usual": {part: round(value, 2) for part, value in usual.items()},
-            "python": platform.python_version(),
-            "numpy": np.__version__,
             "threads": os.environ.get("OMP_NUM_THREADS", "all"),
         }
-        path = Path(__file__).parent / "results" / "datapath.json"
-        path.write_text(json.dumps(result, indent=2) + "\n")
+        print(f"written to {publish('datapath', result)}")
 
 
 if __name__ == "__main__":

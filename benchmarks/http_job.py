@@ -10,9 +10,6 @@ not counted.
 """
 
 import argparse
-import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
+from benchmarks.measure import conditions, publish
 from examples.phantom import dicom
 from examples.phantom.chest import cases, draw
 from service.command import environment, packages, stack
@@ -31,6 +29,7 @@ from service.command.up import own_client, wait_until_ready
 T = TypeVar("T")
 
 SIDE = 2048
+PACKAGES = ("fastapi", "uvicorn", "redis", "torch", "pydicom")
 STAGES = ("fetch", "decode", "prepare", "attribute", "judge", "render", "deliver")
 
 
@@ -107,14 +106,11 @@ def write(steps: dict[str, dict[str, float]], runs: int) -> None:
     """Keep the result beside the benchmark."""
     result: dict[str, Any] = {
         "what": "2048x2048 12-bit uncompressed CR over HTTP, Grad-CAM, Secondary Capture; wall ms",
+        "conditions": conditions(PACKAGES),
         "runs": runs,
         "steps": steps,
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2),
     }
-    path = Path(__file__).parent / "results" / "http_job.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"written to {publish('http_job', result)}")
 
 
 def main() -> None:

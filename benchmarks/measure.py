@@ -4,6 +4,10 @@ Rounds are ABBA: each competitor runs in order and then in reverse, so that a
 drift of the machine falls on all alike. The figure is the median of the rounds'
 ratios with a bootstrap interval of 95 %. The first competitor runs twice, as A
 and A': where this control is off by more than 5 %, the run says nothing.
+
+Nothing is published from a busy machine: where the load average was over half
+of the cores before the run, the result goes to standard output alone, unless
+``PUBLISH_ANYWAY=1`` is set.
 """
 
 import json
@@ -25,6 +29,10 @@ WARM_UP: Final = 2
 RESAMPLES: Final = 4000
 CONTROL: Final = "control"
 CONTROL_TOLERANCE: Final = 0.05
+ANYWAY: Final = "PUBLISH_ANYWAY"
+
+LOAD_BEFORE: Final = os.getloadavg()[0]
+"""Load average of the last minute when the program began: its own is not in it yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,7 @@ def conditions(packages: Sequence[str]) -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "load_before": round(LOAD_BEFORE, 2),
         "load": [round(load, 2) for load in os.getloadavg()],
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in packages},
@@ -89,12 +98,21 @@ def conditions(packages: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def publish(name: str, result: Mapping[str, Any]) -> Path:
-    """Write one run's result as JSON; return the file."""
+def busy(load: float, cores: int) -> bool:
+    """Tell whether others use so much of the machine that no figure should be kept."""
+    return load > cores / 2
+
+
+def publish(name: str, result: Mapping[str, Any]) -> str:
+    """Keep one run's result as JSON, or print it when the machine was busy; tell where it is."""
+    text = json.dumps(result, indent=2)
+    if busy(LOAD_BEFORE, os.cpu_count() or 1) and os.environ.get(ANYWAY) != "1":
+        print(text)
+        return f"standard output alone, for a load of {LOAD_BEFORE:.1f}; {ANYWAY}=1 keeps it"
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    return path
+    path.write_text(text + "\n")
+    return str(path)
 
 
 def _cpu() -> str:
