@@ -26,7 +26,7 @@ from service.errors import ModelUnavailable, NoGradientPath, UnservablePass
 from workers.architectures.base import ARCHITECTURES, Architecture
 from workers.device import memory_budget, synchronize
 from workers.passes import Ability, Exclusive, Lease, Rule
-from workers.rows import INPUT, Ablated
+from workers.rows import INPUT, Ablated, Patched
 from workers.runtimes.attention import PREFIX, Attentions
 from workers.runtimes.base import (
     RUNTIMES,
@@ -40,6 +40,7 @@ from workers.runtimes.base import (
 )
 from workers.runtimes.batch import filled, guarded_scores, row_shape, spans
 from workers.runtimes.capture import Ablation, Capture
+from workers.runtimes.incremental.rows import Incremental
 from workers.runtimes.rules import apply_rule
 from workers.runtimes.torch_layers import choose_layers
 from workers.runtimes.torch_probe import noise, probe
@@ -61,6 +62,8 @@ class Group:
     outputs: bool
     rule: Rule
     ablated: str | None
+    patched: bool
+    """Whether rows differ from their images in boxes, and only scores are asked for."""
 
 
 class TorchRuntime:
@@ -126,6 +129,16 @@ class TorchRuntime:
     def _usable(self) -> frozenset[str]:
         return frozenset(layer.name for layer in self.probed.layers) | {*self.probed.attentions}
 
+    @cached_property
+    def _incremental(self) -> Incremental | None:
+        """How patched rows are served without computing what stays the same, if they can be.
+
+        Not in the deterministic mode: the windows of a batch depend on all its rows.
+        """
+        if self.fixed_rows is not None or self.probed.mixes_rows:
+            return None
+        return Incremental.of(self.model, noise(self, 1)[0])
+
     # ------------------------------------------------------------------ grouping
 
     def group(self, work: Work) -> Hashable:
@@ -148,6 +161,9 @@ class TorchRuntime:
             outputs=work.outputs,
             rule=work.rule,
             ablated=work.ablated,
+            patched=isinstance(work.rows, Patched)
+            and not (rounds or taps or work.outputs)
+            and self._incremental is not None,
         )
 
     def _require_servable(self, work: Work, taps: Sequence[str]) -> None:
@@ -178,13 +194,7 @@ class TorchRuntime:
     def serve(self, group: Hashable, segments: Sequence[Segment]) -> list[Served | Exception]:
         """Run one batch; one answer for each segment, in order."""
         assert isinstance(group, Group)  # noqa: S101 - the key is this runtime's own
-        rows = sum(segment.count for segment in segments)
-        size = max(rows, self.fits(group).rows) if self.fixed_rows is not None else rows
-        batch, answers = filled(segments, size, self.dtype, self.device)
-        at = {place for places in group.rounds for place in places}
-        outputs, found = self.forward(
-            batch, {*group.taps, *at} - {INPUT}, at, _ablation(group, segments, self.tokens)
-        )
+        outputs, found, answers = self._run(group, segments)
         apply_rule(outputs, group.rule)
         scores: dict[int, Tensor] = {}
         for k, (segment, span) in enumerate(zip(segments, spans(segments), strict=True)):
@@ -196,7 +206,7 @@ class TorchRuntime:
             else:
                 answers[k] = score
         works = [segment.work for segment in segments]
-        gradients = _gradients(works, scores, {**found, INPUT: batch})
+        gradients = _gradients(works, scores, found)
         found = {place: self.on_grid(output.detach()) for place, output in found.items()}
         synchronize(self.device)
         return [
@@ -222,6 +232,21 @@ class TorchRuntime:
             (k, place): grad[span] if place == INPUT else self.on_grid(grad[span])
             for (k, place), grad in gradients.items()
         }
+
+    def _run(
+        self, group: Group, segments: Sequence[Segment]
+    ) -> tuple[Tensor, dict[str, Tensor], dict[int, Exception]]:
+        """Return the outputs, what the input and each place hold, and failures by segment."""
+        if group.patched and self._incremental is not None:
+            return self._incremental.outputs(segments), {}, {}
+        rows = sum(segment.count for segment in segments)
+        size = max(rows, self.fits(group).rows) if self.fixed_rows is not None else rows
+        batch, failures = filled(segments, size, self.dtype, self.device)
+        at = {place for places in group.rounds for place in places}
+        outputs, found = self.forward(
+            batch, {*group.taps, *at} - {INPUT}, at, _ablation(group, segments, self.tokens)
+        )
+        return outputs, {**found, INPUT: batch}, failures
 
     def forward(
         self,
