@@ -30,20 +30,27 @@ NETWORK: Mapping[str, Any] = {
     "strides": [2, 1],
     "dilations": [1, 1],
 }
+CONVOLUTIONAL = "residual_cnn"
 LAYER = "blocks.1"
 MEAN, STD = 2048.0, 1024.0
 
 
-def network(seed: int = 0, **changes: Any) -> nn.Module:
+def network(seed: int = 0, architecture: str = CONVOLUTIONAL, **changes: Any) -> nn.Module:
     """Return the network with seeded weights and lively norm statistics."""
     torch.manual_seed(seed)
-    model = ARCHITECTURES["residual_cnn"].model_validate({**NETWORK, **changes}).build()
+    shape = _shape(architecture, changes)
+    model = ARCHITECTURES[architecture].model_validate(shape).build()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.get_buffer("running_mean"), -0.2, 0.2)
             nn.init.uniform_(module.get_buffer("running_var"), 0.5, 1.5)
     return model.eval()
+
+
+def _shape(architecture: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a network's arguments; only the convolutional one has some of its own."""
+    return {**(NETWORK if architecture == CONVOLUTIONAL else {}), **changes}
 
 
 def picture(seed: int = 1, rows: int = SIDE, columns: int = SIDE) -> NDArray[np.uint16]:
@@ -104,7 +111,8 @@ def write_package(
     seed: int = 0,
     break_weights: Callable[[nn.Module], None] | None = None,
     threshold: float = 0.0,
-    shape: Mapping[str, Any] = NETWORK,
+    architecture: str = CONVOLUTIONAL,
+    shape: Mapping[str, Any] | None = None,
     image_tags: Mapping[str, Any] | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -114,7 +122,7 @@ def write_package(
     ----------
     side
         Rows and columns of the test inputs.
-    seed, shape
+    seed, architecture, shape
         Of the network, see `network`.
     break_weights
         Spoils the network before it is saved and its expected logits are made.
@@ -126,7 +134,8 @@ def write_package(
         Fields of ``model.yaml`` to replace.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model = network(seed, **shape)
+    shape = shape or {}
+    model = network(seed, architecture, **shape)
     if break_weights is not None:
         break_weights(model)
     save_file(model.state_dict(), folder / "weights.safetensors")
@@ -135,14 +144,16 @@ def write_package(
     write_image(folder / "inverted.dcm", stored, inverted=True, tags=image_tags)
     with torch.no_grad():
         logits = model(model_input(stored)[None])[0].nan_to_num().tolist()
-    manifest = {**_manifest(folder, name, logits, threshold, shape), **(changes or {})}
+    manifest = {
+        **_manifest(folder, name, logits, threshold),
+        "architecture": {"name": architecture, "parameters": _shape(architecture, shape)},
+        **(changes or {}),
+    }
     (folder / "model.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
     return folder
 
 
-def _manifest(
-    folder: Path, name: str, logits: list[float], threshold: float, shape: Mapping[str, Any]
-) -> dict[str, Any]:
+def _manifest(folder: Path, name: str, logits: list[float], threshold: float) -> dict[str, Any]:
     files = {
         "weights.safetensors": ("weights", "safetensors"),
         "plain.dcm": ("selftest", "dicom"),
@@ -159,7 +170,6 @@ def _manifest(
         "not_for": "Anything else.",
         "task": "classification-multilabel",
         "runtime": "torch",
-        "architecture": {"name": "residual_cnn", "parameters": {**NETWORK, **shape}},
         "files": [_file(folder, path, *what) for path, what in files.items()],
         "inputs": [
             {

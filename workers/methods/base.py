@@ -51,14 +51,14 @@ class ModelFacts:
     linear_heads: tuple[str, ...] = ()
     """Those of them that are followed by a mean over the grid and a linear head."""
 
+    baseline: float = 0.0
+    """The model's reference value of a pixel, in model-input units."""
+
     attentions: tuple[str, ...] = ()
     """Places of a transformer's attention weights, from the first block on."""
 
     tokens: Tokens | None = None
     """Where a transformer's tokens lie."""
-
-    baseline: float = 0.0
-    """The model's reference value of a pixel, in model-input units."""
 
 
 class Method(BaseModel, ABC):

@@ -142,7 +142,7 @@ class _Bench:
                 methods.setdefault(each.method, []).append(each)
         for group in methods.values():
             targets = tuple(each.target for each in group if each.target is not None)
-            yield settled(group[0]), targets
+            yield settled(group[0]).settled(self.access.model.facts), targets
 
     # ------------------------------------------------------------------- one map
 
