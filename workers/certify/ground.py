@@ -10,7 +10,7 @@ from typing import Final
 from torch import nn
 
 from service.domain.manifest import Manifest
-from service.errors import WhylightError
+from service.errors import UnservablePass, WhylightError
 from workers.certify.cases import Case, NotCertifiable, read_cases
 from workers.certify.turns import Turns
 from workers.certify.weights import SEEDS, head_of, shuffled
@@ -109,8 +109,10 @@ def _copied(runtime: Runtime, turns: Turns) -> nn.Module:
         return network
 
     (outcome,) = turns.serve(runtime, [Planned(plan(), 1)])
-    if isinstance(outcome, WhylightError):
+    if isinstance(outcome, UnservablePass):
         raise NotCertifiable("model_not_lent")
+    if isinstance(outcome, WhylightError):
+        raise outcome
     return outcome
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.grid import Grid
-from service.errors import WhylightError
+from service.errors import DoesNotFit, ModelUnavailable, WhylightError
 from workers.certify.cases import Case
 from workers.certify.similarity import Array, ranked
 from workers.certify.turns import Turns
@@ -57,9 +57,14 @@ def draw(
     ------
     Unwanted
         The worker drains, or the model is gone.
+    DoesNotFit, ModelUnavailable
+        This device or moment is at fault, and not the method.
     """
     plans = [_planned(runtime, method, case, classes(case)) for case in cases]
     outcomes = turns.serve(runtime, plans)
+    for each in outcomes:
+        if isinstance(each, DoesNotFit | ModelUnavailable):
+            raise each
     return [{} if isinstance(each, WhylightError) else each for each in outcomes]
 
 

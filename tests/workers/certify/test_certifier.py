@@ -20,6 +20,7 @@ from workers.methods.saliency import Saliency
 from workers.passes import Ability, Cost, Forward, Gradient, Plan
 from workers.rows import Clean, Noisy
 from workers.running import Planned
+from workers.runtimes.torch import TorchRuntime
 
 SMALL = 24
 """Pixels along each edge of the bench's images."""
@@ -166,6 +167,19 @@ def test_the_edge_detector_fails_as_a_method_too(bench):
 def test_a_method_without_usable_maps_cannot_be_certified(bench, what):
     certificate = measured(bench, bench.model(), Drawing(what=what)).certificate
     assert (certificate.outcome, certificate.reason) == ("not_certifiable", "no_usable_maps")
+
+
+def test_what_this_device_could_not_do_is_no_certificate(bench, monkeypatch):
+    model = bench.model()
+    model.records.record(Saliency())
+
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(TorchRuntime, "forward", full)
+    bench.certifier.serve(model)
+    assert model.records.record(Saliency()) is None
+    assert bench.store.find(model.records.subject.identify(Saliency())) is None
 
 
 def test_a_dear_method_is_measured_on_fewer_cases_with_one_shuffle_each_and_says_so(bench):
