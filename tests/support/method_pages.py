@@ -57,7 +57,8 @@ PAGE: Final = """\
 
 | | |
 |---|---|
-| Cost | {cost}: {rows} on an image of 128 x 128 pixels with default parameters |
+| Cost | {cost} |
+| By default | {rows} on an image of 128 x 128 pixels |
 | Needs | {needs} |
 | Sign | {sign} |
 | Paper | {paper} |
