@@ -96,6 +96,7 @@ _TERMS: dict[str, str] = {
     "ImageLaterality": "[LRUB]",
     "TimezoneOffsetFromUTC": r"[-+](0\d|1[0-4])[0-5]\d",
     "PatientOrientation": "[AFHLPR]{1,3}",
+    "RecognizableVisualFeatures": "YES|NO",
 }
 _REPAIRS: dict[str, Callable[[str], str]] = {
     "AS": lambda text: f"{int(text):03d}Y" if re.fullmatch(r"\d{1,3}", text) else text,
@@ -140,8 +141,8 @@ class Source:
         return texts if all(text and re.fullmatch(form, text) for text in texts) else []
 
     def doubts(self) -> tuple[str, ...]:
-        """Return codes of the elements that were repaired or could not be copied."""
-        found = []
+        """Return codes of the elements that were repaired, could not be copied, or are missed."""
+        found = [] if any(self._raw("PatientID")[1]) else ["missing_patient_id"]
         for keyword in (*REQUIRED, *OPTIONAL):
             _, raw = self._raw(keyword)
             name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", keyword).lower()
@@ -257,6 +258,7 @@ def _describe_series(ds: Dataset, record: MapRecord, kind: str) -> None:
     ds.Manufacturer = "Whylight"
     ds.ManufacturerModelName = "Whylight"
     ds.SoftwareVersions = record.software
+    ds.DeviceSerialNumber = record.software  # a program has no other number
 
 
 def _date(ds: Dataset, record: MapRecord, source: Source) -> None:

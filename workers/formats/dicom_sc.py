@@ -8,11 +8,14 @@ from PIL import ImageCms
 from pydicom.dataset import Dataset
 from typing_extensions import override
 
+from workers.drawing.palettes import FAINT, LEVELS, OPAQUE
 from workers.formats.base import FORMATS, Format, Sheet
-from workers.formats.derived import Source, derivation, derive, finish, inherit_loss
+from workers.formats.derived import Source, code, derivation, derive, finish, inherit_loss
 from workers.formats.pixeldata import save
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+BLENDED = ("113042", "Pixel by pixel addition")
+"""Image Derivation (PS3.16 CID 7203): gray and color are added pixel by pixel, by their weights."""
 
 
 @FORMATS.register("dicom_sc")
@@ -33,6 +36,8 @@ class DicomSc(Format):
         source = Source.read(sheet.header_file)
         ds = derive(source, sheet.record, SECONDARY_CAPTURE, self.name)
         _describe(ds, sheet)
+        if features := source.text("RecognizableVisualFeatures"):
+            ds.RecognizableVisualFeatures = features  # the source's pixels are in the picture
         inherit_loss(ds, source, sheet.record)
         finish(ds, sheet, self.name, hashlib.sha256(sheet.picture.data).hexdigest())
         save(ds, sheet.picture, sheet.record.transfer_syntax, to)
@@ -45,6 +50,8 @@ def _describe(ds: Dataset, sheet: Sheet) -> None:
     ds.ConversionType = "WSD"
     ds.BurnedInAnnotation = "YES"
     ds.DerivationDescription = _derivation(sheet)
+    if sheet.scale is not None:
+        ds.DerivationCodeSequence = [code(*BLENDED)]
     ds.ImageComments = f"{record.method_title}: {record.target.label}. Not for diagnosis."
     ds.SamplesPerPixel = 3
     ds.PhotometricInterpretation = "RGB"
@@ -59,7 +66,10 @@ def _describe(ds: Dataset, sheet: Sheet) -> None:
 def _derivation(sheet: Sheet) -> str:
     """Tell scale and layout beside what the map is."""
     facts, scale = sheet.record.facts, sheet.scale
-    drawn = "nothing drawn in color" if scale is None else f"full color at {scale.full:.6g}"
+    alpha = f"alpha from 0 at {FAINT:.0%} of it to {OPAQUE / LEVELS:.2f}"
+    drawn = (
+        "nothing drawn in color" if scale is None else f"full color at {scale.full:.6g}, {alpha}"
+    )
     shown = (
         f"{drawn}, over the source image of {facts.rows} x {facts.columns} pixels at the top"
         " left; legend added."

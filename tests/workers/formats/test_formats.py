@@ -8,6 +8,7 @@ import pydicom
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image, ImageCms
+from pydicom.sr.codedict import codes
 
 from service.domain.explanation import Check
 from service.domain.grid import Grid
@@ -272,6 +273,41 @@ def test_repairs_and_omissions_are_told_by_codes_without_values(source, tmp_path
         "repaired_patient_age",
         "repaired_body_part_examined",
     )
+
+
+@pytest.mark.parametrize("absent", ["", None])
+def test_a_missing_patient_id_stays_empty_and_is_told(source, tmp_path, absent):
+    drawn = sheet(source(PatientID=absent), tmp_path / "work", NATIVE)
+    assert "missing_patient_id" in drawn.record.facts.warnings
+    ((_, file),), _ = write(drawn, ["dicom_sc"], tmp_path)
+    assert dicom(file.read_bytes()).PatientID == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"), [("YES", "YES"), ("NO", "NO"), ("PERHAPS", None), (None, None)]
+)
+def test_recognizable_features_are_told_as_the_source_tells_them(made, said, kept):
+    elements = {} if said is None else {"RecognizableVisualFeatures": said}
+    assert dicom(made("dicom_sc", elements=elements)).get("RecognizableVisualFeatures") == kept
+
+
+def test_the_capture_tells_how_it_was_derived_and_by_what(made):
+    ds = dicom(made("dicom_sc"))
+    (item,) = ds.DerivationCodeSequence
+    assert (item.CodeValue, item.CodingSchemeDesignator) == ("113042", "DCM")
+    assert item.CodeMeaning == codes.DCM.PixelByPixelAddition.meaning
+    assert "alpha from 0 at 6% of it to 0.66" in ds.DerivationDescription
+    assert ds.SoftwareVersions == ds.DeviceSerialNumber
+
+
+def test_purposes_are_those_of_the_standard(made):
+    ds = dicom(made("dicom_sc", elements={"Manufacturer": "Maker"}))
+    purposes = [
+        each.PurposeOfReferenceCodeSequence[0].CodeValue
+        for each in ds.ContributingEquipmentSequence
+    ]
+    expected = [codes.DCM.AcquisitionEquipment.value, codes.DCM.ProcessingEquipment.value]
+    assert purposes == expected == ["109101", "109102"]
 
 
 def test_private_and_unknown_elements_are_left_behind(source, tmp_path):
