@@ -104,8 +104,8 @@ walls: $(TEST_READY)  ## Import contracts between the packages
 unit: $(TEST_READY)  ## Every test: unit, contract, oracle, conformance, end to end
 	@$(BIN)/pytest -n $(JOBS) --dist loadfile
 
-conformance: $(TEST_READY)  ## Only the DICOM conformance tests
-	@$(BIN)/pytest tests/conformance
+conformance: $(TEST_READY)  ## Only the DICOM conformance tests, with every file of the corpus
+	@WHYLIGHT_CONFORMANCE_EVERY=1 $(BIN)/pytest tests/conformance
 
 bench: $(BENCH_READY)  ## Measure speed, beside other libraries where there are any
 	@for each in grad_cam scheduler datapath http_job shortcut; do \

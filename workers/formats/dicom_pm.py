@@ -50,7 +50,7 @@ class DicomPm(Format):
         finish(ds, sheet, self.name, hashlib.sha256(sheet.source_relevance.data).hexdigest())
         made = _map(original(source, ds, sheet.shape, plane), ds, sheet, plane)
         inherit_loss(made, source, sheet.record)
-        adopt(made, ds).save_as(to, enforce_file_format=True)
+        adopt(made, ds, source).save_as(to, enforce_file_format=True)
 
 
 def _map(seen: Dataset, ds: Dataset, sheet: Sheet, plane: Plane) -> ParametricMap:

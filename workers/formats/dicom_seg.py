@@ -48,7 +48,7 @@ class DicomSeg(Format):
                 alternatives=["json", "npz", "npy"],
             )
         source = Source.read(sheet.header_file)
-        plane = plane_of(source)
+        plane = _thick(plane_of(source))
         ds = derive(source, sheet.record, SEGMENTATION, self.name)
         del ds.Modality
         if "Laterality" in ds:  # segments tell of anatomy by code
@@ -60,7 +60,12 @@ class DicomSeg(Format):
         seen = original(source, ds, sheet.shape, plane)
         made = _segmentation(seen, ds, sheet, region, plane)
         inherit_loss(made, source, sheet.record)
-        adopt(made, ds).save_as(to, enforce_file_format=True)
+        adopt(made, ds, source).save_as(to, enforce_file_format=True)
+
+
+def _thick(plane: Plane | None) -> Plane | None:
+    """Return a plane of known thickness, without which a segmentation has no place."""
+    return plane if plane is not None and plane.thickness is not None else None
 
 
 def _rule(region: Region) -> str:

@@ -1,56 +1,46 @@
 """Objects that highdicom builds: what it is given of the source, what is ours in the end.
 
-highdicom takes patient and study from the source image and fails where one is
-absent or not valid, so it is handed the cleaned copy. It dates objects by the
-clock and names a dimension organization at random; ours take their place, so
-that the same job gives the same bytes.
+highdicom takes patient and study from the source image, fails where one is
+absent or not valid, and quotes names in its warnings: it is handed empty ones.
+It looks up the source's kind, and knows neither retired nor private ones: it is
+handed an ordinary slice, or a capture where there is no plane. It dates objects
+by the clock and names a dimension organization at random. What is true takes
+the place of all that, and the same job gives the same bytes.
 """
 
 from typing import Final
 
-import numpy as np
 from highdicom import PixelMeasuresSequence
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
+from pydicom.uid import UID, CTImageStorage, SecondaryCaptureImageStorage
 
 from service.dicom.uids import derived_uid
-from workers.formats.derived import Source
+from workers.formats.derived import REQUIRED, UTF8, Source
 from workers.formats.plane import Plane
 
 AUTHOR: Final = "Whylight^"
 """Content Creator's Name: a family name alone."""
 
-ORDINARY: Final = (
-    "SpecificCharacterSet",
-    "StudyInstanceUID",
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-)
-
 
 def original(source: Source, ds: Dataset, shape: tuple[int, int], plane: Plane | None) -> Dataset:
-    """Return the source image as highdicom is to see it.
+    """Return the source image as highdicom is to see it: without patient and kind.
 
     Parameters
     ----------
     ds
-        The derived object, whose patient and study are clean.
+        The derived object.
     shape
         Rows and columns of the source image.
     plane
         Where it lies in the patient, if it lies there.
     """
     seen = Dataset()
-    for keyword in ORDINARY:
-        setattr(seen, keyword, ds[keyword].value)
-    seen.SOPClassUID = UID(source.uids["sop_class_uid"])
+    for keyword in REQUIRED:
+        setattr(seen, keyword, "")
+    seen.SpecificCharacterSet = UTF8
+    seen.StudyInstanceUID = ds.StudyInstanceUID
+    seen.SOPClassUID = CTImageStorage if plane else SecondaryCaptureImageStorage
     seen.SOPInstanceUID = UID(source.uids["sop_instance_uid"])
     seen.SeriesInstanceUID = UID(source.uids["series_instance_uid"])
     seen.Rows, seen.Columns = shape
@@ -68,10 +58,10 @@ def measures(plane: Plane | None) -> PixelMeasuresSequence | None:
     """Return the pixel spacing as functional groups have it; without a plane there is none."""
     if plane is None:
         return None
-    return PixelMeasuresSequence(list(np.array(plane.spacing)), plane.thickness)
+    return PixelMeasuresSequence(list(plane.spacing), plane.thickness)
 
 
-def adopt(made: Dataset, ds: Dataset) -> Dataset:
+def adopt(made: Dataset, ds: Dataset, source: Source) -> Dataset:
     """Return what highdicom made under our own patient, series, dates and equipment."""
     organization = UID(derived_uid("dimensions", ds.SOPInstanceUID))
     for sequence in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
@@ -80,6 +70,18 @@ def adopt(made: Dataset, ds: Dataset) -> Dataset:
     for shared in made.get("SharedFunctionalGroupsSequence", ()):
         for item in shared.get("PixelMeasuresSequence", ()):
             item.pop("SpacingBetweenSlices", None)  # of a single plane it would be made up
+    _name_kind(made, source)
     made.update(ds)
     made.file_meta = ds.file_meta
     return made
+
+
+def _name_kind(made: Dataset, source: Source) -> None:
+    """Name the source's true kind wherever it is referred to."""
+
+    def correct(item: Dataset, element: DataElement) -> None:
+        of_source = item.get("ReferencedSOPInstanceUID") == source.uids["sop_instance_uid"]
+        if element.keyword == "ReferencedSOPClassUID" and of_source:
+            element.value = UID(source.uids["sop_class_uid"])
+
+    made.walk(correct)

@@ -16,6 +16,7 @@ PLACED = {
     "ImagePositionPatient": [0, 0, 0],
     "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
     "PixelSpacing": [0.5, 0.5],
+    "SliceThickness": "3",
 }
 
 
@@ -71,6 +72,17 @@ def test_the_segment_is_coded_as_the_maps_and_not_as_the_finding(made):
 def test_a_projection_has_no_frame_of_reference_and_a_slice_keeps_its_own(made):
     assert "FrameOfReferenceUID" not in made()
     assert made(elements=PLACED).FrameOfReferenceUID == "2.25.4"
+    assert "FrameOfReferenceUID" not in made(elements={**PLACED, "SliceThickness": ""})
+
+
+@pytest.mark.parametrize(
+    "kind", ["1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.6", "2.25.77"]
+)
+def test_a_source_of_any_kind_is_referred_to_as_what_it_is(made, kind):
+    ds = made(elements={"SOPClassUID": kind})
+    (derivation,) = ds.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence
+    assert derivation.SourceImageSequence[0].ReferencedSOPClassUID == kind
+    assert ds.SourceImageSequence[0].ReferencedSOPClassUID == kind
 
 
 def test_the_same_question_gives_the_same_bytes(written):
