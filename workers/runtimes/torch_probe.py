@@ -199,20 +199,18 @@ def _linear(subject: Subject, layer: str) -> bool:
     The gradient at `F` must be the same at every place and for every input,
     and account for all of the mix but a constant.
     """
-    batches = zip(SHIFTS, noise(subject, len(SHIFTS)).split(1), strict=True)
-    try:
-        heads = [_head(subject, layer, batch + shift) for shift, batch in batches]
-    except (LayerNotCaptured, LayerAmbiguous):  # on another input the model goes another way
-        return False
-    gradients = torch.cat([gradient for gradient, _, _ in heads], 1)
-    shares = torch.stack([(gradient * features).sum() for gradient, features, _ in heads])
-    mixes = torch.stack([mix for _, _, mix in heads])
-    largest = gradients.abs().max()
-    return bool(
-        largest > 0
-        and _spread(gradients, 1).max() <= EQUAL * largest
-        and _spread(mixes - shares, 0) <= EQUAL * mixes.abs().max()
-    )
+    gradients, biases, mixes = [], [], []
+    for shift, batch in zip(SHIFTS, noise(subject, len(SHIFTS)).split(1), strict=True):
+        try:
+            gradient, features, mix = _head(subject, layer, batch + shift)
+        except (LayerNotCaptured, LayerAmbiguous):  # on another input the model goes another way
+            return False
+        gradients.append(gradient)
+        biases.append(mix - (gradient * features).sum())
+        mixes.append(mix)
+        if not _alike(torch.cat(gradients, 1)):  # most layers end here, after one pass
+            return False
+    return bool(_spread(torch.stack(biases), 0) <= EQUAL * torch.stack(mixes).abs().max())
 
 
 def _head(subject: Subject, layer: str, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -225,6 +223,12 @@ def _head(subject: Subject, layer: str, batch: Tensor) -> tuple[Tensor, Tensor, 
         subject.on_grid(each.detach())[0].double().flatten(1) for each in (gradient, found[layer])
     )
     return flat, features, mix.detach().double()
+
+
+def _alike(gradients: Tensor) -> bool:
+    """Tell whether some channel has a gradient, and each the same in all columns."""
+    largest = gradients.abs().max()
+    return bool(largest > 0 and _spread(gradients, 1).max() <= EQUAL * largest)
 
 
 def _spread(values: Tensor, axis: int) -> Tensor:
