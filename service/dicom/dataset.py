@@ -12,7 +12,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
@@ -75,6 +75,9 @@ class Parsed:
     stream: BinaryIO
     size: int
     """Length of `stream` in bytes."""
+
+    guessed: bool = False
+    """Whether the transfer syntax was recognized by the elements' looks."""
 
 
 class _Watched:
@@ -169,8 +172,9 @@ def _parse(stream: BinaryIO, file: Path, max_samples: int) -> Parsed:
         return _parse_deflated(stream, file, max_samples)
     watched, stop = _Watched(stream, str(file)), _Stop()
     dataset = read_partial(cast(BinaryIO, watched), stop, defer_size=DEFERRED, force=True)
-    uid = str(dataset.file_meta.get("TransferSyntaxUID") or "") or _recognized(dataset)
-    return _finish(dataset, uid, watched, stop, stream)
+    uid = str(dataset.file_meta.get("TransferSyntaxUID") or "")
+    found = _finish(dataset, uid or _recognized(dataset), watched, stop, stream)
+    return replace(found, guessed=not uid)
 
 
 def _declared_syntax(stream: BinaryIO) -> str:

@@ -23,6 +23,9 @@ from workers.pixels.stored import read_stored
 from workers.pixels.voi import Voi, Window, voi_of
 
 MAX_SAMPLES = 128 << 20
+GUESSED = "guessed_transfer_syntax"
+"""Warning of an object without file meta information, whose encoding its elements show."""
+
 BLOCK = 32
 """Rows worked on at a time; they stay in the processor's cache."""
 
@@ -141,7 +144,7 @@ def _facts(
         value_maximum=value_high,
         lossy=is_lossy(found.dataset, header),
         window=(voi.center, voi.width) if linear and isinstance(voi, Window) else None,
-        warnings=Source.of(found).doubts(),
+        warnings=(*Source.of(found).doubts(), *((GUESSED,) if found.guessed else ())),
     )
 
 

@@ -1,7 +1,9 @@
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
@@ -62,6 +64,18 @@ def test_uncompressed_pixels_come_as_they_were_stored(decode, pixels, syntax):
     assert values.dtype == np.float32
     assert (facts.rows, facts.columns, facts.channels) == (64, 48, 1)
     assert padding is None
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_an_object_without_meta_information_is_read_and_marked(decode, implicit):
+    pixels = noise(np.uint16, 16)
+    bare = io.BytesIO()
+    dcmwrite(bare, of_pixels(pixels), implicit_vr=implicit, little_endian=True)
+    assert bare.getvalue()[128:132] != b"DICM"
+    facts, values, _, _ = decode(bare.getvalue())
+    assert np.array_equal(values[0], pixels)
+    assert "guessed_transfer_syntax" in facts.warnings
+    assert "guessed_transfer_syntax" not in decode(encoded(of_pixels(pixels)))[0].warnings
 
 
 def test_big_endian_words_and_bytes_are_swapped(decode):
