@@ -22,6 +22,8 @@ GATEWAY_ENDS_WITHIN = 20.0
 REDIS_ENDS_WITHIN = 10.0
 MARGIN = 10.0  # beyond the worker's own grace
 PAUSE = 0.1
+GATEWAY_METRICS = "WHYLIGHT_HTTP__METRICS_PORT"
+WORKER_METRICS = "WHYLIGHT_WORKER__METRICS_PORT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,11 @@ class Plan:
     host: str
     port: int
     metrics_port: int
+    """Of the gateway; 0 for none."""
+
+    worker_metrics: tuple[str, int]
+    """The worker's metrics address; port 0 for none."""
+
     socket: Path | None
     """Socket of the stack's own Redis; `None` when the environment names a server."""
 
@@ -41,8 +48,17 @@ class Plan:
     @property
     def url(self) -> str:
         """Address of the gateway as this machine sees it."""
-        host = "127.0.0.1" if self.host in {"0.0.0.0", "::", ""} else self.host  # noqa: S104 - compared, not bound
-        return f"http://{host}:{self.port}"
+        return f"http://{_reached(self.host)}:{self.port}"
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """Addresses of what Prometheus scrapes, by part."""
+        places = {"gateway": (self.host, self.metrics_port), "worker": self.worker_metrics}
+        return {
+            part: f"http://{_reached(host)}:{port}/metrics"
+            for part, (host, port) in places.items()
+            if port
+        }
 
     def environment(self) -> dict[str, str]:
         """Return the environment of every process of the stack."""
@@ -51,7 +67,8 @@ class Plan:
             STORE_URL: self.store_url,
             "WHYLIGHT_HTTP__HOST": self.host,
             "WHYLIGHT_HTTP__PORT": str(self.port),
-            "WHYLIGHT_HTTP__METRICS_PORT": str(self.metrics_port),
+            GATEWAY_METRICS: str(self.metrics_port),
+            WORKER_METRICS: str(self.worker_metrics[1]),
             "PYTHONUNBUFFERED": "1",
         }
 
@@ -149,15 +166,32 @@ def plan(home: Home, settings: Settings, socket_path: Path, *, port: int | None)
     free = port == 0
     host = settings.http.host
     queue_url = os.environ.get(QUEUE_URL)
+    metrics_port = settings.http.metrics_port
+    if free and GATEWAY_METRICS not in os.environ:
+        metrics_port = free_port(host)
     return Plan(
         home=home,
         host=host,
         port=free_port(host) if free else (port or settings.http.port),
-        metrics_port=0 if free else settings.http.metrics_port,
+        metrics_port=metrics_port,
+        worker_metrics=_worker_metrics(settings, beside=metrics_port),
         socket=None if queue_url else socket_path,
         queue_url=queue_url or f"unix://{quote(str(socket_path))}",
         store_url=os.environ.get(STORE_URL) or home.store.as_uri(),
     )
+
+
+def _worker_metrics(settings: Settings, *, beside: int) -> tuple[str, int]:
+    """Return where the worker shows its metrics: as it was told, else beside the gateway's."""
+    host, port = settings.worker.metrics_host, settings.worker.metrics_port
+    if beside and WORKER_METRICS not in os.environ:
+        port = beside + 1 if _is_free(host, beside + 1) else free_port(host)
+    return host, port
+
+
+def _reached(host: str) -> str:
+    """Return the address by which this machine reaches what listens at `host`."""
+    return "127.0.0.1" if host in {"0.0.0.0", "::", ""} else host  # noqa: S104 - compared, not bound
 
 
 def free_port(host: str) -> int:
@@ -167,17 +201,33 @@ def free_port(host: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def refuse_taken_port(host: str, port: int) -> None:
-    """Raise `CommandFailure` when somebody listens where the gateway should."""
+def _is_free(host: str, port: int) -> bool:
+    """Tell whether nobody listens on a port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
+        except (OSError, OverflowError):
+            return False
+    return True
+
+
+def refuse_taken_ports(chosen: Plan) -> None:
+    """Raise `CommandFailure` when somebody listens where a part of the stack should."""
+    if not _is_free(chosen.host, chosen.port):
+        raise CommandFailure(
+            f"Port {chosen.port} on {chosen.host} is taken.",
+            "Stop what listens there, or choose another with --port; 0 finds a free one.",
+        )
+    for part, variable, (host, port) in (
+        ("gateway", GATEWAY_METRICS, (chosen.host, chosen.metrics_port)),
+        ("worker", WORKER_METRICS, chosen.worker_metrics),
+    ):
+        if port and not _is_free(host, port):
             raise CommandFailure(
-                f"Port {port} on {host} is taken.",
-                "Stop what listens there, or choose another with --port; 0 finds a free one.",
-            ) from None
+                f"Port {port} on {host}, for the {part}'s metrics, is taken.",
+                f"Stop what listens there, or set {variable} to another port; 0 shows none.",
+            )
 
 
 @contextmanager
@@ -190,14 +240,14 @@ def running(home: Home, *, port: int | None) -> Iterator[Stack]:
     Raises
     ------
     CommandFailure
-        The home or the port is taken, or Redis does not start.
+        The home or a port is taken, or Redis does not start.
     """
     settings = read_settings()
     with ExitStack() as rooms:
         rooms.enter_context(home.claim())
         socket_path = rooms.enter_context(home.socket())
         chosen = plan(home, settings, socket_path, port=port)
-        refuse_taken_port(chosen.host, chosen.port)
+        refuse_taken_ports(chosen)
         stack = Stack(chosen)
         rooms.callback(stack.stop, settings.worker.grace.total_seconds())
         if chosen.socket is not None:

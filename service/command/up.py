@@ -52,6 +52,8 @@ def make_ready(running: Stack) -> None:
         first = _first_key(keys)
     print(f"Address        {plan.url}")
     print(f"Documentation  {plan.url}/docs")
+    for part, url in plan.metrics.items():
+        print(f"Metrics        {url} ({part})")
     if first is None:
         print(f"API keys       whylight keys list --home {plan.home.path}")
     else:

@@ -1,9 +1,12 @@
 """``whylight up`` and its sisters, on a real stack."""
 
 import os
+import re
 import signal
+import socket
 import stat
 
+import httpx
 import psutil
 import pytest
 
@@ -13,6 +16,8 @@ from tests.support.redis_server import any_server
 from tests.support.up import COMMAND, up
 
 pytestmark = [pytest.mark.e2e, pytest.mark.redis]
+
+WAIT = {"Prefer": "wait=60"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,7 +59,42 @@ def test_nothing_listens_beyond_loopback(stack):
     for name, process in stack.children().items():
         listening = [each for each in process.net_connections("inet") if each.status == "LISTEN"]
         assert all(each.laddr.ip == "127.0.0.1" for each in listening), name
-        assert bool(listening) == (name == "api.main")
+        assert len(listening) == {"redis": 0, "api.main": 2, "workers.main": 1}[name]
+
+
+def test_the_stages_of_a_job_can_be_scraped(stack, client):
+    study = journey.upload(client)["id"]
+    job = client.post(
+        "/v1/explanations", json=journey.request(study, targets=["nodule"]), headers=WAIT
+    ).json()
+    assert job["state"] == "succeeded"
+    worker = httpx.get(stack.metrics("worker"), trust_env=False).text
+    for stage in ("fetch", "decode", "prepare", "attribute", "judge", "render", "deliver"):
+        (count,) = re.findall(
+            rf'^whylight_job_stage_duration_seconds_count{{[^}}]*stage="{stage}"[^}}]*}} (\S+)$',
+            worker,
+            re.MULTILINE,
+        )[:1]
+        assert float(count) >= 1
+    gateway = httpx.get(stack.metrics("gateway"), trust_env=False).text
+    assert "whylight_http_requests_total" in gateway
+
+
+@pytest.mark.parametrize(
+    "variable", ["WHYLIGHT_HTTP__METRICS_PORT", "WHYLIGHT_WORKER__METRICS_PORT"]
+)
+def test_a_metrics_port_that_is_taken_is_told_before_anything_starts(stack, tmp_path, variable):
+    home = tmp_path / "home"
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        answer = stack.command("up", "--home", str(home), "--port", "0", **{variable: str(port)})
+    assert answer.returncode == 1
+    assert f"Port {port} on 127.0.0.1, for the" in answer.stderr
+    assert variable in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert "Starting" not in answer.stdout
 
 
 def test_a_second_stack_in_the_same_home_is_refused(stack):

@@ -36,6 +36,12 @@ class Up:
         """Address of the gateway."""
         return self._said("Address")
 
+    def metrics(self, part: str) -> str:
+        """Address of the metrics of gateway or worker."""
+        found = re.search(rf"^Metrics +(\S+) \({part}\)$", self.printed, re.MULTILINE)
+        assert found is not None, self.printed
+        return found.group(1)
+
     @property
     def key(self) -> str:
         """The key of the first start."""
