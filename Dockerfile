@@ -19,7 +19,7 @@ ENV PYTHONUNBUFFERED=1 \
 RUN groupadd --gid 10001 whylight \
  && useradd --uid 10001 --gid whylight --home-dir /var/lib/whylight --no-create-home \
     --shell /usr/sbin/nologin whylight \
- && install -d -m 700 -o whylight -g whylight /var/lib/whylight
+ && install -d -m 700 -o whylight -g whylight /var/lib/whylight /var/lib/whylight-scratch
 RUN python -m venv /opt/whylight/venv
 WORKDIR /opt/whylight/source
 COPY pyproject.toml README.md LICENSE ./
@@ -53,8 +53,9 @@ USER whylight
 WORKDIR /var/lib/whylight
 ENV WHYLIGHT_STORE__URL=file:///var/lib/whylight \
     OMP_NUM_THREADS=1
+EXPOSE 9465
 VOLUME /var/lib/whylight
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=10s --start-period=90s --retries=3 \
-    CMD ["python", "-m", "service.command.main", "check", "redis", "workers"]
+    CMD ["python", "-m", "service.command.main", "check", "redis", "worker"]
 CMD ["python", "-m", "workers.main"]

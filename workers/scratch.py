@@ -5,7 +5,6 @@ what a killed worker left goes when the next one starts on the machine.
 """
 
 import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,8 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from service.domain.ids import new_id
-
-LOCK = ".lock"
+from service.scratch import LOCK, shared_folder
 
 
 @contextmanager
@@ -27,7 +25,7 @@ def scratch(root: Path | None) -> Iterator[Path]:
         Folder shared by the machine's workers; by default one of the system's
         temporary folder that only this user can enter.
     """
-    shared = root or Path(tempfile.gettempdir()) / f"whylight-{os.getuid()}"
+    shared = shared_folder(root)
     shared.mkdir(mode=0o700, parents=True, exist_ok=True)
     _remove_orphans(shared)
     own = shared / new_id("wk")

@@ -11,7 +11,6 @@ from typing import Final
 from service.backends import Backends, open_backends
 from service.certificates import MethodRecords
 from service.domain.catalog import Catalog, ModelEntry
-from service.domain.ids import new_id
 from service.fleet.base import WorkerRecord
 from service.packages import ModelPackages
 from service.settings import Settings
@@ -55,7 +54,7 @@ class Worker:
         self._published: tuple[Mapping[str, ModelEntry], Catalog] | None = None
         self._started = int(time.time() * 1000)
         self._device = device.choose(settings.worker.device)
-        self.name = settings.worker.name or new_id("wk")
+        self.name = settings.worker.name or own.name  # `whylight check worker` looks for it
         self._log = Log(worker=self.name)
         self._meter = Meter(self._device)
         self._scheduler = Scheduler(

@@ -1,7 +1,6 @@
 """How a body becomes objects on disk: bounded, streamed, and never left behind."""
 
 import fcntl
-import os
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -22,6 +21,7 @@ from service.archive import safe_entries
 from service.domain.ids import new_id
 from service.errors import MalformedBody, OutOfStorage, TooLarge, UnsupportedMediaType
 from service.registry import Registry
+from service.scratch import LOCK, shared_folder
 from service.settings import LimitSettings
 from service.studies import Part
 
@@ -32,7 +32,6 @@ DEEPEST: Final = 24
 """Levels of the deepest JSON that is read; a request needs six."""
 
 ZIP_MAGIC: Final = b"PK\x03\x04"
-LOCK: Final = ".lock"
 
 
 class Scratch:
@@ -53,7 +52,7 @@ class Scratch:
     """
 
     def __init__(self, root: Path | None, limit: int) -> None:
-        shared = root or Path(tempfile.gettempdir()) / f"whylight-{os.getuid()}"
+        shared = shared_folder(root)
         shared.mkdir(mode=0o700, parents=True, exist_ok=True)
         _remove_orphans(shared)
         self.folder = shared / new_id("gw")

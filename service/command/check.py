@@ -1,7 +1,7 @@
 """``whylight check``: a look at every part, and for each fault what mends it."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from service.backends import Backends, open_backends
@@ -10,6 +10,7 @@ from service.command.client import Client
 from service.command.failure import CommandFailure
 from service.command.keys import VALID, state
 from service.errors import WhylightError
+from service.scratch import living
 from service.settings import Settings
 
 
@@ -39,7 +40,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "parts",
         nargs="*",
         metavar="part",
-        help=f"what to look at (default: everything): {', '.join(LOOKS)}",
+        help="what to look at (default: all but worker, which is those of this machine): "
+        + ", ".join(LOOKS),
     )
 
 
@@ -56,7 +58,7 @@ def run(options: Namespace) -> int:
         raise CommandFailure("Redis or store cannot be opened.", _words(error)) from None
     try:
         scene = Scene(settings, backends, url)
-        findings = {name: _look(LOOKS[name], scene) for name in options.parts or LOOKS}
+        findings = {name: _look(LOOKS[name], scene) for name in _asked(options.parts)}
     finally:
         backends.close()
     for name, finding in findings.items():
@@ -64,6 +66,10 @@ def run(options: Namespace) -> int:
         if finding.mend:
             print(f"      {'':<10}{finding.mend}")
     return 0 if all(each.fine for each in findings.values()) else 1
+
+
+def _asked(parts: Sequence[str]) -> Sequence[str]:
+    return parts or [name for name in LOOKS if name not in NAMED]
 
 
 def _words(error: Exception) -> str:
@@ -122,6 +128,20 @@ def _workers(scene: Scene) -> Finding:
     return Finding(True, "; ".join(told))
 
 
+def _worker(scene: Scene) -> Finding:
+    """Look whether every worker of this machine is one that the fleet hears of."""
+    told = scene.settings.worker
+    here = (told.name,) if told.name else living(told.scratch, "wk")
+    heard = {each.id for each in scene.backends.fleet.workers()}
+    if not here:
+        return Finding(False, "No worker runs here.", "Start one: `python -m workers.main`.")
+    silent = [name for name in here if name not in heard]
+    if silent:
+        mend = "It has just started, cannot reach Redis, or hangs; see its log, start it again."
+        return Finding(False, f"The worker {silent[0]} runs here and nobody hears of it.", mend)
+    return Finding(True, f"{', '.join(here)}: alive and heard of.")
+
+
 def _models(scene: Scene) -> Finding:
     """Look whether there are any, and whether all can be asked."""
     models = scene.backends.fleet.catalog().models
@@ -161,7 +181,11 @@ LOOKS: dict[str, Callable[[Scene], Finding]] = {
     "store": _store,
     "keys": _keys,
     "workers": _workers,
+    "worker": _worker,
     "models": _models,
     "gateway": _gateway,
 }
 """Every part, in the order in which faults follow from each other."""
+
+NAMED = frozenset({"worker"})
+"""Parts that are looked at only when they are asked for: not every machine has a worker."""

@@ -81,6 +81,24 @@ def test_what_must_outlive_a_container_lies_in_a_named_volume():
             assert volume.partition(":")[0] in COMPOSE["volumes"]
 
 
+def test_uploads_lie_on_disk_and_memory_for_work_has_a_size():
+    scratch = SERVICES["api"]["environment"]["WHYLIGHT_HTTP__SCRATCH"]
+    assert f"scratch:{scratch}" in SERVICES["api"]["volumes"]
+    for name in OURS:
+        (tmp,) = SERVICES[name]["tmpfs"]
+        assert re.fullmatch(r"/tmp:size=\d+[mg]", tmp)  # noqa: S108 - the container's own
+
+
+def test_the_metrics_of_every_part_can_be_scraped_from_inside_and_from_nowhere_else():
+    for name in ("worker", "worker-gpu"):
+        environment = SERVICES[name]["environment"]
+        assert environment["WHYLIGHT_WORKER__METRICS_PORT"] == 9465
+        assert environment["WHYLIGHT_WORKER__METRICS_HOST"] == "0.0.0.0"  # noqa: S104 - read
+        assert SERVICES[name]["networks"] == ["inside"]
+        assert "ports" not in SERVICES[name]
+    assert not any("946" in port for each in SERVICES.values() for port in each.get("ports", ()))
+
+
 def test_a_gpu_is_reserved_only_under_its_profile():
     for name, service in SERVICES.items():
         wants = "gpu" in json.dumps(service.get("deploy", {}))

@@ -63,6 +63,17 @@ def test_health_is_asked_with_the_house_own_command(name):
     assert set(words[4:]) <= set(check.LOOKS)
 
 
+def test_a_workers_health_is_its_own():
+    words = dockerfile.exec_form(STAGES["worker"].all("HEALTHCHECK")[0].partition("CMD ")[2])
+    assert words[-1] == "worker"
+
+
+def test_the_folders_of_the_volumes_belong_to_the_user_of_the_images():
+    (line,) = [each for each in STAGES["base"].all("RUN") if "install -d" in each]
+    folders = line.partition("-o whylight -g whylight ")[2].split()
+    assert folders == ["/var/lib/whylight", "/var/lib/whylight-scratch"]
+
+
 @pytest.mark.parametrize("name", IMAGES)
 def test_every_setting_of_an_image_is_one_that_is_read(name):
     ours = {each for each in dockerfile.environment(STAGES[name]) if each.startswith("WHYLIGHT")}

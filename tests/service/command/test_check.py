@@ -4,9 +4,14 @@ import os
 
 import pytest
 
+from service.backends import open_backends
 from service.command import own_redis
 from service.command.home import Home
 from service.command.stack import free_port
+from service.domain.catalog import Catalog
+from service.fleet.base import WorkerRecord
+from service.settings import Settings
+from workers.scratch import scratch
 
 
 @pytest.fixture
@@ -55,6 +60,50 @@ def test_a_redis_that_could_drop_jobs_is_a_fault(whylight, home, monkeypatch):
             server.stop(5.0)
     assert status == 1
     assert "noeviction" in out
+
+
+@pytest.fixture
+def fleet(home, monkeypatch):
+    """A fleet to publish workers in, as another process would."""
+    with home.socket() as socket:
+        server = own_redis.start(home.redis, socket, home.logs / "redis.log", os.environ)
+        monkeypatch.setenv("WHYLIGHT_QUEUE__URL", f"unix://{socket}")
+        monkeypatch.setenv("WHYLIGHT_STORE__URL", home.store.as_uri())
+        backends = open_backends(Settings())
+        yield backends.fleet
+        backends.close()
+        server.stop(5.0)
+
+
+def publish(fleet, name):
+    fields = {"pool": "default", "device": "cpu", "started": 1, "version": "0.1.0"}
+    record = WorkerRecord(id=name, packages=(), running=0, slots=1, **fields)
+    fleet.publish(record, Catalog(), seconds=60)
+
+
+@pytest.mark.redis
+def test_a_machines_worker_is_its_own_and_no_other(whylight, home, fleet, monkeypatch, tmp_path):
+    monkeypatch.setenv("WHYLIGHT_WORKER__SCRATCH", str(tmp_path / "scratch"))
+    publish(fleet, "wk_elsewhere")
+    words = ("check", "worker", "--home", home.path)
+    status, out, _ = whylight(*words)
+    assert (status, "No worker runs here" in out) == (1, True)
+    with scratch(tmp_path / "scratch") as own:
+        status, out, _ = whylight(*words)
+        assert (status, own.name in out, "elsewhere" in out) == (1, True, False)
+        publish(fleet, own.name)
+        assert whylight(*words)[0] == 0
+        fleet.retire(own.name)
+        assert whylight(*words)[0] == 1
+    assert whylight(*words)[0] == 1
+
+
+@pytest.mark.redis
+def test_a_worker_with_a_name_is_looked_for_by_it(whylight, home, fleet, monkeypatch):
+    monkeypatch.setenv("WHYLIGHT_WORKER__NAME", "reading-room")
+    assert whylight("check", "worker", "--home", home.path)[0] == 1
+    publish(fleet, "reading-room")
+    assert whylight("check", "worker", "--home", home.path)[0] == 0
 
 
 def test_a_misspelt_variable_is_found(whylight, home, monkeypatch):
