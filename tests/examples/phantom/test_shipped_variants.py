@@ -129,10 +129,10 @@ def test_every_package_declares_the_region_and_calibration_cases(name):
 def test_calibration_cases_are_as_promised(name, marking):
     found = load_file(MODELS / name / CASES)
     chosen = tuple(marked(cases(SEED, COUNT), marking, SEED))
-    first = radiographs_of(chosen[:2]).images
+    first = radiographs_of(chosen[:1]).images
     assert found["images"].dtype == np.float16
     assert found["images"].shape == (COUNT, 1, SIDE, SIDE)
-    np.testing.assert_allclose(found["images"][:2], first, atol=2e-2)
+    np.testing.assert_allclose(found["images"][:1], first, atol=2e-2)
     assert found["labels"].dtype == np.uint8
     assert np.array_equal(found["labels"], labels_of(chosen))
     assert found["labels"].sum(0).min() >= 12
