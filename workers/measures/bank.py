@@ -6,6 +6,7 @@ every method of a job, because a forward pass gives all of the model's outputs.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from workers.measures.base import Inquiry, Scene
 from workers.measures.bearing import SMALLEST
-from workers.measures.cells import lattices
+from workers.measures.cells import lattices, weights
 from workers.passes import Forward, Plan
 from workers.rows import Blurred, Clean
 
@@ -61,9 +62,7 @@ def bank(image: Tensor) -> Plan[Bank]:
         the runtime's device.
     """
     shape = tuple(image.shape[1:])
-    weights = np.concatenate([each.weights(shape) for each in lattices(len(shape))])
-    masks = torch.from_numpy(weights).to(image)[:, None]
-    rows = Blurred(image, blurred(image), lambda start, stop: masks[start:stop], len(masks))
+    rows = Blurred(image, blurred(image), partial(_masks, image), rows_of(image.shape) - 1)
     clean, hidden = yield (Forward(Clean(image), outputs=True), Forward(rows, outputs=True))
     scores = _classes(clean.outputs)[0]
     return Bank(shape, scores, scores - _classes(hidden.outputs))
@@ -84,6 +83,11 @@ def blurred(image: Tensor, share: float = SIGMA_SHARE) -> Tensor:
         smoother = _smoother(image.shape[axis], share).to(image)
         result = torch.tensordot(result, smoother, dims=([axis], [1])).movedim(-1, axis)
     return result
+
+
+def _masks(image: Tensor, start: int, stop: int) -> Tensor:
+    """Return the cells that rows ``start`` to ``stop`` hide, shape ``(rows, 1, *spatial)``."""
+    return torch.from_numpy(weights(image.shape[1:], start, stop)).to(image)[:, None]
 
 
 def _smoother(size: int, share: float) -> Tensor:

@@ -56,11 +56,6 @@ class Lattice:
         profiles: NDArray[np.float64] = rise * fall
         return profiles
 
-    def weights(self, shape: Sequence[int]) -> NDArray[np.float64]:
-        """Return every cell's weight at each pixel's center, shape ``(cells, *shape)``."""
-        along = [self.profiles(size) for size in shape]
-        return np.stack([reduce(np.multiply.outer, lines) for lines in product(*along)])
-
     def _spans(self) -> list[Span]:
         """Return the walls along one axis."""
         beyond, last = SOFT_SHARE * self.edge / 2, self.count - 1
@@ -87,3 +82,24 @@ def lattices(axes: int) -> tuple[Lattice, ...]:
     if axes == 3:  # noqa: PLR2004 - slices, rows and columns
         return (Lattice(3, axes),)
     raise ValueError("the probe bank is made for images of two or three axes")
+
+
+def weights(shape: Sequence[int], start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
+    """Return the weights of cells ``start`` to ``stop`` of the bank at each pixel's center.
+
+    Parameters
+    ----------
+    shape
+        Spatial shape of the image.
+
+    Returns
+    -------
+    NDArray
+        Shape ``(cells, *shape)``, lattice by lattice.
+    """
+    lines = [
+        line
+        for each in lattices(len(shape))
+        for line in product(*(each.profiles(size) for size in shape))
+    ]
+    return np.stack([reduce(np.multiply.outer, line) for line in lines[start:stop]])

@@ -14,10 +14,10 @@ from workers.certify.ground import Ground
 from workers.certify.maps import Drawn
 from workers.measures.bank import Bank
 from workers.measures.bearing import brought
-from workers.measures.cells import lattices
+from workers.measures.cells import weights
 
 EXTENT = (64, 64)
-PLACES = np.concatenate([each.weights(EXTENT) for each in lattices(2)])
+PLACES = weights(EXTENT)
 """Weight of each place that the bank hides, at each pixel."""
 
 SPECS = tuple(ClassSpec(key=key, label=key, threshold=0.5) for key in ("a", "b"))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.domain.grid import Grid
 from workers.measures.bearing import SHIFTS, SIDE, bearings, masses, squared
-from workers.measures.cells import lattices
+from workers.measures.cells import lattices, weights
 
 SHAPE = (64, 96)
 WHOLE = Grid.identity(SHAPE)
@@ -27,8 +27,7 @@ def blob(row: float = 0.3, column: float = 0.7, shape: tuple[int, int] = SHAPE) 
 def falls(values: NDArray) -> NDArray[np.float64]:
     """Return what hiding each cell does to a model that sums its image under `values`."""
     shape = values.shape[1:]
-    weights = np.concatenate([each.weights(shape) for each in lattices(len(shape))])
-    return np.array([(weight * values[0]).sum() for weight in weights])
+    return np.array([(weight * values[0]).sum() for weight in weights(shape)])
 
 
 def slow_p(values: NDArray, drops: NDArray) -> float:
@@ -193,9 +192,11 @@ def test_transforms_are_the_flips_turns_and_shifts_of_the_map(axes: int, count: 
         for steps in product(range(shifts), repeat=axes):
             by = tuple(step * side // shifts for step in steps)
             expected.append(np.roll(flipped, by, tuple(range(axes))))
+    cells, start = weights((side,) * axes).reshape(PROBES[axes], -1), 0
     for lattice in lattices(axes):
-        weights = lattice.weights((side,) * axes).reshape(lattice.count**axes, -1)
-        plain = np.stack([weights @ each.ravel() for each in expected])
+        stop = start + lattice.count**axes
+        plain = np.stack([cells[start:stop] @ each.ravel() for each in expected])
+        start = stop
         made = masses(square, lattice)
         assert made.shape == (count, lattice.count**axes)
         np.testing.assert_allclose(made[0], plain[0])
