@@ -2,7 +2,7 @@
 
 from service.domain.manifest import Accept
 from service.domain.study import Instance, Study
-from service.errors import AmbiguousStudy, NotAcceptedByModel, NotFound
+from service.errors import AmbiguousStudy, InvalidRequest, NotAcceptedByModel, NotFound
 
 
 def choose_instance(study: Study, accept: Accept, instance_id: str | None) -> Instance:
@@ -39,6 +39,35 @@ def choose_instance(study: Study, accept: Accept, instance_id: str | None) -> In
     return fitting[0]
 
 
+def choose_frame(instance: Instance, frame: int | None) -> int:
+    """Return the frame of `instance` that is to be explained, counted from 1.
+
+    Raises
+    ------
+    AmbiguousStudy
+        There are several and the request names none.
+    InvalidRequest
+        There are not so many.
+    """
+    frames = instance.number_of_frames
+    if frame is None and frames > 1:
+        raise AmbiguousStudy(
+            "The image has several frames; name one in 'frame', counted from 1.",
+            pointer="/frame",
+            instance=instance.id,
+            number_of_frames=frames,
+        )
+    chosen = frame or 1
+    if chosen > frames:
+        raise InvalidRequest(
+            "The image has no such frame; 'facts' says how many it has.",
+            pointer="/frame",
+            instance=instance.id,
+            number_of_frames=frames,
+        )
+    return chosen
+
+
 def refusals(instance: Instance, accept: Accept) -> tuple[str, ...]:
     """Return the rules that an image breaks, by the manifest's field names."""
     rules = {
@@ -50,7 +79,6 @@ def refusals(instance: Instance, accept: Accept) -> tuple[str, ...]:
             accept.photometric_interpretations,
         ),
     }
-    broken = [name for name, (value, allowed) in rules.items() if allowed and value not in allowed]
-    if instance.number_of_frames > 1:
-        broken.append("number_of_frames")
-    return tuple(broken)
+    return tuple(
+        name for name, (value, allowed) in rules.items() if allowed and value not in allowed
+    )

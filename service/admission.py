@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from pydantic import JsonValue
 
-from service.acceptance import choose_instance
+from service.acceptance import choose_frame, choose_instance
 from service.certification import demand_certified
 from service.domain.catalog import Catalog, ClassEntry, MethodEntry, ModelEntry
 from service.domain.manifest import Accept
@@ -92,14 +92,15 @@ def admit(request: ExplanationRequest, catalog: Catalog, study: Study) -> Admitt
     InvalidTarget, UnknownFormat
         The model has no such class; no worker writes such a format.
     InvalidRequest
-        What was observed cannot be compared.
+        What was observed cannot be compared, or the image has no such frame.
     NotFound, NotAcceptedByModel, AmbiguousStudy
-        The study holds no image, or not just one, that the model was made for.
+        The study holds no image, or not just one frame, that the model was made for.
     TooLarge
         The request is too long to be queued.
     """
     model = check_against_catalog(request, catalog)
     instance = choose_instance(study, Accept.model_validate(model.accept), request.instance)
+    choose_frame(instance, request.frame)
     frozen = request.model_copy(update={"instance": instance.id})
     return Admitted(
         request=frozen,

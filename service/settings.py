@@ -87,7 +87,7 @@ class LimitSettings(BaseModel):
     archive_ratio: int = Field(default=100, description="Largest expansion of one entry.")
     pixels: int = Field(
         default=128 * 1024 * 1024,
-        description="Most samples (rows x columns x samples x frames) in one image.",
+        description="Most samples (rows x columns x samples) in one frame.",
     )
     wait: Duration = Field(
         default=timedelta(seconds=60), description="Longest wait that a caller may ask for."

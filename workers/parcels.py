@@ -40,6 +40,9 @@ class Fetched:
     scratch: Path
     """A folder of the job's own; removed when the job ends."""
 
+    frame: int = 1
+    """The object's frame that is explained, counted from 1."""
+
 
 class ImageFacts(Value):
     """What the decoder learned, beside the pixels; safe inside the job only."""
@@ -48,6 +51,9 @@ class ImageFacts(Value):
     columns: int
     channels: int
     """1 for gray, 3 for color."""
+
+    frame: int | None = None
+    """Which of several frames it is, counted from 1; `None` where there is but one."""
 
     modality: str
     photometric_interpretation: str

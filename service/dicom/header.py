@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from service.dicom import syntaxes
 from service.dicom.dataset import PIXEL_DATA, UNDEFINED, Parsed, fragments, parsed
 from service.dicom.syntaxes import Family
+from service.domain.study import MOST_FRAMES
 from service.domain.value import Value
 from service.errors import (
     AbsurdDimensions,
@@ -53,8 +54,8 @@ class Header(Value):
 
     @property
     def samples(self) -> int:
-        """Rows x columns x samples x frames."""
-        return self.rows * self.columns * self.samples_per_pixel * self.number_of_frames
+        """Rows x columns x samples of one frame."""
+        return self.rows * self.columns * self.samples_per_pixel
 
 
 def read_header(file: Path, *, max_samples: int) -> Header:
@@ -65,7 +66,7 @@ def read_header(file: Path, *, max_samples: int) -> Header:
     file
         The object as it was sent; preamble and meta information may lack.
     max_samples
-        Most samples (rows x columns x samples x frames) an image may have.
+        Most samples (rows x columns x samples) one frame may have.
 
     Returns
     -------
@@ -163,7 +164,7 @@ def _numbers(dataset: Dataset) -> dict[str, int]:
     return {
         "rows": number(dataset, "Rows", 1, 65535),
         "columns": number(dataset, "Columns", 1, 65535),
-        "number_of_frames": number(dataset, "NumberOfFrames", 1, 2**31 - 1, default=1),
+        "number_of_frames": number(dataset, "NumberOfFrames", 1, MOST_FRAMES, default=1),
         "samples_per_pixel": number(dataset, "SamplesPerPixel", 1, 3, default=1),
         "bits_allocated": allocated,
         "bits_stored": number(dataset, "BitsStored", 1, allocated, default=allocated),
@@ -216,7 +217,7 @@ def _require_sane(header: Header, max_samples: int) -> None:
         raise AbsurdDimensions("BitsAllocated or SamplesPerPixel is none that images have.")
     if header.samples > max_samples:
         raise AbsurdDimensions(
-            "The image has more samples than is allowed.",
+            "A frame of the image has more samples than is allowed.",
             samples=header.samples,
             limit=max_samples,
         )
@@ -230,10 +231,11 @@ def _require_whole(found: Parsed, header: Header) -> None:
     if syntaxes.FAMILIES[header.transfer_syntax_uid] is not Family.NATIVE:
         if element.length != UNDEFINED:
             raise TruncatedDicom("The compressed pixel data is not in the encapsulated form.")
-        if not any(length for _, length in fragments(found.stream, element, found.size)):
-            raise TruncatedDicom("The compressed pixel data holds not one fragment.")
+        filled = [each for each in fragments(found.stream, element, found.size) if each[1]]
+        if len(filled) < header.number_of_frames:
+            raise TruncatedDicom("The compressed pixel data holds fewer fragments than frames.")
         return
-    expected = native_length(header)
+    expected = -(-native_bits(header) * header.number_of_frames // 8)
     available = min(element.length, found.size - element.offset)
     if element.length == UNDEFINED or available < expected:
         raise TruncatedDicom(
@@ -242,9 +244,9 @@ def _require_whole(found: Parsed, header: Header) -> None:
         )
 
 
-def native_length(header: Header) -> int:
-    """Return the bytes that an uncompressed image takes, without padding."""
+def native_bits(header: Header) -> int:
+    """Return the bits that one uncompressed frame takes."""
     bits = header.samples * header.bits_allocated
     if header.photometric_interpretation == "YBR_FULL_422":
-        bits = bits * 2 // 3  # two of three chroma samples are left out
-    return -(-bits // 8)
+        return bits * 2 // 3  # two of three chroma samples are left out
+    return bits

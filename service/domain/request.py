@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, StringConstraints, field_validator, model_validator
 
 from service.domain.job import Priority
+from service.domain.study import MOST_FRAMES
 from service.domain.target import ABOVE_THRESHOLD, ClassTarget, Target
 from service.domain.value import Name, Slug, Value
 
@@ -95,6 +96,12 @@ class ExplanationRequest(Value):
     instance: Slug | None = Field(
         default=None,
         description="Which object of the study; needed only when several fit the model.",
+    )
+    frame: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_FRAMES,
+        description="Which frame, counted from 1; needed only of an object with several.",
     )
     model: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._@-]{0,127}$")] = Field(
         description="Model name, or name@version; without a version, the newest."

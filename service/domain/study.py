@@ -8,6 +8,9 @@ from pydantic import AwareDatetime
 
 from service.domain.value import Name, Sha256, Value
 
+MOST_FRAMES = 100_000
+"""Frames that one object may have: an hour of ultrasound has them."""
+
 
 class Instance(Value):
     """One DICOM object of a study, by its header."""

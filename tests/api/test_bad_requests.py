@@ -187,6 +187,16 @@ def test_several_fitting_images_are_offered(client, ask, two_images):
     assert answer.json()["request"]["instance"] == "in_0002"
 
 
+def test_a_frame_of_several_must_be_named(client, ask, send):
+    several = {"study": send(NumberOfFrames=3, Rows=4, Columns=4).json()["id"]}
+    body = problem(client.post("/v1/explanations", json=ask | several), 422, "ambiguous_study")
+    assert (body["errors"][0]["pointer"], body["facts"]["number_of_frames"]) == ("/frame", 3)
+    refused = client.post("/v1/explanations", json=ask | several | {"frame": 4})
+    assert problem(refused, 422, "invalid_request")["errors"][0]["pointer"] == "/frame"
+    answer = client.post("/v1/explanations:validate", json=ask | several | {"frame": 3})
+    assert answer.json()["request"]["frame"] == 3
+
+
 def test_without_a_worker_the_request_waits_for_nobody(served, client, ask):
     FakeWorker(served.backends).retire()
     body = problem(client.post("/v1/explanations", json=ask), 503, "no_worker")

@@ -126,7 +126,7 @@ REFUSED = [
     ({"Rows": 0}, None, 422, "absurd_dimensions"),
     ({"Rows": [8, 9]}, None, 422, "absurd_dimensions"),
     ({"Rows": 60000, "Columns": 60000}, None, 413, "absurd_dimensions"),
-    ({"NumberOfFrames": "2000000000"}, None, 413, "absurd_dimensions"),
+    ({"NumberOfFrames": "2000000000"}, None, 422, "absurd_dimensions"),
     ({"Rows": 9}, None, 400, "truncated"),
 ]
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from service.domain.manifest import (
     StepChoice,
 )
 from service.domain.request import ExplanationRequest
-from service.domain.study import Instance
+from service.domain.study import Instance, Study
 from service.queue.base import Lease
 from workers.parcels import Fetched
 
@@ -79,4 +80,38 @@ def fetched(data: bytes, scratch: Path, **asked: Any) -> Fetched:
         model="small@1.0.0",
         package="a" * 64,
     )
-    return Fetched(Lease(job, "token"), request, manifest(), instance, file, scratch)
+    frame = request.frame or 1
+    return Fetched(Lease(job, "token"), request, manifest(), instance, file, scratch, frame)
+
+
+def instance(**changes: Any) -> Instance:
+    """A chest radiograph, as a study's record tells of it."""
+    known = {
+        "id": "in_0001",
+        "path": "x",
+        "bytes": 1,
+        "sha256": hashlib.sha256(b"").hexdigest(),
+        "sop_class_uid": "1.2.840.10008.5.1.4.1.1.1",
+        "sop_instance_uid": "2.25.1",
+        "series_instance_uid": "2.25.2",
+        "study_instance_uid": "2.25.3",
+        "transfer_syntax_uid": "1.2.840.10008.1.2.1",
+        "modality": "CR",
+        "body_part_examined": "CHEST",
+        "view_position": "PA",
+        "photometric_interpretation": "MONOCHROME2",
+        "rows": 8,
+        "columns": 6,
+        "number_of_frames": 1,
+        "samples_per_pixel": 1,
+        "bits_allocated": 16,
+        "bits_stored": 12,
+        "pixel_representation": 0,
+    }
+    return Instance.model_validate(known | changes)
+
+
+def study(*instances: Instance) -> Study:
+    """A study of these objects."""
+    now = datetime.now(UTC)
+    return Study(id="st_1", tenant="clinic", created=now, expires=now, instances=instances)

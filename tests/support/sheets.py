@@ -46,11 +46,17 @@ def blob(shape: tuple[int, int], *, signed: bool = False) -> NDArray[np.float32]
 
 
 def sheet(
-    file: Path, folder: Path, values: NDArray[np.float32], grid: Grid | None = None, **changes: Any
+    file: Path,
+    folder: Path,
+    values: NDArray[np.float32],
+    grid: Grid | None = None,
+    *,
+    frame: int = 1,
+    **changes: Any,
 ) -> Sheet:
-    """Decode `file` into `folder` and lay `values` over it; `changes` are to the record."""
+    """Decode a frame of `file` and lay `values` over it; `changes` are to the record."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = decode_file(file, folder)
+    files = decode_file(file, folder, frame=frame)
     place = grid or Grid.partition(values.shape[1:], (files.facts.rows, files.facts.columns))
     np.save(folder / "map.npy", values)
     record: dict[str, Any] = {

@@ -79,13 +79,17 @@ DEVICE = (
 )
 _DATE = r"(1[89]|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
 _TIME = r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?"
+_PART = r"[^\\\x00-\x1f\x7f=^]*"
+_NAME = rf"(?=[^=]{{0,64}}(=|$)){_PART}(\^{_PART}){{0,4}}"
+"""Five parts at most, and 64 characters, in each of a name's three writings."""
+
 _FORMS: dict[str, str] = {
     "AS": r"\d{3}[DWMY]",
     "CS": r"[A-Z0-9 _]{1,16}",
     "DA": _DATE,
     "DS": r"[-+]?(\d{1,14}(\.\d{0,14})?|\.\d{1,14})([eE][-+]?\d{1,3})?",
     "LO": r"[^\\\x00-\x1f\x7f]{1,64}",
-    "PN": r"[^\\\x00-\x1f\x7f=]{0,64}(=[^\\\x00-\x1f\x7f=]{0,64}){0,2}",
+    "PN": rf"{_NAME}(={_NAME}){{0,2}}",
     "SH": r"[^\\\x00-\x1f\x7f]{1,16}",
     "TM": _TIME,
     "UI": r"(?=.{1,64}$)[012](\.(0|[1-9]\d*))+",
@@ -281,6 +285,8 @@ def _describe_origin(ds: Dataset, source: Source, record: MapRecord) -> None:
     reference.ReferencedSOPInstanceUID = UID(source.uids["sop_instance_uid"])
     in_series = Dataset()
     in_series.update(reference)
+    if record.facts.frame is not None:
+        reference.ReferencedFrameNumber = record.facts.frame
     reference.PurposeOfReferenceCodeSequence = [code(*SOURCE_IMAGE)]
     ds.SourceImageSequence = [reference]
     series = Dataset()

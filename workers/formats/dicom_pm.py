@@ -50,7 +50,7 @@ class DicomPm(Format):
         finish(ds, sheet, self.name, hashlib.sha256(sheet.source_relevance.data).hexdigest())
         made = _map(original(source, ds, sheet.shape, plane), ds, sheet, plane)
         inherit_loss(made, source, sheet.record)
-        adopt(made, ds, source).save_as(to, enforce_file_format=True)
+        adopt(made, ds, source, sheet.record.facts.frame).save_as(to, enforce_file_format=True)
 
 
 def _map(seen: Dataset, ds: Dataset, sheet: Sheet, plane: Plane) -> ParametricMap:
@@ -71,7 +71,11 @@ def _map(seen: Dataset, ds: Dataset, sheet: Sheet, plane: Plane) -> ParametricMa
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[_meaning(sheet)],
         voi_lut_transformations=[
-            highdicom.VOILUTTransformation(window_center=(low + full) / 2, window_width=full - low)
+            highdicom.VOILUTTransformation(
+                window_center=(low + full) / 2,
+                window_width=full - low,
+                voi_lut_function="LINEAR_EXACT",
+            )
         ],
         pixel_measures=measures(plane),
         content_label="HEATMAP",

@@ -60,7 +60,7 @@ class DicomSeg(Format):
         seen = original(source, ds, sheet.shape, plane)
         made = _segmentation(seen, ds, sheet, region, plane)
         inherit_loss(made, source, sheet.record)
-        adopt(made, ds, source).save_as(to, enforce_file_format=True)
+        adopt(made, ds, source, sheet.record.facts.frame).save_as(to, enforce_file_format=True)
 
 
 def _thick(plane: Plane | None) -> Plane | None:

@@ -98,7 +98,7 @@ class DicomSr(Format):
             manufacturer=ds.Manufacturer,
             is_complete=True,
         )
-        adopt(document, ds, source).save_as(to, enforce_file_format=True)
+        adopt(document, ds, source, sheet.record.facts.frame).save_as(to, enforce_file_format=True)
 
 
 def _report(

@@ -61,8 +61,14 @@ def measures(plane: Plane | None) -> PixelMeasuresSequence | None:
     return PixelMeasuresSequence(list(plane.spacing), plane.thickness)
 
 
-def adopt(made: Dataset, ds: Dataset, source: Source) -> Dataset:
-    """Return what highdicom made under our own patient, series, dates and equipment."""
+def adopt(made: Dataset, ds: Dataset, source: Source, frame: int | None) -> Dataset:
+    """Return what highdicom made under our own patient, series, dates and equipment.
+
+    Parameters
+    ----------
+    frame
+        The source's frame that is referred to, where it has several.
+    """
     organization = UID(derived_uid("dimensions", ds.SOPInstanceUID))
     for sequence in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
         for item in made.get(sequence, ()):
@@ -70,18 +76,23 @@ def adopt(made: Dataset, ds: Dataset, source: Source) -> Dataset:
     for shared in made.get("SharedFunctionalGroupsSequence", ()):
         for item in shared.get("PixelMeasuresSequence", ()):
             item.pop("SpacingBetweenSlices", None)  # of a single plane it would be made up
-    _name_kind(made, source)
+    _name_source(made, source, frame)
     made.update(ds)
     made.file_meta = ds.file_meta
     return made
 
 
-def _name_kind(made: Dataset, source: Source) -> None:
-    """Name the source's true kind wherever it is referred to."""
+def _name_source(made: Dataset, source: Source, frame: int | None) -> None:
+    """Name the source's true kind wherever it is referred to, and its frame where images are."""
 
     def correct(item: Dataset, element: DataElement) -> None:
         of_source = item.get("ReferencedSOPInstanceUID") == source.uids["sop_instance_uid"]
         if element.keyword == "ReferencedSOPClassUID" and of_source:
             element.value = UID(source.uids["sop_class_uid"])
+        seen = element.keyword == "SourceImageSequence" or item.get("ValueType") == "IMAGE"
+        if frame is not None and seen and element.VR == "SQ":
+            for reference in element.value:
+                if reference.get("ReferencedSOPInstanceUID") == source.uids["sop_instance_uid"]:
+                    reference.ReferencedFrameNumber = frame
 
     made.walk(correct)

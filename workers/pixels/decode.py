@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from service.dicom import syntaxes
 from service.dicom.dataset import Parsed, parsed
+from service.dicom.frames import flatten
 from service.dicom.header import Header, header_of
 from service.domain.value import Value
-from service.errors import UndecodablePixels, WhylightError
+from service.errors import InvalidRequest, UndecodablePixels, WhylightError
 from workers.formats.derived import Source
 from workers.parcels import ImageFacts
 from workers.pixels.arrays import ArrayWriter
@@ -42,8 +44,10 @@ class DecodedFiles(Value):
     header: Path
 
 
-def decode_file(file: Path, scratch: Path, *, max_samples: int = MAX_SAMPLES) -> DecodedFiles:
-    """Decode a single-frame DICOM image into `scratch`.
+def decode_file(
+    file: Path, scratch: Path, *, frame: int = 1, max_samples: int = MAX_SAMPLES
+) -> DecodedFiles:
+    """Decode one frame of a DICOM image into `scratch`.
 
     Parameters
     ----------
@@ -53,36 +57,48 @@ def decode_file(file: Path, scratch: Path, *, max_samples: int = MAX_SAMPLES) ->
         An existing folder; ``pixels.npy`` (float32 modality values,
         ``(C, rows, columns)``), ``display.npy`` (uint8, ``(rows, columns[, 3])``),
         ``padding.npy`` (bool, if there is padding) and ``header.dcm`` (the
-        object without its pixels) are written to it.
+        object without its pixels, as if it had this frame alone) are written
+        to it.
+    frame
+        Which frame, counted from 1; no other is decoded.
     max_samples
-        Most samples an image may have.
+        Most samples a frame may have.
 
     Raises
     ------
     NotDicom, TruncatedDicom, NoPixelData, AbsurdDimensions, UnsupportedTransferSyntax
         As `service.dicom.header.read_header`, except that UIDs may lack.
+    InvalidRequest
+        There are not so many frames.
     UnsupportedImage
-        Several frames, or a form of pixels that is not read.
+        A form of pixels that is not read.
     UndecodablePixels
         The pixels are damaged.
     """
     try:
         with parsed(file, max_samples=max_samples) as found:
             header = header_of(found, max_samples=max_samples, identified=False)
-            _keep_header(file, found, scratch / HEADER)
-            return _decode(found, header, scratch)
+            _require_frame(header, frame)
+            changed = flatten(found.dataset, frame, header.number_of_frames)
+            _keep_header(file, found, scratch / HEADER, anew=changed)
+            return _decode(found, header, frame, scratch)
     except (WhylightError, OSError, MemoryError):
         raise
     except Exception as error:
         raise UndecodablePixels("The image's pixels or their description are damaged.") from error
 
 
-def _decode(found: Parsed, header: Header, scratch: Path) -> DecodedFiles:
+def _require_frame(header: Header, frame: int) -> None:
+    if frame > header.number_of_frames:
+        raise InvalidRequest("The image has no such frame.", pointer="/frame")
+
+
+def _decode(found: Parsed, header: Header, frame: int, scratch: Path) -> DecodedFiles:
     """Write the arrays; return what is known of them."""
-    stored, bits = read_stored(found, header)
+    stored, bits = read_stored(found, header, frame)
     if stored.ndim == 3:  # noqa: PLR2004 - color
         _write_color(stored, bits, scratch)
-        facts = _facts(found, header, bits, Modality(), None)
+        facts = _facts(found, header, frame=frame, bits=bits, modality=Modality(), voi=None)
         return _files(scratch, facts, None)
     signed = header.pixel_representation == 1
     modality = modality_of(found.dataset, signed=signed)
@@ -92,7 +108,7 @@ def _decode(found: Parsed, header: Header, scratch: Path) -> DecodedFiles:
     used = voi or chosen_window(stored, modality, padding, bits)
     inverted = header.photometric_interpretation == "MONOCHROME1"
     _write_gray(stored, modality, used, padding, scratch, inverted=inverted)
-    facts = _facts(found, header, bits, modality, used)
+    facts = _facts(found, header, frame=frame, bits=bits, modality=modality, voi=used)
     return _files(scratch, facts, padding)
 
 
@@ -126,7 +142,7 @@ def _write_gray(
 
 
 def _facts(
-    found: Parsed, header: Header, bits: int, modality: Modality, voi: Voi | None
+    found: Parsed, header: Header, *, frame: int, bits: int, modality: Modality, voi: Voi | None
 ) -> ImageFacts:
     low, high = _stored_range(header, bits)
     value_low, value_high = modality.range(low, high)
@@ -135,6 +151,7 @@ def _facts(
         rows=header.rows,
         columns=header.columns,
         channels=1 if voi else 3,
+        frame=frame if header.number_of_frames > 1 else None,
         modality=header.modality,
         photometric_interpretation=header.photometric_interpretation,
         bits_stored=bits,
@@ -165,8 +182,12 @@ def is_lossy(dataset: Dataset, header: Header) -> bool:
     return may_lose and declared != "00"
 
 
-def _keep_header(file: Path, found: Parsed, to: Path) -> None:
+def _keep_header(file: Path, found: Parsed, to: Path, *, anew: bool) -> None:
     """Write the object up to its pixels; a deflated one whole, as it cannot be cut."""
+    if anew:
+        found.dataset.file_meta.TransferSyntaxUID = UID(found.transfer_syntax_uid)
+        found.dataset.save_as(to, enforce_file_format=True)
+        return
     if found.pixels is None or found.transfer_syntax_uid == syntaxes.DEFLATED:
         shutil.copyfile(file, to)
         return

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from workers.pixels.groups import holders
 from workers.pixels.lookup import Table, table
 
 
@@ -64,11 +63,10 @@ def modality_of(dataset: Dataset, *, signed: bool) -> Modality:
     """
     if (item := table_item(dataset, "ModalityLUTSequence")) is not None:
         return Modality(table=table(item, "LUTDescriptor", "LUTData", signed=signed))
-    for place in holders(dataset, "PixelValueTransformationSequence"):
-        slope, intercept = real(place, "RescaleSlope"), real(place, "RescaleIntercept")
-        if slope is not None and intercept is not None and slope != 0:
-            return Modality(slope, intercept)
-    return Modality()
+    slope, intercept = real(dataset, "RescaleSlope"), real(dataset, "RescaleIntercept")
+    if slope is None or intercept is None or slope == 0:
+        return Modality()
+    return Modality(slope, intercept)
 
 
 def real(dataset: Dataset, keyword: str) -> float | None:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from service.dicom import syntaxes
-from service.dicom.dataset import Parsed, PixelElement, fragments
-from service.dicom.header import Header, native_length, number
+from service.dicom.dataset import Parsed, PixelElement
+from service.dicom.frames import frame_fragments
+from service.dicom.header import Header, native_bits, number
 from service.dicom.syntaxes import Family
 from service.errors import NoPixelData, UnsupportedImage
 from workers.pixels import palette
@@ -23,8 +24,13 @@ GRAY = frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"})
 COLOR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"})
 
 
-def read_stored(found: Parsed, header: Header) -> tuple[Stored, int]:
-    """Return the stored values and the number of bits that each takes.
+def read_stored(found: Parsed, header: Header, frame: int) -> tuple[Stored, int]:
+    """Return one frame's stored values and the number of bits that each takes.
+
+    Parameters
+    ----------
+    frame
+        Counted from 1; no other frame is decoded.
 
     Returns
     -------
@@ -35,7 +41,7 @@ def read_stored(found: Parsed, header: Header) -> tuple[Stored, int]:
     Raises
     ------
     UnsupportedImage
-        Several frames, one or 64 bits a sample, or a photometric
+        One or 64 bits a sample, or a photometric
         interpretation that does not fit the samples.
     UndecodablePixels
         The compressed pixels are damaged.
@@ -44,10 +50,10 @@ def read_stored(found: Parsed, header: Header) -> tuple[Stored, int]:
     if found.pixels is None:
         raise NoPixelData("The object holds no image; send an image of the study.")
     if syntaxes.FAMILIES[header.transfer_syntax_uid] is Family.NATIVE:
-        values = _native(found, found.pixels, header)
+        values = _native(found, found.pixels, header, frame)
         rgb = header.photometric_interpretation in GRAY | {"RGB"}
     else:
-        values = decode_frame(_code(found, found.pixels), header)
+        values = decode_frame(_code(found, found.pixels, header, frame), header)
         rgb = _is_rgb(header)
     values = _clean(values, header, _shift(found.dataset, header))
     if header.photometric_interpretation == "PALETTE COLOR":
@@ -58,8 +64,6 @@ def read_stored(found: Parsed, header: Header) -> tuple[Stored, int]:
 
 
 def _require_supported(header: Header) -> None:
-    if header.number_of_frames > 1:
-        raise UnsupportedImage("Images of several frames are not read.")
     if header.bits_allocated not in {8, 16, 32}:
         raise UnsupportedImage(
             "Samples of this size are not read.", bits_allocated=header.bits_allocated
@@ -71,10 +75,10 @@ def _require_supported(header: Header) -> None:
         raise UnsupportedImage("Color of more than 16 bits, or signed color, is not read.")
 
 
-def _code(found: Parsed, element: PixelElement) -> bytes:
-    """Join the one frame's fragments."""
+def _code(found: Parsed, element: PixelElement, header: Header, frame: int) -> bytes:
+    """Join the frame's fragments."""
     pieces = []
-    for offset, length in fragments(found.stream, element, found.size):
+    for offset, length in frame_fragments(found, element, header.number_of_frames, frame):
         found.stream.seek(offset)
         pieces.append(found.stream.read(length))
     return b"".join(pieces)
@@ -88,12 +92,17 @@ def _is_rgb(header: Header) -> bool:
     return family in {Family.JPEG_BASELINE, Family.JPEG_EXTENDED, Family.JPEG_LOSSLESS}
 
 
-def _native(found: Parsed, element: PixelElement, header: Header) -> Stored:
+def _native(found: Parsed, element: PixelElement, header: Header, frame: int) -> Stored:
     order = ">" if header.transfer_syntax_uid == syntaxes.EXPLICIT_BIG else "<"
-    found.stream.seek(element.offset)
-    data = found.stream.read(native_length(header))
-    if order == ">" and element.vr == "OW" and header.bits_allocated == 8:  # noqa: PLR2004 - bytes
-        data = _swapped(data)
+    length = native_bits(header) // 8
+    start = (frame - 1) * length
+    swapped = order == ">" and element.vr == "OW" and header.bits_allocated == 8  # noqa: PLR2004 - bytes
+    odd = start % 2 if swapped else 0
+    found.stream.seek(element.offset + start - odd)
+    data = found.stream.read(length + odd + swapped * ((length + odd) % 2))
+    if swapped:
+        data = _swapped(data)[odd:]
+    data = data[:length]
     flat = np.frombuffer(data, f"{order}u{header.bits_allocated // 8}")
     if header.photometric_interpretation == "YBR_FULL_422":
         return _from_422(flat, header)

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from service.errors import UnsupportedImage
-from workers.pixels.groups import holders
 from workers.pixels.lookup import Table, table
 from workers.pixels.modality import real, table_item
 
@@ -67,13 +66,12 @@ def voi_of(dataset: Dataset, *, signed: bool) -> Voi | None:
             return VoiTable(table(item, "LUTDescriptor", "LUTData", signed=signed))
         except UnsupportedImage:
             pass  # display only: a broken table falls back to the window
-    for place in holders(dataset, "FrameVOILUTSequence"):
-        center, width = real(place, "WindowCenter"), real(place, "WindowWidth")
-        shape = str(place.get("VOILUTFunction") or "LINEAR").strip()
-        least = 1.0 if shape == "LINEAR" else math.ulp(1.0)
-        if center is not None and width is not None and width >= least and shape in SHAPES:
-            return Window(center, width, shape)
-    return None
+    center, width = real(dataset, "WindowCenter"), real(dataset, "WindowWidth")
+    shape = str(dataset.get("VOILUTFunction") or "LINEAR").strip()
+    least = 1.0 if shape == "LINEAR" else math.ulp(1.0)
+    if center is None or width is None or width < least or shape not in SHAPES:
+        return None
+    return Window(center, width, shape)
 
 
 def window_between(low: float, high: float) -> Window:

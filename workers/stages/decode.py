@@ -36,6 +36,7 @@ def decode(
     message = {
         "file": str(fetched.file),
         "scratch": str(fetched.scratch),
+        "frame": fetched.frame,
         "max_samples": max_samples,
     }
     answer = slots.run("decode", message, limit, lost=UndecodablePixels)
@@ -53,6 +54,9 @@ def decode(
 def task(message: dict[str, Any]) -> dict[str, Any]:
     """Decode one file, inside a slot."""
     files = decode_file(
-        Path(message["file"]), Path(message["scratch"]), max_samples=message["max_samples"]
+        Path(message["file"]),
+        Path(message["scratch"]),
+        frame=message.get("frame", 1),
+        max_samples=message["max_samples"],
     )
     return files.model_dump(mode="json")

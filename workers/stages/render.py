@@ -97,6 +97,8 @@ def digest_of(fetched: Fetched) -> str:
     asked = {name: request[name] for name in ASKED}
     job, instance = fetched.lease.job, fetched.instance
     parts = [1, job.tenant, job.package, instance.sop_instance_uid, instance.sha256, asked]
+    if instance.number_of_frames > 1:
+        parts.append(fetched.frame)
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -356,7 +356,6 @@ def test_a_code_stream_of_another_size_is_refused(decode, syntax):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"NumberOfFrames": 2, "Rows": 32},
         {"PhotometricInterpretation": "XYZ"},
         {"PhotometricInterpretation": "RGB"},
         {"BitsAllocated": 64, "Rows": 16},

@@ -147,6 +147,13 @@ def test_the_question_names_the_series_and_not_how_the_answer_is_wanted(tmp_path
     assert digest_of(fetched(other, tmp_path)) != asked
 
 
+def test_frames_of_one_object_are_different_questions(tmp_path):
+    ds = of_pixels(RAMP, bits=12)
+    ds.NumberOfFrames, ds.PixelData = 2, np.stack([RAMP, RAMP]).tobytes()
+    first, second = (digest_of(fetched(encoded(ds), tmp_path, frame=k)) for k in (1, 2))
+    assert first != second
+
+
 class Meddled:
     """Slots whose map file somebody changes right before it is read."""
 

@@ -1,0 +1,132 @@
+"""One frame of several: where its fragments lie, and what its groups say of it."""
+
+import struct
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from pydicom.dataset import Dataset
+
+from service.dicom.dataset import Parsed, PixelElement, fragments
+from service.errors import UndecodablePixels
+
+Fragment = tuple[int, int]
+"""Offset and length of a fragment's value."""
+
+STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")
+"""How a code stream begins: of JPEG and JPEG-LS, of JPEG 2000, and of its file format."""
+
+PER_FRAME, SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
+GROUPS = (
+    "PixelValueTransformationSequence",
+    "FrameVOILUTSequence",
+    "PlanePositionSequence",
+    "PlaneOrientationSequence",
+    "PixelMeasuresSequence",
+)
+"""Functional groups whose attributes a single-frame image holds itself (PS3.3 C.7.6.16)."""
+
+
+def frame_fragments(
+    found: Parsed, element: PixelElement, frames: int, frame: int
+) -> tuple[Fragment, ...]:
+    """Return the fragments of one frame, counted from 1 (PS3.5 A.4).
+
+    Raises
+    ------
+    TruncatedDicom
+        As of `fragments`.
+    UndecodablePixels
+        Nothing tells where each frame begins.
+    """
+    pieces = fragments(found.stream, element, found.size)
+    if frames == 1:
+        return pieces
+    starts = _starts(found, element, pieces, frames)
+    edges = [*starts, len(pieces)]
+    return pieces[edges[frame - 1] : edges[frame]]
+
+
+def _starts(
+    found: Parsed, element: PixelElement, pieces: Sequence[Fragment], frames: int
+) -> Sequence[int]:
+    """Return each frame's first fragment: by a table, by number, or by how it begins."""
+    for table in (_extended(found.dataset), _basic(found, element)):
+        if (starts := _pointed(table, pieces, frames)) is not None:
+            return starts
+    if len(pieces) == frames:
+        return range(frames)
+    begun = [i for i, (offset, _) in enumerate(pieces) if _head(found, offset).startswith(STARTS)]
+    if len(begun) == frames:
+        return begun
+    raise UndecodablePixels("The pixel data does not tell where each frame begins.")
+
+
+def _extended(dataset: Dataset) -> Sequence[int]:
+    """Return the extended offset table; nothing without one."""
+    value = dataset.get("ExtendedOffsetTable") or b""
+    return struct.unpack(f"<{len(value) // 8}Q", value[: len(value) // 8 * 8])
+
+
+def _basic(found: Parsed, element: PixelElement) -> Sequence[int]:
+    """Return the basic offset table; nothing where it is empty."""
+    found.stream.seek(element.offset + 4)
+    count = int.from_bytes(found.stream.read(4), "little") // 4
+    return struct.unpack(f"<{count}L", found.stream.read(4 * count))
+
+
+def _pointed(table: Sequence[int], pieces: Sequence[Fragment], frames: int) -> Sequence[int] | None:
+    """Return the fragments that a table points at; `None` where it does not hold."""
+    if len(table) != frames:
+        return None
+    first = pieces[0][0]
+    places = {offset - first: number for number, (offset, _) in enumerate(pieces)}
+    starts = [places.get(each, -1) for each in table]
+    rising = all(a < b for a, b in pairwise(starts))
+    return starts if rising and starts[0] == 0 else None
+
+
+def _head(found: Parsed, offset: int) -> bytes:
+    found.stream.seek(offset)
+    return found.stream.read(8)
+
+
+def flatten(dataset: Dataset, frame: int, frames: int) -> bool:
+    """Put what functional groups say of one frame where a single-frame image has it.
+
+    A position that is said once of several frames is not this frame's, and goes.
+
+    Parameters
+    ----------
+    dataset
+        Changed in place: the groups give way to the attributes of `GROUPS` for
+        the frame, which never replace an element that is there.
+    frame
+        Counted from 1.
+    frames
+        How many there are.
+
+    Returns
+    -------
+    bool
+        Whether anything was changed.
+    """
+    found = [groups for groups in (PER_FRAME, SHARED) if groups in dataset]
+    gone = list(found)
+    if frames > 1 and "ImagePositionPatient" in dataset:
+        gone.append("ImagePositionPatient")
+    said = [element for holder in _holders(dataset, frame) for element in holder]
+    for keyword in gone:
+        delattr(dataset, keyword)
+    for element in said:
+        if element.tag not in dataset:
+            dataset[element.tag] = element
+    return bool(gone)
+
+
+def _holders(dataset: Dataset, frame: int) -> Iterator[Dataset]:
+    """Yield the groups' items that tell of a frame: its own, then those of all frames."""
+    places = ((PER_FRAME, frame - 1), (SHARED, 0))
+    for sequence, place in places:
+        for item in (dataset.get(sequence) or [])[place : place + 1]:
+            for group in GROUPS:
+                yield from (item.get(group) or [])[:1]
