@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from statistics import median
 from typing import Any, Final, Self
 
 import torch
@@ -29,7 +28,7 @@ PLACES: Final = 4
 MEMORY: Final = 0.5
 """Share of a batch's memory that the clean values of one image may take."""
 
-TRIES: Final = 2
+TRIES: Final = 3
 
 Layouts = list[Layout | None]
 
@@ -181,11 +180,11 @@ def _samples(grid: Place) -> tuple[Box, ...]:
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Return the usual seconds of a run that was made once before."""
+    """Return the least seconds of a run: others on the machine can only add to it."""
     spent = []
     for _ in range(TRIES):
         began = time.perf_counter()
         run()
         synchronize(device)
         spent.append(time.perf_counter() - began)
-    return median(spent)
+    return min(spent)
