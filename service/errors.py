@@ -60,8 +60,8 @@ class WhylightError(Exception):
 
     @property
     def retryable(self) -> bool:
-        """Whether the same request may succeed later; ``retry_after`` among the facts says so."""
-        return self.kind is Kind.WAIT or "retry_after" in self.facts
+        """Whether the same request may succeed later."""
+        return self.kind is Kind.WAIT
 
     def failure(self) -> Failure:
         """Return this failure as a record."""
@@ -185,6 +185,12 @@ class NotReady(WhylightError):
     kind = Kind.CALLER
     code = "result_not_ready"
     title = "The result is not ready"
+
+    @property
+    @override
+    def retryable(self) -> bool:
+        """Whether the same request may succeed later: once the job has ended."""
+        return True
 
 
 class Conflict(WhylightError):
