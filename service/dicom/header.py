@@ -12,7 +12,15 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from service.dicom import syntaxes
-from service.dicom.dataset import PIXEL_DATA, UNDEFINED, Parsed, fragments, parsed
+from service.dicom.dataset import (
+    DOUBLE_FLOAT,
+    FLOAT,
+    PIXEL_DATA,
+    UNDEFINED,
+    Parsed,
+    fragments,
+    parsed,
+)
 from service.dicom.syntaxes import Family
 from service.domain.study import MOST_FRAMES
 from service.domain.value import Value
@@ -30,6 +38,11 @@ _UID = re.compile(r"[0-9][0-9.]{0,63}")
 _CODE_STRING = re.compile(r"[A-Z0-9 _]{0,16}")
 DIRECTORY = "1.2.840.10008.1.3.10"
 ALLOCATIONS = (1, 8, 16, 32, 64)
+FLOATS = {FLOAT: 32, DOUBLE_FLOAT: 64}
+"""Bits of a floating-point sample, by the element that holds them (PS3.3 C.7.6.24, C.7.6.25)."""
+
+GRAY = frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"})
+COLOR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"})
 
 
 class Header(Value):
@@ -86,7 +99,8 @@ def read_header(file: Path, *, max_samples: int) -> Header:
     UnsupportedTransferSyntax
         The pixels are compressed in a way that is not read.
     UnsupportedImage
-        The pixels are floating-point numbers.
+        Samples of one or 64 bits, signed color, compressed floating-point
+        numbers, or a photometric interpretation that does not fit the samples.
     """
     try:
         with parsed(file, max_samples=max_samples) as found:
@@ -114,6 +128,7 @@ def header_of(found: Parsed, *, max_samples: int, identified: bool = True) -> He
     fields = {**identifiers(dataset, identified), **_strings(dataset), **_numbers(dataset)}
     header = Header.model_validate({"transfer_syntax_uid": found.transfer_syntax_uid, **fields})
     _require_sane(header, max_samples)
+    _require_supported(found, header)
     _require_whole(found, header)
     return header
 
@@ -121,8 +136,6 @@ def header_of(found: Parsed, *, max_samples: int, identified: bool = True) -> He
 def _require_image(found: Parsed) -> None:
     if found.pixels is None or _text(found.dataset, "SOPClassUID") == DIRECTORY:
         raise NoPixelData("The object holds no image; send an image of the study.")
-    if found.pixels.tag != PIXEL_DATA:
-        raise UnsupportedImage("Floating-point pixels (a parametric map) are not read.")
 
 
 def identifiers(dataset: Dataset, required: bool) -> dict[str, str]:
@@ -221,6 +234,27 @@ def _require_sane(header: Header, max_samples: int) -> None:
             samples=header.samples,
             limit=max_samples,
         )
+
+
+def _require_supported(found: Parsed, header: Header) -> None:
+    """Refuse forms of pixels that are not read, by name."""
+    kind = PIXEL_DATA if found.pixels is None else found.pixels.tag
+    if kind in FLOATS:
+        native = syntaxes.FAMILIES[header.transfer_syntax_uid] is Family.NATIVE
+        plain = header.photometric_interpretation == "MONOCHROME2" and native
+        if not plain or header.bits_allocated != FLOATS[kind]:
+            raise UnsupportedImage("Floating-point pixels of this form are not read.")
+        return
+    if header.bits_allocated not in {8, 16, 32}:
+        raise UnsupportedImage(
+            "Samples of this size are not read; those of one bit are a segmentation.",
+            bits_allocated=header.bits_allocated,
+        )
+    fitting = GRAY if header.samples_per_pixel == 1 else COLOR
+    if header.photometric_interpretation not in fitting:
+        raise UnsupportedImage("The photometric interpretation is missing or does not fit.")
+    if header.samples_per_pixel > 1 and header.pixel_representation:
+        raise UnsupportedImage("Signed color is not read.")
 
 
 def _require_whole(found: Parsed, header: Header) -> None:

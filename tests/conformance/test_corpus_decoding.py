@@ -37,11 +37,8 @@ REFUSED = {
     "chrSQEncoding.dcm": "no_pixel_data",
     "chrSQEncoding1.dcm": "no_pixel_data",
     "sr_document.dcm": "no_pixel_data",
-    "parametric_map_float.dcm": "unsupported_image",
+    "liver.dcm": "unsupported_image",
 }
-UNREAD = ("liver.dcm", "SC_rgb_32bit_2frame.dcm")
-"""One-bit segments, and color of 32 bits."""
-
 TWELVE_BIT_JPEG = ("MR4_JPLY", "JPEG-lossy.dcm")
 """Which the reference library cannot read; DCMTK can."""
 
@@ -97,6 +94,7 @@ def test_twelve_bit_jpeg_equals_dcmtk(name, tmp_path):
     reference = apply_modality_lut(ds.pixel_array, ds)
     assert np.abs(values[0] - reference).max() <= 2  # two inverse transforms of one lossy image
     assert files.facts.lossy
+    assert "illegal_jpeg_scan" in files.facts.warnings
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -108,7 +106,7 @@ def test_what_is_no_readable_image_is_refused_by_name(name, tmp_path):
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in corpus.FILES if frames(path) > 1 and path.name not in UNREAD],
+    [path for path in corpus.FILES if frames(path) > 1],
     ids=corpus.name,
 )
 def test_a_frame_of_several_equals_the_reference(path, tmp_path):
@@ -120,7 +118,7 @@ def test_a_frame_of_several_equals_the_reference(path, tmp_path):
         if files.facts.channels == 3:
             if files.facts.photometric_interpretation == "PALETTE COLOR":
                 reference = apply_color_lut(reference, ds) >> 8
-            assert np.abs(np.moveaxis(values, 0, -1) - reference.astype(int)).max() <= 1
+            assert_allclose(np.moveaxis(values, 0, -1), reference, rtol=1e-6, atol=1)
         else:
             slope, intercept = rescale(ds, frame)
             assert_allclose(values[0], reference * slope + intercept, rtol=1e-6)
@@ -137,13 +135,6 @@ def rescale(ds, frame):
             places += item.get("PixelValueTransformationSequence", [])
     said = next((each for each in places if "RescaleSlope" in each), None)
     return (1.0, 0.0) if said is None else (float(said.RescaleSlope), float(said.RescaleIntercept))
-
-
-@pytest.mark.parametrize("name", UNREAD)
-def test_forms_of_pixels_that_are_not_read_are_refused_by_name(name, tmp_path):
-    with pytest.raises(WhylightError) as refusal:
-        decode_file(corpus.find(f"/{name}"), tmp_path)
-    assert refusal.value.code == "unsupported_image"
 
 
 SHOWN = (

@@ -28,6 +28,13 @@ FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 SIZ = b"\xff\x4f\xff\x51"
 """A JPEG 2000 code stream's start and its first marker (ISO 15444-1 A.5.1)."""
 
+CODING_STYLE = 0x52
+"""Second byte of the marker COD of JPEG 2000."""
+
+SEQUENTIAL = frozenset({Family.JPEG_BASELINE, Family.JPEG_EXTENDED})
+JPEG_COLOR = SEQUENTIAL | {Family.JPEG_LOSSLESS}
+"""Families whose code streams may say whether they hold YCbCr."""
+
 BOXES = 1024
 """How far into a file format's boxes a code stream may start."""
 
@@ -98,6 +105,52 @@ def jpeg_segments(code: bytes) -> Iterator[tuple[int, bytes]]:
         at += 2 + length
 
 
+def doubts_of(code: bytes, header: Header) -> tuple[str, ...]:
+    """Return codes of what a code stream says wrongly, or other than the header does."""
+    family = FAMILIES[header.transfer_syntax_uid]
+    found = []
+    if family in SEQUENTIAL and _scan_is_illegal(code):
+        found.append("illegal_jpeg_scan")
+    if header.samples_per_pixel > 1 and _contradicts(code, family, header):
+        found.append("contradicted_color_label")
+    return tuple(found)
+
+
+def _scan_is_illegal(code: bytes) -> bool:
+    """Tell a sequential JPEG whose scan header names no 0, 63, 0 (ISO 10918-1 B.2.3).
+
+    Some writers put zeros there; libjpeg-turbo reads on, as if it were right.
+    """
+    for marker, segment in jpeg_segments(code):
+        if marker in FRAME_MARKERS and marker not in {0xC0, 0xC1}:
+            return False
+        if marker == START_OF_SCAN:
+            return segment[-3:] != b"\x00\x3f\x00"
+    return False
+
+
+def _contradicts(code: bytes, family: Family, header: Header) -> bool:
+    """Tell whether the code stream itself says that its color is another than the header's."""
+    label = header.photometric_interpretation
+    if family in {Family.JPEG_2000, Family.HTJ2K}:
+        return has_component_transform(code) != (label in {"YBR_RCT", "YBR_ICT"})
+    if family not in JPEG_COLOR:
+        return False
+    said = _said_transform(code)
+    return said is not None and said != (label != "RGB")
+
+
+def has_component_transform(code: bytes) -> bool:
+    """Tell whether a JPEG 2000 code stream transforms its components (ISO 15444-1 A.6.1)."""
+    at = code.find(SIZ, 0, BOXES)
+    at = at + 2 if at >= 0 else len(code)
+    while at + 10 <= len(code) and code[at] == 0xFF:  # noqa: PLR2004 - a marker's first byte
+        if code[at + 1] == CODING_STYLE:
+            return code[at + 8] != 0
+        at += 2 + int.from_bytes(code[at + 2 : at + 4], "big")
+    return False
+
+
 def _jpeg(code: bytes, header: Header) -> Frame:
     """Decode JPEG; the color transform is as the code stream's markers or the header say."""
     if header.samples_per_pixel == 1:
@@ -113,14 +166,20 @@ def has_color_transform(code: bytes, photometric_interpretation: str) -> bool:
     A JFIF marker says yes, an Adobe marker says which, component identifiers
     'R', 'G', 'B' say no; only where the stream is silent the header is asked.
     """
+    said = _said_transform(code)
+    return photometric_interpretation != "RGB" if said is None else said
+
+
+def _said_transform(code: bytes) -> bool | None:
+    """Return what a JPEG code stream itself says of its color; `None` where it is silent."""
     for marker, segment in jpeg_segments(code):
         if marker == APP0 and segment.startswith(b"JFIF"):
             return True
         if marker == APP14 and segment.startswith(b"Adobe") and len(segment) > 11:  # noqa: PLR2004 - its flag
             return segment[11] != 0
         if marker in FRAME_MARKERS:
-            return segment[6::3][:3] != b"RGB" and photometric_interpretation != "RGB"
-    return photometric_interpretation != "RGB"
+            return False if segment[6::3][:3] == b"RGB" else None
+    return None
 
 
 def _jpeg_ls(code: bytes, header: Header) -> Frame:  # noqa: ARG001 - one signature for all

@@ -1,6 +1,8 @@
 """A DICOM file to arrays on disk: what the decode stage and self-tests share."""
 
+import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,15 @@ from workers.parcels import ImageFacts
 from workers.pixels.arrays import ArrayWriter
 from workers.pixels.display import chosen_window, show_color, show_gray
 from workers.pixels.modality import Modality, modality_of
-from workers.pixels.padding import Mask, padding_of
-from workers.pixels.stored import read_stored
+from workers.pixels.padding import Mask, padding_of, without_holes
+from workers.pixels.stored import Pixels, read_stored
 from workers.pixels.voi import Voi, Window, voi_of
 
 MAX_SAMPLES = 128 << 20
 GUESSED = "guessed_transfer_syntax"
 """Warning of an object without file meta information, whose encoding its elements show."""
 
+AS_STORED = Modality()
 BLOCK = 32
 """Rows worked on at a time; they stay in the processor's cache."""
 
@@ -95,27 +98,30 @@ def _require_frame(header: Header, frame: int) -> None:
 
 def _decode(found: Parsed, header: Header, frame: int, scratch: Path) -> DecodedFiles:
     """Write the arrays; return what is known of them."""
-    stored, bits = read_stored(found, header, frame)
-    if stored.ndim == 3:  # noqa: PLR2004 - color
-        _write_color(stored, bits, scratch)
-        facts = _facts(found, header, frame=frame, bits=bits, modality=Modality(), voi=None)
-        return _files(scratch, facts, None)
+    pixels = read_stored(found, header, frame)
+    if pixels.color:
+        _write_color(pixels, scratch)
+        return _files(scratch, _facts(found, header, frame, pixels), None)
+    stored = pixels.values
     signed = header.pixel_representation == 1
     modality = modality_of(found.dataset, signed=signed)
     padding = padding_of(stored, found.dataset, header)
-    negative = modality.range(*_stored_range(header, bits))[0] < 0
+    if pixels.real:
+        stored = without_holes(stored, padding)
+        pixels = replace(pixels, values=stored)
+    negative = modality.range(*_stored_range(pixels, header))[0] < 0
     voi = voi_of(found.dataset, signed=negative)
-    used = voi or chosen_window(stored, modality, padding, bits)
+    used = voi or chosen_window(stored, modality, padding, pixels.bits)
     inverted = header.photometric_interpretation == "MONOCHROME1"
     _write_gray(stored, modality, used, padding, scratch, inverted=inverted)
-    facts = _facts(found, header, frame=frame, bits=bits, modality=modality, voi=used)
+    facts = _facts(found, header, frame, pixels, modality=modality, voi=used)
     return _files(scratch, facts, padding)
 
 
-def _write_color(stored: NDArray[Any], bits: int, scratch: Path) -> None:
-    planes = np.ascontiguousarray(np.moveaxis(stored, -1, 0), np.float32)
+def _write_color(pixels: Pixels, scratch: Path) -> None:
+    planes = np.ascontiguousarray(np.moveaxis(pixels.values, -1, 0), np.float32)
     np.save(scratch / PIXELS, planes, allow_pickle=False)
-    np.save(scratch / DISPLAY, show_color(stored, bits), allow_pickle=False)
+    np.save(scratch / DISPLAY, show_color(pixels.values, pixels.bits), allow_pickle=False)
 
 
 def _write_gray(
@@ -142,30 +148,44 @@ def _write_gray(
 
 
 def _facts(
-    found: Parsed, header: Header, *, frame: int, bits: int, modality: Modality, voi: Voi | None
+    found: Parsed,
+    header: Header,
+    frame: int,
+    pixels: Pixels,
+    *,
+    modality: Modality = AS_STORED,
+    voi: Voi | None = None,
 ) -> ImageFacts:
-    low, high = _stored_range(header, bits)
+    low, high = _stored_range(pixels, header)
     value_low, value_high = modality.range(low, high)
     linear = isinstance(voi, Window) and voi.shape != "SIGMOID"
     return ImageFacts(
         rows=header.rows,
         columns=header.columns,
-        channels=1 if voi else 3,
+        channels=3 if pixels.color else 1,
         frame=frame if header.number_of_frames > 1 else None,
         modality=header.modality,
         photometric_interpretation=header.photometric_interpretation,
-        bits_stored=bits,
-        stored_minimum=low,
-        stored_maximum=high,
+        bits_stored=pixels.bits,
+        stored_minimum=math.floor(low),
+        stored_maximum=math.ceil(high),
         value_minimum=value_low,
         value_maximum=value_high,
         lossy=is_lossy(found.dataset, header),
         window=(voi.center, voi.width) if linear and isinstance(voi, Window) else None,
-        warnings=(*Source.of(found).doubts(), *((GUESSED,) if found.guessed else ())),
+        warnings=(
+            *Source.of(found).doubts(),
+            *((GUESSED,) if found.guessed else ()),
+            *pixels.doubts,
+        ),
     )
 
 
-def _stored_range(header: Header, bits: int) -> tuple[int, int]:
+def _stored_range(pixels: Pixels, header: Header) -> tuple[float, float]:
+    """Return what stored values may be, by bits and sign; of real numbers, what they are."""
+    if pixels.real:
+        return float(pixels.values.min()), float(pixels.values.max())
+    bits = pixels.bits
     if header.pixel_representation:
         return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
     return 0, (1 << bits) - 1

@@ -45,7 +45,7 @@ class Modality:
             values += np.float32(self.intercept)
         return values
 
-    def range(self, low: int, high: int) -> tuple[float, float]:
+    def range(self, low: float, high: float) -> tuple[float, float]:
         """Return the modality values that stored values in ``[low, high]`` can take."""
         if self.table is not None:
             return float(self.table.data.min()), float(self.table.data.max())

@@ -7,16 +7,21 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from service.dicom.header import Header
+from workers.pixels.modality import real
 
 Mask = NDArray[np.bool_]
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def padding_of(stored: NDArray[Any], dataset: Dataset, header: Header) -> Mask | None:
     """Return a mask of padded pixels, shape ``(rows, columns)``, if there is one.
 
     Pixel Padding Value alone names one stored value; together with Pixel
-    Padding Range Limit it names a range (PS3.3 C.7.5.1.1.2).
+    Padding Range Limit it names a range (PS3.3 C.7.5.1.1.2). Of floating-point
+    pixels those that are no number, or none that float32 holds, are padding too.
     """
+    if stored.dtype.kind == "f":
+        return _padding_of_reals(stored, dataset)
     value = _stored_value(dataset, "PixelPaddingValue", header)
     if value is None or header.samples_per_pixel != 1:
         return None
@@ -24,6 +29,25 @@ def padding_of(stored: NDArray[Any], dataset: Dataset, header: Header) -> Mask |
     low, high = sorted((value, value if limit is None else limit))
     padded = stored == value if low == high else (stored >= low) & (stored <= high)
     return padded if padded.any() else None
+
+
+def _padding_of_reals(stored: NDArray[Any], dataset: Dataset) -> Mask | None:
+    kind = "DoubleFloat" if stored.dtype.itemsize == 8 else "Float"  # noqa: PLR2004 - bytes
+    padded = np.asarray(~(np.abs(stored) <= LARGEST))
+    value = real(dataset, f"{kind}PixelPaddingValue")
+    if value is not None:
+        limit = real(dataset, f"{kind}PixelPaddingRangeLimit")
+        low, high = sorted((value, value if limit is None else limit))
+        padded |= (stored >= low) & (stored <= high)
+    return padded if padded.any() else None
+
+
+def without_holes(stored: NDArray[Any], padding: Mask | None) -> NDArray[Any]:
+    """Return floating-point pixels with the least of the seen ones where there is no number."""
+    if padding is None:
+        return stored
+    least = 0.0 if padding.all() else stored[~padding].min()
+    return np.where(np.abs(stored) <= LARGEST, stored, np.asarray(least, stored.dtype))
 
 
 def _stored_value(dataset: Dataset, keyword: str, header: Header) -> int | None:

@@ -4,6 +4,7 @@ Color comes out as RGB, gray as it is stored; bits that do not belong to the
 value (overlays, or dirt in the unused high bits) are cleared.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,66 +14,75 @@ from pydicom.dataset import Dataset
 from service.dicom import syntaxes
 from service.dicom.dataset import Parsed, PixelElement
 from service.dicom.frames import frame_fragments
-from service.dicom.header import Header, native_bits, number
+from service.dicom.header import FLOATS, GRAY, Header, native_bits, number
 from service.dicom.syntaxes import Family
 from service.errors import NoPixelData, UnsupportedImage
 from workers.pixels import palette
-from workers.pixels.codecs import decode_frame
+from workers.pixels.codecs import JPEG_COLOR, decode_frame, doubts_of, has_component_transform
 
 Stored = NDArray[Any]
-GRAY = frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"})
-COLOR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"})
 
 
-def read_stored(found: Parsed, header: Header, frame: int) -> tuple[Stored, int]:
-    """Return one frame's stored values and the number of bits that each takes.
+@dataclass(frozen=True, slots=True, eq=False)
+class Pixels:
+    """A frame's stored values."""
+
+    values: Stored
+    """Shape ``(rows, columns)`` (gray) or ``(rows, columns, 3)`` (RGB); integers, or
+    floating-point gray as it is."""
+
+    bits: int
+    """Bits that each value takes."""
+
+    doubts: tuple[str, ...] = ()
+    """Codes of what the pixel data says wrongly, or other than the header."""
+
+    @property
+    def color(self) -> bool:
+        """Whether the values are RGB."""
+        return self.values.ndim == 3  # noqa: PLR2004 - rows, columns, samples
+
+    @property
+    def real(self) -> bool:
+        """Whether the values are floating-point numbers."""
+        return bool(self.values.dtype.kind == "f")
+
+
+def read_stored(found: Parsed, header: Header, frame: int) -> Pixels:
+    """Return one frame's stored values.
 
     Parameters
     ----------
     frame
         Counted from 1; no other frame is decoded.
 
-    Returns
-    -------
-    tuple
-        An integer array of shape ``(rows, columns)`` (gray) or
-        ``(rows, columns, 3)`` (RGB), and its bits stored.
-
     Raises
     ------
     UnsupportedImage
-        One or 64 bits a sample, or a photometric
-        interpretation that does not fit the samples.
+        A palette that cannot be read, or YBR color of more than 8 bits.
     UndecodablePixels
         The compressed pixels are damaged.
     """
-    _require_supported(header)
     if found.pixels is None:
         raise NoPixelData("The object holds no image; send an image of the study.")
+    doubts: tuple[str, ...] = ()
     if syntaxes.FAMILIES[header.transfer_syntax_uid] is Family.NATIVE:
         values = _native(found, found.pixels, header, frame)
         rgb = header.photometric_interpretation in GRAY | {"RGB"}
     else:
-        values = decode_frame(_code(found, found.pixels, header, frame), header)
-        rgb = _is_rgb(header)
+        code = _code(found, found.pixels, header, frame)
+        doubts = doubts_of(code, header)
+        values = decode_frame(code, header)
+        rgb = _is_rgb(code, header)
+    if found.pixels.tag in FLOATS:
+        native = values.astype(values.dtype.newbyteorder("="), copy=False)
+        return Pixels(native, header.bits_allocated)
     values = _clean(values, header, _shift(found.dataset, header))
     if header.photometric_interpretation == "PALETTE COLOR":
-        return palette.colors(values, found.dataset)
+        return Pixels(*palette.colors(values, found.dataset), doubts)
     if not rgb:
         values = ybr_to_rgb(values)
-    return values, header.bits_stored
-
-
-def _require_supported(header: Header) -> None:
-    if header.bits_allocated not in {8, 16, 32}:
-        raise UnsupportedImage(
-            "Samples of this size are not read.", bits_allocated=header.bits_allocated
-        )
-    fitting = GRAY if header.samples_per_pixel == 1 else COLOR
-    if header.photometric_interpretation not in fitting:
-        raise UnsupportedImage("The photometric interpretation is missing or does not fit.")
-    if header.samples_per_pixel > 1 and (header.bits_stored > 16 or header.pixel_representation):  # noqa: PLR2004 - display takes 16
-        raise UnsupportedImage("Color of more than 16 bits, or signed color, is not read.")
+    return Pixels(values, header.bits_stored, doubts)
 
 
 def _code(found: Parsed, element: PixelElement, header: Header, frame: int) -> bytes:
@@ -84,12 +94,14 @@ def _code(found: Parsed, element: PixelElement, header: Header, frame: int) -> b
     return b"".join(pieces)
 
 
-def _is_rgb(header: Header) -> bool:
+def _is_rgb(code: bytes, header: Header) -> bool:
     """Tell whether the decoder has already undone the color transform."""
     if header.photometric_interpretation in GRAY | {"RGB", "YBR_RCT", "YBR_ICT"}:
         return True  # in JPEG 2000 the code stream's own flag decides
     family = syntaxes.FAMILIES[header.transfer_syntax_uid]
-    return family in {Family.JPEG_BASELINE, Family.JPEG_EXTENDED, Family.JPEG_LOSSLESS}
+    return family in JPEG_COLOR or (
+        family in {Family.JPEG_2000, Family.HTJ2K} and has_component_transform(code)
+    )
 
 
 def _native(found: Parsed, element: PixelElement, header: Header, frame: int) -> Stored:
@@ -103,7 +115,8 @@ def _native(found: Parsed, element: PixelElement, header: Header, frame: int) ->
     if swapped:
         data = _swapped(data)[odd:]
     data = data[:length]
-    flat = np.frombuffer(data, f"{order}u{header.bits_allocated // 8}")
+    kind = "f" if element.tag in FLOATS else "u"
+    flat = np.frombuffer(data, f"{order}{kind}{header.bits_allocated // 8}")
     if header.photometric_interpretation == "YBR_FULL_422":
         return _from_422(flat, header)
     if header.samples_per_pixel == 1:

@@ -110,11 +110,36 @@ def test_a_number_that_is_no_number_is_refused(read):
         read(data)
 
 
-def test_floating_point_pixels_are_refused_by_name(read):
-    ds = image(PixelData=None, BitsAllocated=32)
+def real_pixels(**changes):
+    ds = image(PixelData=None, BitsAllocated=32, BitsStored=None, HighBit=None, **changes)
     ds.FloatPixelData = np.zeros(48, "<f4").tobytes()
+    return encoded(ds)
+
+
+def test_floating_point_pixels_are_an_image(read):
+    assert read(real_pixels()).bits_allocated == 32
+
+
+@pytest.mark.parametrize("label", ["MONOCHROME1", "RGB"])
+def test_floating_point_pixels_of_another_form_are_refused_by_name(read, label):
+    with pytest.raises(UnsupportedImage, match="Floating-point"):
+        read(real_pixels(PhotometricInterpretation=label))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"PhotometricInterpretation": "RGB"},
+        {"PhotometricInterpretation": "MONOCHROME2", "SamplesPerPixel": 3, "Columns": 2},
+        {"PhotometricInterpretation": "XYZ"},
+        {"BitsAllocated": 1, "BitsStored": 1},
+        {"BitsAllocated": 64, "Rows": 2},
+    ],
+    ids=str,
+)
+def test_forms_that_are_not_read_are_refused_when_they_come_in(read, changes):
     with pytest.raises(UnsupportedImage):
-        read(encoded(ds))
+        read(encoded(image(**changes)))
 
 
 @pytest.mark.parametrize(
