@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.strategies import booleans
 from pydicom.dataset import Dataset
 
 from service.dicom.header import read_header
 from service.domain.artifact import Artifact
 from service.errors import WhylightError
 from tests.support import corpus, orthanc
+from tests.support.hostile_headers import HEADERS, PLANE, hostile
 from tests.support.phantom_dicom import encoded, of_pixels
 from tests.support.programs import needs
 from tests.support.sheets import blob, sheet
@@ -119,6 +122,22 @@ def ill_formed_uids(path: Path) -> set[str]:
         for uid in uids - {""}
         if not re.fullmatch(r"[012](\.(0|[1-9]\d*))+", uid) or uid[0] == "0"
     }
+
+
+@needs("dciodvfy")
+@settings(
+    max_examples=10,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.generate],  # shrinking takes minutes
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(header=HEADERS, placed=booleans())
+def test_no_object_of_a_hostile_header_has_an_error(tmp_path, header, placed):
+    path = tmp_path / "source.dcm"
+    path.write_bytes(hostile({**(PLANE if placed else {}), **header}))
+    for artifact, file in made(path, tmp_path):
+        assert complaints(artifact, file) == [], artifact.format
 
 
 @needs("dsrdump")

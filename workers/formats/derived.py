@@ -7,6 +7,7 @@ left empty where the standard wants it present. Text is written as UTF-8.
 Nothing is ever made up.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -83,11 +84,12 @@ _PART = r"[^\\\x00-\x1f\x7f=^]*"
 _NAME = rf"(?=[^=]{{0,64}}(=|$)){_PART}(\^{_PART}){{0,4}}"
 """Five parts at most, and 64 characters, in each of a name's three writings."""
 
+_NUMBER = r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?"
 _FORMS: dict[str, str] = {
     "AS": r"\d{3}[DWMY]",
     "CS": r"[A-Z0-9 _]{1,16}",
     "DA": _DATE,
-    "DS": r"[-+]?(\d{1,14}(\.\d{0,14})?|\.\d{1,14})([eE][-+]?\d{1,3})?",
+    "DS": rf"(?=.{{1,16}}$){_NUMBER}",
     "LO": r"[^\\\x00-\x1f\x7f]{1,64}",
     "PN": rf"{_NAME}(={_NAME}){{0,2}}",
     "SH": r"[^\\\x00-\x1f\x7f]{1,16}",
@@ -143,6 +145,15 @@ class Source:
         texts = [_REPAIRS.get(vr, str)(text) for text in raw]
         form = _TERMS.get(keyword, _FORMS.get(vr, r"(?!)"))
         return texts if all(text and re.fullmatch(form, text) for text in texts) else []
+
+    def numbers(self, keyword: str) -> tuple[float, ...]:
+        """Return all values of the element if every one is a finite number, else none.
+
+        Many scanners write more digits than a decimal string may have.
+        """
+        _, raw = self._raw(keyword)
+        found = tuple(float(text) for text in raw if re.fullmatch(_NUMBER, text))
+        return found if len(found) == len(raw) and all(map(math.isfinite, found)) else ()
 
     def doubts(self) -> tuple[str, ...]:
         """Return codes of the elements that were repaired, could not be copied, or are missed."""

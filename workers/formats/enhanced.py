@@ -8,12 +8,14 @@ by the clock and names a dimension organization at random. What is true takes
 the place of all that, and the same job gives the same bytes.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from highdicom import PixelMeasuresSequence
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, CTImageStorage, SecondaryCaptureImageStorage
+from pydicom.valuerep import DSfloat
 
 from service.dicom.uids import derived_uid
 from workers.formats.derived import REQUIRED, UTF8, Source
@@ -47,11 +49,16 @@ def original(source: Source, ds: Dataset, shape: tuple[int, int], plane: Plane |
     if plane is not None:
         seen.FrameOfReferenceUID = plane.frame_of_reference_uid
         seen.PositionReferenceIndicator = source.text("PositionReferenceIndicator")
-        seen.ImagePositionPatient = source.values("ImagePositionPatient")
-        seen.ImageOrientationPatient = source.values("ImageOrientationPatient")
-        seen.PixelSpacing = source.values("PixelSpacing")
-        seen.SliceThickness = source.text("SliceThickness") if plane.thickness else None
+        seen.ImagePositionPatient = _decimals(plane.position)
+        seen.ImageOrientationPatient = _decimals(plane.orientation)
+        seen.PixelSpacing = _decimals(plane.spacing)
+        seen.SliceThickness = plane.thickness and DSfloat(plane.thickness, auto_format=True)
     return seen
+
+
+def _decimals(values: Iterable[float]) -> list[DSfloat]:
+    """Return numbers as decimal strings, rounded where they have more than 16 characters."""
+    return [DSfloat(value, auto_format=True) for value in values]
 
 
 def measures(plane: Plane | None) -> PixelMeasuresSequence | None:

@@ -43,20 +43,14 @@ class Plane:
 def plane_of(source: Source) -> Plane | None:
     """Return the image's plane; `None` where an element lacks or is not valid."""
     frame = source.text("FrameOfReferenceUID")
-    position = _numbers(source, "ImagePositionPatient", 3)
-    orientation = _numbers(source, "ImageOrientationPatient", 6)
-    spacing = _numbers(source, "PixelSpacing", 2)
-    if not (frame and position and orientation and spacing):
+    position = source.numbers("ImagePositionPatient")
+    orientation = source.numbers("ImageOrientationPatient")
+    spacing = source.numbers("PixelSpacing")
+    if not frame or (len(position), len(orientation), len(spacing)) != (3, 6, 2):
         return None
     directions = np.reshape(orientation, (2, 3))
     if np.abs(directions @ directions.T - np.eye(2)).max() > UNIT or min(spacing) <= 0:
         return None
-    thickness = _numbers(source, "SliceThickness", 1)
-    thick = thickness[0] if thickness and thickness[0] > 0 else None
+    thickness = source.numbers("SliceThickness")
+    thick = thickness[0] if len(thickness) == 1 and thickness[0] > 0 else None
     return Plane(frame, position, orientation, spacing, thick)
-
-
-def _numbers(source: Source, keyword: str, count: int) -> tuple[float, ...]:
-    """Return the element's values; none unless there are `count` finite ones."""
-    values = tuple(float(each) for each in source.values(keyword))
-    return values if len(values) == count and np.isfinite(values).all() else ()

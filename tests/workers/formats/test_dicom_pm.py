@@ -3,6 +3,8 @@ import io
 import pydicom
 import pytest
 from numpy.testing import assert_array_equal
+from pydicom import config
+from pydicom.valuerep import DSfloat
 
 from service.domain.grid import Grid
 from tests.support.sheets import blob
@@ -48,6 +50,16 @@ def test_it_lies_where_its_source_lies(made):
     assert list(measures.PixelSpacing) == [0.5, 0.25]
     assert "SpacingBetweenSlices" not in measures  # the source names none
     assert "SliceThickness" not in made(elements=PLACED).SharedFunctionalGroupsSequence[0]
+
+
+def test_more_digits_than_may_be_are_rounded(made, monkeypatch):
+    monkeypatch.setattr(config.settings, "writing_validation_mode", config.IGNORE)
+    long = "-12.50000000000000012345"
+    ds = made(
+        elements={**PLACED, "ImagePositionPatient": [DSfloat(long, False, config.IGNORE)] * 3}
+    )
+    frame = ds.PerFrameFunctionalGroupsSequence[0]
+    assert list(frame.PlanePositionSequence[0].ImagePositionPatient) == [-12.5] * 3
 
 
 def test_it_says_what_it_is(made):

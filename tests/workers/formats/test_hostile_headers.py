@@ -1,0 +1,62 @@
+"""Whatever the header holds, every object that comes out of it is valid.
+
+Valid is what another implementation of the value representations says, not
+ours: pydicom's validators, which stay silent while headers are read.
+"""
+
+import io
+from pathlib import Path
+
+import pydicom
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from pydicom import config
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.valuerep import validate_value
+
+from tests.support.hostile_headers import HEADERS, PLANE, SECRET, hostile
+from tests.support.sheets import blob, sheet
+from workers.formats.base import FORMATS
+from workers.sheets import write
+
+DICOM = [name for name in FORMATS if FORMATS[name].media_type == "application/dicom"]
+
+
+def invalid(ds: Dataset) -> list[str]:
+    """Elements, at any depth, that pydicom's validators refuse."""
+    found = []
+
+    def look(_: Dataset, element: DataElement) -> None:
+        if element.VR in ("SQ", "OB", "OW", "OF", "US", "UL", "FD", "FL", "AT"):
+            return
+        several = element.value if element.VM > 1 else [element.value]
+        for value in several:
+            try:
+                validate_value(element.VR, value if value is None else str(value), config.RAISE)
+            except ValueError as error:
+                found.append(f"{element.keyword}: {error}")
+
+    ds.walk(look)
+    return found
+
+
+@settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.generate],  # shrinking takes minutes
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(header=HEADERS, placed=st.booleans())
+def test_every_object_of_every_header_is_valid(tmp_path: Path, header, placed):
+    path = tmp_path / "source.dcm"
+    path.write_bytes(hostile({**(PLANE if placed else {}), **header}))
+    drawn = sheet(path, tmp_path / "work", blob((3, 3)))
+    files, omitted = write(drawn, [*DICOM, "json", "npz", "nifti"], tmp_path)
+    assert {each.format for each in omitted} <= {"dicom_pm"}
+    for artifact, file in files:
+        data = file.read_bytes()
+        assert SECRET not in data
+        if artifact.media_type == "application/dicom":
+            assert invalid(pydicom.dcmread(io.BytesIO(data))) == []
