@@ -1,0 +1,118 @@
+"""Damaged objects through the gateway and through a decoder: answered, or refused by name.
+
+Set ``WHYLIGHT_MUTATIONS`` to try more of them; a failure names seed and number.
+"""
+
+import os
+import resource
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.errors import UndecodablePixels, WhylightError
+from tests.support import corpus
+from tests.support.mutations import mutated
+from tests.support.phantom_dicom import LOSSLESS, compress, compressed, encoded, of_pixels
+from tests.support.problems import problem
+from tests.support.redis_server import any_server, running
+from tests.support.served import serve
+from workers.slots import Slots
+
+COUNT = int(os.environ.get("WHYLIGHT_MUTATIONS", "150"))
+SEED = int(os.environ.get("WHYLIGHT_MUTATIONS_SEED", "20240607"))
+LARGEST = (1 << 20) if COUNT <= 150 else (8 << 20)
+"""Bytes of the largest file that is damaged."""
+
+SAMPLES = 32 << 20
+ADDRESS_SPACE = 3 << 30
+HUNG = 30.0
+GROWTH_KIB = 768 << 10
+"""What the gateway's process, which is this one, may grow by."""
+
+REFUSALS = frozenset(
+    {
+        "absurd_dimensions",
+        "malformed_body",
+        "no_pixel_data",
+        "not_dicom",
+        "truncated",
+        "unsupported_image",
+        "unsupported_transfer_syntax",
+    }
+)
+DECODED = REFUSALS | {"decoded", "undecodable_pixels", "invalid_request"}
+"""The last is of a frame that is not there."""
+
+RAMP = (np.add.outer(np.arange(48), np.arange(40)) * 40).astype(np.uint16)
+
+
+def originals() -> list[bytes]:
+    """The whole corpus where it is at hand, and an object of each syntax."""
+    drawn = [encoded(of_pixels(RAMP, bits=12, RescaleSlope="2", RescaleIntercept="-1"))]
+    drawn += [compressed(of_pixels(RAMP), each, compress(RAMP, each)) for each in LOSSLESS]
+    files = [path for path in corpus.FILES if path.stat().st_size <= LARGEST]
+    return [*drawn, *(path.read_bytes() for path in files)]
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    with running(any_server()) as redis:
+        folder = tmp_path_factory.mktemp("mutations")
+        with serve(redis, folder, body_bytes=16 << 20, pixels=SAMPLES) as served:
+            yield served
+
+
+@pytest.fixture(scope="module")
+def slots():
+    with Slots(1, address_space_bytes=ADDRESS_SPACE) as slots:
+        yield slots
+
+
+def taken_in(client, data: bytes) -> str:
+    """Send an object; return how that ended, and leave nothing behind."""
+    answer = client.post("/v1/studies", content=data, headers={"Content-Type": "application/dicom"})
+    if answer.status_code == 201:
+        assert client.delete(answer.headers["location"]).status_code < 300
+        return "taken"
+    code = str(answer.json()["code"])
+    assert code in REFUSALS, answer.json()
+    problem(answer, answer.status_code, code)
+    assert 400 <= answer.status_code < 500
+    return code
+
+
+def decoded(slots: Slots, file: Path, frame: int) -> str:
+    """Decode an object in a slot; return how that ended."""
+    where = {"file": str(file), "scratch": str(file.parent)}
+    message = {**where, "frame": frame, "max_samples": SAMPLES}
+    try:
+        slots.run("decode", message, HUNG, lost=UndecodablePixels)
+    except WhylightError as refusal:
+        return refusal.failure().code
+    return "decoded"
+
+
+def test_damage_is_answered_or_refused_by_name(gateway, slots, tmp_path):
+    files, ends = originals(), Counter()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    file = tmp_path / "hurt.dcm"
+    with gateway.client(gateway.key()) as client:
+        for number in range(COUNT):
+            data = mutated(files[number * 7919 % len(files)], SEED, number)
+            file.write_bytes(data)
+            started = time.monotonic()
+            frame = 1 if number % 8 else 2
+            try:
+                intake, decoder = taken_in(client, data), decoded(slots, file, frame)
+            except Exception as error:
+                raise AssertionError(f"mutation {number} of seed {SEED}: {error!r}") from error
+            ends[intake, decoder] += 1
+            assert decoder in DECODED, (number, decoder)
+            assert time.monotonic() - started < HUNG, number
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < GROWTH_KIB
+    assert ends["taken", "decoded"] > COUNT // 20
+    assert sum(count for (intake, _), count in ends.items() if intake != "taken") > COUNT // 20
