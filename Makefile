@@ -1,7 +1,8 @@
 # One command each: `make demo` shows an explanation, `make test` proves the house.
 #
 # Variables: PYTHON (interpreter, 3.11 or newer), VENV (folder), TORCH (what to
-# install as torch, with any pip options of your own index), JOBS (test processes).
+# install as torch, with any pip options of your own index), JOBS (test processes),
+# MUTATIONS (damaged objects that `make fuzz` tries).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -11,6 +12,7 @@ MAKEFLAGS += --no-print-directory
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 JOBS ?= 2
+MUTATIONS ?= 10000
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 BIN := $(VENV)/bin
 DEMO_READY := $(VENV)/.ready-demo
@@ -26,7 +28,7 @@ SYSTEM_PACKAGES := redis-server orthanc orthanc-dicomweb dcmtk dicom3tools curl
 export OMP_NUM_THREADS := 1
 
 .NOTPARALLEL:
-.PHONY: help demo up test setup system lint types walls unit conformance bench sbom train-demo train-marker certify-demo clean
+.PHONY: help demo up test setup system lint types walls unit conformance fuzz bench sbom train-demo train-marker certify-demo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -106,6 +108,9 @@ unit: $(TEST_READY)  ## Every test: unit, contract, oracle, conformance, end to 
 
 conformance: $(TEST_READY)  ## Only the DICOM conformance tests, with every file of the corpus
 	@WHYLIGHT_CONFORMANCE_EVERY=1 $(BIN)/pytest tests/conformance
+
+fuzz: $(TEST_READY)  ## Send MUTATIONS damaged DICOM objects through gateway and decoder
+	@WHYLIGHT_MUTATIONS=$(MUTATIONS) $(BIN)/pytest --timeout 3600 tests/conformance/test_mutations.py
 
 bench: $(BENCH_READY)  ## Measure speed, beside other libraries where there are any
 	@for each in grad_cam scheduler datapath http_job shortcut; do \
