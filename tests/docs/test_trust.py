@@ -1,6 +1,7 @@
 """The page on belief says of grades and flags what the reports say, and adds no promise."""
 
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -8,8 +9,19 @@ import pytest
 
 from service.domain.trust import ALWAYS, STATEMENTS, SUPPORTED_TO, WEAK_TO, Flag, Grade
 from tests.workers.measures.test_recompute import recomputed
+from workers.binding import REMEMBERED
+from workers.certify.cases import CASES
+from workers.certify.measure import FEWEST
+from workers.certify.verdict import MODEL, TARGET
+from workers.certify.weights import SEEDS
+from workers.drawing.palettes import FAINT
+from workers.measures.expected_region import ExpectedRegion
+from workers.measures.template import Template
+from workers.stages.judge import SAMPLED
 
-PAGE = (Path(__file__).parents[2] / "docs" / "trust.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "trust.md").read_text()
+TEXT = " ".join(PAGE.split())
 ROWS = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", PAGE, re.MULTILINE)
 
 
@@ -37,6 +49,66 @@ def test_the_caution_is_quoted_whole():
 
 def test_the_limits_are_those_of_the_code():
     assert f"Up to {SUPPORTED_TO:.2f} is\n  `supported`, up to {WEAK_TO:.2f} `weak`" in PAGE
+
+
+def test_the_certificates_bands_are_those_of_the_code():
+    for words, (passed, failed) in (
+        ("all weights", MODEL),
+        ("the head, or the class: the worse", TARGET),
+    ):
+        assert f"| {words} | up to {passed} | up to {failed} | over {failed} |" in PAGE
+    assert (CASES, len(SEEDS), FEWEST) == (24, 4, 8)
+    assert "on 24 of the package's validation cases" in TEXT
+    assert "(four shuffles each)" in TEXT
+    assert "on fewer cases, eight at least" in TEXT
+
+
+def test_the_limits_of_other_checks_are_those_of_the_code():
+    assert (ExpectedRegion().share, Template().alike, SAMPLED) == (0.2, 0.9, 100)
+    assert "over a fifth of the distance" in TEXT
+    assert "flagged from 0.9 on" in TEXT
+    assert "one of a hundred other jobs" in TEXT
+    assert f"the last {REMEMBERED} maps" in TEXT
+    assert f"under {FAINT:.0%} of that" in TEXT.replace(" %", "%")
+
+
+SHORTCUT = json.loads((ROOT / "benchmarks" / "results" / "shortcut.json").read_text())["models"]
+MODELS = ("chest-phantom-marker", "chest-phantom-control", "chest-phantom")
+
+
+def told(row):
+    """Say of how many phantoms a nodule was called, and flagged."""
+    called = row["called"]
+    if not called:
+        return "none called"
+    flagged = round(called * row["flagged"])
+    amount = {0: "none", called: "all"}.get(flagged, flagged)
+    return f"{called} called, {amount} flagged"
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("nodule, no letter", "present_without_marker"),
+        ("nodule and letter", "present_with_marker"),
+        ("letter alone", "absent_with_marker"),
+    ],
+)
+def test_the_table_of_the_shortcut_is_what_was_measured(words, kind):
+    rows = [SHORTCUT[model]["nodule"][kind] for model in MODELS]
+    cells = [f"{words} ({rows[0]['phantoms']})", *map(told, rows)]
+    assert f"| {' | '.join(cells)} |" in PAGE
+
+
+def test_what_was_flagged_without_a_mark_is_told():
+    shares = {
+        finding: max(
+            SHORTCUT[model]["present_without_marker"][finding]["flagged"] for model in MODELS
+        )
+        for finding in SHORTCUT[MODELS[0]]["present_without_marker"]
+    }
+    assert {finding: share for finding, share in shares.items() if share} == {"effusion": 0.017}
+    assert "but for up to 1.7 % of the effusions" in TEXT
 
 
 def test_the_page_computes_p_as_the_test_does() -> None:
