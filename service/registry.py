@@ -68,6 +68,9 @@ class Registry(Generic[T]):
     def _import(self, path: str, name: str) -> None:
         try:
             importlib.import_module(path)
+        except ModuleNotFoundError as error:
+            missing = (error.name or "a module").partition(".")[0]
+            self._unavailable[name] = f"It needs {missing}, which is not installed."
         except Exception as error:  # noqa: BLE001 - a broken part must not stop the others
             self._unavailable[name] = type(error).__name__
 

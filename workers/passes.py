@@ -56,6 +56,9 @@ class Ability(StrEnum):
     EXCLUSIVE = "exclusive"
     """The model itself, alone, for a bounded time."""
 
+    RESCALE_RULE = "rescale_rule"
+    """DeepLIFT's rescale rule: contributions that add up to the change in score."""
+
 
 class Rule(StrEnum):
     """How derivatives are taken."""

@@ -1,5 +1,6 @@
 """Small models with known answers, and two ways to drive a plan against them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from workers.methods.base import METHODS, Maps, Method, ModelFacts
-from workers.passes import Ability, Plan, Scalar
+from workers.passes import Ability, Exclusive, Plan, Scalar
 from workers.running import Planned
 from workers.runtimes.base import Runtime, Segment
 from workers.runtimes.torch import TorchRuntime
@@ -132,6 +133,8 @@ def run_alone(plan: Plan[Any], runtime: Runtime, chunk: int = 1_000_000) -> Any:
 
 
 def _serve(ask: Any, runtime: Runtime, chunk: int) -> Any:
+    if isinstance(ask, Exclusive):
+        return runtime.lend(ask, math.inf)
     work = work_of([ask])
     group = runtime.group(work)
     steps = []

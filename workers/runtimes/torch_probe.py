@@ -15,6 +15,7 @@ from workers.runtimes.attention import Attentions
 from workers.runtimes.base import LayerFacts, Probe
 from workers.runtimes.capture import Capture
 from workers.runtimes.memory import bytes_a_row
+from workers.runtimes.rescale import rescale_fault
 from workers.runtimes.rules import rectifiers
 from workers.tokens import Tokens
 
@@ -29,6 +30,9 @@ Noise alone hardly moves a mean: a bend in the head would not be seen.
 
 EQUAL: Final = 1e-4
 """Share of the largest value within which rounding may part what is the same."""
+
+RESCALED: Final = 3
+"""Of these images, those between which contributions must add up."""
 
 TRIES: Final = 3
 SEED: Final = 20_231
@@ -85,7 +89,12 @@ def probe(subject: Subject) -> Probe:
     unable = _unable(subject, outputs, heads) if gradient else {}
     attentions, unseen = _attentions(subject, batch, outputs) if gradient else ((), "")
     unable |= {} if attentions else {Ability.ATTENTION: unseen}
-    asked = {Ability.RECTIFIER_RULES, Ability.LINEAR_HEAD, Ability.ATTENTION}
+    asked = {
+        Ability.RECTIFIER_RULES,
+        Ability.LINEAR_HEAD,
+        Ability.ATTENTION,
+        Ability.RESCALE_RULE,
+    }
     abilities |= asked - set(unable) if gradient else set()
     kinds = {"forward": False} | ({"gradient": True} if gradient else {})
     seconds = {kind: _seconds(_runner(subject, grad), 1) for kind, grad in kinds.items()}
@@ -158,6 +167,9 @@ def _unable(subject: Subject, outputs: Tensor, heads: frozenset[str]) -> dict[Ab
         unable[Ability.LINEAR_HEAD] = (
             "No declared layer is followed by just a mean over its grid and a linear head."
         )
+    uneven = rescale_fault(subject.model, torch.cat(_shifted(subject)[:RESCALED]))
+    if uneven is not None:
+        unable[Ability.RESCALE_RULE] = uneven
     return unable
 
 
@@ -200,9 +212,9 @@ def _linear(subject: Subject, layer: str) -> bool:
     and account for all of the mix but a constant.
     """
     gradients, biases, mixes = [], [], []
-    for shift, batch in zip(SHIFTS, noise(subject, len(SHIFTS)).split(1), strict=True):
+    for batch in _shifted(subject):
         try:
-            gradient, features, mix = _head(subject, layer, batch + shift)
+            gradient, features, mix = _head(subject, layer, batch)
         except (LayerNotCaptured, LayerAmbiguous):  # on another input the model goes another way
             return False
         gradients.append(gradient)
@@ -211,6 +223,12 @@ def _linear(subject: Subject, layer: str) -> bool:
         if not _alike(torch.cat(gradients, 1)):  # most layers end here, after one pass
             return False
     return bool(_spread(torch.stack(biases), 0) <= EQUAL * torch.stack(mixes).abs().max())
+
+
+def _shifted(subject: Subject) -> list[Tensor]:
+    """Return rows of noise about different grays, one in a batch."""
+    rows = noise(subject, len(SHIFTS)).split(1)
+    return [row + shift for row, shift in zip(rows, SHIFTS, strict=True)]
 
 
 def _head(subject: Subject, layer: str, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,75 @@
+"""DeepLIFT SHAP: DeepLIFT, averaged over many references."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from captum.attr import DeepLiftShap as Engine
+from pydantic import Field
+from torch import Tensor
+from typing_extensions import override
+
+from workers.methods.base import METHODS, add_rows, zeros
+from workers.methods.lent import ROWS, LentMethod, grays
+from workers.passes import Ability, Cost, Lease
+from workers.rows import Given, Rows
+from workers.twins import Scored, separated
+
+
+@METHODS.register("deep_lift_shap")
+class DeepLiftShap(LentMethod):
+    r"""Mean of DeepLIFT's contributions over reference images of every gray.
+
+    .. math:: A = \frac{1}{n} \sum_{i=1}^{n} (x - r_i) \odot m(x, r_i)
+
+    With `m` as in DeepLIFT. It estimates Shapley values under the assumption
+    that pixels are independent. The paper draws references from the data that
+    the model was trained on; there is none at hand for a single job, so that
+    they are uniform images of every gray between the image's darkest and its
+    brightest: no gray is the one that counts as nothing. The maps sum to the
+    score less the mean score of the references.
+
+    It is computed by captum, an optional extra, and refused for the networks
+    for which DeepLIFT is.
+
+    Parameters
+    ----------
+    samples
+        References, `n`, an even number.
+
+    References
+    ----------
+    Lundberg, Lee (2017). A unified approach to interpreting model predictions.
+    NeurIPS. arXiv:1705.07874, section 4.2.
+    """
+
+    title: ClassVar = "DeepLIFT SHAP"
+    needs: ClassVar = frozenset({Ability.EXCLUSIVE, Ability.RESCALE_RULE})
+    paper: ClassVar = "Lundberg, Lee (2017), arXiv:1705.07874, section 4.2"
+    cost: ClassVar = "2 x samples gradient rows for each target; samples + 1 forward rows"
+    weaknesses: ClassVar = (
+        "References are uniform images, not the model's training data as in the paper: the map "
+        "tells what sets the image apart from them, not from other patients. Pixels of an image "
+        "are not independent, as the Shapley values that are estimated assume. How a network is "
+        "written changes the map though its scores stay the same."
+    )
+
+    samples: int = Field(default=8, ge=2, le=256, multiple_of=2, description="References.")
+
+    @override
+    def estimate(self, shape: Sequence[int], targets: int) -> Cost:
+        """Return image and references, and a pair for each reference and target."""
+        return Cost(forward_rows=1 + self.samples, gradient_rows=2 * self.samples * targets)
+
+    @override
+    def references(self, image: Tensor) -> Rows:
+        """Return the uniform images."""
+        return Given(grays(image, self.samples))
+
+    @override
+    def shared_out(self, lease: Lease, scored: Scored, image: Tensor) -> Tensor:
+        """Return the mean contributions ``(C, *spatial)`` to one score."""
+        total, network = zeros(image.shape, image), separated(scored)
+        for some in grays(image, self.samples).split(ROWS // 2):
+            lease.check()
+            add_rows(total, Engine(network).attribute(image[None], some) * len(some))
+        return total / self.samples

@@ -1,0 +1,115 @@
+"""Gradient SHAP: gradients at random points between random references and the image."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import ClassVar
+
+import numpy as np
+import torch
+from captum.attr import GradientShap as Engine
+from pydantic import Field
+from torch import Tensor
+from typing_extensions import override
+
+from workers.methods.base import METHODS, add_rows, zeros
+from workers.methods.lent import ROWS, LentMethod, grays
+from workers.passes import Ability, Cost, Lease
+from workers.rows import Given, Rows
+from workers.twins import Scored
+
+
+@METHODS.register("gradient_shap")
+class GradientShap(LentMethod):
+    r"""Mean of way times gradient, at random points on ways from random references.
+
+    .. math:: A = \frac{1}{n} \sum_{i=1}^{n} (x + \varepsilon_i - r_i) \odot
+              \nabla f\!\left(r_i + \alpha_i (x + \varepsilon_i - r_i)\right)
+
+    References `r` are drawn from uniform images of every gray between the
+    image's darkest and its brightest, shares :math:`\alpha` evenly from 0 to 1
+    and the noise :math:`\varepsilon` from a normal distribution, each draw
+    independent of the others. It estimates the same as expected gradients,
+    which spread their draws evenly and so need fewer; this is the form in which
+    it is published and compared. The maps sum to the score less the mean score
+    of the references, up to the error of sampling.
+
+    It is computed by captum, an optional extra. It takes plain gradients, which
+    follow a network however it is written.
+
+    Parameters
+    ----------
+    samples
+        Points, `n`, a multiple of 4.
+    grays
+        References that are drawn from.
+    noise
+        Standard deviation of the noise, as a share of the image's range (its
+        largest less its smallest value).
+    seed
+        Where the draws start; equal seeds give equal maps.
+
+    References
+    ----------
+    Lundberg, Lee (2017). A unified approach to interpreting model predictions.
+    NeurIPS. arXiv:1705.07874.
+
+    Erion, Janizek, Sturmfels, Lundberg, Lee (2021). Improving performance of
+    deep learning models with axiomatic attribution priors and expected
+    gradients. Nature Machine Intelligence 3. arXiv:1906.10670, eq. 3.
+    """
+
+    title: ClassVar = "Gradient SHAP"
+    needs: ClassVar = frozenset({Ability.EXCLUSIVE, Ability.INPUT_GRADIENT})
+    paper: ClassVar = "Lundberg, Lee (2017), arXiv:1705.07874; Erion et al. (2021), eq. 3"
+    cost: ClassVar = "samples gradient rows for each target; grays + 1 forward rows"
+    weaknesses: ClassVar = (
+        "It is a random estimate; few samples leave an error, which is stated. References are "
+        "uniform images, not the model's training data: the map tells what sets the image apart "
+        "from them, not from other patients. The model is lent to one job for each target, so "
+        "that nothing is shared with others; expected gradients give the same for less."
+    )
+
+    samples: int = Field(default=64, ge=4, le=1024, multiple_of=ROWS, description="Points.")
+    grays: int = Field(default=16, ge=2, le=256, description="References that are drawn from.")
+    noise: float = Field(
+        default=0.0,
+        ge=0,
+        le=2,
+        description="Standard deviation of the noise, as a share of the image's range.",
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Where the draws start.")
+
+    @override
+    def estimate(self, shape: Sequence[int], targets: int) -> Cost:
+        """Return image and references, and each target's points."""
+        return Cost(forward_rows=1 + self.grays, gradient_rows=self.samples * targets)
+
+    @override
+    def references(self, image: Tensor) -> Rows:
+        """Return the uniform images that are drawn from."""
+        return Given(grays(image, self.grays))
+
+    @override
+    def shared_out(self, lease: Lease, scored: Scored, image: Tensor) -> Tensor:
+        """Return the map ``(C, *spatial)`` of one target."""
+        total, given = zeros(image.shape, image), grays(image, self.grays)
+        sigma = self.noise * (image.max() - image.min()).item()
+        with seeded(self.seed, image.device):
+            for _ in range(self.samples // ROWS):
+                lease.check()
+                add_rows(total, Engine(scored).attribute(image[None], given, ROWS, sigma))
+        return total * ROWS / self.samples
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the process's generators, from which captum draws; they go on as before."""
+    devices = [device] if device.type == "cuda" else []
+    kept = np.random.get_state()  # noqa: NPY002 - captum draws from the global generator
+    try:
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(seed)
+            np.random.seed(seed)  # noqa: NPY002 - likewise
+            yield
+    finally:
+        np.random.set_state(kept)  # noqa: NPY002 - likewise
