@@ -22,13 +22,16 @@ def choose_instance(study: Study, accept: Accept, instance_id: str | None) -> In
         candidates = tuple(each for each in study.instances if each.id == instance_id)
         if not candidates:
             raise NotFound("The study has no such instance.", pointer="/instance")
-    fitting = tuple(each for each in candidates if not refusals(each, accept))
+    unnamed = instance_id is None
+    fitting = tuple(each for each in candidates if not refusals(each, accept, unnamed=unnamed))
     if not fitting:
         raise NotAcceptedByModel(
             "No image of the study is what the model was made for; 'facts' says why.",
             pointer="/study" if instance_id is None else "/instance",
             accepts=accept.model_dump(mode="json"),
-            refused={each.id: list(refusals(each, accept)) for each in candidates[:20]},
+            refused={
+                each.id: list(refusals(each, accept, unnamed=unnamed)) for each in candidates[:20]
+            },
         )
     if len(fitting) > 1:
         raise AmbiguousStudy(
@@ -68,17 +71,23 @@ def choose_frame(instance: Instance, frame: int | None) -> int:
     return chosen
 
 
-def refusals(instance: Instance, accept: Accept) -> tuple[str, ...]:
-    """Return the rules that an image breaks, by the manifest's field names."""
+def refusals(instance: Instance, accept: Accept, *, unnamed: bool = False) -> tuple[str, ...]:
+    """Return the rules that an image breaks, by the manifest's field names.
+
+    A localizer is what models are not made for; it is explained only where the
+    request names it, and is refused as ``localizer`` where that is `unnamed`.
+    """
     rules = {
         "modalities": (instance.modality, accept.modalities),
         "body_parts": (instance.body_part_examined, accept.body_parts),
         "view_positions": (instance.view_position, accept.view_positions),
+        "lateralities": (instance.laterality, accept.lateralities),
         "photometric_interpretations": (
             instance.photometric_interpretation,
             accept.photometric_interpretations,
         ),
     }
-    return tuple(
-        name for name, (value, allowed) in rules.items() if allowed and value not in allowed
-    )
+    broken = [name for name, (value, allowed) in rules.items() if allowed and value not in allowed]
+    if unnamed and instance.localizer:
+        broken.append("localizer")
+    return tuple(broken)

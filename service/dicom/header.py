@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from service.dicom import syntaxes
 from service.dicom.dataset import (
@@ -56,6 +57,8 @@ class Header(Value):
     modality: str
     body_part_examined: str
     view_position: str
+    laterality: str
+    localizer: bool
     photometric_interpretation: str
     rows: int
     columns: int
@@ -135,7 +138,15 @@ def header_of(found: Parsed, *, max_samples: int, identified: bool = True) -> He
 
 def _require_image(found: Parsed) -> None:
     if found.pixels is None or _text(found.dataset, "SOPClassUID") == DIRECTORY:
-        raise NoPixelData("The object holds no image; send an image of the study.")
+        raise NoPixelData(f"The object holds no image: it is {_kind(found.dataset)}.")
+
+
+def _kind(dataset: Dataset) -> str:
+    """Name what an object is by the standard's word; never by the object's own text."""
+    uid = _text(dataset, "SOPClassUID")
+    name = UID(uid).name
+    article = "an" if name[:1] in "AEIOU" or name.startswith("RT ") else "a"
+    return "of a private or unknown kind" if name == uid else f"{article} {name}"
 
 
 def identifiers(dataset: Dataset, required: bool) -> dict[str, str]:
@@ -163,13 +174,24 @@ def identifiers(dataset: Dataset, required: bool) -> dict[str, str]:
     return uids
 
 
-def _strings(dataset: Dataset) -> dict[str, str]:
+def _strings(dataset: Dataset) -> dict[str, str | bool]:
+    laterality = code_string(dataset, "ImageLaterality") or code_string(dataset, "Laterality")
     return {
         "modality": code_string(dataset, "Modality"),
         "body_part_examined": code_string(dataset, "BodyPartExamined"),
         "view_position": code_string(dataset, "ViewPosition"),
+        "laterality": laterality,
+        "localizer": _is_localizer(dataset),
         "photometric_interpretation": code_string(dataset, "PhotometricInterpretation"),
     }
+
+
+def _is_localizer(dataset: Dataset) -> bool:
+    """Tell an overview by which slices were planned (PS3.3 C.8.2.1.1.1)."""
+    try:
+        return "LOCALIZER" in list(dataset.get("ImageType") or ())
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return False
 
 
 def _numbers(dataset: Dataset) -> dict[str, int]:

@@ -43,6 +43,7 @@ class Accept(Value):
     modalities: tuple[str, ...] = Field(min_length=1)
     body_parts: tuple[str, ...] = ()
     view_positions: tuple[str, ...] = ()
+    lateralities: tuple[str, ...] = ()
     photometric_interpretations: tuple[str, ...] = ("MONOCHROME1", "MONOCHROME2")
 
 

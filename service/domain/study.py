@@ -31,6 +31,12 @@ class Instance(Value):
     modality: str
     body_part_examined: str
     view_position: str
+    laterality: str = ""
+    """``L``, ``R`` or ``B``; empty where it is not said."""
+
+    localizer: bool = False
+    """Whether it is an overview by which slices were planned."""
+
     photometric_interpretation: str
     rows: int
     columns: int

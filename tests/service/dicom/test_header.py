@@ -67,9 +67,29 @@ def test_an_object_without_its_study_is_not_taken(read):
         read(encoded(image(StudyInstanceUID=None)))
 
 
-def test_a_report_holds_no_image(read):
-    with pytest.raises(NoPixelData):
-        read(encoded(image(PixelData=None)))
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.88.11", "a Basic Text SR Storage"),
+        ("1.2.840.10008.5.1.4.1.1.88.59", "a Key Object Selection Document Storage"),
+        ("1.2.840.10008.5.1.4.1.1.104.1", "an Encapsulated PDF Storage"),
+        ("1.2.840.10008.5.1.4.1.1.11.1", "a Grayscale Softcopy Presentation State Storage"),
+        ("1.2.840.10008.5.1.4.1.1.481.3", "an RT Structure Set Storage"),
+        ("1.3.6.1.4.1.99999.1", "of a private or unknown kind"),
+    ],
+)
+def test_what_holds_no_image_is_refused_by_what_it_is(read, kind, name):
+    with pytest.raises(NoPixelData) as refusal:
+        read(encoded(image(PixelData=None, SOPClassUID=kind)))
+    assert refusal.value.detail == f"The object holds no image: it is {name}."
+
+
+def test_side_and_localizer_are_told(read):
+    plain = read(encoded(image()))
+    assert (plain.laterality, plain.localizer) == ("", False)
+    scout = read(encoded(image(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], Laterality="R")))
+    assert (scout.laterality, scout.localizer) == ("R", True)
+    assert read(encoded(image(ImageLaterality="L", Laterality="R"))).laterality == "L"
 
 
 @pytest.mark.parametrize("cut", [1, 40, 97, 110])
