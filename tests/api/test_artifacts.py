@@ -7,6 +7,8 @@ from email.policy import HTTP
 
 import pytest
 
+from service.domain.explanation import Omission, Result
+from service.errors import FormatNotApplicable
 from tests.support.problems import problem
 
 NAME = "saliency.nodule.png"
@@ -71,6 +73,22 @@ def test_a_form_that_cannot_be_given_is_refused_with_those_that_can(client, base
     assert problem(answer, 406, "not_acceptable")["facts"]["offered"]
 
 
+def test_an_artifact_that_was_left_out_is_refused_with_what_can_be_had(client, worker, job):
+    reason = FormatNotApplicable(
+        "The map is too large.", reason="too_many_values", alternatives=["npy"]
+    ).failure()
+    left_out = Omission(name="saliency.nodule.json", format="json", reason=reason)
+    result = Result(
+        method="saliency", parameters={}, target=None, status="succeeded", omitted=(left_out,)
+    )
+    worker.succeed(results=(result,))
+    told = client.get(f"/v1/explanations/{job}").json()["results"][0]["omitted"]
+    assert [each["name"] for each in told] == ["saliency.nodule.json"]
+    answer = client.get(f"/v1/explanations/{job}/artifacts/saliency.nodule.json")
+    facts = problem(answer, 406, "not_acceptable")["facts"]
+    assert (facts["format"], facts["alternatives"]) == ("json", ["npy"])
+
+
 def test_a_file_comes_with_its_digest_and_name(client, base):
     answer = client.get(f"{base}/{NAME}")
     (entry,) = [each for each in client.get(base).json()["artifacts"] if each["name"] == NAME]
@@ -126,7 +144,9 @@ def test_a_range_of_another_version_is_not_given(client, base):
     assert client.get(f"{base}/{NAME}", headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("name", ["saliency.effusion.png", "study.json", "..%2fjob.json", "x" * 300])
+@pytest.mark.parametrize(
+    "name", ["saliency.effusion.png", "study.json", "..%2fjob.json", "x" * 300]
+)
 def test_only_listed_names_are_served(client, base, name):
     problem(client.get(f"{base}/{name}"), 404, "not_found")
 

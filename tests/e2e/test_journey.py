@@ -14,7 +14,7 @@ from tests.support import journey
 pytestmark = [pytest.mark.e2e, pytest.mark.redis]
 
 METHODS = ("saliency", "integrated_gradients", "grad_cam", "occlusion")
-FORMATS = ["dicom_sc", "png", "json", "npy"]
+FORMATS = ["dicom_sr", "dicom_pm", "dicom_sc", "dicom_sc_word", "png", "json", "npy"]
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,34 @@ def source():
 
 
 def test_every_method_leaves_every_format(files):
-    extensions = ("dcm", "png", "json", "npy")
+    extensions = ("sr.dcm", "dcm", "word.dcm", "png", "json", "npy")
     assert set(files) == {f"{method}.nodule.{each}" for method in METHODS for each in extensions}
+
+
+def test_what_does_not_suit_a_radiograph_is_told_and_refused_by_name(client, job):
+    for result in job["results"]:
+        (omitted,) = result["omitted"]
+        assert (omitted["format"], omitted["name"]) == (
+            "dicom_pm",
+            f"{result['method']}.nodule.pm.dcm",
+        )
+        answer = client.get(f"/v1/explanations/{job['id']}/artifacts/{omitted['name']}")
+        assert answer.status_code == 406
+        assert "dicom_sc_word" in answer.json()["facts"]["alternatives"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_report_ties_the_objects_together(files, source, method):
+    report = pydicom.dcmread(io.BytesIO(files[f"{method}.nodule.sr.dcm"]))
+    (study,) = report.CurrentRequestedProcedureEvidenceSequence
+    named = {
+        each.ReferencedSOPInstanceUID
+        for series in study.ReferencedSeriesSequence
+        for each in series.ReferencedSOPSequence
+    }
+    beside = (files[f"{method}.nodule.{each}"] for each in ("dcm", "word.dcm"))
+    made = {pydicom.dcmread(io.BytesIO(each)).SOPInstanceUID for each in beside}
+    assert named == {source.SOPInstanceUID, *made}
 
 
 def test_the_model_sees_the_nodule_and_no_more_than_it_should(job):

@@ -21,7 +21,7 @@ from service.errors import (
     WhylightError,
 )
 from tests.support.parcels import fetched
-from tests.support.phantom_dicom import JPEG_2000, compress, compressed, encoded, of_pixels
+from tests.support.phantom_dicom import JPEG_2000, JPEG_LS, compress, compressed, encoded, of_pixels
 from tests.support.sheets import MODEL, REPORT, TARGET, blob
 from workers.binding import bound
 from workers.parcels import Attributed, Attribution, Judged, Verdict
@@ -107,6 +107,27 @@ def test_every_map_becomes_the_files_that_were_asked_for(slots, tmp_path):
     assert captures[0].SOPInstanceUID != captures[1].SOPInstanceUID
     assert [ds.InstanceNumber for ds in captures] == [1, 2]
     assert np.array_equal(np.load(rendered.files[0][1].path), blob((8, 8)))
+
+
+def test_what_does_not_suit_a_map_is_left_out_and_the_rest_is_made(slots, tmp_path):
+    asked = ("dicom_sr", "dicom_pm", "dicom_seg")
+    rendered = render(judged(slots, tmp_path, attribution(), artifacts=asked), slots, MODEL)
+    ((omitted,),) = rendered.omitted
+    assert (omitted.format, omitted.reason.code) == ("dicom_pm", "format_not_applicable")
+    (files,) = rendered.files
+    assert [file.artifact.format for file in files] == ["dicom_sr", "dicom_seg"]
+
+
+def test_captures_are_compressed_as_asked(slots, tmp_path):
+    parcel = judged(
+        slots,
+        tmp_path,
+        attribution(),
+        artifacts=("dicom_sc",),
+        dicom={"transfer_syntax": "jpeg_ls_lossless"},
+    )
+    ((capture,),) = render(parcel, slots, MODEL).files
+    assert pydicom.dcmread(capture.path).file_meta.TransferSyntaxUID == JPEG_LS
 
 
 def test_a_method_that_failed_has_no_files(slots, tmp_path):
