@@ -51,7 +51,6 @@ class Shelf:
         self._shown: dict[str, int] = {}
         """Changes of a model's records that its entry shows."""
 
-
     def get(self, package: str) -> Model:
         """Return a model that is ready.
 
