@@ -24,6 +24,10 @@ TransferSyntax = Literal[
 """Encodings of DICOM images; none loses anything."""
 
 
+Style = Literal["overlay", "contour"]
+"""How pictures show a map: in colors over the image, or by lines around its regions."""
+
+
 class DicomChoice(Value):
     """How DICOM objects are written."""
 
@@ -114,6 +118,10 @@ class ExplanationRequest(Value):
     grid: Literal["native", "source"] = Field(
         default="native",
         description="Grid of array artifacts: where the method made the map, or the source image.",
+    )
+    style: Style = Field(
+        default="overlay",
+        description="How pictures show a map: colors, or lines around the strongest evidence.",
     )
     dicom: DicomChoice = Field(default=DicomChoice(), description="How DICOM objects are written.")
     checks: Literal["none", "standard", "full"] = Field(

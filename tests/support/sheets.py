@@ -82,6 +82,7 @@ def sheet(
         "digest": "c" * 64,
         "created": CREATED,
         "software": "0.1.0",
+        "style": "overlay",
         "transfer_syntax": "explicit_vr_little_endian",
     }
     return Sheet(MapRecord(**record | changes), folder / "map.npy", files.display, files.header)

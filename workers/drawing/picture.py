@@ -9,8 +9,10 @@ from service.domain.explanation import Check, ModelRef
 from service.domain.grid import Grid
 from service.domain.parity import WORDS as PARITY_WORDS
 from service.domain.parity import Parity
+from service.domain.request import Style
 from service.domain.target import ResolvedTarget
 from service.domain.trust import ALWAYS, STATEMENTS, TrustReport
+from workers.drawing.contour import contours, outline
 from workers.drawing.legend import Legend, legible, page_with
 from workers.drawing.overlay import Rgb, Scale, overlay, plain
 
@@ -20,6 +22,8 @@ BLANK = "The map holds no evidence for the target: nothing is drawn."
 FAINT = "Beside this model's usual maps the evidence is too faint to be drawn."
 OWN_SCALE = "Colors are scaled to this map alone: faint evidence looks as strong as clear."
 USUAL_SCALE = "Colors are scaled to this model's usual maps of this method."
+LINE = "The line surrounds evidence of at least half of full strength."
+NO_LINE = "No evidence reaches half of full strength: no line is drawn."
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ def draw(
     grid: Grid,
     words: Words,
     scale: Scale | None,
+    *,
+    style: Style = "overlay",
 ) -> Rgb:
     """Draw a map over the image it explains.
 
@@ -53,6 +59,8 @@ def draw(
         The raw map, shape ``(C, *grid.shape)``; channels are summed.
     scale
         How values become color; without one nothing is drawn.
+    style
+        Colors over the image, or lines around what reaches half of full strength.
 
     Returns
     -------
@@ -61,16 +69,23 @@ def draw(
         the rest.
     """
     rows, columns = display.shape[:2]
-    page = page_with(_legend(words, grid, scale), rows, columns)
-    image = page[:rows, :columns]
-    if scale is None:
-        plain(display, image)
-    else:
-        overlay(display, values.sum(axis=0), grid, scale, image)
+    relevance = values.sum(axis=0)
+    if scale is None or style == "overlay":
+        page = page_with(_legend(words, grid, scale), rows, columns)
+        image = page[:rows, :columns]
+        if scale is None:
+            plain(display, image)
+        else:
+            overlay(display, relevance, grid, scale, image)
+        return page
+    image = np.empty((rows, columns, 3), np.uint8)
+    drawn = outline(display, contours(relevance, grid, (rows, columns), scale), image)
+    page = page_with(_legend(words, grid, scale, LINE if drawn else NO_LINE), rows, columns)
+    page[:rows, :columns] = image
     return page
 
 
-def _legend(words: Words, grid: Grid, scale: Scale | None) -> Legend:
+def _legend(words: Words, grid: Grid, scale: Scale | None, *more: str) -> Legend:
     target, model = words.target, words.model
     cell = " x ".join(f"{length:.3g}" for length in grid.cell)
     title = legible(model.title, model.name)
@@ -85,6 +100,7 @@ def _legend(words: Words, grid: Grid, scale: Scale | None) -> Legend:
             f"{words.method} of {title} {model.version}",
             f"One map cell covers {cell} image pixels.",
             *([] if scale is None or scale.own else [USUAL_SCALE]),
+            *more,
         ),
         warnings=tuple(_warnings(words, scale)),
         scale=scale,

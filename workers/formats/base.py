@@ -20,7 +20,7 @@ from service.domain.explanation import Check, ModelRef
 from service.domain.grid import Grid
 from service.domain.manifest import Code
 from service.domain.parity import ParityReport
-from service.domain.request import TransferSyntax
+from service.domain.request import Style, TransferSyntax
 from service.domain.target import ResolvedTarget
 from service.domain.trust import Probes, TrustReport
 from service.domain.value import Value
@@ -76,6 +76,9 @@ class MapRecord(Value):
 
     software: str
     """Our version."""
+
+    style: Style
+    """How pictures show the map."""
 
     transfer_syntax: TransferSyntax
     """How DICOM images of integer pixels are encoded."""
@@ -163,7 +166,7 @@ class Sheet:
             degenerate=record.degenerate,
             partial=record.partial,
         )
-        return draw(display, self.values, self.grid, words, self.scale)
+        return draw(display, self.values, self.grid, words, self.scale, style=record.style)
 
 
 class Format(ABC):

@@ -9,6 +9,7 @@ from pydicom.dataset import Dataset
 from typing_extensions import override
 
 from workers.drawing.palettes import FAINT, LEVELS, OPAQUE
+from workers.drawing.region import SHARE
 from workers.formats.base import FORMATS, Format, Sheet
 from workers.formats.derived import Source, code, derivation, derive, finish, inherit_loss
 from workers.formats.pixeldata import save
@@ -50,7 +51,7 @@ def _describe(ds: Dataset, sheet: Sheet) -> None:
     ds.ConversionType = "WSD"
     ds.BurnedInAnnotation = "YES"
     ds.DerivationDescription = _derivation(sheet)
-    if sheet.scale is not None:
+    if sheet.scale is not None and record.style == "overlay":
         ds.DerivationCodeSequence = [code(*BLENDED)]
     ds.ImageComments = f"{record.method_title}: {record.target.label}. Not for diagnosis."
     ds.SamplesPerPixel = 3
@@ -66,10 +67,13 @@ def _describe(ds: Dataset, sheet: Sheet) -> None:
 def _derivation(sheet: Sheet) -> str:
     """Tell scale and layout beside what the map is."""
     facts, scale = sheet.record.facts, sheet.scale
-    alpha = f"alpha from 0 at {FAINT:.0%} of it to {OPAQUE / LEVELS:.2f}"
-    drawn = (
-        "nothing drawn in color" if scale is None else f"full color at {scale.full:.6g}, {alpha}"
-    )
+    if scale is None:
+        drawn = "nothing drawn in color"
+    elif sheet.record.style == "contour":
+        drawn = f"lines around relevance from {SHARE * scale.full:.6g}"
+    else:
+        alpha = f"alpha from 0 at {FAINT:.0%} of it to {OPAQUE / LEVELS:.2f}"
+        drawn = f"full color at {scale.full:.6g}, {alpha}"
     shown = (
         f"{drawn}, over the source image of {facts.rows} x {facts.columns} pixels at the top"
         " left; legend added."

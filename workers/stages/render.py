@@ -140,6 +140,7 @@ def record_of(
         digest=digest,
         created=decoded.fetched.lease.job.created,
         software=version("whylight"),
+        style=decoded.fetched.request.style,
         transfer_syntax=decoded.fetched.request.dicom.transfer_syntax,
     )
 

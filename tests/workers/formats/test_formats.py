@@ -381,3 +381,13 @@ def test_loss_is_inherited_and_never_denied(made, declared, inherited):
 def test_laterality_is_there_for_paired_parts_alone(made, elements, laterality):
     ds = dicom(made("dicom_sc", elements=elements))
     assert ds.get("Laterality") == laterality
+
+
+def test_a_picture_can_have_lines_instead_of_colors(made):
+    ds = dicom(made("dicom_sc", style="contour"))
+    shown = ds.pixel_array[:600, :500].astype(int)
+    colored = np.ptp(shown, axis=-1) > 0
+    assert 0 < colored.mean() < 0.02
+    assert "lines around relevance from" in ds.DerivationDescription
+    assert "DerivationCodeSequence" not in ds
+    assert ds.SOPInstanceUID != dicom(made("dicom_sc")).SOPInstanceUID

@@ -1,0 +1,77 @@
+"""The source image with a line around the evidence: the anatomy inside stays untouched."""
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.grid import Grid
+from workers.drawing.overlay import Rgb, Scale, plain
+from workers.drawing.palettes import diverging, sequential
+from workers.drawing.region import SHARE
+from workers.drawing.resample import to_source
+
+Mask = NDArray[np.bool_]
+DARK: Final = (0, 0, 0)
+"""Color of the line's outer border, so that it shows on bright pixels too."""
+
+PER_PIXEL: Final = 700
+"""Edge of an image whose line is one pixel wide; in larger ones it widens in proportion."""
+
+BRIGHT: Final = 208
+"""Level of the sequential colors that stands out from grays."""
+
+
+def contours(
+    relevance: NDArray[np.float32], grid: Grid, shape: tuple[int, int], scale: Scale
+) -> Iterator[tuple[Mask, NDArray[np.uint8]]]:
+    """Yield each region with its color: where relevance reaches half of full strength.
+
+    Parameters
+    ----------
+    relevance
+        The map on its own grid, shape ``grid.shape``.
+    shape
+        Rows and columns of the source image.
+    scale
+        Signed ones have a region against the target as well.
+    """
+    fine = to_source(relevance[None], grid, shape)[0]
+    threshold = SHARE * scale.full
+    colors = diverging() if scale.signed else sequential()
+    yield fine >= threshold, colors[-1] if scale.signed else colors[BRIGHT]
+    if scale.signed:
+        yield -fine >= threshold, colors[0]
+
+
+def outline(
+    display: NDArray[np.uint8], regions: Iterator[tuple[Mask, NDArray[np.uint8]]], into: Rgb
+) -> bool:
+    """Draw the image in gray and a line along the inside of each region's edge.
+
+    Returns
+    -------
+    bool
+        Whether there was anything to surround.
+    """
+    plain(display, into)
+    width = max(1, round(min(display.shape[:2]) / PER_PIXEL))
+    found = False
+    for inside, color in regions:
+        into[_grown(inside, width) & ~inside] = DARK
+        into[inside & _grown(~inside, width)] = color
+        found |= bool(inside.any())
+    return found
+
+
+def _grown(mask: Mask, by: int) -> Mask:
+    """Return the mask with all pixels that touch it, `by` times over."""
+    grown = mask.copy()
+    for _ in range(by):
+        last = grown.copy()
+        grown[1:] |= last[:-1]
+        grown[:-1] |= last[1:]
+        grown[:, 1:] |= last[:, :-1]
+        grown[:, :-1] |= last[:, 1:]
+    return grown
