@@ -25,7 +25,7 @@ class Ablation:
     def apply(self, output: Tensor) -> None:
         """Set the channels of an output ``(rows, channels, ...)`` to zero, in place."""
         if self.tokens is not None and self.tokens.fit(output):
-            output = output.transpose(1, 2)
+            output = output.movedim(-1, 1)
         rows = torch.arange(len(self.channels), device=output.device)
         output[rows, torch.tensor(self.channels, device=output.device)] = 0
 

@@ -79,7 +79,7 @@ def _watched(model: nn.Module, seen: _Seen) -> Iterator[None]:
 def _grid(output: Tensor, batch: Tensor, tokens: Tokens | None) -> tuple[int, ...]:
     """Return the spatial shape of a module's output; empty without one."""
     if tokens is not None:
-        return tokens.grid if tokens.fit(output) else ()
+        return tokens.grid_of(output)
     return tuple(output.shape[2:]) if output.dim() == batch.dim() else ()
 
 

@@ -31,6 +31,12 @@ Noise alone hardly moves a mean: a bend in the head would not be seen.
 EQUAL: Final = 1e-4
 """Share of the largest value within which rounding may part what is the same."""
 
+UNPLACED: Final = "Where tokens lie in the image is not known of this network."
+WINDOWED: Final = (
+    "Its tokens attend within windows and are merged on the way: there is no attention of all "
+    "tokens to all to be followed from block to block."
+)
+
 RESCALED: Final = 3
 """Of these images, those between which contributions must add up."""
 
@@ -175,8 +181,8 @@ def _unable(subject: Subject, outputs: Tensor, heads: frozenset[str]) -> dict[Ab
 
 def _attentions(subject: Subject, batch: Tensor, outputs: Tensor) -> tuple[tuple[str, ...], str]:
     """Return the places of attention weights that can be seen, or why they cannot."""
-    if subject.tokens is None:
-        return (), "Where tokens lie in the image is not known of this network."
+    if subject.tokens is None or subject.tokens.stages:
+        return (), UNPLACED if subject.tokens is None else WINDOWED
     seen: dict[str, Tensor] = {}
 
     def take(place: str, weights: object) -> None:
