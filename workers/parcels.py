@@ -70,6 +70,12 @@ class ImageFacts(Value):
     window: tuple[float, float] | None
     """Center and width used for display, if a linear window was used."""
 
+    uptake_scale: float | None = None
+    """From modality values to SUV by body weight, g/mL; `None` where it is not known."""
+
+    regions: tuple[tuple[int, int, int, int], ...] = ()
+    """Ultrasound regions: top, left, bottom, right, the last two past the end."""
+
     warnings: tuple[str, ...] = ()
     """Repairs and doubts, as codes from a fixed table."""
 

@@ -1,16 +1,18 @@
 """Where evidence may lie: a package's expected region, laid over a model's input."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.grid import Grid
-from service.domain.manifest import BoxRegion, InnerRegion, Manifest, MaskRegion
+from service.domain.manifest import BoxRegion, InnerRegion, Manifest, MaskRegion, Region
 from service.errors import ModelUnavailable
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+Box = tuple[int, int, int, int]
 
 
 def read_mask(manifest: Manifest, folder: Path) -> Mask | None:
@@ -31,7 +33,11 @@ def read_mask(manifest: Manifest, folder: Path) -> Mask | None:
 
 
 def inside(
-    manifest: Manifest, mask: Mask | None, grid: Grid, source: tuple[int, int]
+    manifest: Manifest,
+    mask: Mask | None,
+    grid: Grid,
+    source: tuple[int, int],
+    boxes: Sequence[Box] = (),
 ) -> Array | None:
     """Return how far each pixel of the model's input lies in the expected region.
 
@@ -43,23 +49,48 @@ def inside(
         The model input's pixels in the source image.
     source
         Rows and columns of the source image.
+    boxes
+        What the image itself declares, as ultrasound does: top, left, bottom
+        and right in source pixels. Evidence may lie in any of them.
 
     Returns
     -------
     Array
-        1 inside, 0 outside, shape ``grid.shape``; `None` if no region is declared.
+        1 inside, 0 outside, shape ``grid.shape``; `None` if neither model nor
+        image declares a region.
     """
     region = manifest.explain.expected_region
-    if region is None:
+    if region is None and not boxes:
         return None
     index = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), axis=-1)
     shares = (grid.to_source(index) + 0.5) / np.array(source)
     row, column = shares[..., 0], shares[..., 1]
+    kept = np.ones(row.shape, np.bool_) if region is None else _laid(region, mask, row, column)
+    if boxes:
+        shown = [_boxed(_share(box, source), row, column) for box in boxes]
+        kept = kept & np.any(shown, axis=0)
+    return kept.astype(np.float64)
+
+
+def _laid(region: Region, mask: Mask | None, row: Array, column: Array) -> Mask:
+    """Lay the model's own region over the image."""
     if isinstance(region, InnerRegion):
-        return _inner(region, row, column).astype(np.float64)
+        return _inner(region, row, column)
     if isinstance(region, BoxRegion):
-        return _boxed(region, row, column).astype(np.float64)
-    return _masked(np.asarray(mask), row, column).astype(np.float64)
+        return _boxed(region, row, column)
+    return _masked(np.asarray(mask), row, column)
+
+
+def _share(box: Box, source: tuple[int, int]) -> BoxRegion:
+    """Return a box of pixels as shares of the image's edges."""
+    (top, left, bottom, right), (rows, columns) = box, source
+    return BoxRegion(
+        kind="box",
+        top=top / rows,
+        left=left / columns,
+        bottom=bottom / rows,
+        right=right / columns,
+    )
 
 
 def _boxed(region: BoxRegion, row: Array, column: Array) -> Mask:

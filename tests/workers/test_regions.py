@@ -42,6 +42,18 @@ def test_a_box_is_given_in_shares_of_the_source() -> None:
     np.testing.assert_array_equal(weight, expected)
 
 
+def test_what_the_image_declares_bounds_the_region_with_or_without_the_models() -> None:
+    boxes = ((0, 0, 100, 100), (100, 50, 200, 100))
+    weight = inside(with_region(None), None, INPUT, SOURCE, boxes)
+    expected = np.ones((20, 20))
+    expected[10:, :10] = 0
+    np.testing.assert_array_equal(weight, expected)
+    lower = BoxRegion(kind="box", top=0.5, left=0.0, bottom=1.0, right=1.0)
+    both = inside(with_region(lower), None, INPUT, SOURCE, boxes)
+    expected[:10] = 0
+    np.testing.assert_array_equal(both, expected)
+
+
 def test_a_cropped_input_sees_its_part_of_the_region() -> None:
     region = BoxRegion(kind="box", top=0.5, left=0.0, bottom=1.0, right=1.0)
     lower = Grid((10, 10), Grid.partition((10, 10), (100, 100)).affine.copy())

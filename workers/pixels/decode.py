@@ -24,6 +24,8 @@ from workers.pixels.display import chosen_window, show_color, show_gray
 from workers.pixels.modality import Modality, modality_of
 from workers.pixels.padding import Mask, padding_of, without_holes
 from workers.pixels.stored import Pixels, read_stored
+from workers.pixels.ultrasound import regions_of
+from workers.pixels.uptake import uptake_scale
 from workers.pixels.voi import Voi, Window, voi_of
 
 MAX_SAMPLES = 128 << 20
@@ -172,6 +174,8 @@ def _facts(
         value_minimum=value_low,
         value_maximum=value_high,
         lossy=is_lossy(found.dataset, header),
+        uptake_scale=uptake_scale(found.dataset),
+        regions=regions_of(found.dataset, header),
         window=(voi.center, voi.width) if linear and isinstance(voi, Window) else None,
         warnings=(
             *Source.of(found).doubts(),

@@ -112,7 +112,9 @@ class _Bench:
         image = torch.from_numpy(prepared.tensor).to(model.runtime.device, model.runtime.dtype)
         facts = prepared.decoded.facts
         size = (facts.rows, facts.columns)
-        return Scene(image, inside(model.manifest, model.region, prepared.grid, size))
+        return Scene(
+            image, inside(model.manifest, model.region, prepared.grid, size, facts.regions)
+        )
 
     def _inquiries(self) -> list[Inquiry]:
         """Return what the measures have to ask, each once."""

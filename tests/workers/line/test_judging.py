@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 
 from service import paths
@@ -134,6 +135,16 @@ def test_an_annotation_is_held_against_the_map(house: House) -> None:
     assert said["nodule"].outcome == "pass"
     assert said["nodule"].values["energy_share"] == pytest.approx(1.0)
     assert said["effusion"].outcome == "not_applicable"
+
+
+def test_what_an_ultrasound_image_declares_is_its_expected_region(house: House) -> None:
+    region = pydicom.Dataset()
+    region.RegionSpatialFormat = 1
+    region.RegionLocationMinX0 = region.RegionLocationMinY0 = 0
+    region.RegionLocationMaxX1, region.RegionLocationMaxY1 = SIDE // 2 - 1, SIDE - 1
+    file = house.image("echo", tags={"SequenceOfUltrasoundRegions": [region]})
+    _, found = house.explain(file, methods=["saliency"], targets=["top1"])
+    assert "fall" in checks(found.results[0])["expected_region"].values
 
 
 def test_a_flat_image_gives_an_invalid_map_and_not_a_supported_one(house: House) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 
@@ -105,6 +106,19 @@ def test_facts_describe_the_map_that_was_stored(
     row, column = np.unravel_index(values[0].argmax(), values[0].shape)
     # a cell of four pixels has its center between its second and its third
     assert facts.peak == pytest.approx((4 * row + 1.5, 4 * column + 1.5))
+
+
+def test_a_frame_is_explained_as_if_it_were_the_whole_image(house: House) -> None:
+    other = np.random.default_rng(4).integers(0, 4096, (SIDE, SIDE)).astype("<u2")
+    frames = other.tobytes() + picture(3).astype("<u2").tobytes()
+    file = house.image("cine", tags={"NumberOfFrames": 2, "PixelData": frames})
+    record, document = house.explain(file, frame=2, artifacts=["dicom_sc"], targets=["top1"])
+    logits = [each.logit for each in document.predictions]
+    assert logits == pytest.approx(expected_logits(), abs=1e-5)
+    (made,) = document.results[0].artifacts
+    data = house.backends.store.get(paths.artifact(str(record.result), made.name))
+    (reference,) = pydicom.dcmread(io.BytesIO(data)).SourceImageSequence
+    assert reference.ReferencedFrameNumber == 2
 
 
 def test_checks_stand_beside_each_map(explained: tuple[Job, Explanation]) -> None:

@@ -49,7 +49,7 @@ def noise(shape=(64, 48), top=4096):
 
 
 def test_the_set_of_steps_is_closed():
-    assert set(STEPS) == {"crop", "invert_monochrome1", "normalize", "resize", "window"}
+    assert set(STEPS) == {"crop", "invert_monochrome1", "normalize", "resize", "suv", "window"}
     assert not STEPS.unavailable
 
 
@@ -262,3 +262,12 @@ def test_a_misspelt_or_impossible_step_is_refused(choice):
 def test_a_step_forbids_what_it_does_not_know():
     with pytest.raises(ValidationError):
         STEPS["crop"].model_validate({"size": [8, 8], "center": True})
+
+
+def test_suv_scales_and_refuses_where_the_image_does_not_say_all():
+    image = StepImage(np.full((1, 4, 4), 5000, np.float32), None, Grid.identity((4, 4)))
+    (step,) = parse_steps((StepChoice(name="suv"),))
+    scaled = step.apply(image, facts(modality="PT", uptake_scale=3e-4))
+    assert_allclose(scaled.values, 1.5, rtol=1e-6)
+    with pytest.raises(NotAcceptedByModel, match="half-life"):
+        step.apply(image, facts(modality="PT"))
