@@ -16,7 +16,7 @@ Mask = NDArray[np.bool_]
 DARK: Final = (0, 0, 0)
 """Color of the line's outer border, so that it shows on bright pixels too."""
 
-PER_PIXEL: Final = 700
+PER_PIXEL: Final = 350
 """Edge of an image whose line is one pixel wide; in larger ones it widens in proportion."""
 
 BRIGHT: Final = 208
