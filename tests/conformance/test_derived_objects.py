@@ -20,6 +20,7 @@ from service.domain.artifact import Artifact
 from service.errors import WhylightError
 from tests.support import corpus, orthanc
 from tests.support.hostile_headers import HEADERS, PLANE, hostile
+from tests.support.iod_tables import missing
 from tests.support.phantom_dicom import encoded, of_pixels
 from tests.support.programs import needs
 from tests.support.sheets import blob, sheet
@@ -92,6 +93,19 @@ def complaints(artifact: Artifact, file: Path) -> list[str]:
 def test_no_object_has_an_error(phantom, tmp_path):
     for artifact, file in made(phantom, tmp_path):
         assert complaints(artifact, file) == [], artifact.format
+
+
+def test_no_object_lacks_what_the_standards_tables_want(phantom, tmp_path):
+    for artifact, file in made(phantom, tmp_path):
+        assert missing(pydicom.dcmread(file)) == [], artifact.format
+
+
+def test_the_tables_find_what_lacks(phantom, tmp_path):
+    for _, file in made(phantom, tmp_path):
+        ds = pydicom.dcmread(file)
+        del ds.StudyID
+        ds.SOPInstanceUID = ""
+        assert missing(ds) == ["SOPInstanceUID", "StudyID"]
 
 
 @needs("dciodvfy")
