@@ -71,7 +71,7 @@ $(TEST_READY): $(DEMO_READY)
 # Without dependencies: they would bring a torchvision that replaces torch.
 $(BENCH_READY): $(TEST_READY)
 	@$(PIP) install -e '.[worker,embedded,dev,bench]'
-	@$(PIP) install --no-deps grad-cam
+	@$(PIP) install --no-deps grad-cam monai
 	@touch $@
 
 # Services stay down: the tests start their own, on sockets and ports of their own.
@@ -113,9 +113,11 @@ fuzz: $(TEST_READY)  ## Send MUTATIONS damaged DICOM objects through gateway and
 	@WHYLIGHT_MUTATIONS=$(MUTATIONS) $(BIN)/pytest --timeout 3600 tests/conformance/test_mutations.py
 
 bench: $(BENCH_READY)  ## Measure speed, beside other libraries where there are any
-	@for each in grad_cam scheduler datapath http_job shortcut; do \
-	    echo "== $$each"; $(BIN)/python -m benchmarks.$$each; \
-	done
+	@export LOAD_BEFORE=$$(cut -d ' ' -f 1 /proc/loadavg); missed=; \
+	for each in grad_cam cams integrated smooth occlusion rise scheduler datapath http_job trust shortcut; do \
+	    echo "== $$each"; $(BIN)/python -m benchmarks.$$each || missed="$$missed $$each"; \
+	done; \
+	[ -z "$$missed" ] || { echo "A bar was missed, or a run is not valid:$$missed"; exit 1; }
 
 sbom: $(DEMO_READY)  ## List what the product is made of, as CycloneDX, in sbom.json
 	@$(BIN)/python -m deploy.sbom sbom.json

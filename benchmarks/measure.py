@@ -31,8 +31,11 @@ CONTROL: Final = "control"
 CONTROL_TOLERANCE: Final = 0.05
 ANYWAY: Final = "PUBLISH_ANYWAY"
 
-LOAD_BEFORE: Final = os.getloadavg()[0]
-"""Load average of the last minute when the program began: its own is not in it yet."""
+LOAD_BEFORE: Final = float(os.environ.get("LOAD_BEFORE", os.getloadavg()[0]))
+"""Load average of the last minute when the program began: its own is not in it yet.
+
+Where one program follows another, what it was before the first of them is handed down.
+"""
 
 
 @dataclass(frozen=True, slots=True)

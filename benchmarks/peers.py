@@ -2,14 +2,21 @@
 
 pytorch-grad-cam imports torchvision when it is imported, for helpers that
 Grad-CAM never calls; an empty stand-in takes its place. What Grad-CAM does call
-(torch, numpy, OpenCV) is real. Install it without its dependencies::
+(torch, numpy, OpenCV) is real. Install it and MONAI without their dependencies,
+which would replace torch::
 
-    pip install --no-deps grad-cam && pip install -e '.[bench]'
+    pip install --no-deps grad-cam monai && pip install -e '.[bench]'
 """
 
 import sys
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
+
+from captum.attr import LayerGradCam
+from torch import Tensor, nn
+
+PACKAGES = ("torch", "captum", "grad-cam", "monai", "numpy", "opencv-python-headless")
 
 
 def pytorch_grad_cam() -> Any:
@@ -21,6 +28,46 @@ def pytorch_grad_cam() -> Any:
 
     assert model_targets
     return package
+
+
+def pytorch_grad_cams(
+    net: nn.Module, layer: str, on_grid: Callable[[Tensor], Tensor] | None = None
+) -> Callable[[Tensor, Sequence[int]], Any]:
+    """Return pytorch-grad-cam's maps of a batch, a class for each row."""
+    package = pytorch_grad_cam()
+    method = package.GradCAM(net, [net.get_submodule(layer)], reshape_transform=on_grid)
+    target = package.utils.model_targets.ClassifierOutputTarget
+    return lambda batch, classes: method(batch, [target(each) for each in classes])
+
+
+def captum_cams(net: nn.Module, layer: str) -> Callable[[Tensor, int], Tensor]:
+    """Return captum's map of one row, shape ``(*grid)``."""
+    method = LayerGradCam(net, net.get_submodule(layer))
+
+    def run(batch: Tensor, target: int) -> Tensor:
+        values: Tensor = method.attribute(batch, target)[0, 0].detach()
+        return values
+
+    return run
+
+
+def monai_cams(net: nn.Module, layer: str) -> Any:
+    """Return MONAI's Grad-CAM of one layer."""
+    from monai.visualize import GradCAM  # type: ignore[import-not-found]  # noqa: PLC0415 - for one program
+
+    return GradCAM(nn_module=net, target_layers=layer)
+
+
+def frozen(net: nn.Module, layer: str | None = None) -> nn.Module:
+    """Return a network none of whose parameters wants a gradient, but for those of one layer.
+
+    It is how captum, pytorch-grad-cam and MONAI are quickest: their graph then
+    begins at the layer.
+    """
+    net.requires_grad_(requires_grad=False)
+    if layer is not None:
+        net.get_submodule(layer).requires_grad_()
+    return net
 
 
 def _empty_torchvision() -> dict[str, ModuleType]:

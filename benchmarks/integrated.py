@@ -1,0 +1,138 @@
+"""Integrated gradients to a completeness error of at most 2 %.
+
+The error is that of the map's sum, as a share of the change in score. Ours starts
+with few points and adds some until the error is met; captum takes the number it
+is given: its default of 50 at once, 50 in the batches that suit it best, and the
+least number that meets the error, which one would have to know beforehand::
+
+    python -m benchmarks.integrated [rounds]
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import torch
+from captum.attr import IntegratedGradients as Captum
+from torch import Tensor, nn
+
+from benchmarks.contest import ALONE, FLOOR, OURS, Case, Own, Run, hold
+from benchmarks.findings import seen
+from benchmarks.maps import AIR, trained
+from benchmarks.networks import ResNet18, noise, seeded
+from benchmarks.peers import frozen
+from workers.methods.integrated_gradients import IntegratedGradients
+from workers.targets.classes import ClassLogit
+
+TOLERANCE: Final = 0.02
+FIRST: Final = 4
+STEPS: Final = 50
+FEWER: Final = (4, 6, 8, 10, 12, 16, 20, 25, 32, 40, 50, 64, 80, 100, 128, 160, 200)
+DEFAULT: Final = f"captum ({STEPS} steps at once, default)"
+TUNED: Final = f"captum ({STEPS} steps, best batch)"
+FEWEST: Final = "captum (fewest steps, best batch)"
+BARS: Final = {DEFAULT: 4.0, TUNED: 2.0}
+PACKAGES: Final = ("torch", "captum", "numpy")
+BATCH: Final = 8
+
+Question = tuple[Tensor, int]
+"""An image and the output that is explained."""
+
+
+def case(
+    name: str,
+    make: Callable[[], nn.Module],
+    questions: list[Question],
+    baseline: float,
+    count: int,
+) -> Case:
+    """Compare on the first question; errors are those of all."""
+    net = frozen(make())
+    own = Own(net, questions[0][0].shape, slice_seconds=ALONE)
+    method = IntegratedGradients(steps=FIRST, tolerance=TOLERANCE, max_steps=486, baseline=baseline)
+    captum = Captum(net)
+
+    def ours(question: Question) -> tuple[float, float]:
+        image, target = question
+        (extra,) = own.one(method.plan(image, (ClassLogit(target),))).extras
+        return abs(extra["residual"] / extra["score_change"]), extra["steps"]
+
+    def captums(question: Question, steps: int, batch: int | None) -> float:
+        image, target = question
+        values, delta = captum.attribute(
+            image[None],
+            baseline,
+            target,
+            n_steps=steps,
+            internal_batch_size=batch,
+            return_convergence_delta=True,
+        )
+        change = values.sum() - delta[0]
+        return abs(delta[0].item() / change.item())
+
+    fewest = next(
+        each for each in FEWER if all(captums(q, each, BATCH) <= TOLERANCE for q in questions)
+    )
+    own_errors, taken = zip(*map(ours, questions), strict=True)
+    errors = {OURS: max(own_errors), FEWEST: max(captums(q, fewest, BATCH) for q in questions)}
+    middle = sorted(taken)[len(taken) // 2]
+    first = questions[taken.index(middle)]
+    runs: dict[str, Run] = {
+        OURS: lambda: ours(first),
+        DEFAULT: lambda: captums(first, STEPS, None),
+        TUNED: lambda: captums(first, STEPS, BATCH),
+        FEWEST: lambda: captums(first, fewest, BATCH),
+        FLOOR: gradients(net, first, int(middle)),
+    }
+    facts = {
+        "questions": len(questions),
+        "gradients, median": middle,
+        "gradients, most": max(taken),
+        "captum's fewest steps": fewest,
+        f"captum's worst error at {STEPS} steps": max(captums(q, STEPS, BATCH) for q in questions),
+    }
+    return Case(name, runs, BARS, errors, TOLERANCE, facts, count=count)
+
+
+def gradients(net: nn.Module, question: Question, count: int) -> Run:
+    """Return as many bare gradients as ours took, in batches."""
+    image, target = question
+
+    def run() -> None:
+        for start in range(0, count, BATCH):
+            rows = min(BATCH, count - start)
+            batch = image.expand(rows, *image.shape).clone().requires_grad_()
+            torch.autograd.grad(net(batch)[:, target].sum(), [batch])
+
+    return run
+
+
+def smooth(shape: tuple[int, ...]) -> Tensor:
+    """Return an image without pixel noise, as a radiograph is."""
+    coarse = noise((shape[0], 14, 14))[None]
+    fine = torch.nn.functional.interpolate(coarse, shape[1:], mode="bicubic")
+    image: Tensor = fine[0]
+    return image
+
+
+def demo_model() -> Case:
+    return case("demo model", trained, list(seen()), AIR, 7)
+
+
+def large() -> Case:
+    questions = [(smooth((3, 224, 224)), 3)]
+    return case("ResNet-18", lambda: seeded(ResNet18), questions, 0.0, 3)
+
+
+def cases() -> Iterator[Case]:
+    yield demo_model()
+    yield large()
+
+
+def main() -> int:
+    torch.set_num_threads(1)
+    return hold("integrated", PACKAGES, cases(), int(sys.argv[1]) if len(sys.argv) > 1 else None)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
