@@ -243,7 +243,7 @@ def _text(dataset: Dataset, keyword: str) -> str:
     try:
         value = dataset.get(keyword)
         return value.strip(" \0") if isinstance(value, str) else ""
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         return ""
 
 

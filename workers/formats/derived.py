@@ -170,8 +170,8 @@ class Source:
         try:
             element = self.dataset[keyword]
             value: Any = element.value
-        except (KeyError, LookupError, TypeError, ValueError):
-            return "", []
+        except (LookupError, NotImplementedError, TypeError, ValueError):
+            return "", []  # absent, or of a VR that there is none
         several = list(value) if isinstance(value, list | tuple | MultiValue) else [value]
         texts = ["" if each is None else str(each).strip(" \0") for each in several]
         return str(element.VR), texts

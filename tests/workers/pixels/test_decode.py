@@ -438,6 +438,14 @@ def test_the_kept_header_has_everything_but_the_pixels(decode, tmp_path):
     assert RAMP.tobytes()[:64] not in kept
 
 
+def test_an_element_of_a_value_representation_that_there_is_none_hurts_nothing_else(decode):
+    data = encoded(of_pixels(RAMP))
+    _, values, _, _ = decode(data.replace(b"\x10\x00\x10\x00PN", b"\x10\x00\x10\x00Pn"))
+    assert np.array_equal(values[0], RAMP)
+    _, values, _, _ = decode(data.replace(b"\x18\x00\x15\x00CS", b"\x18\x00\x15\x00Cs"))
+    assert np.array_equal(values[0], RAMP)
+
+
 def test_an_error_never_quotes_the_object(decode):
     ds = of_pixels(RAMP)
     ds.PhotometricInterpretation = "CANARY-1"
