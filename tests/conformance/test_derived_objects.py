@@ -204,6 +204,19 @@ def test_a_pacs_stores_every_object_and_gives_it_back(pacs, phantom, tmp_path, s
 
 
 @pytest.mark.orthanc
+@needs("storescu")
+@pytest.mark.parametrize(
+    ("syntax", "option"), [("explicit_vr_little_endian", "-xe"), ("jpeg_ls_lossless", "-xt")]
+)
+def test_a_pacs_takes_every_object_by_c_store_too(pacs, phantom, tmp_path, syntax, option):
+    asked = sha256(str(tmp_path).encode()).hexdigest()
+    for artifact, file in made(phantom, tmp_path, transfer_syntax=syntax, digest=asked):
+        pacs.send(file, option if artifact.format.startswith("dicom_sc") else "-xe")
+        ds = pydicom.dcmread(file)
+        assert pydicom.dcmread(io.BytesIO(pacs.file(ds.SOPInstanceUID))) == ds
+
+
+@pytest.mark.orthanc
 @pytest.mark.skipif(not corpus.FOLDER, reason=corpus.REASON)
 @pytest.mark.parametrize("name", FEW)
 def test_a_pacs_files_every_object_beside_its_real_source(pacs, name, tmp_path):

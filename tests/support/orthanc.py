@@ -27,6 +27,7 @@ class Orthanc:
     """Where it listens."""
 
     url: str
+    dicom_port: int
 
     def store(self, *objects: bytes) -> httpx.Response:
         """Store DICOM objects by STOW-RS."""
@@ -40,6 +41,12 @@ class Orthanc:
             headers={"Content-Type": kind, "Accept": "application/dicom+json"},
             timeout=60,
         )
+
+    def send(self, file: Path, *options: str) -> None:
+        """Store a DICOM object by C-STORE, with DCMTK's `storescu`."""
+        peer = ("127.0.0.1", str(self.dicom_port))
+        command = ["storescu", "-R", "-aec", "TEST", *options, *peer, file]
+        subprocess.run(command, check=True, timeout=60)
 
     def file(self, sop_instance_uid: str) -> bytes:
         """Return a stored object's bytes."""
@@ -68,14 +75,15 @@ def running() -> Iterator[Orthanc]:
             pytest.fail(f"not installed: {absent}")
         pytest.skip(f"not installed: {absent}")
     with tempfile.TemporaryDirectory(prefix="orthanc-") as name:
-        folder, port = Path(name), free_port()
-        (folder / "orthanc.json").write_text(json.dumps(_settings(folder, port)))
+        folder, port, dicom_port = Path(name), free_port(), free_port()
+        settings = _settings(folder, port, dicom_port)
+        (folder / "orthanc.json").write_text(json.dumps(settings))
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 ["Orthanc", folder / "orthanc.json"], stdout=log, stderr=log, cwd=folder
             )
         try:
-            orthanc = Orthanc(f"http://127.0.0.1:{port}")
+            orthanc = Orthanc(f"http://127.0.0.1:{port}", dicom_port)
             _wait(orthanc, process, folder / "log")
             yield orthanc
         finally:
@@ -86,14 +94,16 @@ def running() -> Iterator[Orthanc]:
             process.wait()
 
 
-def _settings(folder: Path, port: int) -> dict[str, object]:
+def _settings(folder: Path, port: int, dicom_port: int) -> dict[str, object]:
     return {
         "Name": "test",
         "StorageDirectory": str(folder / "storage"),
         "IndexDirectory": str(folder / "index"),
         "HttpPort": port,
         "HttpServerEnabled": True,
-        "DicomServerEnabled": False,
+        "DicomServerEnabled": True,
+        "DicomPort": dicom_port,
+        "DicomCheckCalledAet": False,
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
         "Plugins": [str(PLUGIN)],
