@@ -93,9 +93,6 @@ class Case:
     boxes: tuple[Box, ...] = ()
     """Where a reader sees the finding."""
 
-    duplicate: bool = False
-    """Whether the very same map was made of another image."""
-
 
 class Measure(BaseModel, ABC):
     """A check made of each map; class variables are what the catalog publishes."""
