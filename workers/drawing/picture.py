@@ -22,7 +22,7 @@ BLANK = "The map holds no evidence for the target: nothing is drawn."
 FAINT = "Beside this model's usual maps the evidence is too faint to be drawn."
 OWN_SCALE = "Colors are scaled to this map alone: faint evidence looks as strong as clear."
 USUAL_SCALE = "Colors are scaled to this model's usual maps of this method."
-LINE = "The line surrounds evidence of at least half of full strength."
+LINE = "The line surrounds the strongest evidence (half of full or more), not the finding itself."
 NO_LINE = "No evidence reaches half of full strength: no line is drawn."
 
 
