@@ -28,8 +28,8 @@ from workers.formats.base import Made, MapRecord, Sheet
 UTF8 = "ISO_IR 192"
 LOSSY = "01"
 IMPLEMENTATION = derived_uid("implementation")
-SERIES_NUMBER = 9901
-"""Far above the numbers that modalities give their series."""
+SERIES_NUMBER = 9900
+"""Below our own; far above the numbers that modalities give their series."""
 
 PROCESSING, ACQUISITION, SOURCE_IMAGE = (
     ("109102", "Processing Equipment"),
@@ -177,7 +177,15 @@ class Source:
         return str(element.VR), texts
 
 
-def derive(source: Source, record: MapRecord, sop_class_uid: str, kind: str) -> Dataset:
+def derive(
+    source: Source,
+    record: MapRecord,
+    sop_class_uid: str,
+    kind: str,
+    *,
+    title: str = "AI explanation",
+    place: int = 1,
+) -> Dataset:
     """Return a derived object without pixels and without its instance UID.
 
     Parameters
@@ -190,6 +198,10 @@ def derive(source: Source, record: MapRecord, sop_class_uid: str, kind: str) -> 
         What it is.
     kind
         Name of the kind of object; each has a series of its own.
+    title
+        How the series' description begins; the model follows.
+    place
+        Of the series among those of one question.
     """
     ds = Dataset()
     ds.SpecificCharacterSet = UTF8
@@ -197,6 +209,8 @@ def derive(source: Source, record: MapRecord, sop_class_uid: str, kind: str) -> 
     ds.StudyInstanceUID = UID(source.uids["study_instance_uid"])
     _copy(source, ds)
     _describe_series(ds, record, kind)
+    ds.SeriesNumber = SERIES_NUMBER + place
+    ds.SeriesDescription = f"{title} {record.model.name}@{record.model.version}"[:64]
     _date(ds, record, source)
     _describe_origin(ds, source, record)
     return ds
@@ -267,9 +281,6 @@ def _copy(source: Source, ds: Dataset) -> None:
 def _describe_series(ds: Dataset, record: MapRecord, kind: str) -> None:
     ds.Modality = "OT"
     ds.SeriesInstanceUID = UID(series_uid(record.digest, ds.StudyInstanceUID, kind))
-    ds.SeriesNumber = SERIES_NUMBER
-    model = f"{record.model.name}@{record.model.version}"
-    ds.SeriesDescription = f"AI explanation {model}"[:64]
     ds.Manufacturer = "Whylight"
     ds.ManufacturerModelName = "Whylight"
     ds.SoftwareVersions = record.software

@@ -43,7 +43,7 @@ class DicomPm(Format):
                 reason="no_plane_in_patient",
                 alternatives=["dicom_sc_word", "npz", "nifti", "npy"],
             )
-        ds = derive(source, sheet.record, PARAMETRIC_MAP, self.name)
+        ds = derive(source, sheet.record, PARAMETRIC_MAP, self.name, title="AI map", place=3)
         describe_scheme(ds, sheet.record.software)
         how = "relevance of each source pixel, interpolated linearly between the map's cells."
         ds.DerivationDescription = derivation(sheet.record, how)

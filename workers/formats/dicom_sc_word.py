@@ -50,7 +50,9 @@ class DicomScWord(Format):
         source = Source.read(sheet.header_file)
         rescale = rescale_of(sheet.source_relevance)
         pixels = rescale.store(sheet.source_relevance)
-        ds = derive(source, sheet.record, SECONDARY_CAPTURE, self.name)
+        ds = derive(
+            source, sheet.record, SECONDARY_CAPTURE, self.name, title="AI map, 16 bit", place=2
+        )
         _describe(ds, sheet, rescale)
         inherit_loss(ds, source, sheet.record)
         digest = hashlib.sha256(pixels.data)

@@ -49,7 +49,9 @@ class DicomSeg(Format):
             )
         source = Source.read(sheet.header_file)
         plane = _thick(plane_of(source))
-        ds = derive(source, sheet.record, SEGMENTATION, self.name)
+        ds = derive(
+            source, sheet.record, SEGMENTATION, self.name, title="AI salient region", place=4
+        )
         del ds.Modality
         if "Laterality" in ds:  # segments tell of anatomy by code
             del ds.Laterality

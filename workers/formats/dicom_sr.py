@@ -79,7 +79,14 @@ class DicomSr(Format):
     @override
     def write(self, sheet: Sheet, to: Path) -> None:
         source, beside = Source.read(sheet.header_file), tuple(sheet.made)
-        ds = derive(source, sheet.record, COMPREHENSIVE_SR, self.name)
+        ds = derive(
+            source,
+            sheet.record,
+            COMPREHENSIVE_SR,
+            self.name,
+            title="AI explanation report",
+            place=5,
+        )
         for keyword in OF_IMAGES:
             if keyword in ds:
                 delattr(ds, keyword)

@@ -150,6 +150,13 @@ def test_it_refers_to_the_source_and_to_all_that_was_made_with_it(made):
     assert evidence == {"2.25.1", *uid.values()} - {uid["dicom_sr"]}
 
 
+def test_each_kind_has_a_series_that_can_be_told_from_the_others(made):
+    files = made("dicom_sc", "dicom_seg", "dicom_pm", "dicom_sc_word", elements=PLACED).values()
+    for keyword in ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription"):
+        assert len({ds[keyword].value for ds in files}) == 5
+    assert all("chest-phantom@1.0.0" in ds.SeriesDescription for ds in files)
+
+
 def test_alone_it_refers_to_the_source(made):
     ((_, referred),) = images(made()["dicom_sr"])
     assert referred == "2.25.1"
