@@ -1,16 +1,23 @@
 """A network that can be hooked freely: modules of its own over the weights of another."""
 
 import copy
+import math
 import warnings
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from typing_extensions import override
 
 from workers.passes import Scalar
 
 warnings.filterwarnings("ignore", category=UserWarning, module="captum")  # of its own hooks
+
+Pool = nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d
+POOLS: Final = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+"""By number of spatial axes."""
 
 
 def twin(model: nn.Module) -> nn.Module:
@@ -24,16 +31,57 @@ def twin(model: nn.Module) -> nn.Module:
 
 
 def separated(network: nn.Module) -> nn.Module:
-    """Give every module an input tensor of its own, and return the network.
+    """Change a twin so that captum's DeepLIFT is right on it, and return it.
 
-    captum's DeepLIFT hooks tensors. Where one non-linearity follows another
-    (a rectifier, then max-pooling), or shares its input with a shortcut, both
-    hooks would stand on one tensor: one then sees gradients from before the
-    other's rule, or from other branches, and contributions do not add up.
+    captum hooks tensors. Where one non-linearity follows another (a rectifier,
+    then max-pooling), or shares its input with a shortcut, both hooks would
+    stand on one tensor: one then sees gradients from before the other's rule,
+    or from other branches. So every module gets an input tensor of its own.
+
+    It keeps one contribution for each place in front of max-pooling, the last
+    one. So overlapping windows are laid out side by side.
     """
+    for parent in tuple(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, POOLS) and _overlaps(child):
+                parent.add_module(name, _SideBySide(child))
     for module in network.modules():
         module.register_forward_pre_hook(_cloned)
     return network
+
+
+class _SideBySide(nn.Module):
+    """Max-pooling over windows that overlap, as one over windows that do not."""
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__()
+        axes = POOLS.index(type(pool)) + 1
+        self.kernel, self.stride, self.padding = (
+            _each(value, axes) for value in (pool.kernel_size, pool.stride, pool.padding)
+        )
+        self.peaks = nn.MaxPool1d(math.prod(self.kernel))
+
+    @override
+    def forward(self, rows: Tensor) -> Tensor:
+        edges = [edge for edge in reversed(self.padding) for _ in range(2)]
+        windows = functional.pad(rows, edges, value=torch.finfo(rows.dtype).min)
+        for axis, (size, step) in enumerate(zip(self.kernel, self.stride, strict=True), 2):
+            windows = windows.unfold(axis, size, step)
+        grid = windows.shape[: rows.dim()]
+        peaks: Tensor = self.peaks(windows.reshape(len(rows), -1, math.prod(self.kernel)))
+        return peaks.reshape(grid)
+
+
+def _overlaps(pool: Pool) -> bool:
+    """Tell whether windows overlap and are no more than that."""
+    axes = POOLS.index(type(pool)) + 1
+    sizes, steps = _each(pool.kernel_size, axes), _each(pool.stride, axes)
+    plain = not pool.ceil_mode and set(_each(pool.dilation, axes)) == {1}
+    return plain and any(size > step for size, step in zip(sizes, steps, strict=True))
+
+
+def _each(value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
+    return (value,) * axes if isinstance(value, int) else tuple(value)
 
 
 def _cloned(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -62,11 +62,12 @@ def rescale_fault(model: nn.Module, rows: Tensor) -> str | None:
 
 def _shortfall(engine: Any, model: nn.Module, rows: Tensor) -> float:
     """Return by how much contributions miss changes, as a share of the largest change."""
-    scored = separated(Scored(twin(model), Mix()))
+    mix = Mix()
+    scored = separated(Scored(twin(model), mix))
     missed, changes = [], []
     for start, end in pairwise(rows.split(1)):
         with torch.no_grad():
-            change = (scored(end) - scored(start)).double()
+            change = (mix(model(end)) - mix(model(start))).double()
         total = engine(scored).attribute(end, start).double().sum()
         missed.append((total - change).abs())
         changes.append(change.abs())
