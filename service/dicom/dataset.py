@@ -33,6 +33,13 @@ DEFERRED = 1 << 20
 HEADER_ROOM = 64 << 20
 """What a deflated object may hold beside its pixels, in bytes."""
 
+READS = 1 << 19
+"""Reads that the elements before the pixels may take, two or three each: what is parsed takes a
+hundred times the room of what was sent."""
+
+FRAGMENTS = 1 << 18
+"""Most fragments of one object's pixels."""
+
 CHUNK = 1 << 20
 _FIRST_GROUPS = frozenset({0x0002, 0x0008})
 _PROBES = frozenset({1, 6, 8, PREAMBLE - 4})  # reads by which pydicom looks for the end
@@ -80,22 +87,42 @@ class Parsed:
     """Whether the transfer syntax was recognized by the elements' looks."""
 
 
+class _TooManyError(Exception):
+    """Ends a parse."""
+
+
 class _Watched:
-    """A file that remembers whether a read came back short."""
+    """A file that remembers whether a read came back short, and counts reads."""
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self._stream = stream
         self.name = name
         self.short = False
+        self._reads = 0
         self.tell = stream.tell
         self.seek = stream.seek
 
     def read(self, size: int = -1) -> bytes:
-        """Read like a file."""
+        """Read like a file, `READS` times at most."""
+        self._reads += 1
+        if self._reads > READS:
+            raise _TooManyError
         data = self._stream.read(size)
         if size > len(data) and (data or size not in _PROBES):
             self.short = True
         return data
+
+    @contextmanager
+    def bounded(self) -> Iterator[None]:
+        """Tell too many reads as what they are: pydicom takes any failure to read for another."""
+        try:
+            yield
+        except Exception:
+            if self._reads > READS:
+                raise AbsurdDimensions(
+                    "The object has more elements than are read.", limit=READS
+                ) from None
+            raise
 
 
 class _Stop:
@@ -131,7 +158,7 @@ def parsed(file: Path, *, max_samples: int) -> Iterator[Parsed]:
     TruncatedDicom
         The object ends within an element, or its elements cannot be read.
     AbsurdDimensions
-        A deflated object swells over the limit.
+        A deflated object swells over the limit, or there are too many elements.
     """
     with file.open("rb") as stream:
         magic = _looks_like_dicom(stream)
@@ -171,7 +198,8 @@ def _parse(stream: BinaryIO, file: Path, max_samples: int) -> Parsed:
     if uid == syntaxes.DEFLATED:
         return _parse_deflated(stream, file, max_samples)
     watched, stop = _Watched(stream, str(file)), _Stop()
-    dataset = read_partial(cast(BinaryIO, watched), stop, defer_size=DEFERRED, force=True)
+    with watched.bounded():
+        dataset = read_partial(cast(BinaryIO, watched), stop, defer_size=DEFERRED, force=True)
     uid = str(dataset.file_meta.get("TransferSyntaxUID") or "")
     found = _finish(dataset, uid or _recognized(dataset), watched, stop, stream)
     return replace(found, guessed=not uid)
@@ -182,7 +210,9 @@ def _declared_syntax(stream: BinaryIO) -> str:
     if stream.read(PREAMBLE)[PREAMBLE - 4 :] != b"DICM":
         stream.seek(0)
         return ""
-    meta = read_dataset(stream, False, True, stop_when=_after_meta)
+    watched = _Watched(stream, "")
+    with watched.bounded():
+        meta = read_dataset(cast(BinaryIO, watched), False, True, stop_when=_after_meta)
     uid = str(meta.get("TransferSyntaxUID") or "")
     if uid != syntaxes.DEFLATED:
         stream.seek(0)
@@ -207,13 +237,14 @@ def _parse_deflated(stream: BinaryIO, file: Path, max_samples: int) -> Parsed:
     try:
         _inflate(stream, inflated, HEADER_ROOM + 4 * max_samples)
         watched, stop = _Watched(inflated, str(file)), _Stop()
-        dataset = read_dataset(
-            cast(BinaryIO, watched),
-            is_implicit_VR=False,
-            is_little_endian=True,
-            stop_when=stop,
-            defer_size=DEFERRED,
-        )
+        with watched.bounded():
+            dataset = read_dataset(
+                cast(BinaryIO, watched),
+                is_implicit_VR=False,
+                is_little_endian=True,
+                stop_when=stop,
+                defer_size=DEFERRED,
+            )
         return _finish(dataset, syntaxes.DEFLATED, watched, stop, inflated)
     except BaseException:
         inflated.close()
@@ -264,6 +295,8 @@ def fragments(stream: BinaryIO, element: PixelElement, size: int) -> tuple[tuple
     ------
     TruncatedDicom
         An item overruns the file, or the end mark is missing.
+    AbsurdDimensions
+        There are more than `FRAGMENTS`.
     """
     found: list[tuple[int, int]] = []
     at = element.offset
@@ -278,4 +311,6 @@ def fragments(stream: BinaryIO, element: PixelElement, size: int) -> tuple[tuple
                 "The compressed pixel data ends before its end mark; send the object again, whole."
             )
         found.append((at + 8, length))
+        if len(found) > FRAGMENTS:
+            raise AbsurdDimensions("The pixels are in too many fragments.", limit=FRAGMENTS)
         at += 8 + length

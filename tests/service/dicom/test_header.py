@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.uid import ExplicitVRLittleEndian
 
+from service.dicom import dataset
 from service.dicom.header import Header, read_header
 from service.errors import (
     AbsurdDimensions,
@@ -226,6 +227,22 @@ def test_a_deflated_object_cannot_swell_without_bound(tmp_path):
     assert path.stat().st_size < 1 << 20
     with pytest.raises(AbsurdDimensions, match="swells"):
         read_header(path, max_samples=1)
+
+
+def test_elements_and_fragments_are_counted_before_they_take_room(read, monkeypatch):
+    monkeypatch.setattr(dataset, "READS", 1000)
+    monkeypatch.setattr(dataset, "FRAGMENTS", 1000)
+    data = encoded(image())
+    at = data.index(b"\x18\x00\x15\x00CS")
+    items = b"\xfe\xff\x00\xe0\0\0\0\0" * 1000
+    bomb = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff" + items + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    with pytest.raises(AbsurdDimensions, match="elements"):
+        read(data[:at] + bomb + data[at:])
+    with pytest.raises(AbsurdDimensions, match="elements"):
+        read(data[:144] + b"\x02\0\x02\x01" + bomb[4:] + data[144:])
+    with pytest.raises(AbsurdDimensions, match="fragments"):
+        read(encapsulated(*[b""] * 1001))
+    assert read(data).rows == 8
 
 
 SEED = encoded(image())

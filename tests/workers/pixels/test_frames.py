@@ -167,6 +167,15 @@ def test_an_enhanced_objects_frame_has_its_own_groups(read, frame):
     assert (plane.spacing, plane.thickness) == ((0.5, 0.5), 7)
 
 
+def test_groups_of_any_size_are_read(read):
+    ds = enhanced()
+    for item in ds.PerFrameFunctionalGroupsSequence:
+        item.add_new(0x00091001, "OB", bytes(1 << 20))
+    values, _, source = read(encoded(ds), 3)
+    assert np.array_equal(values, FRAMES[2] * 3.0 - 2)
+    assert plane_of(source).position == (0, 0, 14)
+
+
 def test_a_position_said_once_is_no_frames_position(read):
     place = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1]}
     ds = several(FRAMES, FrameOfReferenceUID="2.25.9", ImagePositionPatient=[0, 0, 0], **place)
