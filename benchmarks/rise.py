@@ -29,7 +29,7 @@ from workers.methods.rise import Lattice, Rise
 from workers.targets.classes import ClassLogit
 
 MASKS: Final = 512
-FEWER: Final = tuple(range(128, MASKS + 1, 32))
+FEWER: Final = tuple(range(64, MASKS + 1, 32))
 MANY: Final = 4096
 FINDINGS: Final = 3
 CELLS: Final = 8
