@@ -28,7 +28,7 @@ LARGEST = (1 << 20) if COUNT <= 150 else (8 << 20)
 
 SAMPLES = 32 << 20
 ADDRESS_SPACE = 3 << 30
-HUNG = 30.0
+HUNG = 60.0
 GROWTH_KIB = 768 << 10
 """What the gateway's process, which is this one, may grow by."""
 
