@@ -118,6 +118,22 @@ def test_what_is_no_image_is_skipped_with_its_place_and_reason(client, dicom):
     assert skipped == [(1, "not_dicom"), (3, "duplicate")]
 
 
+def test_a_mixed_study_keeps_its_images_and_says_what_the_rest_is(client, dicom):
+    paper = image(PixelData=None, SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1", Modality="DOC")
+    segments = image(BitsAllocated=1, BitsStored=1, HighBit=0, Modality="SEG", Columns=8)
+    scout = image(SOPInstanceUID="2.25.9", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    objects = [encoded(each) for each in (paper, segments, scout)]
+    data = zipped(("DICOMDIR", b"x"), *((str(n), each) for n, each in enumerate(objects)))
+    body = client.post("/v1/studies", files=[("file", ("a", data)), ("file", ("b", dicom))]).json()
+    assert len(body["instances"]) == 2
+    assert [each["code"] for each in body["skipped"]] == [
+        "not_dicom",
+        "no_pixel_data",
+        "unsupported_image",
+    ]
+    assert "Encapsulated PDF" in body["skipped"][1]["detail"]
+
+
 REFUSED = [
     ({}, b"", 400, "not_dicom"),
     ({}, b"hello, I am no DICOM object", 400, "not_dicom"),
