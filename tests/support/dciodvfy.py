@@ -1,0 +1,56 @@
+"""dicom3tools' validator, and what must be forgiven it because the source is to blame."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pydicom
+
+from service.dicom.header import read_header
+from tests.support import corpus
+
+IODS = {
+    "dicom_pm": "ParametricMap",
+    "dicom_sc": "SCImage",
+    "dicom_sc_word": "SCImage",
+    "dicom_seg": "Segmentation",
+    "dicom_sr": "ComprehensiveSR",
+}
+"""What the validator calls each format's objects."""
+
+SUMMARY = "Error - Dicom dataset contains invalid data values for Value Representations"
+"""What the validator says once more after any invalid value."""
+
+
+OF_A_FRAME = (
+    "Error - Shall not be present for Referenced SOP Class that is not multi-frame"
+    " - attribute <ReferencedFrameNumber>"
+)
+"""What it says where a source has several frames although its class has one."""
+
+
+def complaints(format_: str, file: Path) -> list[str]:
+    """Return the errors of an object, which must be recognized as what it is."""
+    found = subprocess.run(["dciodvfy", file], capture_output=True, timeout=30, check=False)
+    lines = (found.stdout + found.stderr).decode(errors="replace").splitlines()
+    assert IODS[format_] in lines, lines
+    return [line for line in lines if line.startswith("Error")]
+
+
+def ours(found: list[str], source: Path) -> list[str]:
+    """Return the errors that are not of the source's own ill-formed UIDs or of its class."""
+    named = {*ill_formed_uids(source), OF_A_FRAME}
+    rest = [line for line in found if not any(each in line for each in named)]
+    return [line for line in rest if line != SUMMARY or len(rest) == len(found)]
+
+
+def ill_formed_uids(path: Path) -> set[str]:
+    """UIDs by which the source is wrongly, but truly named: a reference must repeat them."""
+    header = read_header(path, max_samples=corpus.LIMIT)
+    uids = {header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid}
+    uids.add(str(pydicom.dcmread(path, force=True).get("FrameOfReferenceUID", "")))
+    return {
+        uid
+        for uid in uids - {""}
+        if not re.fullmatch(r"[012](\.(0|[1-9]\d*))+", uid) or uid[0] == "0"
+    }
