@@ -19,7 +19,7 @@ from service.certification import demand_certified
 from service.domain.catalog import Catalog, ClassEntry, MethodEntry, ModelEntry
 from service.domain.manifest import Accept
 from service.domain.request import ExplanationRequest, MethodChoice, Observed
-from service.domain.study import Study
+from service.domain.study import Instance, Study
 from service.domain.target import ABOVE_THRESHOLD, TOP1, Target
 from service.errors import (
     InvalidParameter,
@@ -101,6 +101,7 @@ def admit(request: ExplanationRequest, catalog: Catalog, study: Study) -> Admitt
     model = check_against_catalog(request, catalog)
     instance = choose_instance(study, Accept.model_validate(model.accept), request.instance)
     choose_frame(instance, request.frame)
+    _check_boxes(request, instance)
     frozen = request.model_copy(update={"instance": instance.id})
     return Admitted(
         request=frozen,
@@ -333,6 +334,18 @@ def _check_observed(observed: Sequence[Observed], model: ModelEntry) -> None:
                 pointer=f"/observed/{place}/positive",
             )
         before.add(found.index)
+
+
+def _check_boxes(request: ExplanationRequest, instance: Instance) -> None:
+    """Refuse an annotation that reaches beyond the image."""
+    for place, annotation in enumerate(request.annotations):
+        if annotation.box[2] > instance.rows or annotation.box[3] > instance.columns:
+            raise InvalidRequest(
+                "The box reaches beyond the image; give it in pixels of the source image.",
+                pointer=f"/annotations/{place}/box",
+                rows=instance.rows,
+                columns=instance.columns,
+            )
 
 
 def _class_of(

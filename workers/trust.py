@@ -128,6 +128,7 @@ def _certificate(known: Known) -> CertificateRef | None:
         reason=found.reason,
         similarities=found.similarities,
         cases=found.cases,
+        seeds=found.seeds,
         synthetic=found.synthetic,
         protocol=found.protocol,
     )

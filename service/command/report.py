@@ -13,7 +13,14 @@ relevant point lies inside the lesion that was drawn. *Grade* tells whether hidi
 that a map marks moves the model's score more than hiding the same shape elsewhere (*p* is the
 share of shifted and turned copies of the map that do as well), and whether the method follows
 this model's weights on known cases. *Parity* tells whether the model said what the issuing
-system reported. A grade describes the model and never the patient."""
+system reported; here that is what the same networks said on a way apart from the service's.
+A grade describes the model and never the patient.
+
+*Method on this model* tells how alike (from -1 to 1) the method's maps stay on known cases when
+something is exchanged: all weights (*all random*), those of the last layer (*head random*), the
+class (*other class*), the patient (*other patient*). The first must be near 0, the next two well
+below 1: else the maps do not show what this model has learned about this class. Likeness between
+patients with one finding is information alone. Brackets hold 95 % intervals."""
 
 SHORTCUT = """\
 The study `marker` shows a side marker in a corner and no nodule. One model was trained on images
@@ -75,7 +82,8 @@ def predictions(all_explained: Iterable[Explained]) -> str:
         for each in all_explained
         for said in each.job["predictions"]
     ]
-    return table(("study", "model", "finding", "probability", "threshold", "above", "drawn"), rows)
+    head = ("study", "model", "finding", "probability", "threshold", "above", "lesion drawn")
+    return table(head, rows)
 
 
 def maps(all_explained: Iterable[Explained]) -> str:
@@ -138,7 +146,7 @@ def _belief(explained: Explained, result: dict[str, Any]) -> Iterable[str]:
         yield f"- No map. {(result['reason'] or {}).get('detail', '')}"
     else:
         yield f"- **{_grade(result)}**"
-        yield f"- {PARITY_WORDS[Parity(explained.job['parity']['outcome'])]}"
+        yield f"- {_parity(explained.job['parity'], result['target']['key'])}"
         yield from (f"- {sentence}" for sentence in result["trust"]["statements"])
         yield f"- {_certificate(result['trust']['certificate'])}"
         yield from (
@@ -148,6 +156,16 @@ def _belief(explained: Explained, result: dict[str, Any]) -> Iterable[str]:
             and each["meaning"] not in result["trust"]["statements"]
         )
     yield ""
+
+
+def _parity(parity: dict[str, Any], key: str) -> str:
+    """Say whether the issuing system said the same, with both figures."""
+    said = PARITY_WORDS[Parity(parity["outcome"])]
+    for pair in parity["pairs"]:
+        if pair["key"] == key and pair["observed"] is not None:
+            said += f" It gave a {pair['scale']} of {pair['observed']:.2f}, the model here"
+            said += f" {pair['found']:.2f}; up to {pair['tolerance']:.2f} apart counts as the same."
+    return said
 
 
 def _certificate(certificate: dict[str, Any] | None) -> str:
@@ -160,6 +178,7 @@ def _certificate(certificate: dict[str, Any] | None) -> str:
         for name, each in certificate["similarities"].items()
     )
     cases = f"{certificate['cases']} {'synthetic ' if certificate['synthetic'] else ''}cases"
+    cases += f", {certificate['seeds']} shuffles of the weights each"
     outcome = certificate["outcome"].replace("_", " ")
     return f"Method on this model: {outcome}. Likeness of maps on {cases}: {figures}."
 

@@ -162,6 +162,13 @@ class ExplanationRequest(Value):
             return value
         return [{"of": each} if isinstance(each, str | int) else each for each in value]
 
+    @model_validator(mode="after")
+    def _annotations_are_checked(self) -> "ExplanationRequest":
+        """Refuse annotations that nothing would be held against."""
+        if self.annotations and self.checks == "none":
+            raise ValueError("annotations are held against maps by the checks: ask for checks")
+        return self
+
     @field_validator("methods")
     @classmethod
     def _once_each(cls, value: tuple[MethodChoice, ...]) -> tuple[MethodChoice, ...]:

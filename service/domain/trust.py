@@ -46,6 +46,9 @@ class Flag(StrEnum):
     FEW_LEVELS = "few_levels"
 
 
+OF_THE_METHOD: Final = frozenset({Flag.CERTIFICATE_FAILED, Flag.CERTIFICATE_WEAK, Flag.UNCERTIFIED})
+"""Flags that lower the grade of a map whose own evidence says more."""
+
 ALWAYS: Final = (
     "This describes the model, not the patient. It does not show that the finding is"
     " present or that the model is right."
@@ -159,8 +162,14 @@ def grade_of(evidence: Grade, certificate: str | None) -> Grade:
 
 
 def statements(evidence: Grade, flags: Iterable[Flag] = ()) -> tuple[str, ...]:
-    """Return the sentences for this case's evidence and its flags, the caution last."""
-    return (STATEMENTS[evidence], *(STATEMENTS[flag] for flag in flags), ALWAYS)
+    """Return the sentences for this case's evidence and its flags, the caution last.
+
+    What is known of the method comes first, because it can outweigh the case.
+    """
+    said = tuple(flags)
+    before = [STATEMENTS[flag] for flag in said if flag in OF_THE_METHOD]
+    after = [STATEMENTS[flag] for flag in said if flag not in OF_THE_METHOD]
+    return (*before, STATEMENTS[evidence], *after, ALWAYS)
 
 
 class CertificateRef(Value):
@@ -175,6 +184,9 @@ class CertificateRef(Value):
     reason: Name | None = None
     similarities: dict[Compared, Similarity] = {}
     cases: int = 0
+    seeds: int = 0
+    """Shuffles of the weights for each case."""
+
     synthetic: bool = False
     protocol: int = 0
 

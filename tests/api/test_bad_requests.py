@@ -54,6 +54,18 @@ def nothing_is_queued(client):
             "invalid_target",
             "/annotations/0/of",
         ),
+        (
+            {"annotations": [{"of": 0, "box": [0, 0, 99_999, 4]}]},
+            422,
+            "invalid_request",
+            "/annotations/0/box",
+        ),
+        (
+            {"checks": "none", "annotations": [{"of": 0, "box": [0, 0, 4, 4]}]},
+            422,
+            "invalid_request",
+            "",
+        ),
     ],
 )
 def test_a_wrong_field_is_named(client, ask, change, status, code, *, pointer):

@@ -131,7 +131,11 @@ def test_it_is_told_whether_it_is_the_ais_answer(client, job, positive, state, o
 
 def test_every_map_comes_with_its_checks(job):
     for result in job["results"]:
-        assert {each["name"] for each in result["checks"]} == {"integrity", "completeness"}
+        said = {each["name"]: each for each in result["checks"]}
+        assert said["integrity"]["outcome"] == "pass"
+        assert said["probe_bank"]["values"]["p"] <= 0.05
+        assert said["expected_region"]["outcome"] == "pass"
+        assert sum(each["passes"] for each in result["checks"]) == 26
         assert not result["degenerate"]
 
 

@@ -103,7 +103,7 @@ def test_without_a_passed_certificate_nothing_is_supported(
     assert said.grade is grade
     assert said.flags == (flag,)
     # the evidence of the case itself is still told as it is
-    assert said.statements == (STATEMENTS[Grade.SUPPORTED], STATEMENTS[flag], ALWAYS)
+    assert said.statements == (STATEMENTS[flag], STATEMENTS[Grade.SUPPORTED], ALWAYS)
 
 
 def test_a_certificate_that_is_being_measured_says_so() -> None:

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from service.domain.explanation import Check, ModelRef
 from service.domain.grid import Grid
 from service.domain.parity import WORDS as PARITY_WORDS
-from service.domain.parity import Parity
+from service.domain.parity import Parity, ParityReport
 from service.domain.request import Style
 from service.domain.target import ResolvedTarget
-from service.domain.trust import ALWAYS, STATEMENTS, TrustReport
+from service.domain.trust import ALWAYS, OF_THE_METHOD, STATEMENTS, Grade, TrustReport
 from workers.drawing.contour import contours, outline
 from workers.drawing.legend import Legend, legible, page_with
 from workers.drawing.overlay import Rgb, Scale, overlay, plain
@@ -25,6 +25,8 @@ USUAL_SCALE = "Colors are scaled to this model's usual maps of this method."
 LINE = "The line surrounds the strongest evidence (half of full or more), not the finding itself."
 NO_LINE = "No evidence reaches half of full strength: no line is drawn."
 
+EVIDENCE = frozenset(STATEMENTS[grade] for grade in Grade)
+
 
 @dataclass(frozen=True, slots=True)
 class Words:
@@ -35,7 +37,7 @@ class Words:
     model: ModelRef
     checks: tuple[Check, ...]
     trust: TrustReport
-    parity: Parity
+    parity: ParityReport
     degenerate: bool
     partial: bool
 
@@ -94,9 +96,9 @@ def _legend(words: Words, grid: Grid, scale: Scale | None, *more: str) -> Legend
         figures=_figures(target),
         grade=_grade(words),
         lines=(
-            words.trust.statements[0],
+            *_found(words.trust),
             ALWAYS,
-            PARITY_WORDS[words.parity],
+            *_parity(words),
             f"{words.method} of {title} {model.version}",
             f"One map cell covers {cell} image pixels.",
             *([] if scale is None or scale.own else [USUAL_SCALE]),
@@ -107,6 +109,24 @@ def _legend(words: Words, grid: Grid, scale: Scale | None, *more: str) -> Legend
     )
 
 
+def _found(trust: TrustReport) -> list[str]:
+    """Say what the case's own checks found, after what outweighs it."""
+    evidence = next(each for each in trust.statements if each in EVIDENCE)
+    return [*trust.statements[: trust.statements.index(evidence)], evidence]
+
+
+def _parity(words: Words) -> list[str]:
+    """Say whether the issuing system said the same, with both figures of this target."""
+    said = [] if words.parity.outcome is Parity.MISMATCHED else [PARITY_WORDS[words.parity.outcome]]
+    figures = [
+        f"Issuing system: {pair.scale} {pair.observed:.3g}; here: {pair.found:.3g}"
+        f" (tolerance {pair.tolerance:.3g})."
+        for pair in words.parity.pairs
+        if pair.key == words.target.key and pair.observed is not None
+    ]
+    return said + figures
+
+
 def _grade(words: Words) -> str:
     """Say the grade in one line, with the figures that it stands on."""
     grade = words.trust.grade.replace("_", " ").upper()
@@ -114,7 +134,7 @@ def _grade(words: Words) -> str:
     p = None if bank is None else bank.values.get("p")
     if bank is None or not isinstance(p, float):
         return f"Map: {grade}"
-    return f"Map: {grade} (p = {p:.3f}, {bank.passes - 1} places hidden in turn)"
+    return f"Map: {grade} (p = {p:.3f}, {bank.passes} places hidden in turn)"
 
 
 def _figures(target: ResolvedTarget) -> str:
@@ -140,7 +160,7 @@ def _warnings(words: Words, scale: Scale | None) -> list[str]:
         said.append(OWN_SCALE)
     if words.partial:
         said.append(PARTIAL)
-    said.extend(STATEMENTS[flag] for flag in words.trust.flags)
+    said.extend(STATEMENTS[flag] for flag in words.trust.flags if flag not in OF_THE_METHOD)
     if not words.degenerate:
         said.extend(check.meaning for check in words.checks if _unsaid(check))
     return list(dict.fromkeys(said))

@@ -162,7 +162,7 @@ class Sheet:
             model=record.model,
             checks=record.checks,
             trust=record.trust,
-            parity=record.parity.outcome,
+            parity=record.parity,
             degenerate=record.degenerate,
             partial=record.partial,
         )

@@ -48,11 +48,11 @@ class Bank:
 
 
 def rows_of(shape: Sequence[int]) -> int:
-    """Return the rows that a bank asks for, for an image ``(C, *spatial)``, itself included."""
+    """Return the cells of an image ``(C, *spatial)``, and one for the image itself."""
     return 1 + sum(len(each.walls) for each in lattices(len(shape) - 1))
 
 
-def bank(image: Tensor) -> Plan[Bank]:
+def bank(image: Tensor, scores: NDArray[np.float64] | None = None) -> Plan[Bank]:
     """Blur one cell of `image` after the other.
 
     Parameters
@@ -60,12 +60,17 @@ def bank(image: Tensor) -> Plan[Bank]:
     image
         Model input, shape ``(C, *spatial)`` with two or three spatial axes, on
         the runtime's device.
+    scores
+        The model's outputs on it, shape ``(classes,)``; asked for if not known.
     """
     shape = tuple(image.shape[1:])
     rows = Blurred(image, blurred(image), partial(_masks, image), rows_of(image.shape) - 1)
-    clean, hidden = yield (Forward(Clean(image), outputs=True), Forward(rows, outputs=True))
-    scores = _classes(clean.outputs)[0]
-    return Bank(shape, scores, scores - _classes(hidden.outputs))
+    asks = [Forward(rows, outputs=True)]
+    if scores is None:
+        asks.append(Forward(Clean(image), outputs=True))
+    hidden, *clean = yield tuple(asks)
+    known = _classes(clean[0].outputs)[0] if scores is None else scores
+    return Bank(shape, known, known - _classes(hidden.outputs))
 
 
 def blurred(image: Tensor, share: float = SIGMA_SHARE) -> Tensor:
@@ -106,11 +111,11 @@ def _classes(outputs: Tensor) -> NDArray[np.float64]:
 
 
 def _rows(scene: Scene) -> int:
-    """Return the rows for an image; none where there are no cells, or too small ones."""
+    """Return the rows of an image's cells; none where there are none, or too small ones."""
     spatial = scene.image.shape[1:]
     probed = len(spatial) in AXES and min(spatial) >= SMALLEST
-    return rows_of(scene.image.shape) if probed else 0
+    return rows_of(scene.image.shape) - 1 if probed else 0
 
 
-BANK: Final = Inquiry("bank", lambda scene: bank(scene.image), _rows)
+BANK: Final = Inquiry("bank", lambda scene: bank(scene.image, scene.scores), _rows)
 """Asked once for an image, whatever the number of its methods and targets."""

@@ -39,6 +39,9 @@ class Scene:
     """How far each pixel lies in the expected region, shape ``spatial``, in [0, 1]; `None`
     where the model declares none."""
 
+    scores: NDArray[np.float64] | None = None
+    """The model's outputs on it, shape ``(classes,)``; `None` where they are not known yet."""
+
 
 @dataclass(frozen=True, slots=True)
 class Inquiry:

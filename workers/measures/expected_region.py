@@ -67,7 +67,7 @@ class ExpectedRegion(Measure):
         "not_applicable": "The model declares no expected region, or did not answer.",
         "no_yardstick": (
             "How far the score fell when all outside the declared region was hidden is told, but"
-            " not judged: the model has no validation cases of both kinds."
+            " not judged: the model has no known cases of both kinds."
         ),
     }
 

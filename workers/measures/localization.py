@@ -33,7 +33,7 @@ class Localization(Measure):
     words: ClassVar = {
         "pass": "The map's most relevant place lies in the area that was annotated.",
         "fail": "The map's most relevant place lies outside the area that was annotated.",
-        "not_applicable": "No annotation of this class was given, or the map has no peak in it.",
+        "not_applicable": "No annotation of this class was given, or the map has no peak.",
     }
 
     @override

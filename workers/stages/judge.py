@@ -112,9 +112,9 @@ class _Bench:
         image = torch.from_numpy(prepared.tensor).to(model.runtime.device, model.runtime.dtype)
         facts = prepared.decoded.facts
         size = (facts.rows, facts.columns)
-        return Scene(
-            image, inside(model.manifest, model.region, prepared.grid, size, facts.regions)
-        )
+        scores = np.array([each.logit for each in self.attributed.predictions])
+        place = inside(model.manifest, model.region, prepared.grid, size, facts.regions)
+        return Scene(image, place, scores)
 
     def _inquiries(self) -> list[Inquiry]:
         """Return what the measures have to ask, each once."""

@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from service.command import report
+from service.domain.parity import WORDS
 from service.domain.trust import (
     ALWAYS,
     STATEMENTS,
@@ -13,6 +15,8 @@ from service.domain.trust import (
     grade_of,
     statements,
 )
+from workers.drawing import picture
+from workers.measures.base import MEASURES
 
 FORBIDDEN = re.compile(
     r"trust|verif|validat|confiden|reliab|certif|accura|\btick|green|\d|%|percent", re.IGNORECASE
@@ -53,6 +57,31 @@ def test_only_a_passed_certificate_leaves_a_map_supported(
         assert grade not in (Grade.SUPPORTED, Grade.WEAK)
     if evidence not in (Grade.SUPPORTED, Grade.WEAK):
         assert grade is evidence
+
+
+PROMISES = re.compile(
+    r"trust|verif|validat|confiden|reliab|certif|accura|\btick|\bgreen\b|percent", re.IGNORECASE
+)
+
+
+def sentences() -> list[str]:
+    """Everything that a reader of a result is told beside the table above."""
+    measures = [MEASURES[name] for name in MEASURES]
+    pictures = [text for name, text in vars(picture).items() if name.isupper()]
+    return [
+        *(each.meaning for each in measures),
+        *(each.limits for each in measures),
+        *(word for each in measures for word in each.words.values()),
+        *WORDS.values(),
+        *(text for text in pictures if isinstance(text, str)),
+        report.GUIDE,
+        report.SHORTCUT,
+    ]
+
+
+@pytest.mark.parametrize("text", sentences())
+def test_no_other_sentence_to_a_reader_promises_more(text: str) -> None:
+    assert not PROMISES.search(text)
 
 
 def test_every_grade_and_flag_has_its_sentence() -> None:

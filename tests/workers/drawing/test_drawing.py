@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from service.domain.explanation import Check
 from service.domain.grid import Grid, scaling
 from service.domain.parity import WORDS as PARITY_WORDS
-from service.domain.parity import Parity
+from service.domain.parity import Pair, Parity, ParityReport
 from service.domain.trust import STATEMENTS, Flag, Grade, TrustReport, statements
 from tests.support.sheets import MODEL, REPORT, TARGET, blob
 from workers.drawing import picture as picture_module
@@ -27,7 +27,7 @@ def words(**changes):
         "model": MODEL,
         "checks": (),
         "trust": REPORT,
-        "parity": Parity.NOT_GIVEN,
+        "parity": ParityReport(),
         "degenerate": False,
         "partial": False,
     }
@@ -37,6 +37,43 @@ def words(**changes):
 def picture(values, *, display=GRAY, grid=None, scale=None, **changes):
     grid = grid or Grid.partition(values.shape[1:], display.shape[:2])
     return draw(display, values, grid, words(**changes), scale)
+
+
+PAIR = Pair(
+    key=TARGET.key,
+    outcome=Parity.MATCHED,
+    scale="logit",
+    observed=2.6,
+    found=2.5,
+    tolerance=0.2,
+    observed_positive=None,
+    found_positive=None,
+)
+
+
+def test_what_outweighs_the_evidence_stands_before_it_and_is_said_once(legends):
+    flags = (Flag.CERTIFICATE_FAILED,)
+    report = TrustReport(
+        grade=Grade.NOT_SUPPORTED, flags=flags, statements=statements(Grade.SUPPORTED, flags)
+    )
+    picture(blob((8, 8)), scale=Scale(1, signed=False), trust=report)
+    assert legends[0].lines[:2] == (
+        STATEMENTS[Flag.CERTIFICATE_FAILED],
+        STATEMENTS[Grade.SUPPORTED],
+    )
+    assert STATEMENTS[Flag.CERTIFICATE_FAILED] not in legends[0].warnings
+
+
+def test_a_mismatch_is_said_once_with_both_figures(legends):
+    flags = (Flag.PARITY_MISMATCH,)
+    report = TrustReport(
+        grade=Grade.SUPPORTED, flags=flags, statements=statements(Grade.SUPPORTED, flags)
+    )
+    parity = ParityReport(outcome=Parity.MISMATCHED, pairs=(PAIR,))
+    picture(blob((8, 8)), scale=Scale(1, signed=False), trust=report, parity=parity)
+    assert PARITY_WORDS[Parity.MISMATCHED] not in legends[0].lines
+    assert legends[0].lines[2].startswith("Issuing system: logit 2.6; here: 2.5")
+    assert STATEMENTS[Flag.PARITY_MISMATCH] in legends[0].warnings
 
 
 @pytest.fixture
@@ -173,18 +210,22 @@ def test_the_legend_tells_grade_parity_flags_and_scale(legends):
         statements=statements(Grade.SUPPORTED),
     )
     bank = Check(
-        name="probe_bank", outcome="pass", values={"p": 0.0078125}, passes=26, meaning="It is so."
+        name="probe_bank", outcome="pass", values={"p": 0.0078125}, passes=25, meaning="It is so."
     )
     picture(
         blob((8, 8)),
         scale=Scale(1, signed=False),
         trust=report,
         checks=(bank,),
-        parity=Parity.MATCHED,
+        parity=ParityReport(outcome=Parity.MATCHED, pairs=(PAIR,)),
     )
     (legend,) = legends
     assert legend.grade == "Map: SUPPORTED (p = 0.008, 25 places hidden in turn)"
-    assert legend.lines[:3] == (*statements(Grade.SUPPORTED), PARITY_WORDS[Parity.MATCHED])
+    assert legend.lines[:4] == (
+        *statements(Grade.SUPPORTED),
+        PARITY_WORDS[Parity.MATCHED],
+        "Issuing system: logit 2.6; here: 2.5 (tolerance 0.2).",
+    )
     assert legend.warnings == (OWN_SCALE, STATEMENTS[Flag.SAME_KIND_OF_EVIDENCE])
 
 
