@@ -114,7 +114,7 @@ fuzz: $(TEST_READY)  ## Send MUTATIONS damaged DICOM objects through gateway and
 
 bench: $(BENCH_READY)  ## Measure speed, beside other libraries where there are any
 	@export LOAD_BEFORE=$$(cut -d ' ' -f 1 /proc/loadavg); missed=; \
-	for each in grad_cam cams integrated smooth occlusion rise scheduler datapath http_job trust shortcut; do \
+	for each in grad_cam cams integrated smooth occlusion rise scheduler datapath http_job trust curves shortcut; do \
 	    echo "== $$each"; $(BIN)/python -m benchmarks.$$each || missed="$$missed $$each"; \
 	done; \
 	[ -z "$$missed" ] || { echo "A bar was missed, or a run is not valid:$$missed"; exit 1; }
