@@ -43,7 +43,6 @@ def test_the_maps_come_out_again(reproduce, folder):
     maps = len(list(folder.glob("*.npy")))
     assert maps >= len(METHODS)
     assert f"{maps} of {maps} maps" in said
-    assert said.count("| yes") == maps
 
 
 def test_the_image_that_was_removed_can_be_named(reproduce, client, folder):
