@@ -21,7 +21,7 @@ from workers.methods.grad_cam import GradCam
 from workers.methods.integrated_gradients import IntegratedGradients, added, midpoints
 from workers.methods.occlusion import Occlusion
 from workers.methods.saliency import Saliency
-from workers.passes import Plan
+from workers.passes import Ability, Plan
 from workers.runtimes.torch import TorchRuntime
 
 AXES = [1, 2, 3]
