@@ -147,7 +147,7 @@ def test_drawing_stops_when_its_job_is_cancelled(house: House, own: Line) -> Non
 
 
 def test_a_late_job_ends_by_its_deadline(house: House, own: Line) -> None:
-    worker = own.settings.worker.model_copy(update={"job_limit": timedelta(seconds=0.3)})
+    worker = own.settings.worker.model_copy(update={"job_limit": timedelta(seconds=0.05)})
     settings = own.settings.model_copy(update={"worker": worker})
     methods = [{"name": "integrated_gradients", "parameters": {"steps": 512}}]
     held = leased(house, methods=methods)
