@@ -157,22 +157,22 @@ class _Bench:
             return UNJUDGED
         known = self._known(attribution)
         case = self._case(attribution, target, answers, known, again.get(target.key))
-        integrity = MEASURES["integrity"]().judge(case)
-        degenerate = DEGENERATE in integrity.flags
+        asked = self._measures()
+        said = tuple(measure().judge(case) for measure in asked or [MEASURES["integrity"]])
+        degenerate = any(DEGENERATE in check.flags for check in said)
         duplicate = attribution.binding is not None and self.seen.is_duplicate(
             attribution.binding, degenerate=degenerate
         )
-        checks = tuple(measure().judge(case) for measure in self._measures())
         report = trust_report(
             attribution,
-            checks or (() if integrity.outcome == "pass" else (integrity,)),
+            said,
             known=known,
             parity=self.attributed.parity,
             model=self.access.model.ref,
             duplicate=duplicate,
         )
         return Verdict(
-            checks=checks,
+            checks=said if asked else (),
             degenerate=degenerate,
             trust=report,
             probes=_probes(case),
