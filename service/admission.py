@@ -296,8 +296,28 @@ def _breach(error: ValidationError) -> Iterator[tuple[str, str]]:
             yield place, f"Must be one of {json.dumps(allowed)}."
         case str() as rule if rule in BOUNDS:
             yield place, f"Must be {BOUNDS[rule]} {allowed}."
+        case "anyOf":
+            yield from _branch_breach(error, place)
         case _:
             yield place, f"Does not hold to the schema's '{error.validator}'."
+
+
+def _branch_breach(error: ValidationError, place: str) -> Iterator[tuple[str, str]]:
+    """Tell a breach of a union by the branch whose type was met, else by the types there are."""
+    context = error.context or []
+    depth = len(error.absolute_path)
+    mistyped = {
+        each.schema_path[0]
+        for each in context
+        if each.validator == "type" and len(each.absolute_path) == depth
+    }
+    met = [each for each in context if each.schema_path[0] not in mistyped]
+    for each in met:
+        yield from _breach(each)
+    if not met:
+        branches: Any = error.validator_value
+        types = [str(each["type"]) for each in branches if "type" in each]
+        yield place, f"Must be of type {' or '.join(types)}."
 
 
 def _properties(schema: object) -> dict[str, Any]:

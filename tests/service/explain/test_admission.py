@@ -169,3 +169,27 @@ def test_the_same_request_has_one_canonical_text():
         methods=[{"name": "integrated_gradients", "parameters": parameters}]
     )
     assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
+
+
+@pytest.mark.parametrize(
+    ("value", "pointer", "detail"),
+    [
+        (0, "/methods/0/parameters/window", "Must be at least 1."),
+        ("wide", "/methods/0/parameters/window", "Must be of type integer or array or null."),
+        ([16, 0], "/methods/0/parameters/window/1", "Must be at least 1."),
+    ],
+)
+def test_a_parameter_of_several_types_is_told_by_the_type_it_has(value, pointer, detail):
+    whole = {"type": "integer", "minimum": 1}
+    union = {"anyOf": [whole, {"type": "array", "items": whole}, {"type": "null"}]}
+    sliding = method("sliding", window=union)
+    catalog = CATALOG.model_copy(
+        update={
+            "methods": (sliding,),
+            "models": (CHEST.model_copy(update={"methods": ("sliding",)}),),
+        }
+    )
+    asked = request(methods=[{"name": "sliding", "parameters": {"window": value}}])
+    with pytest.raises(InvalidParameter) as refusal:
+        check_against_catalog(asked, catalog)
+    assert refusal.value.facts["errors"] == [{"pointer": pointer, "detail": detail}]
