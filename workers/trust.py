@@ -46,7 +46,7 @@ def trust_report(
     Parameters
     ----------
     checks
-        What the measures said; empty where nothing was asked.
+        What the measures said; of integrity alone where no checks were asked for.
     known
         The method's record on this model.
     duplicate
