@@ -98,6 +98,7 @@ def admit(request: ExplanationRequest, catalog: Catalog, study: Study) -> Admitt
     TooLarge
         The request is too long to be queued.
     """
+    request = _with_targets(request, find_model(request.model, catalog.models))
     model = check_against_catalog(request, catalog)
     instance = choose_instance(study, Accept.model_validate(model.accept), request.instance)
     choose_frame(instance, request.frame)
@@ -354,6 +355,13 @@ def _check_observed(observed: Sequence[Observed], model: ModelEntry) -> None:
                 pointer=f"/observed/{place}/positive",
             )
         before.add(found.index)
+
+
+def _with_targets(request: ExplanationRequest, model: ModelEntry) -> ExplanationRequest:
+    """Return the request with the model's own targets where it names none."""
+    if "targets" in request.model_fields_set:
+        return request
+    return request.model_copy(update={"targets": model.default_targets})
 
 
 def _check_boxes(request: ExplanationRequest, instance: Instance) -> None:

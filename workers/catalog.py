@@ -144,6 +144,7 @@ def _entry(manifest: Manifest, package: str) -> ModelEntry:
         runtime=manifest.runtime,
         state="unavailable",
         classes=tuple(_class(index, each) for index, each in enumerate(manifest.classes)),
+        default_targets=manifest.explain.default_targets,
         accept=manifest.inputs[0].accept.model_dump(mode="json"),
     )
 

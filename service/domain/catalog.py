@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from service.domain.certificate import Certified, Compared, Quantiles, Similarity
+from service.domain.target import DEFAULT_TARGETS, Target
 from service.domain.value import Name, Sha256, Value
 from service.errors import Failure
 
@@ -112,6 +113,9 @@ class ModelEntry(Value):
     abilities: tuple[str, ...] = ()
     layers: tuple[LayerEntry, ...] = ()
     classes: tuple[ClassEntry, ...] = ()
+    default_targets: tuple[Target, ...] = DEFAULT_TARGETS
+    """What is explained when a request does not say."""
+
     accept: dict[str, JsonValue] = {}
     methods: tuple[str, ...] = ()
     """Methods that this model can serve: needs within abilities."""

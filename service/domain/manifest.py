@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
-from service.domain.target import ABOVE_THRESHOLD, ClassTarget, Target
+from service.domain.target import DEFAULT_TARGETS, Target
 from service.domain.value import Name, Sha256, Slug, Value, Version
 
 RelativePath = Annotated[
@@ -161,7 +161,7 @@ class Calibration(Value):
 class Explain(Value):
     """How the model is explained when the request does not say."""
 
-    default_targets: tuple[Target, ...] = (ClassTarget(of=ABOVE_THRESHOLD),)
+    default_targets: tuple[Target, ...] = Field(default=DEFAULT_TARGETS, min_length=1)
     layers: tuple[Layer, ...] = ()
     """Target layers of CAM methods; the first is the default."""
 

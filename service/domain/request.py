@@ -6,7 +6,7 @@ from pydantic import Field, JsonValue, StringConstraints, field_validator, model
 
 from service.domain.job import Priority
 from service.domain.study import MOST_FRAMES
-from service.domain.target import ABOVE_THRESHOLD, ClassTarget, Target
+from service.domain.target import DEFAULT_TARGETS, Target
 from service.domain.value import Name, Slug, Value
 
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
@@ -111,7 +111,10 @@ class ExplanationRequest(Value):
         description="Model name, or name@version; without a version, the newest."
     )
     targets: tuple[Target, ...] = Field(
-        default=(ClassTarget(of=ABOVE_THRESHOLD),), min_length=1, max_length=32
+        default=DEFAULT_TARGETS,
+        min_length=1,
+        max_length=32,
+        description="What is explained; if not given, what the model's package says.",
     )
     methods: tuple[MethodChoice, ...] = Field(min_length=1, max_length=16)
     artifacts: tuple[Name, ...] = Field(default=DEFAULT_ARTIFACTS, max_length=16)

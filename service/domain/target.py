@@ -31,6 +31,9 @@ class ClassTarget(Value):
 Target = ClassTarget
 """Every kind of target; a union by `kind` once there are more."""
 
+DEFAULT_TARGETS: tuple[Target, ...] = (ClassTarget(of=ABOVE_THRESHOLD),)
+"""What is explained when neither request nor model says."""
+
 
 class ResolvedTarget(Value):
     """A target as the model's answer on the image made it definite."""

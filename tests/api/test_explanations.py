@@ -332,6 +332,21 @@ def test_a_dry_run_tells_instance_parameters_and_cost_and_queues_nothing(client,
     assert client.get("/v1/explanations").json()["explanations"] == []
 
 
+@pytest.mark.parametrize(
+    ("named", "method", "explained"),
+    [
+        ({"model": "chest"}, "saliency", "above_threshold"),
+        ({"model": "blackbox"}, "occlusion", "top1"),
+        ({"model": "blackbox", "targets": ["nodule"]}, "occlusion", "nodule"),
+    ],
+)
+def test_without_targets_the_models_own_are_explained(client, ask, named, method, explained):
+    fields = {name: value for name, value in ask.items() if name != "targets"}
+    request = fields | named | {"methods": [method]}
+    body = client.post("/v1/explanations:validate", json=request).json()
+    assert [each["of"] for each in body["request"]["targets"]] == [explained]
+
+
 def test_a_dry_run_shows_what_will_be_compared(client, ask):
     request = ask | {"observed": [{"of": "nodule", "score": 0.93}]}
     body = client.post("/v1/explanations:validate", json=request).json()

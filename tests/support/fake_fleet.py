@@ -14,7 +14,7 @@ from service.domain.catalog import Catalog, ClassEntry, FormatEntry, MethodEntry
 from service.domain.explanation import Explanation, MapFacts, ModelRef, Result
 from service.domain.job import Job, State
 from service.domain.request import ExplanationRequest
-from service.domain.target import ResolvedTarget
+from service.domain.target import ClassTarget, ResolvedTarget
 from service.errors import Failure, Kind, UndecodablePixels, WhylightError
 from service.fleet.base import WorkerRecord
 from service.queue.base import Lease, Outcome
@@ -96,6 +96,7 @@ CATALOG = Catalog(
             "blackbox@1.0.0",
             PACKAGES["blackbox@1.0.0"],
             runtime="onnx",
+            default_targets=(ClassTarget(of="top1"),),
             methods=("occlusion",),
             refused={
                 "saliency": "It needs input gradient, which runtime 'onnx' cannot give.",

@@ -120,6 +120,12 @@ def test_the_entry_tells_what_was_measured_and_follows_what_is_asked(room: Room)
     assert (last.method, last.parameters["steps"], last.default) == (steps.name, 4, False)
 
 
+def test_the_catalog_tells_what_a_package_explains_when_nobody_says(room: Room) -> None:
+    explain = {"default_targets": [{"kind": "class", "of": "top1"}]}
+    entry = room.entry(room.register(changes={"explain": explain}))
+    assert [each.of for each in entry.default_targets] == ["top1"]
+
+
 def test_a_package_that_names_no_layer_gets_the_deepest_with_the_reason(room: Room) -> None:
     entry = room.entry(room.register(changes={"explain": {"baseline": 0.0}}))
     assert entry.state == "ready"
