@@ -1,9 +1,9 @@
 """The legend: what the picture shows, by which model, and what it must not be used for."""
 
+import math
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,25 +86,36 @@ def _draw(legend: Legend, width: int, least: int, size: int) -> Rgb:
     """Draw the legend `width` wide and as high as it must be, at least `least`."""
     margin = size
     wide = width >= 36 * size and legend.scale is not None
-    bar = round(width * 0.3) if wide else width - 2 * margin
-    text = width - 2 * margin - (bar + 2 * margin if wide else 0)
-    lines, height = _stack(legend, text, size)
+    full, bar = width - 2 * margin, round(width * 0.3) if wide else width - 2 * margin
+    bar_height = round(4.4 * size)
+    below = margin + bar_height if wide else 0
+    lines, height = _stack(legend, (full - bar - 2 * margin, full), below, size)
     bar_top = margin if wide else height
     if legend.scale is not None:
-        height = max(height, bar_top + round(4.4 * size))
+        height = max(height, bar_top + bar_height)
     page = Image.new("RGB", (width, max(height, least)), BACKGROUND)
     pen = ImageDraw.Draw(page)
     pen.rectangle((0, 0, width, max(1, size // 12)), fill=RULE)
     for line in lines:
-        pen.text((margin, line.top), line.text, font=_font(line.size), fill=line.color)
+        page.paste(line.color, (margin, line.top), _ink(line.text, line.size))
     if legend.scale is not None:
         left = width - margin - bar
         _draw_bar(page, pen, legend.scale, (left, bar_top, bar), size)
     return np.asarray(page)
 
 
-def _stack(legend: Legend, width: int, size: int) -> tuple[list[_Line], int]:
-    """Wrap every text to `width` and place the lines; return them and their height."""
+def _stack(
+    legend: Legend, widths: tuple[int, int], below: int, size: int
+) -> tuple[list[_Line], int]:
+    """Wrap every text and place the lines; return them and their height.
+
+    Parameters
+    ----------
+    widths
+        Of lines beside the color bar, and of those below it.
+    below
+        Where the color bar ends; 0 when no line stands beside it.
+    """
     large = round(size * 1.45)
     blocks = [
         (legend.heading, large, BRIGHT),
@@ -116,24 +127,35 @@ def _stack(legend: Legend, width: int, size: int) -> tuple[list[_Line], int]:
     ]
     placed, top = [], round(size * 0.8)
     for text, height, color in blocks:
-        for line in _wrapped(text, width, height):
+        words = text.split()
+        while words:
+            line, words = _line(words, widths[top >= below], height)
             placed.append(_Line(line, height, color, top))
             top += round(height * 1.4)
     return placed, top + round(size * 0.5)
 
 
-def _wrapped(text: str, width: int, size: int) -> Iterator[str]:
-    """Yield lines of whole words that fit `width`; a longer word stands alone."""
-    line = ""
-    for word in text.split():
-        longer = f"{line} {word}".strip()
-        if line and _font(size).getlength(longer) > width:
-            yield line
-            line = word
-        else:
-            line = longer
-    if line:
-        yield line
+def _line(words: list[str], width: int, size: int) -> tuple[str, list[str]]:
+    """Return the words that fit `width`, one at least, as a line; and those that are left."""
+    reached, space = 0.0, _length(" ", size)
+    for count, word in enumerate(words):
+        reached += _length(word, size) + (space if count else 0)
+        if count and reached > width:
+            return " ".join(words[:count]), words[count:]
+    return " ".join(words), []
+
+
+@lru_cache(maxsize=4096)
+def _length(word: str, size: int) -> float:
+    return _font(size).getlength(word)
+
+
+@lru_cache(maxsize=256)
+def _ink(text: str, size: int) -> Image.Image:
+    """Return how much ink each pixel of a line gets; most lines are the same on every picture."""
+    page = Image.new("L", (math.ceil(_font(size).getlength(text)) + 1, round(size * 1.4)))
+    ImageDraw.Draw(page).text((0, 0), text, font=_font(size), fill=255)
+    return page
 
 
 def _draw_bar(

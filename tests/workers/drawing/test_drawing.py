@@ -10,7 +10,7 @@ from service.domain.parity import Pair, Parity, ParityReport
 from service.domain.trust import STATEMENTS, Flag, Grade, TrustReport, statements
 from tests.support.sheets import MODEL, REPORT, TARGET, blob
 from workers.drawing import picture as picture_module
-from workers.drawing.legend import legible
+from workers.drawing.legend import CAUTION, Legend, _font, _stack, legible
 from workers.drawing.overlay import Scale, scale_of
 from workers.drawing.palettes import FAINT, OPAQUE, diverging, sequential, weights
 from workers.drawing.picture import DEGENERATE, OWN_SCALE, Words, draw
@@ -289,3 +289,18 @@ def test_color_images_are_grayed_so_that_only_evidence_has_color():
 )
 def test_labels_that_the_font_lacks_fall_back_to_the_key(text, shown):
     assert legible(text, "effusion") == shown
+
+
+@pytest.mark.parametrize("size", [13, 34])
+def test_no_word_is_lost_and_no_line_is_too_long(size):
+    sentence = "Hiding the places marked by this map changed the model's score more than " * 4
+    legend = Legend("Nodule", "logit 2.5", "Map: WEAK", (sentence,), (), Scale(1, signed=False))
+    beside, whole, below = 20 * size, 50 * size, 6 * size
+    lines, height = _stack(legend, (beside, whole), below, size)
+    said = " ".join(line.text for line in lines)
+    assert said == " ".join(["Nodule logit 2.5 Map: WEAK", sentence.strip(), CAUTION])
+    for line in lines:
+        room = whole if line.top >= below else beside
+        assert _font(line.size).getlength(line.text) <= room + 1
+        assert line.top + line.size < height
+    assert any(_font(line.size).getlength(line.text) > beside for line in lines)
