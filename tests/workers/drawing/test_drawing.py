@@ -298,7 +298,7 @@ def test_no_word_is_lost_and_no_line_is_too_long(size):
     beside, whole, below = 20 * size, 50 * size, 6 * size
     lines, height = _stack(legend, (beside, whole), below, size)
     said = " ".join(line.text for line in lines)
-    assert said == " ".join(["Nodule logit 2.5 Map: WEAK", sentence.strip(), CAUTION])
+    assert said == f"Nodule logit 2.5 Map: WEAK {sentence.strip()} {CAUTION}"
     for line in lines:
         room = whole if line.top >= below else beside
         assert _font(line.size).getlength(line.text) <= room + 1
