@@ -2,7 +2,8 @@
 
 Large arrays travel between processes as ``.npy`` files in the job's scratch
 folder, never through a pipe and never pickled; a parcel holds their paths.
-Axes are in array order throughout: ``(C, rows, columns)``.
+Axes are in array order throughout: ``(C, rows, columns)`` of one image, ``(C,
+slices, rows, columns)`` of a volume.
 """
 
 from dataclasses import dataclass, field
@@ -22,8 +23,17 @@ from service.domain.study import Instance
 from service.domain.target import ResolvedTarget
 from service.domain.trust import Binding, Probes, TrustReport
 from service.domain.value import Value
+from service.domain.volume import Volume
 from service.errors import Failure
 from service.queue.base import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One object of a series, as it was sent."""
+
+    instance: Instance
+    file: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +53,18 @@ class Fetched:
     frame: int = 1
     """The object's frame that is explained, counted from 1."""
 
+    series: tuple[SourceFile, ...] = ()
+    """Of a volume all of its objects, `instance` and `file` the first of them; else empty."""
+
 
 class ImageFacts(Value):
     """What the decoder learned, beside the pixels; safe inside the job only."""
 
     rows: int
     columns: int
+    slices: int | None = None
+    """Of a volume; `None` of a single image."""
+
     channels: int
     """1 for gray, 3 for color."""
 
@@ -79,24 +95,39 @@ class ImageFacts(Value):
     warnings: tuple[str, ...] = ()
     """Repairs and doubts, as codes from a fixed table."""
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns; of a volume, slices, rows and columns."""
+        plane = (self.rows, self.columns)
+        return plane if self.slices is None else (self.slices, *plane)
+
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The image in modality units, and as a viewer would show it."""
+    """The image in modality units, and as a viewer would show it.
+
+    `shape` below is ``(rows, columns)`` of one image, and ``(slices, rows,
+    columns)`` of a volume, whose slices are in the order of `volume.slices`.
+    """
 
     fetched: Fetched
     facts: ImageFacts
     pixels: Path
-    """Float32 modality values (HU, ...), shape ``(C, rows, columns)``."""
+    """Float32 modality values (HU, ...), shape ``(C, *shape)``."""
 
     display: Path
-    """Uint8 as displayed, VOI and MONOCHROME1 applied: ``(rows, columns[, 3])``."""
+    """Uint8 as displayed, VOI and MONOCHROME1 applied: ``(*shape[, 3])``; of a volume all
+    slices through one window."""
 
     padding: Path | None
-    """Boolean mask of pixel padding, shape ``(rows, columns)``, if there is any."""
+    """Boolean mask of pixel padding, shape ``shape``, if there is any."""
 
     header: Path
-    """The DICOM data set without its pixel data, for derived objects."""
+    """The DICOM data set without its pixel data, for derived objects; of a volume, that of
+    its first slice."""
+
+    volume: Volume | None = None
+    """Where the slices lie in the patient; `None` of a single image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +139,7 @@ class Prepared:
     """Model input without the batch axis, shape ``(C, *spatial)``."""
 
     grid: Grid
-    """The model input's pixels in the source image."""
+    """The model input's pixels in the source image, or its voxels in the source volume."""
 
 
 @dataclass(frozen=True, slots=True)

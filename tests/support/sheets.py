@@ -12,6 +12,7 @@ from service.domain.parity import ParityReport
 from service.domain.target import ResolvedTarget
 from service.domain.trust import Grade, TrustReport, statements
 from workers.formats.base import MapRecord, Sheet
+from workers.parcels import ImageFacts
 from workers.pixels.decode import decode_file
 
 CREATED = 1_760_000_000_123
@@ -59,7 +60,13 @@ def sheet(
     files = decode_file(file, folder, frame=frame)
     place = grid or Grid.partition(values.shape[1:], (files.facts.rows, files.facts.columns))
     np.save(folder / "map.npy", values)
-    record: dict[str, Any] = {
+    made = record(files.facts, place, **changes)
+    return Sheet(made, folder / "map.npy", files.display, files.header)
+
+
+def record(facts: ImageFacts, grid: Grid, **changes: Any) -> MapRecord:
+    """All that is said of a map whose cells are `grid`."""
+    said: dict[str, Any] = {
         "number": 1,
         "method": "grad_cam",
         "method_title": "Grad-CAM",
@@ -76,8 +83,8 @@ def sheet(
         "probes": None,
         "reference": None,
         "model": MODEL,
-        "facts": files.facts,
-        "affine": tuple(tuple(map(float, row)) for row in place.affine),
+        "facts": facts,
+        "affine": tuple(tuple(map(float, row)) for row in grid.affine),
         "on_source_grid": False,
         "digest": "c" * 64,
         "created": CREATED,
@@ -85,4 +92,4 @@ def sheet(
         "style": "overlay",
         "transfer_syntax": "explicit_vr_little_endian",
     }
-    return Sheet(MapRecord(**record | changes), folder / "map.npy", files.display, files.header)
+    return MapRecord(**said | changes)

@@ -24,6 +24,7 @@ from service.domain.request import Style, TransferSyntax
 from service.domain.target import ResolvedTarget
 from service.domain.trust import Probes, TrustReport
 from service.domain.value import Value
+from service.domain.volume import Volume
 from service.registry import Registry
 from workers.drawing import resample
 from workers.drawing.overlay import Rgb, Scale, scale_of
@@ -82,6 +83,9 @@ class MapRecord(Value):
 
     transfer_syntax: TransferSyntax
     """How DICOM images of integer pixels are encoded."""
+
+    volume: Volume | None = None
+    """Where the source's slices lie in the patient; `None` of a single image."""
 
 
 @dataclass(frozen=True, slots=True)

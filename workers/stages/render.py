@@ -142,6 +142,7 @@ def record_of(
         software=version("whylight"),
         style=decoded.fetched.request.style,
         transfer_syntax=decoded.fetched.request.dicom.transfer_syntax,
+        volume=decoded.volume,
     )
 
 

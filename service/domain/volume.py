@@ -1,0 +1,99 @@
+"""A series as one volume: where each of its slices lies in the patient.
+
+Axes are in array order, ``(slice, row, column)``; patient coordinates are
+DICOM's own, in mm: x to the left, y to the back, z to the head (LPS).
+"""
+
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.value import Value
+
+Row = tuple[float, float, float, float]
+Point = tuple[float, float, float]
+
+
+class Geometry(StrEnum):
+    """What a series' slices are to each other."""
+
+    REGULAR = "regular"
+    """Equal steps along the normal: a box of voxels."""
+
+    SHEARED = "sheared"
+    """Equal steps aslant to the normal, as a tilted gantry makes them."""
+
+    IRREGULAR = "irregular"
+    """Unequal steps: a slice is missing, or the spacing changes."""
+
+    DUPLICATES = "duplicates"
+    """Several slices at one place."""
+
+    MIXED = "mixed"
+    """Slices of several orientations, sizes, pixel spacings or frames of reference."""
+
+    NONE = "none"
+    """A slice does not say where it lies, or there is but one."""
+
+
+class Steps(Value):
+    """Distances from slice to slice, in mm along the normal."""
+
+    median: float
+    least: float
+    greatest: float
+
+
+class Slice(Value):
+    """One slice of a volume: the frame that it was read from."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    frame: int | None = None
+    """Counted from 1; `None` where the object has but one."""
+
+    position: Point
+    """Center of the first pixel, in patient coordinates (mm)."""
+
+
+class Volume(Value):
+    """A series whose slices form one regular or sheared box of voxels."""
+
+    geometry: Geometry
+    """`REGULAR` or `SHEARED`: nothing else is ever made a volume."""
+
+    affine: tuple[Row, Row, Row, Row]
+    """Voxel ``(slice, row, column, 1)`` to patient ``(x, y, z, 1)`` in mm, homogeneous."""
+
+    rows: int
+    columns: int
+    slices: tuple[Slice, ...]
+    """In the order of the first voxel axis: along the normal of the slices."""
+
+    series_instance_uid: str
+    frame_of_reference_uid: str
+    """Empty where the series names none."""
+
+    orientation: tuple[float, float, float, float, float, float]
+    """Direction of a row, then of a column: six cosines."""
+
+    pixel_spacing: tuple[float, float]
+    """Between rows, between columns, in mm."""
+
+    thickness: float | None
+    """Of a slice, in mm, where the series says it."""
+
+    steps: Steps
+    tilt: float
+    """Angle between the way from slice to slice and the normal, in degrees."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, rows, columns."""
+        return len(self.slices), self.rows, self.columns
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """The affine as an array, shape ``(4, 4)``."""
+        return np.array(self.affine)
