@@ -355,6 +355,62 @@ class AmbiguousStudy(WhylightError):
     title = "More than one image fits"
 
 
+class TooFewSlices(WhylightError):
+    """The series has fewer slices than the model needs."""
+
+    kind = Kind.DATA
+    code = "too_few_slices"
+    title = "Too few slices"
+
+
+class NoSliceGeometry(WhylightError):
+    """A slice does not say where it lies in the patient."""
+
+    kind = Kind.DATA
+    code = "no_slice_geometry"
+    title = "The slices have no place in the patient"
+
+
+class MixedSlices(WhylightError):
+    """The slices differ in orientation, spacing, size or frame of reference."""
+
+    kind = Kind.DATA
+    code = "mixed_slices"
+    title = "The slices do not form one volume"
+
+
+class DuplicateSlices(WhylightError):
+    """Several slices lie at one place."""
+
+    kind = Kind.DATA
+    code = "duplicate_slices"
+    title = "Several slices lie at one place"
+
+
+class MissingSlices(WhylightError):
+    """The steps from slice to slice are multiples of the least: some lack."""
+
+    kind = Kind.DATA
+    code = "missing_slices"
+    title = "Slices are missing"
+
+
+class IrregularSlices(WhylightError):
+    """The slices are not evenly spaced; nothing is averaged."""
+
+    kind = Kind.DATA
+    code = "irregular_slices"
+    title = "The slices are not evenly spaced"
+
+
+class ShearedVolume(WhylightError):
+    """The slices are shifted against each other, and the model was not made for that."""
+
+    kind = Kind.DATA
+    code = "sheared_volume"
+    title = "The slices lie aslant"
+
+
 class NonFiniteScore(WhylightError):
     """The model's score is not a finite number on this image."""
 

@@ -114,13 +114,23 @@ def flatten(dataset: Dataset, frame: int, frames: int) -> bool:
     gone = list(found)
     if frames > 1 and "ImagePositionPatient" in dataset:
         gone.append("ImagePositionPatient")
-    said = [element for holder in _holders(dataset, frame) for element in holder]
+    said = described(dataset, frame)
     for keyword in gone:
         delattr(dataset, keyword)
     for element in said:
         if element.tag not in dataset:
             dataset[element.tag] = element
     return bool(gone)
+
+
+def described(dataset: Dataset, frame: int) -> Dataset:
+    """Return what the groups of `GROUPS` say of a frame, as a single-frame image holds it."""
+    said = Dataset()
+    for holder in _holders(dataset, frame):
+        for element in holder:
+            if element.tag not in said:
+                said[element.tag] = element
+    return said
 
 
 def _holders(dataset: Dataset, frame: int) -> Iterator[Dataset]:

@@ -8,8 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
+from service.domain.study import MOST_FRAMES
 from service.domain.target import DEFAULT_TARGETS, Target
 from service.domain.value import Name, Sha256, Slug, Value, Version
+from service.domain.volume import Orientation
 
 RelativePath = Annotated[
     str,
@@ -37,6 +39,27 @@ class Architecture(Value):
     parameters: dict[Name, JsonValue] = {}
 
 
+Range = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]]
+"""Least and greatest, both allowed."""
+
+
+class VolumeRules(Value):
+    """Which volumes the model was made for, beside the rules for their slices."""
+
+    least_slices: int = Field(default=8, ge=2, le=MOST_FRAMES)
+    orientations: tuple[Orientation, ...] = ()
+    """Planes that the slices may be nearest to; empty for any."""
+
+    slice_spacing: Range | None = None
+    """Of the steps from slice to slice, in mm along the normal."""
+
+    pixel_spacing: Range | None = None
+    """Of the pixels' spacing along either axis, in mm."""
+
+    sheared: bool = False
+    """Whether slices may lie aslant, as of a tilted gantry; the model sees them as stored."""
+
+
 class Accept(Value):
     """Which images the model was made for; an empty list accepts any value."""
 
@@ -45,6 +68,11 @@ class Accept(Value):
     view_positions: tuple[str, ...] = ()
     lateralities: tuple[str, ...] = ()
     photometric_interpretations: tuple[str, ...] = ("MONOCHROME1", "MONOCHROME2")
+    image_types: tuple[str, ...] = ()
+    """Values that Image Type must hold, every one, such as ``ORIGINAL`` and ``AXIAL``."""
+
+    volume: VolumeRules | None = None
+    """Of a model that takes a series as one volume; `None` of one that takes an image."""
 
 
 class StepChoice(Value):
@@ -58,10 +86,20 @@ class Input(Value):
     """One input tensor and the way to it from modality values."""
 
     name: Name = "image"
-    kind: Literal["image"] = "image"
-    layout: Literal["NCHW"] = "NCHW"
+    kind: Literal["image", "volume"] = "image"
+    layout: Literal["NCHW", "NCDHW"] = "NCHW"
+    """Axes of a batch; D are the slices, until a step orients them otherwise."""
+
     accept: Accept
     steps: tuple[StepChoice, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> "Input":
+        """Require that kind, layout and rules speak of the same."""
+        volume = self.kind == "volume"
+        if (self.layout == "NCDHW", self.accept.volume is not None) != (volume, volume):
+            raise ValueError("a volume needs layout NCDHW and 'accept.volume', an image neither")
+        return self
 
 
 class Code(Value):

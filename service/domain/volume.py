@@ -5,6 +5,7 @@ DICOM's own, in mm: x to the left, y to the back, z to the head (LPS).
 """
 
 from enum import StrEnum
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from service.domain.value import Value
 
 Row = tuple[float, float, float, float]
 Point = tuple[float, float, float]
+Orientation = Literal["sagittal", "coronal", "axial"]
+ORIENTATIONS: Final[tuple[Orientation, ...]] = ("sagittal", "coronal", "axial")
+"""Planes of the body, by the patient axis that is normal to them."""
 
 
 class Geometry(StrEnum):
@@ -92,6 +96,13 @@ class Volume(Value):
     def shape(self) -> tuple[int, int, int]:
         """Slices, rows, columns."""
         return len(self.slices), self.rows, self.columns
+
+    @property
+    def plane(self) -> Orientation:
+        """The plane of the body that the slices are nearest to."""
+        row, column = np.reshape(self.orientation, (2, 3))
+        along = int(np.abs(np.cross(row, column)).argmax())
+        return ORIENTATIONS[along]
 
     @property
     def matrix(self) -> NDArray[np.float64]:

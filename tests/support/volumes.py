@@ -16,6 +16,7 @@ from workers.formats.base import Sheet
 from workers.parcels import ImageFacts
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
+ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
@@ -123,6 +124,38 @@ class Series:
             steps=Steps(median=self.spacing[0], least=self.spacing[0], greatest=self.spacing[0]),
             tilt=self.tilt,
         )
+
+
+def enhanced(series: Series) -> Dataset:
+    """The series as one enhanced multi-frame object, its frames placed by functional groups."""
+    slices = series.datasets()
+    whole = series.dataset(0)
+    whole.SOPClassUID = ENHANCED_CT
+    whole.NumberOfFrames = len(slices)
+    whole.PixelData = b"".join(each.PixelData for each in slices)
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        del whole[keyword]
+    for keyword in ("RescaleSlope", "RescaleIntercept", "SliceThickness"):
+        del whole[keyword]
+    shared = Dataset()
+    shared.PlaneOrientationSequence = [_item(slices[0], "ImageOrientationPatient")]
+    shared.PixelMeasuresSequence = [_item(slices[0], "PixelSpacing", "SliceThickness")]
+    whole.SharedFunctionalGroupsSequence = [shared]
+    frames = []
+    for each in slices:
+        frame = Dataset()
+        frame.PlanePositionSequence = [_item(each, "ImagePositionPatient")]
+        frame.PixelValueTransformationSequence = [_item(each, "RescaleSlope", "RescaleIntercept")]
+        frames.append(frame)
+    whole.PerFrameFunctionalGroupsSequence = frames
+    return whole
+
+
+def _item(dataset: Dataset, *keywords: str) -> Dataset:
+    item = Dataset()
+    for keyword in keywords:
+        item[keyword] = dataset[keyword]
+    return item
 
 
 def blob(shape: tuple[int, ...], *, signed: bool = False) -> NDArray[np.float32]:

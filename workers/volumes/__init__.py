@@ -1,0 +1,1 @@
+"""A series' slices put together to one volume, or refused."""

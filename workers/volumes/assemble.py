@@ -1,0 +1,163 @@
+"""Planes put in order along their normal: one volume, or why there is none.
+
+Nothing is averaged and nothing is filled in. A volume is what its slices'
+own positions say, to a tolerance; where they say something else, the verdict
+tells what, with the figures.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.volume import Geometry, Point, Row, Slice, Steps, Volume
+from workers.volumes.planes import Plane
+
+Array = NDArray[np.float64]
+
+COSINE: Final = 1e-3
+"""How far the direction cosines of one orientation may differ."""
+
+SPACING: Final = 1e-3
+"""How far equal pixel spacings may differ, as a share."""
+
+STEP_SHARE, STEP_MM = 0.01, 0.1
+"""How far equal steps may differ: a share, or mm where that is more."""
+
+DUPLICATE: Final = 0.01
+"""Closer than this, in mm, two slices are at one place."""
+
+TILT: Final = 0.1
+"""Degrees from which on the way from slice to slice is aslant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """What the planes of a series are to each other."""
+
+    geometry: Geometry
+    differing: tuple[str, ...] = ()
+    """In what `MIXED` planes differ: ``orientation``, ``spacing``, ``size``,
+    ``frame_of_reference``."""
+
+    steps: Steps | None = None
+    """Where the planes are parallel."""
+
+    missing: int = 0
+    """Slices that lack, where every step is a multiple of the least."""
+
+    volume: Volume | None = None
+    """Of `REGULAR` and `SHEARED` planes."""
+
+    order: tuple[int, ...] = ()
+    """Which plane each slice of the volume is, counted from 0."""
+
+
+def assemble(planes: Sequence[Plane]) -> Assembly:
+    """Judge the planes of one series, in any order, and put them together if they fit.
+
+    The slices are sorted by where they lie along the common normal, never by
+    number or time; the answer does not depend on the order of `planes`.
+    """
+    if len(planes) < 2 or not all(plane.placed for plane in planes):  # noqa: PLR2004 - a step
+        return Assembly(Geometry.NONE)
+    if differing := _differing(planes):
+        return Assembly(Geometry.MIXED, differing)
+    first = min(planes, key=lambda plane: (plane.sop_instance_uid, plane.frame or 0))
+    normal = _normal(first)
+    places = np.array([plane.position for plane in planes])
+    order = np.lexsort((*places.T, places @ normal))
+    places = places[order]
+    gaps = np.diff(places @ normal)
+    steps = Steps(median=float(np.median(gaps)), least=gaps.min(), greatest=gaps.max())
+    if steps.least < DUPLICATE:
+        return Assembly(Geometry.DUPLICATES, steps=steps)
+    if not _even(places, gaps):
+        return Assembly(Geometry.IRREGULAR, steps=steps, missing=_missing(gaps))
+    volume = _volume([planes[each] for each in order], first, steps)
+    return Assembly(volume.geometry, steps=steps, volume=volume, order=tuple(map(int, order)))
+
+
+def _differing(planes: Sequence[Plane]) -> tuple[str, ...]:
+    """Name what the planes of one volume have in common and these do not."""
+    spreads = {
+        "orientation": np.ptp([plane.orientation for plane in planes], axis=0).max() > COSINE,
+        "spacing": _ratio([plane.spacing for plane in planes]) > 1 + SPACING,
+        "size": len({(plane.rows, plane.columns) for plane in planes}) > 1,
+        "frame_of_reference": len({plane.frame_of_reference_uid for plane in planes}) > 1,
+    }
+    return tuple(name for name, differs in spreads.items() if differs)
+
+
+def _ratio(spacings: Sequence[tuple[float, ...]]) -> float:
+    values = np.array(spacings)
+    return float((values.max(axis=0) / values.min(axis=0)).max())
+
+
+def _normal(plane: Plane) -> Array:
+    row, column = np.reshape(plane.orientation, (2, 3))
+    normal = np.cross(row, column)
+    return np.asarray(normal / np.linalg.norm(normal))
+
+
+def _even(places: Array, gaps: Array) -> bool:
+    """Tell whether equal steps lead from the first place to the last by way of all others."""
+    step = float(np.median(gaps))
+    tolerance = max(STEP_SHARE * step, STEP_MM)
+    if np.abs(gaps - step).max() > tolerance:
+        return False
+    shares = np.linspace(0, 1, len(places))[:, None]
+    straight = places[0] + shares * (places[-1] - places[0])
+    return bool(np.linalg.norm(places - straight, axis=1).max() <= tolerance)
+
+
+def _missing(gaps: Array) -> int:
+    """Count the slices that lack if every gap is a multiple of the least; else 0."""
+    least = float(gaps.min())
+    times = np.rint(gaps / least)
+    whole = np.abs(gaps - times * least).max() <= max(STEP_SHARE * least, STEP_MM)
+    return int((times - 1).sum()) if whole else 0
+
+
+def _angle(step: Array, normal: Array) -> float:
+    """Return the angle between two directions, in degrees."""
+    along = float(step @ normal)
+    aside = float(np.linalg.norm(step - along * normal))
+    return float(np.degrees(np.arctan2(aside, along)))
+
+
+def _volume(planes: Sequence[Plane], first: Plane, steps: Steps) -> Volume:
+    """Return sorted planes as one volume, with the directions that `first` has."""
+    row, column = np.reshape(first.orientation, (2, 3))
+    step = np.subtract(planes[-1].position, planes[0].position) / (len(planes) - 1)
+    affine = np.eye(4)
+    affine[:3, 0] = step
+    affine[:3, 1] = column * first.spacing[0]
+    affine[:3, 2] = row * first.spacing[1]
+    affine[:3, 3] = planes[0].position
+    tilt = _angle(step, _normal(first))
+    thicknesses = {plane.thickness for plane in planes}
+    return Volume(
+        geometry=Geometry.SHEARED if tilt > TILT else Geometry.REGULAR,
+        affine=cast(tuple[Row, Row, Row, Row], tuple(map(tuple, affine.tolist()))),
+        rows=first.rows,
+        columns=first.columns,
+        slices=tuple(
+            Slice(
+                sop_class_uid=plane.sop_class_uid,
+                sop_instance_uid=plane.sop_instance_uid,
+                frame=plane.frame,
+                position=cast(Point, plane.position),
+            )
+            for plane in planes
+        ),
+        series_instance_uid=first.series_instance_uid,
+        frame_of_reference_uid=first.frame_of_reference_uid,
+        orientation=cast(tuple[float, float, float, float, float, float], first.orientation),
+        pixel_spacing=cast(tuple[float, float], first.spacing),
+        thickness=thicknesses.pop() if len(thicknesses) == 1 else None,
+        steps=steps,
+        tilt=tilt,
+    )
