@@ -18,6 +18,7 @@ from typing import Any
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, ExplicitVRLittleEndian
+from xxhash import xxh3_128
 
 from service.dicom import syntaxes
 from service.dicom.dataset import Parsed, parsed
@@ -230,6 +231,14 @@ def finish(ds: Dataset, sheet: Sheet, kind: str, pixel_digest: str) -> None:
     meta.ImplementationVersionName = f"WHYLIGHT_{record.software.replace('.', '_')}"[:16]
     ds.file_meta = meta
     sheet.made.append(Made(kind, ds.SOPClassUID, ds.SOPInstanceUID, ds.SeriesInstanceUID))
+
+
+def digest(*parts: bytes | memoryview) -> str:
+    """Name pixels by XXH3-128: fifteen times as fast as SHA-256; nobody gains by a collision."""
+    state = xxh3_128()
+    for part in parts:
+        state.update(part)
+    return state.hexdigest()
 
 
 def tracking(record: MapRecord) -> tuple[str, str]:

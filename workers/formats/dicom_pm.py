@@ -1,6 +1,5 @@
 """The raw map as a Parametric Map: floating-point relevance in the patient's own space."""
 
-import hashlib
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +11,7 @@ from typing_extensions import override
 
 from service.errors import FormatNotApplicable
 from workers.formats.base import FORMATS, Format, Sheet
-from workers.formats.derived import Source, derivation, derive, finish, inherit_loss
+from workers.formats.derived import Source, derivation, derive, digest, finish, inherit_loss
 from workers.formats.enhanced import AUTHOR, adopt, measures, original
 from workers.formats.plane import Plane, plane_of
 from workers.formats.scheme import describe_scheme, own, plain
@@ -47,7 +46,7 @@ class DicomPm(Format):
         describe_scheme(ds, sheet.record.software)
         how = "relevance of each source pixel, interpolated linearly between the map's cells."
         ds.DerivationDescription = derivation(sheet.record, how)
-        finish(ds, sheet, self.name, hashlib.sha256(sheet.source_relevance.data).hexdigest())
+        finish(ds, sheet, self.name, digest(sheet.source_relevance.data))
         made = _map(original(source, ds, sheet.shape, plane), ds, sheet, plane)
         inherit_loss(made, source, sheet.record)
         adopt(made, ds, source, sheet.record.facts.frame).save_as(to, enforce_file_format=True)

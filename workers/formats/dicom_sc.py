@@ -1,6 +1,5 @@
 """The picture as a DICOM Secondary Capture: what any PACS files beside the study."""
 
-import hashlib
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from typing_extensions import override
 from workers.drawing.palettes import FAINT, LEVELS, OPAQUE
 from workers.drawing.region import SHARE
 from workers.formats.base import FORMATS, Format, Sheet
-from workers.formats.derived import Source, code, derivation, derive, finish, inherit_loss
+from workers.formats.derived import Source, code, derivation, derive, digest, finish, inherit_loss
 from workers.formats.pixeldata import save
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -40,7 +39,7 @@ class DicomSc(Format):
         if features := source.text("RecognizableVisualFeatures"):
             ds.RecognizableVisualFeatures = features  # the source's pixels are in the picture
         inherit_loss(ds, source, sheet.record)
-        finish(ds, sheet, self.name, hashlib.sha256(sheet.picture.data).hexdigest())
+        finish(ds, sheet, self.name, digest(sheet.picture.data))
         save(ds, sheet.picture, sheet.record.transfer_syntax, to)
 
 

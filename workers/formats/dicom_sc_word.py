@@ -1,6 +1,5 @@
 """The raw map as a 16-bit grayscale capture: numbers for a PACS that takes no floats."""
 
-import hashlib
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
 from pathlib import Path
@@ -12,7 +11,7 @@ from pydicom.dataset import Dataset
 from typing_extensions import override
 
 from workers.formats.base import FORMATS, Format, Sheet
-from workers.formats.derived import Source, derivation, derive, finish, inherit_loss
+from workers.formats.derived import Source, derivation, derive, digest, finish, inherit_loss
 from workers.formats.pixeldata import save
 
 SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
@@ -55,9 +54,8 @@ class DicomScWord(Format):
         )
         _describe(ds, sheet, rescale)
         inherit_loss(ds, source, sheet.record)
-        digest = hashlib.sha256(pixels.data)
-        digest.update(f"{ds.RescaleSlope}/{ds.RescaleIntercept}".encode())
-        finish(ds, sheet, self.name, digest.hexdigest())
+        rule = f"{ds.RescaleSlope}/{ds.RescaleIntercept}".encode()
+        finish(ds, sheet, self.name, digest(pixels.data, rule))
         save(ds, pixels, sheet.record.transfer_syntax, to)
 
 

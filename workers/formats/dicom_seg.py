@@ -1,6 +1,5 @@
 """The salient region as a binary Segmentation: where the evidence is strongest."""
 
-import hashlib
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +14,15 @@ from typing_extensions import override
 from service.errors import FormatNotApplicable
 from workers.drawing.region import SHARE, Region
 from workers.formats.base import FORMATS, Format, Sheet
-from workers.formats.derived import Source, derivation, derive, finish, inherit_loss, tracking
+from workers.formats.derived import (
+    Source,
+    derivation,
+    derive,
+    digest,
+    finish,
+    inherit_loss,
+    tracking,
+)
 from workers.formats.enhanced import AUTHOR, adopt, measures, original
 from workers.formats.plane import Plane, plane_of
 from workers.formats.scheme import describe_scheme, own, plain
@@ -57,8 +64,7 @@ class DicomSeg(Format):
             del ds.Laterality
         describe_scheme(ds, sheet.record.software)
         ds.DerivationDescription = derivation(sheet.record, _rule(region))
-        packed = np.packbits(region.mask).tobytes()
-        finish(ds, sheet, self.name, hashlib.sha256(packed).hexdigest())
+        finish(ds, sheet, self.name, digest(np.packbits(region.mask).data))
         seen = original(source, ds, sheet.shape, plane)
         made = _segmentation(seen, ds, sheet, region, plane)
         inherit_loss(made, source, sheet.record)

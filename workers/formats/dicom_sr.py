@@ -1,6 +1,5 @@
 """One explanation as a structured report: the numbers and words, tied to the images."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +29,7 @@ from pydicom.uid import UID
 from typing_extensions import override
 
 from workers.formats.base import FORMATS, Format, Made, MapRecord, Sheet
-from workers.formats.derived import IMPLEMENTATION, Source, derive, finish, tracking
+from workers.formats.derived import IMPLEMENTATION, Source, derive, digest, finish, tracking
 from workers.formats.enhanced import adopt, original
 from workers.formats.plane import Plane, plane_of
 from workers.formats.scheme import describe_scheme, finding_of, plain
@@ -93,8 +92,8 @@ class DicomSr(Format):
         describe_scheme(ds, sheet.record.software)
         seen = original(source, ds, sheet.shape, None)
         report = _report(sheet, seen, plane_of(source), beside)
-        digest = hashlib.sha256(report[0].to_json(suppress_invalid_tags=True).encode())
-        finish(ds, sheet, self.name, digest.hexdigest())
+        said = report[0].to_json(suppress_invalid_tags=True).encode()
+        finish(ds, sheet, self.name, digest(said))
         document = ComprehensiveSR(
             [seen, *(_evidence(seen, each) for each in beside)],
             report,

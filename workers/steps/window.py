@@ -1,6 +1,6 @@
 """Bring the values of interest between 0 and 1."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -11,8 +11,10 @@ from typing_extensions import override
 from workers.parcels import ImageFacts
 from workers.steps.base import STEPS, Step, StepImage
 
-CHUNK = 1 << 15  # small enough for the index to stay in the cache
+CHUNK = 1 << 16  # small enough to stay in the cache
 ROWS = 32
+SAMPLE = 1 << 14
+SIGMAS = 4.0
 
 
 @STEPS.register("window")
@@ -54,7 +56,7 @@ class Window(Step):
 
     @override
     def apply(self, image: StepImage, facts: ImageFacts) -> StepImage:
-        low, high = self._ends(image, facts)
+        low, high = self._ends(image)
         scale = 1.0 / max(high - low, 1e-6)
         values = np.empty(image.values.shape, np.float32)
         for row in range(0, len(values[0]), ROWS):  # in pieces that stay in the cache
@@ -66,56 +68,72 @@ class Window(Step):
             values[:, image.padding] = 0.0
         return replace(image, values=values)
 
-    def _ends(self, image: StepImage, facts: ImageFacts) -> tuple[float, float]:
+    def _ends(self, image: StepImage) -> tuple[float, float]:
         if self.center is not None and self.width is not None:
             return self.center - self.width / 2, self.center + self.width / 2
         seen = image.values.reshape(-1)
         if image.padding is not None and not image.padding.all():
             seen = image.values[:, ~image.padding].reshape(-1)
-        return percentiles(seen, (self.low, self.high), facts)
+        return percentiles(seen, (self.low, self.high))
 
 
-def percentiles(
-    values: NDArray[np.float32], ranks: tuple[float, float], facts: ImageFacts
-) -> tuple[float, float]:
-    """Return two percentiles of `values`, shape ``(N,)``, exactly.
+def percentiles(values: NDArray[np.float32], ranks: tuple[float, float]) -> tuple[float, float]:
+    """Return two percentiles of finite `values`, shape ``(N,)``, exactly.
 
-    Where the values are whole numbers in a range of at most 65536, one count
-    of each tells every rank: ten times faster than sorting.
+    A sample tells between which values each percentile must lie; one pass then
+    counts what is below and takes out what lies between, which alone is put in
+    order. Where a sample was misleading, everything is.
     """
-    low, high = facts.value_minimum, facts.value_maximum
-    if (
-        high - low < (1 << 16)
-        and low.is_integer()
-        and (counts := _count(values, low, high)) is not None
-    ):
-        return _ranked(counts, ranks[0], low), _ranked(counts, ranks[1], low)
-    ends = np.percentile(values, ranks)
-    return float(ends[0]), float(ends[1])
-
-
-def _count(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.int64] | None:
-    """Count each whole value from `low` up; `None` when some are not whole or lie outside."""
-    bins = int(high - low) + 1
-    counts = np.zeros(bins, np.int64)
+    step = -(-values.size // SAMPLE) | 1  # odd, so that it runs through all columns
+    sample = np.sort(values[::step])
+    low, high = (_Between.of(sample, rank) for rank in ranks)
     for start in range(0, values.size, CHUNK):
-        offsets = values[start : start + CHUNK] - np.float32(low)
-        index = offsets.astype(np.intp)
-        if offsets.min() < 0 or (index.astype(np.float32) != offsets).any():
-            return None
-        found = np.bincount(index, minlength=bins)
-        if len(found) > bins:
-            return None
-        counts += found
-    return counts
+        piece = values[start : start + CHUNK]
+        low.take(piece)
+        high.take(piece)
+    found = [between.percentile() for between in (low, high)]
+    if found[0] is None or found[1] is None:
+        ends = np.percentile(values, ranks)
+        return float(ends[0]), float(ends[1])
+    return found[0], found[1]
 
 
-def _ranked(counts: NDArray[np.int64], percentile: float, low: float) -> float:
-    """Return a percentile from counts, linear between neighboring ranks."""
-    below = np.cumsum(counts)
-    rank = (float(below[-1]) - 1.0) * percentile / 100.0
-    floor = int(np.floor(rank))
-    first, second = np.searchsorted(below, (floor, floor + 1), side="right")
-    last = len(counts) - 1
-    weight = rank - floor
-    return low + float(first) * (1 - weight) + float(min(second, last)) * weight
+@dataclass(slots=True)
+class _Between:
+    """The values among which a percentile lies, and how many are below and in all."""
+
+    rank: float
+    least: np.float32
+    most: np.float32
+    below: int = 0
+    size: int = 0
+    inside: list[NDArray[np.float32]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, sample: NDArray[np.float32], rank: float) -> Self:
+        """Leave room of `SIGMAS` standard errors around the place in an ordered sample."""
+        share, last = rank / 100, len(sample) - 1
+        room = SIGMAS * np.sqrt(len(sample) * share * (1 - share)) + 2
+        first, end = int(share * last - room), int(np.ceil(share * last + room))
+        least = sample[first] if first >= 0 else np.float32(-np.inf)
+        return cls(rank, least, sample[end] if end <= last else np.float32(np.inf))
+
+    def take(self, piece: NDArray[np.float32]) -> None:
+        """Count a piece of the values and keep those between."""
+        between = piece >= self.least
+        self.size += piece.size
+        self.below += piece.size - int(np.count_nonzero(between))
+        between &= piece <= self.most
+        self.inside.append(piece[between])
+
+    def percentile(self) -> float | None:
+        """Return it, linear between neighboring values; `None` where it lies elsewhere."""
+        inside = np.concatenate(self.inside)
+        place = (self.size - 1) * self.rank / 100
+        floor = int(place)
+        first, second = floor - self.below, min(floor + 1, self.size - 1) - self.below
+        if first < 0 or second >= inside.size:
+            return None
+        inside.partition((first, second))
+        weight = place - floor
+        return float(inside[first]) * (1 - weight) + float(inside[second]) * weight

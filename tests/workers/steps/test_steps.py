@@ -14,6 +14,7 @@ from service.errors import InvalidPackage, NotAcceptedByModel
 from workers.parcels import ImageFacts
 from workers.stages.prepare import parse_steps, prepare_files
 from workers.steps.base import STEPS, StepImage
+from workers.steps.window import percentiles
 
 
 def facts(**changes) -> ImageFacts:
@@ -84,6 +85,15 @@ def test_percentiles_are_numpys_to_the_last_rank(values, low, high):
     bottom, top = np.percentile(values.astype(float), (low, high))
     expected = np.clip((values - bottom) / max(top - bottom, 1e-6), 0, 1)
     assert_allclose(shown.values[0], expected, atol=2e-4 if low == 0 and high < 1 else 1e-5)
+
+
+@pytest.mark.parametrize("seen", ["sample", "all"])
+def test_a_misleading_sample_does_not_move_the_percentiles(seen):
+    values = np.sort(np.random.default_rng(0).normal(0, 1, 1 << 18)).astype(np.float32)
+    if seen == "sample":  # every value that is sampled is of the other half
+        values[::17] = values.max()
+    ends = percentiles(values, (1.0, 60.0))
+    assert_allclose(ends, np.percentile(values.astype(float), (1, 60)), rtol=1e-6)
 
 
 def test_padding_does_not_move_the_percentiles_and_ends_black():
