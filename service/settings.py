@@ -120,7 +120,8 @@ class WorkerSettings(BaseModel):
     slots: int = Field(default=2, ge=1, description="Supervised processes for CPU stages.")
     jobs: int = Field(default=4, ge=1, description="Jobs led at once.")
     slice: Duration = Field(
-        default=timedelta(milliseconds=50), description="Longest batch, in device time."
+        default=timedelta(milliseconds=50),
+        description="Longest batch, in device time; four times as much while a job is alone.",
     )
     fixed_rows: int | None = Field(
         default=None,

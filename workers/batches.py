@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from service.errors import DoesNotFit, ModelError, WhylightError
 from workers.device import DeviceLostError, is_device_fault, is_out_of_memory, release_memory
-from workers.pace import Pace
+from workers.pace import Pace, Slice
 from workers.running import Item, Job
 from workers.runtimes.base import Runtime, Segment, Served
 
@@ -57,7 +57,7 @@ class Batches:
     Parameters
     ----------
     slice_seconds
-        Longest a batch should take, in seconds.
+        Longest a batch should take beside other jobs; see `Slice`.
     on_bug
         Called with an unforeseen exception of a model and the job's identifier.
     on_batch
@@ -71,7 +71,7 @@ class Batches:
         on_batch: OnBatch = untold,
     ) -> None:
         self._on_batch = on_batch
-        self._slice = slice_seconds
+        self._slice = Slice(slice_seconds)
         self._on_bug = on_bug
         self._paces: WeakKeyDictionary[Runtime, dict[Hashable, Pace]] = WeakKeyDictionary()
 
@@ -88,7 +88,7 @@ class Batches:
             If the device itself failed.
         """
         pace = self._pace(lead.runtime, first.group)
-        portions = _portions(lead, first, jobs, pace.rows(self._slice))
+        portions = _portions(lead, first, jobs, pace.rows(self._slice.seconds(len(jobs))))
         rows = sum(portion.segment.count for portion in portions)
         began = time.perf_counter()
         answers = self._serve(lead.runtime, first.group, portions, pace)

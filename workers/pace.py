@@ -1,5 +1,7 @@
 """How many rows a batch of one group should have: measured, never guessed."""
 
+import math
+import time
 from collections import deque
 from statistics import median
 from typing import Final
@@ -11,6 +13,37 @@ RECENT: Final = 9
 
 REOPEN: Final = 100
 """Clean batches after which a limit is tried one step further again."""
+
+LONE: Final = 4
+"""How many slices a batch may take while one job has the device to itself."""
+
+QUIET: Final = 1.0
+"""Seconds since two jobs were last at hand, after which one counts as alone."""
+
+
+class Slice:
+    """How long a batch may take: longer where nobody waits, and nobody is likely to.
+
+    A network whose row takes as long as a slice would be served row by row, which
+    costs up to half its speed. Where jobs meet, the slice holds at once, and for a
+    while after: who arrived once beside a long job may arrive again.
+
+    Parameters
+    ----------
+    seconds
+        Longest a batch should take beside other jobs; `LONE` times that alone.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._met = -math.inf
+
+    def seconds(self, jobs: int) -> float:
+        """Return the seconds that a batch may take while so many jobs are at hand."""
+        now = time.monotonic()
+        if jobs > 1:
+            self._met = now
+        return self._seconds * (LONE if now - self._met > QUIET else 1)
 
 
 class Pace:

@@ -54,7 +54,7 @@ from workers.union import joined, step_of, work_of
 R = TypeVar("R")
 
 SLICE: Final = 0.05
-"""Seconds of device time to a batch: what an arriving job may have to wait."""
+"""Seconds of device time to a batch: what a job arriving among others may have to wait."""
 
 
 class WrongThreadError(RuntimeError):
@@ -82,7 +82,7 @@ class Scheduler:
     Parameters
     ----------
     slice_seconds
-        Longest a batch should take, in seconds; always applied.
+        Longest a batch should take beside other jobs, in seconds; see `Slice`.
     on_lost
         Called with a runtime whose model was found changed; reload it.
     on_bug

@@ -59,18 +59,42 @@ def test_the_first_batch_of_an_unknown_rate_has_one_row() -> None:
     assert sum(model.batches) == 30
 
 
-def test_the_time_slice_holds_even_when_nobody_waits() -> None:
+def test_the_time_slice_holds_where_jobs_meet() -> None:
     model, runtime = slow_runtime()
     scheduler = Scheduler(slice_seconds=3.5 * ROW)
-    scheduler.submit("alone", runtime, [rows(30)])
+    for name in ("one", "other"):
+        scheduler.submit(name, runtime, [rows(30)])
     scheduler.run_until_idle()
-    assert sum(model.batches) == 30
+    assert sum(model.batches) == 60
     assert max(model.batches) in (2, 3)
+
+
+def test_a_batch_may_take_longer_while_a_job_is_alone() -> None:
+    model, runtime = slow_runtime()
+    scheduler = Scheduler(slice_seconds=1.5 * ROW)
+    scheduler.submit("alone", runtime, [rows(40)])
+    scheduler.run_until_idle()
+    assert max(model.batches) in (4, 5, 6)
+
+
+def test_a_job_that_was_visited_keeps_to_the_slice_for_a_while() -> None:
+    model, runtime = slow_runtime()
+    scheduler = Scheduler(slice_seconds=1.5 * ROW)
+    scheduler.submit("big", runtime, [rows(100)])
+    for _ in range(5):
+        scheduler.turn()
+    visitor = scheduler.submit("visitor", runtime, [rows(1, width=5)])  # shares no batch
+    while not visitor.done():
+        scheduler.turn()
+    model.batches.clear()
+    for _ in range(5):
+        scheduler.turn()
+    assert max(model.batches) == 1
 
 
 def test_a_row_longer_than_the_slice_is_served_alone() -> None:
     model, runtime = slow_runtime()
-    scheduler = Scheduler(slice_seconds=ROW / 10)
+    scheduler = Scheduler(slice_seconds=ROW / 50)
     scheduler.submit("alone", runtime, [rows(5)])
     scheduler.run_until_idle()
     assert model.batches == [1] * 5
@@ -78,7 +102,7 @@ def test_a_row_longer_than_the_slice_is_served_alone() -> None:
 
 def test_a_small_job_does_not_wait_for_a_big_one() -> None:
     model, runtime = slow_runtime()
-    scheduler = Scheduler(slice_seconds=2 * ROW)
+    scheduler = Scheduler(slice_seconds=ROW / 2)
     big = scheduler.submit("big", runtime, [rows(200)])
     for _ in range(10):
         scheduler.turn()
