@@ -198,6 +198,18 @@ class Runtime(Protocol):
             If this runtime has no model to lend.
         """
 
+    def recast(self, dtype: torch.dtype) -> "Runtime":
+        """Serve a copy of the model that computes in another floating type.
+
+        Images are handed to it, and steps come of it, in its `dtype`; that is
+        float32 for a copy in bfloat16.
+
+        Raises
+        ------
+        UnservablePass
+            If this runtime has no model to copy.
+        """
+
     def check(self) -> None:
         """Raise `ReplicaChangedError` unless the replica is as it was at start."""
 

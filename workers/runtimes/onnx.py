@@ -171,6 +171,16 @@ class OnnxRuntime:
         """
         raise UnservablePass("The ONNX runtime has no model to lend.")
 
+    def recast(self, dtype: torch.dtype) -> NoReturn:  # noqa: ARG002 - nothing to copy
+        """Refuse: there is no model object to copy.
+
+        Raises
+        ------
+        UnservablePass
+            Always.
+        """
+        raise UnservablePass("The ONNX runtime computes in the type that its file was made for.")
+
     def check(self) -> None:
         """Do nothing: a session cannot be changed."""
 

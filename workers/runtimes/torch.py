@@ -6,6 +6,7 @@ the declared layers only, are installed once and do nothing outside a pass that
 wants them.
 """
 
+import copy
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from workers.runtimes.base import (
 from workers.runtimes.batch import filled, guarded_scores, row_shape, spans
 from workers.runtimes.capture import Ablation, Capture
 from workers.runtimes.incremental.rows import Incremental
+from workers.runtimes.narrow import NARROW, narrowed
 from workers.runtimes.rules import apply_rule
 from workers.runtimes.torch_layers import choose_layers
 from workers.runtimes.torch_probe import noise, probe
@@ -87,6 +89,9 @@ class TorchRuntime:
     tokens
         Where a transformer's tokens lie; layers that put out such tokens are
         handed on as grids.
+    narrow
+        Whether `model` was made by `narrowed`. What goes in and what comes out
+        is float32 all the same.
     """
 
     def __init__(
@@ -99,12 +104,13 @@ class TorchRuntime:
         fixed_rows: int | None = None,
         memory_bytes: int | None = None,
         tokens: Tokens | None = None,
+        narrow: bool = False,
     ) -> None:
         self.device = device or torch.device("cpu")
         self.model = model.to(self.device).eval().requires_grad_(requires_grad=False)
-        self.dtype = next(
-            (each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32
-        )
+        types = (each.dtype for each in model.parameters() if each.is_floating_point())
+        self.dtype = torch.float32 if narrow else next(types, torch.float32)
+        self._narrow = narrow
         self.shape = tuple(shape)
         self.tokens = tokens
         self.reasons: Mapping[str, str] = (
@@ -134,8 +140,9 @@ class TorchRuntime:
         """How patched rows are served without computing what stays the same, if they can be.
 
         Not in the deterministic mode: the windows of a batch depend on all its rows.
+        Nor in bfloat16, where both ways round differently.
         """
-        if self.fixed_rows is not None or self.probed.mixes_rows:
+        if self.fixed_rows is not None or self.probed.mixes_rows or self._narrow:
             return None
         return Incremental.of(self.model, noise(self, 1)[0])
 
@@ -304,6 +311,25 @@ class TorchRuntime:
         )
         variant.probed = self.probed
         return variant
+
+    def recast(self, dtype: torch.dtype) -> "TorchRuntime":
+        """Serve a copy of the model in another floating type; what was probed holds for it.
+
+        In bfloat16 only products are taken, see `narrowed`.
+        """
+        narrow, row = dtype is NARROW, noise(self, 1)
+        recast = TorchRuntime(
+            narrowed(self.model, row) if narrow else copy.deepcopy(self.model).to(dtype),
+            self.shape,
+            self.layers,
+            device=self.device,
+            fixed_rows=self.fixed_rows,
+            memory_bytes=self._memory_bytes,
+            tokens=self.tokens,
+            narrow=narrow,
+        )
+        recast.probed = self.probed
+        return recast
 
     def check(self) -> None:
         """Raise `ReplicaChangedError` unless the replica is as it was at start."""
