@@ -22,12 +22,12 @@ from workers.document import model_ref
 from workers.gaps import gaps
 from workers.methods.base import ModelFacts
 from workers.model import Model
-from workers.passes import Ability, Forward, Plan
-from workers.records import Hindrance, Records, Subject
+from workers.passes import Forward, Plan
+from workers.records import Records, Subject
 from workers.regions import read_mask
 from workers.rows import Given
 from workers.running import Planned
-from workers.runtimes.base import RUNTIMES, Probe, Runtime
+from workers.runtimes.base import RUNTIMES, Runtime
 from workers.scheduler import Scheduler
 from workers.slots import Slots
 
@@ -138,19 +138,11 @@ def _records(
 ) -> Records:
     """Return the model's records; what no package brought is to be measured, cheapest first."""
     dtype = str(runtime.dtype).removeprefix("torch.")
-    subject = Subject(manifest, dtype, _hindrance(manifest, runtime.probed))
-    records = Records(subject, _brought(manifest, folder))
+    records = Records(Subject(manifest, dtype), _brought(manifest, folder))
     ordinary = defaults(entry.methods, facts).values()
     for method in sorted(ordinary, key=lambda each: each.estimate(runtime.shape, 1).effort):
         records.record(method)
     return records
-
-
-def _hindrance(manifest: Manifest, probe: Probe) -> Hindrance | None:
-    """Return why no method can be certified for a model, if so."""
-    if Ability.EXCLUSIVE not in probe.abilities:
-        return "model_not_lent"
-    return "no_calibration_set" if manifest.calibration is None else None
 
 
 def _brought(manifest: Manifest, folder: Path) -> tuple[MethodRecord, ...]:

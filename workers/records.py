@@ -23,7 +23,6 @@ MOST: Final = 512
 """Methods and parameters of one model that are remembered."""
 
 Pending = Literal["pending"]
-Hindrance = Literal["no_calibration_set", "model_not_lent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +32,6 @@ class Subject:
     manifest: Manifest
     dtype: str
     """Floating type that the model computes in, such as ``float32``."""
-
-    hindrance: Hindrance | None
-    """Why nothing can be measured on it, if so."""
 
     @property
     def weights(self) -> str:
@@ -121,11 +117,11 @@ class Records:
         """Find the record of a method that was not asked for yet, or have it measured."""
         if len(self._asked) >= MOST:
             return
-        brought, hindrance = self._brought.get(id_), self.subject.hindrance
+        brought = self._brought.get(id_)
         if brought is not None and brought.method == method.name:
             self._kept[id_] = brought
-        elif hindrance is not None:
-            self._kept[id_] = self.uncertifiable(method, hindrance)
+        elif self.subject.manifest.calibration is None:
+            self._kept[id_] = self.uncertifiable(method, "no_calibration_set")
         elif len(self._waiting) < MOST_WAITING:
             self._waiting[id_] = method
         else:
@@ -135,21 +131,13 @@ class Records:
 
     def uncertifiable(self, method: Method, reason: str) -> MethodRecord:
         """Return the record that says why nothing could be measured."""
-        certificate = Certificate(
-            outcome="not_certifiable",
-            reason=reason,
-            cases=0,
-            seeds=0,
-            synthetic=False,
-            protocol=PROTOCOL,
-        )
         return MethodRecord(
             id=self.subject.identify(method),
             method=method.name,
             parameters=method.model_dump(mode="json"),
             weights=self.subject.weights,
             runtime=self.subject.manifest.runtime,
-            certificate=certificate,
+            certificate=uncertified(reason),
         )
 
     def next(self) -> Method | None:
@@ -178,6 +166,18 @@ class Records:
                 for id_, method in self._asked.items()
                 if id_ in self._kept or id_ in self._waiting
             )
+
+
+def uncertified(reason: str) -> Certificate:
+    """Return the certificate of a method whose maps could not be compared."""
+    return Certificate(
+        outcome="not_certifiable",
+        reason=reason,
+        cases=0,
+        seeds=0,
+        synthetic=False,
+        protocol=PROTOCOL,
+    )
 
 
 def _json(value: BaseModel | None) -> JsonValue:

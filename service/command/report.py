@@ -30,6 +30,13 @@ as a share of the distance between known cases with and without a nodule."""
 
 PEAK_WORDS = {True: "yes", False: "no", None: "-"}
 
+REASONS = {
+    "model_not_lent": "its runtime has no weights that could be exchanged",
+    "no_calibration_set": "its package has no known cases",
+    "pending": "this is still being measured",
+}
+"""Why a method has no certificate, by code."""
+
 
 @dataclass(frozen=True, slots=True)
 class Explained:
@@ -171,8 +178,8 @@ def _parity(parity: dict[str, Any], key: str) -> str:
 def _certificate(certificate: dict[str, Any] | None) -> str:
     """Say what was measured of the method on this model."""
     if certificate is None or not certificate["similarities"]:
-        why = (certificate or {}).get("reason") or (certificate or {}).get("outcome") or "unknown"
-        return f"Method on this model: not measured ({str(why).replace('_', ' ')})."
+        why = str((certificate or {}).get("reason") or (certificate or {}).get("outcome"))
+        return f"Method on this model: not certified ({REASONS.get(why, why.replace('_', ' '))})."
     figures = ", ".join(
         f"{name.replace('_', ' ')} {each['value']:+.2f} [{each['low']:+.2f}, {each['high']:+.2f}]"
         for name, each in certificate["similarities"].items()

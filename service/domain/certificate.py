@@ -38,7 +38,7 @@ class Certificate(Value):
 
     cases: int
     seeds: int
-    """Shuffles of the weights that each case met; for a dear method one, in turn."""
+    """Shuffles of the weights that each case met."""
 
     synthetic: bool
     """Whether the cases are drawn and not taken of persons."""

@@ -79,11 +79,12 @@ STATEMENTS: Final = MappingProxyType(
             " the class were exchanged: they do not show what this model has learned."
         ),
         Flag.CERTIFICATE_WEAK: (
-            "On known cases this method's maps of this model changed little when the class or the"
-            " model's last layer was exchanged: they say little about this class in particular."
+            "On known cases it was not clear that this method's maps of this model change enough"
+            " with its weights and the class: they may say little about this class in particular."
         ),
         Flag.UNCERTIFIED: (
-            "Whether this method's maps follow the weights of this model was not measured."
+            "Whether this method's maps follow the weights of this model was not measured: they"
+            " count as weak at best."
         ),
         Flag.PARITY_MISMATCH: (
             "The model says something else here than the issuing system reported: this may not"

@@ -1,4 +1,4 @@
-"""What all measurements on one model stand on: cases, the copied model, its head, its banks."""
+"""What all measurements on one model stand on: cases, copies of the model, its banks."""
 
 import copy
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from torch import nn
 from service.domain.manifest import Manifest
 from service.errors import UnservablePass, WhylightError
 from workers.certify.cases import Case, NotCertifiable, read_cases
+from workers.certify.heads import headed
 from workers.certify.turns import Turns
 from workers.certify.weights import SEEDS, head_of, shuffled
 from workers.measures.bank import Bank, bank, rows_of
@@ -27,19 +28,43 @@ LOAN: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ground:
-    """One model's cases and copies; the served replica is only ever copied."""
+class Copies:
+    """Copies of a model that was lent."""
 
-    manifest: Manifest
-    cases: tuple[Case, ...]
     network: nn.Module
-    """A copy of the model on the CPU, of which all others are made."""
+    """On the CPU; all others are made of it."""
 
     plain: Runtime
-    """Serves the copy, unchanged."""
+    """Serves a copy, unchanged."""
 
     head: frozenset[str]
     """Parameters of the head; empty when it cannot be told."""
+
+    many: Runtime | None
+    """Serves a copy with its own and every shuffled head, see `headed`; `None` if none can."""
+
+    def variants(self, turns: Turns, names: frozenset[str] | None = None) -> Iterator[Runtime]:
+        """Serve the model with shuffled weights, one shuffle after the other.
+
+        The shuffles are made in the calling thread, on the CPU; only the way
+        to the device is the owner thread's.
+        """
+        for seed in SEEDS:
+            network = shuffled(self.network, seed, names)
+            yield turns.owned(partial(self.plain.variant, network))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ground:
+    """One model's cases and what serves them; the served replica is only ever copied."""
+
+    manifest: Manifest
+    cases: tuple[Case, ...]
+    plain: Runtime
+    """Serves the model as it is, a row at a time."""
+
+    copies: Copies | None
+    """`None` where the runtime lends no model, so that no weights can be shuffled."""
 
     banks: tuple[Bank | None, ...]
     """The probe bank of each case; `None` where it could not be had."""
@@ -58,19 +83,9 @@ class Ground:
             and (each is best if each.above_threshold is None else each.above_threshold)
         )
 
-    def variants(self, turns: Turns, names: frozenset[str] | None = None) -> Iterator[Runtime]:
-        """Serve the model with shuffled weights, one shuffle after the other.
-
-        The shuffles are made in the calling thread, on the CPU; only the way
-        to the device is the owner thread's.
-        """
-        for seed in SEEDS:
-            network = shuffled(self.network, seed, names)
-            yield turns.owned(partial(self.plain.variant, network))
-
 
 def prepare(model: Model, folder: Path, turns: Turns) -> Ground:
-    """Read the cases, copy the model, and have its probe banks made.
+    """Read the cases, copy the model if it is lent, and have its probe banks made.
 
     Parameters
     ----------
@@ -80,8 +95,7 @@ def prepare(model: Model, folder: Path, turns: Turns) -> Ground:
     Raises
     ------
     NotCertifiable
-        There is no calibration set, or it does not serve, or the runtime lends
-        no model.
+        There is no calibration set, or it does not serve.
     Unwanted
         The worker drains, or the model is gone.
     """
@@ -90,19 +104,18 @@ def prepare(model: Model, folder: Path, turns: Turns) -> Ground:
     path = folder / model.manifest.calibration.cases
     cases = read_cases(path, model.manifest, model.runtime.shape)
     network = _copied(model.runtime, turns)
-    plain = turns.owned(lambda: model.runtime.variant(copy.deepcopy(network)))
+    plain = turns.owned(lambda: model.runtime.variant(None))
     return Ground(
         manifest=model.manifest,
         cases=cases,
-        network=network,
         plain=plain,
-        head=head_of(network, cases[0].image.to(model.runtime.dtype)),
+        copies=None if network is None else _copies(network, plain, cases[0], turns),
         banks=_banks(plain, cases, turns),
     )
 
 
-def _copied(runtime: Runtime, turns: Turns) -> nn.Module:
-    """Borrow the model for as long as it takes to copy it to the CPU."""
+def _copied(runtime: Runtime, turns: Turns) -> nn.Module | None:
+    """Borrow the model for as long as it takes to copy it to the CPU; `None` if it is not lent."""
 
     def plan() -> Plan[nn.Module]:
         network: nn.Module = yield Exclusive(lambda lease: copy.deepcopy(lease.model).cpu(), LOAN)
@@ -110,10 +123,20 @@ def _copied(runtime: Runtime, turns: Turns) -> nn.Module:
 
     (outcome,) = turns.serve(runtime, [Planned(plan(), 1)])
     if isinstance(outcome, UnservablePass):
-        raise NotCertifiable("model_not_lent")
+        return None
     if isinstance(outcome, WhylightError):
         raise outcome
     return outcome
+
+
+def _copies(network: nn.Module, plain: Runtime, case: Case, turns: Turns) -> Copies:
+    """Find the head, and put all of its shuffles into one copy where that can be."""
+    image = case.image.to(plain.dtype)
+    head = head_of(network, image)
+    layers = [layer.name for layer in plain.probed.layers]
+    together = headed(network, head, image, layers)
+    many = None if together is None else turns.owned(lambda: plain.variant(together))
+    return Copies(network, plain, head, many)
 
 
 def _banks(runtime: Runtime, cases: tuple[Case, ...], turns: Turns) -> tuple[Bank | None, ...]:

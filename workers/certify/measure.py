@@ -4,7 +4,7 @@ Every number comes of copies of the model that run one row at a time, so that
 equal inputs give equal numbers whatever else the device does meanwhile.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from service.domain.certificate import Certificate, Compared, MethodRecord, Similarity
 from workers.certify.calibration import calibrated
-from workers.certify.cases import CASES, Case, NotCertifiable
+from workers.certify.cases import Case, NotCertifiable
 from workers.certify.comparisons import (
     Ranks,
     control,
@@ -28,34 +28,14 @@ from workers.certify.turns import Turns
 from workers.certify.verdict import outcome_of
 from workers.certify.weights import SEEDS
 from workers.methods.base import Method
-from workers.records import PROTOCOL, Subject
+from workers.records import PROTOCOL, Subject, uncertified
+from workers.runtimes.base import Runtime
 
-EFFORT: Final = 15_000
-"""Forward passes for one method, or their like, beyond which less is measured."""
+HIGHEST_EFFORT: Final = 500_000
+"""Forward passes for one method, or their like, beyond which nothing is measured."""
 
-FEWEST: Final = 8
-"""Cases below which nothing is said."""
-
-HIGHEST_EFFORT: Final = 60_000
-"""Forward passes beyond which not even the fewest cases are measured."""
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How much of a method is measured."""
-
-    cases: int
-    seeds: int
-    """Shuffles that each case meets: all, or one, in turn."""
-
-    @property
-    def full(self) -> bool:
-        """Whether every case meets every shuffle."""
-        return self.seeds == len(SEEDS)
-
-    def shared(self, shuffle: int) -> slice:
-        """Return the cases that meet a shuffle."""
-        return slice(None) if self.full else slice(shuffle, None, len(SEEDS))
+MapsByClass = list[dict[int, Drawn]]
+"""Of each case."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +47,7 @@ class Measurement:
     turns: Turns
 
     def record(self, subject: Subject) -> MethodRecord:
-        """Certify and calibrate the method.
+        """Certify and calibrate the method; calibrate it alone where no weights are lent.
 
         Raises
         ------
@@ -79,83 +59,94 @@ class Measurement:
             The worker drains, or the model is gone.
         """
         ground, method = self.ground, self.method
-        size = affordable(method, ground.cases[0].image.shape)
-        cases = ground.cases[: size.cases]
-        maps = self._draw(cases)
+        if self._effort() > HIGHEST_EFFORT:
+            raise NotCertifiable("too_costly")
+        maps, *heads = self._by_head()
+        plain = _usable(of_target(maps, ground.cases))
         return MethodRecord(
             id=subject.identify(method),
             method=method.name,
             parameters=method.model_dump(mode="json"),
             weights=subject.weights,
             runtime=ground.manifest.runtime,
-            certificate=self._certificate(size, cases, maps),
+            certificate=self._certificate(plain, maps, heads),
             calibration=calibrated(ground, maps, signed=method.signed),
         )
 
-    def _draw(self, cases: Sequence[Case]) -> list[dict[int, Drawn]]:
-        """Return every map that is wanted of the unchanged model."""
-        return draw(self.turns, self.ground.plain, self.method, cases, lambda case: case.explained)
+    def _effort(self) -> int:
+        """Return the forward passes of all maps, as if no two models shared any."""
+        cases = self.ground.cases
+        models = 1 if self.ground.copies is None else 1 + 2 * len(SEEDS)
+        return self.method.estimate(cases[0].image.shape, 1).effort * len(cases) * models
 
     def _certificate(
-        self, size: Size, cases: Sequence[Case], maps: Sequence[dict[int, Drawn]]
+        self, plain: Ranks, maps: MapsByClass, heads: Sequence[MapsByClass]
     ) -> Certificate:
-        plain = _usable(of_target(maps, cases))
-        head = self.ground.head
+        ground = self.ground
+        if ground.copies is None:
+            return uncertified("model_not_lent")
+        shuffles = (self._of_target(each) for each in ground.copies.variants(self.turns))
         similarities = {
-            **self._shuffled("all_random", None, size, cases, plain),
-            **(self._shuffled("head_random", head, size, cases, plain) if head else {}),
-            **unchanged(plain, of_other(maps, cases), cases),
+            **self._shuffled("all_random", plain, shuffles),
+            **(self._shuffled("head_random", plain, heads) if heads else {}),
+            **unchanged(plain, of_other(maps, ground.cases), ground.cases),
         }
-        edges = control(cases, similarities)
-        if outcome_of(edges, full=size.full) != "failed":
+        edges = control(ground.cases, similarities)
+        if outcome_of(edges) != "failed":
             raise NotCertifiable("control_passed")
-        calibration = self.ground.manifest.calibration
+        calibration = ground.manifest.calibration
         return Certificate(
-            outcome=outcome_of(similarities, full=size.full),
+            outcome=outcome_of(similarities),
             similarities=similarities,
             control=edges,
-            cases=size.cases,
-            seeds=size.seeds,
+            cases=len(ground.cases),
+            seeds=len(SEEDS),
             synthetic=calibration is not None and calibration.synthetic,
             protocol=PROTOCOL,
         )
 
     def _shuffled(
-        self,
-        name: Compared,
-        parameters: frozenset[str] | None,
-        size: Size,
-        cases: Sequence[Case],
-        plain: Ranks,
+        self, name: Compared, plain: Ranks, shuffles: Iterable[MapsByClass]
     ) -> dict[Compared, Similarity]:
         """Compare with the maps of the model with some of its weights shuffled."""
-        pairs = np.full((len(cases), len(SEEDS)), np.nan)
-        for shuffle, runtime in enumerate(self.ground.variants(self.turns, parameters)):
-            part = size.shared(shuffle)
-            maps = draw(self.turns, runtime, self.method, cases[part], lambda case: (case.target,))
-            pairs[part, shuffle] = correlations(plain[part], of_target(maps, cases[part]))
-        if 2 * np.isfinite(pairs).sum() < size.cases * size.seeds:
+        pairs = np.stack(
+            [correlations(plain, of_target(maps, self.ground.cases)) for maps in shuffles], axis=1
+        )
+        if 2 * np.isfinite(pairs).sum() < pairs.size:
             raise NotCertifiable("no_usable_maps")
         return summaries({name: pairs})
 
+    # --------------------------------------------------------------- the maps
 
-def affordable(method: Method, shape: Sequence[int]) -> Size:
-    """Return how much of a method may be measured for its cost.
+    def _by_head(self) -> list[MapsByClass]:
+        """Return the maps of the model as it is, then those with each shuffled head."""
+        copies = self.ground.copies
+        if copies is not None and copies.many is not None:
+            return self._of_every_head(copies.many)
+        plain = self._maps(self.ground.plain, lambda case: case.explained)
+        if copies is None or not copies.head:
+            return [plain]
+        return [plain, *map(self._of_target, copies.variants(self.turns, copies.head))]
 
-    What is too dear for every case to meet every shuffle is measured with one
-    shuffle a case: more cases tell more than the same cases again.
+    def _of_every_head(self, many: Runtime) -> list[MapsByClass]:
+        """Explain all heads at once: classes of the second follow those of the first."""
+        classes = len(self.ground.manifest.classes)
+        first = [classes * head for head in range(1 + len(SEEDS))]
 
-    Raises
-    ------
-    NotCertifiable
-        Not even the fewest cases are.
-    """
-    effort = max(1, method.estimate(shape, 1).effort)
-    if effort * CASES * (1 + 2 * len(SEEDS)) <= EFFORT:
-        return Size(CASES, len(SEEDS))
-    if effort * FEWEST * 3 > HIGHEST_EFFORT:
-        raise NotCertifiable("too_costly")
-    return Size(max(FEWEST, min(CASES, EFFORT // (effort * 3))), 1)
+        def wanted(case: Case) -> tuple[int, ...]:
+            return (*case.explained, *(case.target + offset for offset in first[1:]))
+
+        drawn = self._maps(many, wanted)
+        return [
+            [{k - offset: each[k] for k in each if 0 <= k - offset < classes} for each in drawn]
+            for offset in first
+        ]
+
+    def _of_target(self, runtime: Runtime) -> MapsByClass:
+        return self._maps(runtime, lambda case: (case.target,))
+
+    def _maps(self, runtime: Runtime, classes: Callable[[Case], tuple[int, ...]]) -> MapsByClass:
+        return draw(self.turns, runtime, self.method, self.ground.cases, classes)
 
 
 def _usable(ranks: Ranks) -> Ranks:

@@ -5,7 +5,7 @@ when every weight is shuffled are not about the model; those that stay alike
 when the head is shuffled, or for another class, are not about the target.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from service.domain.certificate import Certified, Compared, Similarity
@@ -17,42 +17,23 @@ TARGET: Final = (0.5, 0.8)
 """Similarity under which maps follow the target, and over which they do not."""
 
 
-def outcome_of(similarities: Mapping[Compared, Similarity], *, full: bool) -> Certified:
+def outcome_of(similarities: Mapping[Compared, Similarity]) -> Certified:
     """Return the outcome; what could not be compared does not count.
 
     ``other_patient`` never counts: maps may well be alike where disease is.
-
-    Parameters
-    ----------
-    full
-        Whether every case met every shuffle. Where less was measured, a method
-        fails by the mean itself: a wide interval is no evidence against it.
     """
-    worst = _upper if full else _mean
-    if (
-        _worst(similarities, worst, "all_random") > MODEL[1]
-        or _worst(similarities, worst, "head_random", "other_class") > TARGET[1]
-    ):
+    model = _worst(similarities, "all_random")
+    target = _worst(similarities, "head_random", "other_class")
+    if model > MODEL[1] or target > TARGET[1]:
         return "failed"
-    model = _worst(similarities, _upper, "all_random")
-    target = _worst(similarities, _upper, "head_random", "other_class")
     return "passed" if model <= MODEL[0] and target <= TARGET[0] else "weakly_specific"
 
 
-def _worst(
-    similarities: Mapping[Compared, Similarity],
-    measure: Callable[[Similarity], float],
-    *names: Compared,
-) -> float:
+def _worst(similarities: Mapping[Compared, Similarity], *names: Compared) -> float:
     """Return the largest of these similarities; 0 where nothing was compared."""
-    return max((measure(similarities[name]) for name in names if name in similarities), default=0.0)
+    return max((_upper(similarities[name]) for name in names if name in similarities), default=0.0)
 
 
 def _upper(similarity: Similarity) -> float:
     """Return the upper end of the interval of the magnitude."""
     return max(abs(similarity.low), abs(similarity.high))
-
-
-def _mean(similarity: Similarity) -> float:
-    """Return the magnitude of the mean."""
-    return abs(similarity.value)

@@ -189,13 +189,18 @@ class Runtime(Protocol):
     def lend(self, work: Exclusive, until: float) -> Any:
         """Lend the model to `work` until a moment of `time.monotonic`."""
 
-    def variant(self, model: nn.Module) -> "Runtime":
-        """Serve a copy of the model that was lent, its weights changed, a row at a time.
+    def variant(self, model: nn.Module | None) -> "Runtime":
+        """Serve the model as it is, or a copy with its weights changed, a row at a time.
+
+        Parameters
+        ----------
+        model
+            A copy of the model that was lent; `None` for the model as it is.
 
         Raises
         ------
         UnservablePass
-            If this runtime has no model to lend.
+            If a copy is given and this runtime has no model to lend.
         """
 
     def recast(self, dtype: torch.dtype) -> "Runtime":

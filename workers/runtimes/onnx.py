@@ -5,6 +5,7 @@ layers are appended to the graph's outputs and asked for by name in each call.
 There are no gradients.
 """
 
+import copy
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -161,15 +162,19 @@ class OnnxRuntime:
         """
         raise UnservablePass("The ONNX runtime has no model to lend.")
 
-    def variant(self, model: nn.Module) -> NoReturn:  # noqa: ARG002 - nothing was lent
-        """Refuse: there is no model object to copy.
+    def variant(self, model: nn.Module | None) -> "OnnxRuntime":
+        """Serve the same session a row at a time; it has no other weights.
 
         Raises
         ------
         UnservablePass
-            Always.
+            If a model is given: none was lent.
         """
-        raise UnservablePass("The ONNX runtime has no model to lend.")
+        if model is not None:
+            raise UnservablePass("The ONNX runtime has no model to lend.")
+        variant = copy.copy(self)
+        variant.fixed_rows = 1
+        return variant
 
     def recast(self, dtype: torch.dtype) -> NoReturn:  # noqa: ARG002 - nothing to copy
         """Refuse: there is no model object to copy.

@@ -300,14 +300,20 @@ class TorchRuntime:
         self.check()
         return given
 
-    def variant(self, model: nn.Module) -> "TorchRuntime":
-        """Serve a copy of the model whose weights were changed; what was probed holds for it.
+    def variant(self, model: nn.Module | None) -> "TorchRuntime":
+        """Serve the model as it is, or a copy whose weights were changed, a row at a time.
 
-        Its batches have one row: a row's bits depend on the row alone, and
-        nobody waits longer for the device than that.
+        What was probed holds for it. Its batches have one row: a row's bits
+        depend on the row alone, and nobody waits longer for the device than that.
         """
+        network = copy.deepcopy(self.model) if model is None else model
         variant = TorchRuntime(
-            model, self.shape, self.layers, device=self.device, fixed_rows=1, tokens=self.tokens
+            network,
+            self.shape,
+            self.layers,
+            device=self.device,
+            fixed_rows=1,
+            tokens=self.tokens,
         )
         variant.probed = self.probed
         return variant

@@ -12,6 +12,7 @@ from service.certificates import read_records
 from service.domain.certificate import MethodRecord
 from service.manifests import read_manifest
 from workers.catalog import defaults
+from workers.certify.cases import CASES
 from workers.certify.ground import prepare
 from workers.certify.measure import Measurement
 from workers.certify.verdict import outcome_of
@@ -53,9 +54,9 @@ def test_every_record_is_what_a_worker_asks_for_by_default(name, benches):
 def test_the_control_fails_beside_every_method(name):
     for record in shipped(MODELS / name).values():
         found = record.certificate
-        full = found.seeds == len(SEEDS)
-        assert outcome_of(found.control, full=full) == "failed"
-        assert found.outcome == outcome_of(found.similarities, full=full)
+        if (found.cases, found.seeds) == (CASES, len(SEEDS)):
+            assert outcome_of(found.control) == "failed"
+            assert found.outcome == outcome_of(found.similarities)
         assert found.synthetic
 
 

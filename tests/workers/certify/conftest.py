@@ -115,7 +115,7 @@ def loaded(manifest: Manifest, side: int) -> Model:
         facts=facts,
         runtime=runtime,
         entry=ready_model(manifest, PACKAGE, runtime.probed, shape, facts),
-        records=Records(Subject(manifest, "float32", None)),
+        records=Records(Subject(manifest, "float32")),
     )
 
 

@@ -43,7 +43,7 @@ def ground(*falls, scores=(3.0, -3.0), present=(0,)):
         banks.append(Bank(EXTENT, np.array(scores), drops))
     case = Case(torch.zeros(1, *EXTENT), 0, 1, present)
     manifest = SimpleNamespace(classes=SPECS, task="classification-multilabel")
-    return Ground(manifest, (case,) * len(falls), None, None, frozenset(), tuple(banks))
+    return Ground(manifest, (case,) * len(falls), None, None, tuple(banks))
 
 
 def test_maps_that_mark_what_counts_are_supported_and_others_are_not():

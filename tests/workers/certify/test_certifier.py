@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,16 +11,21 @@ from typing_extensions import override
 
 from service.domain.certificate import MethodRecord
 from tests.support.engine import logits
+from tests.support.exported import onnx_of
+from tests.support.small_model import network
 from workers.certify.edges import edges
-from workers.certify.measure import Size, affordable
+from workers.certify.measure import HIGHEST_EFFORT
 from workers.certify.turns import Unwanted
 from workers.methods.base import Maps, Method, cells
 from workers.methods.grad_cam import GradCam
+from workers.methods.occlusion import Occlusion
 from workers.methods.rise import Rise
 from workers.methods.saliency import Saliency
 from workers.passes import Ability, Cost, Forward, Gradient, Plan
+from workers.records import Records
 from workers.rows import Clean, Noisy
 from workers.running import Planned
+from workers.runtimes.onnx import OnnxRuntime
 from workers.runtimes.torch import TorchRuntime
 
 SMALL = 24
@@ -182,25 +188,44 @@ def test_what_this_device_could_not_do_is_no_certificate(bench, monkeypatch):
     assert bench.store.find(model.records.subject.identify(Saliency())) is None
 
 
-def test_a_dear_method_is_measured_on_fewer_cases_with_one_shuffle_each_and_says_so(bench):
-    certificate = measured(bench, bench.model(), Drawing(rows=400)).certificate
-    assert (certificate.cases, certificate.seeds) == (12, 1)
-    pairs = {name: each.pairs for name, each in certificate.similarities.items()}
-    assert pairs == dict.fromkeys(pairs, 12)
-    assert certificate.outcome == "failed"
-
-
-@pytest.mark.parametrize(
-    ("rows", "cases", "seeds"),
-    [(0, 24, 4), (69, 24, 4), (70, 24, 1), (209, 23, 1), (2000, 8, 1), (2500, 8, 1)],
-)
-def test_what_is_measured_is_bounded_by_rows(rows, cases, seeds):
-    assert affordable(Drawing(rows=rows), (1, 24, 24)) == Size(cases, seeds)
-
-
 def test_a_method_beyond_all_cost_is_not_measured(bench):
-    certificate = measured(bench, bench.model(), Drawing(rows=2501)).certificate
+    passes = HIGHEST_EFFORT // (24 * 9)
+    certificate = measured(bench, bench.model(), Drawing(rows=passes + 1)).certificate
     assert (certificate.outcome, certificate.reason) == ("not_certifiable", "too_costly")
+    certificate = measured(bench, bench.model(), Drawing(rows=passes)).certificate
+    assert (certificate.cases, certificate.seeds) == (24, 4)
+
+
+def test_where_no_weights_are_lent_methods_are_calibrated_all_the_same(bench):
+    method = Occlusion(window=24, stride=12, baseline=0.0)
+    model = bench.model(side=48)
+    lent = measured(bench, model, method)
+    content = onnx_of(network(), torch.zeros(model.runtime.shape))
+    model = replace(model, runtime=OnnxRuntime(content, model.runtime.shape))
+    model = replace(model, records=Records(model.records.subject))
+    for path in (bench.folder / "store").rglob("*.json"):
+        path.unlink()
+    bench.shelf[:] = [model]
+    record = measured(bench, model, method)
+    certificate = record.certificate
+    assert (certificate.outcome, certificate.reason) == ("not_certifiable", "model_not_lent")
+    assert certificate.similarities == {}
+    ours, theirs = record.calibration, lent.calibration
+    assert (ours.maps, ours.supported) == (24, theirs.supported)
+    assert ours.r.p50 == pytest.approx(theirs.r.p50, abs=1e-3)
+    assert ours.reference == pytest.approx(theirs.reference, rel=1e-3)
+    for key, template in theirs.templates.items():
+        np.testing.assert_allclose(ours.templates[key], template, atol=1e-3)
+
+
+def test_where_no_weights_are_lent_blank_maps_are_no_calibration(bench):
+    model = bench.model()
+    content = onnx_of(network(), torch.zeros(model.runtime.shape))
+    model = replace(model, runtime=OnnxRuntime(content, model.runtime.shape))
+    bench.shelf[:] = [model]
+    record = measured(bench, model, Drawing(what="nothing"))
+    assert record.certificate.reason == "no_usable_maps"
+    assert record.calibration is None
 
 
 def test_images_without_edges_say_nothing_of_a_method(bench):

@@ -98,6 +98,19 @@ def test_an_unknown_layer_and_a_loan_are_refused() -> None:
         runtime.lend(Exclusive(lambda _: None, 1.0), 0.0)
 
 
+def test_it_serves_itself_a_row_at_a_time_but_no_other_weights() -> None:
+    runtime, image = runtime_of(), image_for(dtype=torch.float32)
+    variant = runtime.variant(None)
+    work = work_of([Forward(Clean(image), logits(0))])
+    assert variant.fits(variant.group(work)).rows == 1
+    assert runtime.fits(runtime.group(work)).rows > 1
+    method = Occlusion(window=8, stride=8)
+    alone = attribute(method, variant, image, logits(1)).values
+    torch.testing.assert_close(alone, attribute(method, runtime, image, logits(1)).values)
+    with pytest.raises(UnservablePass):
+        runtime.variant(small_net())
+
+
 def test_a_model_of_fixed_batch_runs_one_row_at_a_time() -> None:
     runtime, image = runtime_of(fixed=True), image_for(dtype=torch.float32)
     method = Occlusion(window=8, stride=8)

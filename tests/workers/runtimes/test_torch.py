@@ -302,6 +302,7 @@ def test_a_changed_copy_is_served_beside_the_model_that_stays_as_it_was() -> Non
     runtime.check()
 
 
-def test_a_changed_copy_runs_one_row_at_a_time() -> None:
-    variant = small_runtime().variant(small_net())
+@pytest.mark.parametrize("network", [None, small_net()])
+def test_a_copy_runs_one_row_at_a_time(network: nn.Module | None) -> None:
+    variant = small_runtime().variant(network)
     assert variant.fits(variant.group(work_of([Forward(Clean(image_for()), logits(0))]))).rows == 1
