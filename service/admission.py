@@ -15,6 +15,7 @@ from jsonschema.exceptions import ValidationError
 from pydantic import JsonValue
 
 from service.acceptance import choose_frame, choose_instance
+from service.additions import Addition, addition
 from service.certification import demand_certified
 from service.domain.catalog import Catalog, ClassEntry, MethodEntry, ModelEntry
 from service.domain.manifest import Accept
@@ -70,6 +71,9 @@ class Admitted:
     canonical: str
     """The request as canonical JSON."""
 
+    addition: Addition
+    """What it may add to its study."""
+
     @property
     def model_ref(self) -> str:
         """``name@version``."""
@@ -109,6 +113,7 @@ def admit(request: ExplanationRequest, catalog: Catalog, study: Study) -> Admitt
         model=model,
         cost=estimated_cost(frozen, model),
         canonical=canonical(frozen),
+        addition=addition(frozen, instance, model, catalog.formats),
     )
 
 

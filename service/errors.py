@@ -201,6 +201,14 @@ class Conflict(WhylightError):
     title = "The resource's state forbids this"
 
 
+class StudyFull(WhylightError):
+    """Explanations have added, or would add, as much to the study as they may."""
+
+    kind = Kind.CALLER
+    code = "study_full"
+    title = "The study has as many explanations as it may have"
+
+
 class KeyReused(WhylightError):
     """The same Idempotency-Key came with another body."""
 

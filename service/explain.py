@@ -11,6 +11,7 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from service import documents, paths
+from service.additions import Additions
 from service.admission import Admitted, admit, resolved_parameters, worker_for
 from service.backends import Backends
 from service.domain.artifact import Artifact
@@ -120,6 +121,7 @@ class Explain:
         self._clock = clock
         self._log = Log()
         self.studies = Studies(backends.store, settings, clock)
+        self._additions = Additions(backends.store, settings.limits)
 
     # ------------------------------------------------------------------- ask
 
@@ -208,7 +210,10 @@ class Explain:
     ) -> Submitted:
         """Queue a job; what was answered to the key before is answered again, come what may."""
         try:
-            return self._queue.submit(self._new_job(caller, request), digest=digest, key=key)
+            admitted = self._admit(caller, request)
+            job = self._new_job(caller, admitted)
+            self._additions.note(caller.tenant, admitted.addition)
+            return self._queue.submit(job, digest=digest, key=key)
         except WhylightError:
             # asked after the refusal, so that a twin that came first meanwhile is found too
             earlier = key and self._queue.earlier(caller.tenant, digest=digest, key=key)
@@ -216,8 +221,8 @@ class Explain:
                 raise
             return earlier
 
-    def _new_job(self, caller: Caller, request: ExplanationRequest) -> Job:
-        admitted = self._admit(caller, request)
+    def _new_job(self, caller: Caller, admitted: Admitted) -> Job:
+        request = admitted.request
         worker = worker_for(admitted.model.package, self._fleet.workers())
         return Job(
             id=new_id(PREFIX),
@@ -233,15 +238,17 @@ class Explain:
         )
 
     def _admit(self, caller: Caller, request: ExplanationRequest) -> Admitted:
-        """Check a request; without any worker an unknown model may only be unloaded."""
+        """Check a request and its study's room; with no worker a model may only be unloaded."""
         catalog = self._fleet.catalog()
         try:
             study = self.studies.get(caller.tenant, request.study)
-            return admit(request, catalog, study)
+            admitted = admit(request, catalog, study)
         except UnknownModel:
             if not catalog.models and not self._fleet.workers():
                 raise NoWorker("No worker has been here yet; start one.", workers=0) from None
             raise
+        self._additions.demand_room(caller.tenant, admitted.addition)
+        return admitted
 
     def _tell_submitted(self, caller: Caller, job: Job, request: ExplanationRequest) -> None:
         for each in request.methods:

@@ -29,6 +29,16 @@ def instance(tenant: str, study_id: str, instance_id: str) -> str:
     return f"{study(tenant, study_id)}/{instance_id}.dcm"
 
 
+def additions(tenant: str, study_digest: str) -> str:
+    """Folder of the notes of what explanations added to one study of the archive."""
+    return f"{tenant}/additions/{study_digest}"
+
+
+def addition(tenant: str, study_digest: str, name: str, objects: int) -> str:
+    """Path of the note of one series with so many objects."""
+    return f"{additions(tenant, study_digest)}/{name}.{objects}"
+
+
 def job(tenant: str, job_id: str) -> str:
     """Folder of everything that workers wrote for a job."""
     return f"{tenant}/jobs/{job_id}"

@@ -89,6 +89,16 @@ class LimitSettings(BaseModel):
         default=128 * 1024 * 1024,
         description="Most samples (rows x columns x samples) in one frame.",
     )
+    study_series: int = Field(
+        default=100,
+        ge=0,
+        description="Most DICOM series that explanations may add to one study, ever.",
+    )
+    study_objects: int = Field(
+        default=5000,
+        ge=0,
+        description="Most DICOM objects that explanations may add to one study, ever.",
+    )
     wait: Duration = Field(
         default=timedelta(seconds=60), description="Longest wait that a caller may ask for."
     )

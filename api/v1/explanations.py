@@ -74,6 +74,7 @@ ADMISSION_PROBLEMS: Final = (
     errors.InvalidTarget,
     errors.NotAcceptedByModel,
     errors.AmbiguousStudy,
+    errors.StudyFull,
     errors.NoWorker,
 )
 """Why a request can be refused before anything is queued."""

@@ -93,6 +93,18 @@ class Annotation(Value):
         return value
 
 
+QUESTION = (
+    "methods",
+    "targets",
+    "checks",
+    "observed",
+    "allow_mismatch",
+    "allow_uncertified",
+    "annotations",
+)
+"""Fields of a request that decide what its answer says; the others, how and when it is given."""
+
+
 class ExplanationRequest(Value):
     """One request: every target is explained by every method."""
 
@@ -180,3 +192,7 @@ class ExplanationRequest(Value):
         if len(set(names)) != len(names):
             raise ValueError("each method may be named once in a request")
         return value
+
+    def question(self) -> dict[str, JsonValue]:
+        """Return what is asked, without how the answer is wanted."""
+        return self.model_dump(mode="json", include=set(QUESTION))

@@ -22,17 +22,6 @@ LIMIT: Final = 60.0
 NOTHING: Final = MappingProxyType({"artifacts": (), "files": (), "omitted": ()})
 """What comes of a map that there is none of."""
 
-ASKED: Final = (
-    "methods",
-    "targets",
-    "checks",
-    "observed",
-    "allow_mismatch",
-    "allow_uncertified",
-    "annotations",
-)
-"""Fields of a request that decide what an artifact says."""
-
 
 def render(
     judged: Judged,
@@ -93,8 +82,7 @@ def digest_of(fetched: Fetched) -> str:
     How the answer is wanted (formats, grid, priority, label) is left out: the
     same question about the same image names the same derived series.
     """
-    request = fetched.request.model_dump(mode="json")
-    asked = {name: request[name] for name in ASKED}
+    asked = fetched.request.question()
     job, instance = fetched.lease.job, fetched.instance
     parts = [1, job.tenant, job.package, instance.sop_instance_uid, instance.sha256, asked]
     if instance.number_of_frames > 1:

@@ -1,0 +1,111 @@
+"""A study of the archive is given so many explanations, and no more."""
+
+import pytest
+
+from service.backends import open_backends
+from service.domain.request import ExplanationRequest
+from service.errors import StudyFull
+from service.explain import Caller, Explain
+from service.settings import Settings
+from service.studies import Part
+from tests.support.fake_fleet import FakeWorker
+from tests.support.phantom_dicom import encoded, image
+from tests.support.redis_server import any_server, running
+
+CALLER = Caller("clinic", "k")
+
+
+@pytest.fixture(scope="module")
+def redis_server():
+    with running(any_server()) as server:
+        yield server
+
+
+@pytest.fixture
+def backends(redis_server, tmp_path):
+    store = {"url": (tmp_path / "store").as_uri(), "reserve_bytes": 0}
+    backends = open_backends(
+        Settings.model_validate({"queue": {"url": redis_server.url}, "store": store})
+    )
+    with backends.server.client() as client:
+        client.flushall()
+    FakeWorker(backends).publish()
+    yield backends
+    backends.close()
+
+
+@pytest.fixture
+def file(tmp_path):
+    file = tmp_path / "a.dcm"
+    file.write_bytes(encoded(image()))
+    return file
+
+
+@pytest.fixture
+def asking(backends, file):
+    """Ask about a new upload of the same image, under limits."""
+
+    def start(**limits):
+        explain = Explain(backends, Settings.model_validate({"limits": limits}))
+
+        def ask(*, dry=False, key=None, **changes):
+            study = explain.take_in(CALLER, [Part(1, file)]).id
+            fields = {"study": study, "model": "chest", "methods": ["saliency"], "targets": [0]}
+            request = ExplanationRequest.model_validate(fields | changes)
+            if dry:
+                return explain.validate(CALLER, request)
+            return explain.submit(CALLER, request, key)
+
+        return ask
+
+    return start
+
+
+def test_the_last_series_that_is_allowed_is_made_and_no_other(asking):
+    ask = asking(study_series=2)
+    ask(targets=[0])
+    ask(targets=[1])
+    with pytest.raises(StudyFull) as refused:
+        ask(methods=["integrated_gradients"])
+    assert refused.value.facts["series"] == 3
+    assert refused.value.facts["series_limit"] == 2
+    with pytest.raises(StudyFull):
+        ask(methods=["integrated_gradients"], dry=True)
+
+
+def test_a_question_asked_again_adds_nothing(asking):
+    ask = asking(study_series=1)
+    ask()
+    ask(priority="high", style="contour", label="again")
+
+
+def test_what_is_no_dicom_object_is_never_counted(asking):
+    ask = asking(study_series=0, study_objects=0)
+    ask(artifacts=["png", "json"])
+    with pytest.raises(StudyFull):
+        ask(artifacts=["png", "dicom_sc"])
+
+
+def test_every_method_and_target_is_an_object(asking):
+    two = {"methods": ["saliency", "integrated_gradients"], "targets": ["above_threshold"]}
+    asking(study_objects=4)(**two)  # the model has two classes
+    with pytest.raises(StudyFull) as refused:
+        asking(study_objects=4)(targets=[0])
+    assert refused.value.facts["objects"] == 5
+
+
+def test_a_removed_explanation_leaves_its_series_counted(backends, asking):
+    ask = asking(study_series=1)
+    job = ask().job
+    backends.store.purge(f"clinic/jobs/{job.id}")
+    backends.queue.cancel("clinic", job.id)
+    with pytest.raises(StudyFull):
+        ask(targets=[1])
+
+
+def test_nothing_of_a_patient_is_in_a_notes_name(backends, asking):
+    asking()()
+    (note,) = backends.store.list("clinic/additions")
+    uid = image().StudyInstanceUID
+    assert str(uid) not in note.path
+    assert note.bytes == 0
