@@ -1,6 +1,8 @@
 """Cuts batches out of what many jobs wait for, and serves them.
 
-A batch that does not fit is halved; a batch that breaks is bisected.
+A batch that does not fit is halved; a batch that breaks is bisected. Both are
+known when it is launched, on every device; on CUDA the numbers come later, and
+with them the time.
 """
 
 import time
@@ -10,7 +12,13 @@ from traceback import clear_frames
 from weakref import WeakKeyDictionary
 
 from service.errors import DoesNotFit, ModelError, WhylightError
-from workers.device import DeviceLostError, is_device_fault, is_out_of_memory, release_memory
+from workers.device import (
+    DeviceLostError,
+    Stopwatch,
+    is_device_fault,
+    is_out_of_memory,
+    release_memory,
+)
 from workers.pace import Pace, Slice
 from workers.running import Item, Job
 from workers.runtimes.base import Runtime, Segment, Served
@@ -26,6 +34,27 @@ class Portion:
     job: Job
     item: Item
     segment: Segment
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flight:
+    """A batch that was launched, and what is known of it by then."""
+
+    portions: tuple[Portion, ...]
+    answers: tuple[Answer, ...]
+    pace: Pace
+    watch: Stopwatch
+    began: float
+    """Moment of `time.perf_counter`."""
+
+    kind: str
+    may_wait: bool
+    """Whether the device works on it still, and another batch may be launched meanwhile."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return sum(portion.segment.count for portion in self.portions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +108,11 @@ class Batches:
         """Drop what was measured of a runtime that is unloaded."""
         self._paces.pop(runtime, None)
 
-    def serve(self, lead: Job, first: Item, jobs: Sequence[Job]) -> list[tuple[Portion, Answer]]:
-        """Serve one batch of the group of the lead's item `first`; charge everyone in it.
+    def launch(self, lead: Job, first: Item, jobs: Sequence[Job]) -> Flight:
+        """Launch one batch of the group of the lead's item `first`.
+
+        A batch of a size that was never timed is to be waited for, so that the next
+        one's size is known; and so is one of which anything failed.
 
         Raises
         ------
@@ -89,24 +121,56 @@ class Batches:
         """
         pace = self._pace(lead.runtime, first.group)
         portions = _portions(lead, first, jobs, pace.rows(self._slice.seconds(len(jobs))))
-        rows = sum(portion.segment.count for portion in portions)
-        began = time.perf_counter()
+        began, watch = time.perf_counter(), Stopwatch(lead.runtime.device)
         answers = self._serve(lead.runtime, first.group, portions, pace)
-        seconds = time.perf_counter() - began
+        watch.stop()
+        for portion, answer in zip(portions, answers, strict=True):
+            if isinstance(answer, Served):
+                portion.item.next = portion.segment.stop
+        rows = sum(portion.segment.count for portion in portions)
+        return Flight(
+            portions=tuple(portions),
+            answers=tuple(answers),
+            pace=pace,
+            watch=watch,
+            began=began,
+            kind="gradient" if first.work.at else "forward",
+            may_wait=lead.runtime.device.type == "cuda"
+            and pace.timed(rows)
+            and all(isinstance(answer, Served) for answer in answers),
+        )
+
+    def land(self, flight: Flight) -> list[tuple[Portion, Answer]]:
+        """Wait for a batch; charge everyone in it, and remember its time.
+
+        Raises
+        ------
+        DeviceLostError
+            If the device failed on the way.
+        """
+        try:
+            seconds = flight.watch.seconds
+        except RuntimeError as error:  # nothing else breaks a clock
+            raise DeviceLostError(type(error).__name__) from None
+        rows, answers = flight.rows, flight.answers
         if all(isinstance(answer, Served) for answer in answers):
-            pace.record(rows, seconds)
-        for portion in portions:
+            flight.pace.record(rows, seconds)
+        for portion in flight.portions:
             portion.job.charge(seconds * portion.segment.count / rows)
         self._on_batch(
             Batched(
-                kind="gradient" if first.work.at else "forward",
+                kind=flight.kind,
                 rows=rows,
                 seconds=seconds,
-                waits=tuple(began - p.item.asked for p in portions if p.segment.start == 0),
+                waits=tuple(
+                    flight.began - each.item.asked
+                    for each in flight.portions
+                    if each.segment.start == 0
+                ),
                 halved=None in answers,
             )
         )
-        return list(zip(portions, answers, strict=True))
+        return list(zip(flight.portions, answers, strict=True))
 
     def _pace(self, runtime: Runtime, group: Hashable) -> Pace:
         paces = self._paces.setdefault(runtime, {})

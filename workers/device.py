@@ -2,10 +2,12 @@
 
 import math
 import os
+import time
 from pathlib import Path
 from typing import Final
 
 import torch
+from torch import Tensor
 
 HEADROOM: Final = 0.8
 """Share of free memory that batches may fill: convolution workspaces are not measured."""
@@ -49,6 +51,19 @@ def rounds_to_tf32(device: torch.device) -> bool:
     return device.type == "cuda" and (backends.cudnn.allow_tf32 or backends.cuda.matmul.allow_tf32)
 
 
+def forbid_tf32() -> None:
+    """Have float32 numbers multiplied as float32 on CUDA; convolutions round them by default."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def sent(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return a host's tensor on the device: through pinned memory, with nobody waiting for it."""
+    if device.type != "cuda":
+        return tensor.to(device, dtype)
+    return tensor.pin_memory().to(device, non_blocking=True).to(dtype)
+
+
 def memory_budget(device: torch.device) -> int:
     """Return the bytes that one batch may fill on `device`, as of now."""
     if device.type == "cuda":
@@ -76,9 +91,43 @@ def _container_free() -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for the device, so that a measured time is the batch's own."""
+    """Wait for the device, so that a measured time is the work's own."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+class Stopwatch:
+    """How long a device works on what it is given from now on until `stop`.
+
+    A CUDA device is given work faster than it does it; its own clock counts then,
+    and only who reads the time waits for it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._marks = _marks() if device.type == "cuda" else None
+        self._began = time.perf_counter()
+        self._seconds = 0.0
+        if self._marks is not None:
+            self._marks[0].record()
+
+    def stop(self) -> None:
+        """End what is measured."""
+        self._seconds = time.perf_counter() - self._began
+        if self._marks is not None:
+            self._marks[1].record()
+
+    @property
+    def seconds(self) -> float:
+        """What was measured, once the device has come so far."""
+        if self._marks is None:
+            return self._seconds
+        start, end = self._marks
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1000
+
+
+def _marks() -> tuple[torch.cuda.Event, torch.cuda.Event]:
+    return torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -75,6 +75,10 @@ class Pace:
         """Whether every batch has the same size, the deterministic mode."""
         return self._fit.fixed
 
+    def timed(self, rows: int) -> bool:
+        """Tell whether batches of about so many rows were measured."""
+        return _size(rows) in self._rates
+
     def rows(self, slice_seconds: float) -> int:
         """Return how many rows the next batch may have, at least one."""
         if self._fit.fixed:
@@ -88,8 +92,7 @@ class Pace:
 
     def record(self, rows: int, seconds: float) -> None:
         """Remember that a batch of `rows` took `seconds`."""
-        size = 1 << (rows.bit_length() - 1)
-        self._rates.setdefault(size, deque(maxlen=RECENT)).append(seconds / rows)
+        self._rates.setdefault(_size(rows), deque(maxlen=RECENT)).append(seconds / rows)
         self._clean += 1
         if self._clean >= REOPEN:
             self._clean = 0
@@ -108,3 +111,8 @@ class Pace:
     def _rate(self, size: int) -> float:
         """Return the usual seconds a row at a size."""
         return median(self._rates[size])
+
+
+def _size(rows: int) -> int:
+    """Return the power of two under which batches of so many rows are filed."""
+    return 1 << (rows.bit_length() - 1)

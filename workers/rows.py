@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from workers.device import sent
+
 INPUT: Final = "input"
 """Name of the model's one input, and of the place where its gradient is taken."""
 
@@ -174,7 +176,8 @@ class Noisy(_Image):
     def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
         """Write the image with the noise of rows ``start`` to ``stop``."""
         for slot, row in enumerate(range(start, stop)):
-            out[INPUT][slot] = self.image + self.sigma * self._noise(row).to(self.image)
+            noise = sent(self._noise(row), self.image.device, self.image.dtype)
+            out[INPUT][slot] = self.image + self.sigma * noise
 
     def _noise(self, row: int) -> Tensor:
         """Draw a row's standard normal noise on the CPU, the same on every device."""

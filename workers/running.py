@@ -111,6 +111,9 @@ class Item:
     next: int = 0
     """First row that was not served yet."""
 
+    handed: int = 0
+    """Rows whose results were handed on; fewer than were served while a batch is on its way."""
+
     asked: float = field(default_factory=time.perf_counter)
     """Moment of `time.perf_counter` at which it was asked for."""
 
@@ -156,6 +159,11 @@ class Job:
     def ended(self) -> bool:
         """Whether every plan has ended."""
         return all(run.ended for run in self.runs)
+
+    @property
+    def waiting(self) -> "Item | Loan | None":
+        """The oldest item of which something was not served yet."""
+        return next((item for item in self.items if isinstance(item, Loan) or item.left), None)
 
     def charge(self, seconds: float) -> None:
         """Count device time against the job's turns."""

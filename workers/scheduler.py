@@ -27,6 +27,11 @@ weight leads; its oldest pass says what may share the batch; the batch has as
 many rows as memory, the best measured chunk and the time slice allow, in equal
 shares for all jobs that fit in. A failure is that of the plan that caused it:
 the outcomes of a report fail one by one.
+
+On CUDA a batch is launched before the one before it is handed on, so that the
+device never waits for plans. What a batch gave is known one batch late: its
+scores, and so whether they are finite, its time, and what plans ask next. That
+it does not fit, or that the model raises, is known at once, as on a CPU.
 """
 
 import threading
@@ -45,7 +50,7 @@ from service.errors import (
     ModelUnavailable,
     WhylightError,
 )
-from workers.batches import Batches, OnBatch, Portion, untold
+from workers.batches import Batches, Flight, OnBatch, Portion, untold
 from workers.passes import Exclusive, Pass, TimeUp
 from workers.running import Item, Job, Loan, Planned, Report, Rider, Run, runs_of
 from workers.runtimes.base import ReplicaChangedError, Runtime, Segment, Served
@@ -104,6 +109,7 @@ class Scheduler:
         self._on_lost = on_lost
         self._on_bug = on_bug
         self._jobs: list[Job] = []
+        self._flight: Flight | None = None
         self._wake = threading.Condition()
         self._arrived: deque[Job | Call] = deque()
         self._cancelled: set[str] = set()
@@ -203,14 +209,17 @@ class Scheduler:
         self._require_owner()
         self._take_in()
         self._end_due()
-        lead = min(self._jobs, key=lambda job: job.turns, default=None)
-        if lead is None:
-            return False
-        first = lead.items[0]
-        if isinstance(first, Loan):
+        ready = (job for job in self._jobs if job.waiting is not None)
+        lead = min(ready, key=lambda job: job.turns, default=None)
+        first = None if lead is None else lead.waiting
+        if lead is not None and isinstance(first, Item):
+            self._batch(lead, first)
+        elif self._flight is not None:
+            self._land()
+        elif lead is not None and isinstance(first, Loan):
             self._lend(lead, first)
         else:
-            self._batch(lead, first)
+            return False
         return True
 
     def _require_owner(self) -> None:
@@ -262,9 +271,20 @@ class Scheduler:
 
     def _batch(self, lead: Job, first: Item) -> None:
         """Serve one batch of the group of the lead job's oldest item."""
-        served = self._batches.serve(lead, first, self._jobs)
+        flight = self._batches.launch(lead, first, self._jobs)
+        self._land()
+        self._flight = flight
+        if not flight.may_wait:
+            self._land()
+
+    def _land(self) -> None:
+        """Hand on what the batch gave that is on its way, if there is one."""
+        flight, self._flight = self._flight, None
+        if flight is None:
+            return
+        served = self._batches.land(flight)
         for portion, answer in served:
-            if answer is not None:
+            if answer is not None and portion.job in self._jobs:
                 self._deliver(portion, answer)
         for job in dict.fromkeys(portion.job for portion, _ in served):
             self._after(job)
@@ -277,10 +297,10 @@ class Scheduler:
         if isinstance(answer, Exception):
             self._fail_item(job, item, answer)
             return
-        item.next = portion.segment.stop
+        item.handed += portion.segment.count
         for rider in tuple(item.riders):
             self._hand_over(job, rider, item, answer, portion.segment)
-        if item.left == 0 and item.riders:
+        if item.handed == item.work.rows.count and item.riders:
             job.items.remove(item)
             for rider in tuple(item.riders):
                 self._complete(job, rider, item.work.rows.count)
@@ -313,6 +333,8 @@ class Scheduler:
 
     def _fail_item(self, job: Job, item: Item, error: Exception) -> None:
         """Fail the plan at fault; where several ride, let each try alone to find it."""
+        if not item.riders:  # another of the same plan's passes has failed before
+            return
         where = job.items.index(item)
         job.items.remove(item)
         if len(item.riders) == 1:
@@ -321,7 +343,8 @@ class Scheduler:
         alone: list[Item | Loan] = []
         for rider in item.riders:
             work = work_of([rider.ask])
-            alone.append(Item(work, [rider], job.runtime.group(work), item.next))
+            group = job.runtime.group(work)
+            alone.append(Item(work, [rider], group, next=item.next, handed=item.next))
         job.items[where:where] = alone
 
     def _lend(self, job: Job, loan: Loan) -> None:
@@ -477,6 +500,7 @@ class Scheduler:
         """End every job by what broke the loop."""
         with self._wake:
             self._stopping = True
+            self._flight = None
             ended = [*self._jobs, *self._arrived]
             self._arrived.clear()
         for each in ended:

@@ -58,7 +58,11 @@ def step_of(ask: Forward | Gradient, work: Work, served: Served, start: int, cou
     outputs = None
     if isinstance(ask, Forward) and ask.outputs and served.outputs is not None:
         outputs = served.outputs.clone()
-    _require_finite(scores, outputs)
+    if served.read is None:
+        _require_finite(scores, outputs)
+    else:
+        told, seen = served.read()
+        _require_finite(_columns(told, at), None if outputs is None else seen)
     if isinstance(ask, Forward):
         taps = {tap: served.taps[tap].clone() for tap in ask.taps}
         return Step(start, count, scores=scores, taps=taps, outputs=outputs)

@@ -54,6 +54,7 @@ class Worker:
         self._published: tuple[Mapping[str, ModelEntry], Catalog] | None = None
         self._started = int(time.time() * 1000)
         self._device = device.choose(settings.worker.device)
+        device.forbid_tf32()
         self.name = settings.worker.name or own.name  # `whylight check worker` looks for it
         self._log = Log(worker=self.name)
         self._meter = Meter(self._device)

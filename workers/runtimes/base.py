@@ -64,7 +64,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Served:
-    """What a batch gave for one segment of it; tensors may be views of the batch's."""
+    """What a batch gave for one segment of it; tensors may be views of the batch's.
+
+    On CUDA the device may work on them still.
+    """
 
     scores: Tensor | None = None
     """Shape ``(n, K)``, targets in the work's order."""
@@ -75,6 +78,12 @@ class Served:
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     taps: Mapping[Tap, Tensor] = field(default_factory=dict)
     outputs: Tensor | None = None
+
+    read: Callable[[], tuple[Tensor | None, Tensor | None]] | None = None
+    """Waits for this batch, but for no later one, and returns copies of scores and outputs.
+
+    `None` where they lie in the host's memory already.
+    """
 
 
 @dataclass(frozen=True, slots=True)

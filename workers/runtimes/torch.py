@@ -25,7 +25,7 @@ from typing_extensions import override
 from service.domain.manifest import Manifest
 from service.errors import ModelUnavailable, NoGradientPath, UnservablePass
 from workers.architectures.base import ARCHITECTURES, Architecture
-from workers.device import memory_budget, synchronize
+from workers.device import memory_budget
 from workers.passes import Ability, Exclusive, Lease, Rule
 from workers.rows import INPUT, Ablated, Patched
 from workers.runtimes.attention import PREFIX, Attentions
@@ -41,9 +41,11 @@ from workers.runtimes.base import (
 )
 from workers.runtimes.batch import filled, guarded_scores, row_shape, spans
 from workers.runtimes.capture import Ablation, Capture
+from workers.runtimes.graphs import Graphs, padded
 from workers.runtimes.incremental.rows import Incremental
 from workers.runtimes.narrow import NARROW, narrowed
 from workers.runtimes.rules import apply_rule
+from workers.runtimes.staging import staged
 from workers.runtimes.torch_layers import choose_layers
 from workers.runtimes.torch_probe import noise, probe
 from workers.tokens import Tokens
@@ -120,6 +122,7 @@ class TorchRuntime:
         self.fixed_rows = fixed_rows
         self._memory_bytes = memory_bytes
         self._seat = _Seat()
+        self._graphs = Graphs()
         modules = dict(self.model.named_modules())
         for layer in self.layers:
             if layer in modules:
@@ -215,8 +218,7 @@ class TorchRuntime:
         works = [segment.work for segment in segments]
         gradients = _gradients(works, scores, found)
         found = {place: self.on_grid(output.detach()) for place, output in found.items()}
-        synchronize(self.device)
-        return [
+        served = [
             answers.get(k)
             or _served(
                 works[k],
@@ -228,6 +230,7 @@ class TorchRuntime:
             )
             for k, span in enumerate(spans(segments))
         ]
+        return staged(served) if self.device.type == "cuda" else served
 
     def on_grid(self, output: Tensor) -> Tensor:
         """Return a layer's output, or gradients there, as a grid if it is tokens."""
@@ -247,13 +250,33 @@ class TorchRuntime:
         if group.patched and self._incremental is not None:
             return self._incremental.outputs(segments), {}, {}
         rows = sum(segment.count for segment in segments)
-        size = max(rows, self.fits(group).rows) if self.fixed_rows is not None else rows
+        graphed = self._graphed(group)
+        if self.fixed_rows is not None:
+            size = max(rows, self.fits(group).rows)
+        else:
+            size = padded(rows) if graphed else rows
         batch, failures = filled(segments, size, self.dtype, self.device)
+        if graphed:
+            outputs, found = self._graphs.forward(self._plain, batch, group.taps)
+            return outputs, {**found, INPUT: batch}, failures
         at = {place for places in group.rounds for place in places}
         outputs, found = self.forward(
             batch, {*group.taps, *at} - {INPUT}, at, _ablation(group, segments, self.tokens)
         )
         return outputs, {**found, INPUT: batch}, failures
+
+    def _graphed(self, group: Group) -> bool:
+        """Tell whether a group's passes may be captured: on CUDA, with nothing but the model."""
+        return (
+            self.device.type == "cuda"
+            and not group.rounds
+            and group.ablated is None
+            and not any(place.startswith(PREFIX) for place in group.taps)
+        )
+
+    def _plain(self, batch: Tensor, places: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Run the model without a gradient."""
+        return self.forward(batch, set(places), set())
 
     def forward(
         self,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from service.errors import LayerAmbiguous, LayerNotCaptured, ModelUnavailable, UnservablePass
+from workers.device import synchronize
 from workers.passes import Ability
 from workers.runtimes.attention import Attentions
 from workers.runtimes.base import LayerFacts, Probe
@@ -103,7 +104,9 @@ def probe(subject: Subject) -> Probe:
     }
     abilities |= asked - set(unable) if gradient else set()
     kinds = {"forward": False} | ({"gradient": True} if gradient else {})
-    seconds = {kind: _seconds(_runner(subject, grad), 1) for kind, grad in kinds.items()}
+    seconds = {
+        kind: _seconds(_runner(subject, grad), 1, subject.device) for kind, grad in kinds.items()
+    }
     return Probe(
         abilities=frozenset(abilities),
         layers=layers,
@@ -292,15 +295,19 @@ def _head_seconds(subject: Subject, layer: str) -> float:
     """Return the seconds of one backward pass from the score to a layer."""
     outputs, found = subject.forward(noise(subject, 1), {layer}, {layer})
     total = outputs.sum()
-    return _seconds(lambda _: torch.autograd.grad(total, [found[layer]], retain_graph=True), 1)
+    return _seconds(
+        lambda _: torch.autograd.grad(total, [found[layer]], retain_graph=True), 1, subject.device
+    )
 
 
-def _seconds(run: Callable[[int], object], rows: int) -> float:
+def _seconds(run: Callable[[int], object], rows: int, device: torch.device) -> float:
     """Return the usual seconds of a run, after one to warm up."""
     run(rows)
     spent = []
     for _ in range(TRIES):
+        synchronize(device)
         began = time.perf_counter()
         run(rows)
+        synchronize(device)
         spent.append(time.perf_counter() - began)
     return median(spent)

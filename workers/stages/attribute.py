@@ -27,6 +27,7 @@ from service.errors import (
 )
 from workers.access import Access
 from workers.binding import bound
+from workers.device import sent
 from workers.methods.base import METHODS, Maps, Method
 from workers.model import Model
 from workers.parcels import Attributed, Attribution, Prepared
@@ -70,7 +71,7 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
         The job was stopped.
     """
     model = access.model
-    image = torch.from_numpy(prepared.tensor).to(model.runtime.device, model.runtime.dtype)
+    image = sent(torch.from_numpy(prepared.tensor), model.runtime.device, model.runtime.dtype)
     bench = _Bench(access, image)
     request = prepared.decoded.fetched.request
     logits = bench.logits()

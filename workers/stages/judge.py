@@ -22,6 +22,7 @@ from service.domain.trust import Probes
 from service.errors import WhylightError
 from workers.access import Access
 from workers.binding import Seen
+from workers.device import sent
 from workers.measures.bank import BANK, Bank
 from workers.measures.base import MEASURES, Box, Case, Inquiry, Measure, Scene
 from workers.measures.bearing import described
@@ -109,7 +110,7 @@ class _Bench:
     def _scene(self) -> Scene:
         """Return the image as measures see it."""
         prepared, model = self.attributed.prepared, self.access.model
-        image = torch.from_numpy(prepared.tensor).to(model.runtime.device, model.runtime.dtype)
+        image = sent(torch.from_numpy(prepared.tensor), model.runtime.device, model.runtime.dtype)
         facts = prepared.decoded.facts
         size = (facts.rows, facts.columns)
         scores = np.array([each.logit for each in self.attributed.predictions])

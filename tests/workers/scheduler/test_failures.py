@@ -119,6 +119,20 @@ def test_the_job_that_breaks_a_batch_fails_alone() -> None:
     assert model.calls - len(images) < 8  # about two calls for each halving
 
 
+def test_a_plan_whose_passes_break_together_fails_once_and_its_neighbor_lives() -> None:
+    _, runtime = fragile_runtime()
+    scheduler = warmed(runtime)
+
+    def plan() -> Plan[None]:
+        yield tuple(Gradient(Given(poisoned()[None]), logits(0)) for _ in range(2))
+
+    bad = scheduler.submit("bad", runtime, [Planned(plan(), 2)])
+    good = scheduler.submit("good", runtime, [Planned(Saliency().plan(image_for(), logits(0)), 1)])
+    scheduler.run_until_idle()
+    assert isinstance(bad.result(0).outcomes[0], ModelError)
+    assert not isinstance(good.result(0).outcomes[0], Exception)
+
+
 def test_the_text_of_a_models_exception_is_never_shown() -> None:
     told: list[str] = []
     _, runtime = fragile_runtime()

@@ -1,0 +1,120 @@
+"""CUDA graphs: a forward pass that the host launches as one, and not kernel by kernel.
+
+Few rows of a network keep the device busy for less time than the host needs to
+launch its kernels. A captured pass does the same kernels on the same weights, so
+that its bits are those of the pass as it was.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+AFTER: Final = 8
+"""Passes of one kind before it is captured: capturing takes as long as dozens of them."""
+
+LARGEST: Final = 64
+"""Rows beyond which the device, and not the host, is what takes the time."""
+
+KEPT: Final = 16
+"""Graphs of one model; each holds its own input, and all share the rest of their memory."""
+
+Given = tuple[Tensor, dict[str, Tensor]]
+"""The outputs, and what each place put out."""
+
+Places = tuple[str, ...]
+Run = Callable[[Tensor, Places], Given]
+Key = tuple[tuple[int, ...], Places]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """A captured pass: what it reads, and what it writes at every replay."""
+
+    graph: torch.cuda.CUDAGraph
+    batch: Tensor
+    given: Given
+
+    def replay(self, batch: Tensor) -> Given:
+        """Run the pass; what it gives is copied, for the next replay overwrites it."""
+        self.batch.copy_(batch)
+        self.graph.replay()
+        outputs, found = self.given
+        return outputs.clone(), {place: each.clone() for place, each in found.items()}
+
+
+class Graphs:
+    """A model's forward passes by shape, rows and places, captured once they are frequent.
+
+    What cannot be captured, such as a model that looks at its own numbers, runs as it is.
+    """
+
+    def __init__(self) -> None:
+        self._seen: Counter[Key] = Counter()
+        self._graphs: OrderedDict[Key, Graph] = OrderedDict()
+        self._refused: set[Key] = set()
+        self._pool: Any = None
+        """Where the graphs' memory lies; torch's own handle."""
+
+    def forward(self, run: Run, batch: Tensor, places: Places) -> Given:
+        """Return what `run`, always the same model's pass, gives for a batch."""
+        key = (tuple(batch.shape), places)
+        if len(batch) > LARGEST or key in self._refused:
+            return run(batch, places)
+        self._seen[key] += 1
+        if key not in self._graphs and self._seen[key] > AFTER:
+            self._keep(key, self._captured(run, batch, places))
+        if key not in self._graphs:
+            return run(batch, places)
+        self._graphs.move_to_end(key)
+        return self._graphs[key].replay(batch)
+
+    def _keep(self, key: Key, graph: Graph | None) -> None:
+        """Remember a graph, or that there can be none; the one used least recently goes."""
+        if graph is None:
+            self._refused.add(key)
+            return
+        self._graphs[key] = graph
+        if len(self._graphs) > KEPT:
+            gone, _ = self._graphs.popitem(last=False)
+            del self._seen[gone]
+
+    def _captured(self, run: Run, batch: Tensor, places: Places) -> Graph | None:
+        """Capture a pass; `None` if it cannot be."""
+        current = torch.cuda.current_stream()
+        try:
+            return self._capture(run, batch.clone(), places)
+        except Exception:  # noqa: BLE001 - a model is foreign code, and runs uncaptured as well
+            torch.cuda.set_stream(current)  # a capture that breaks off leaves its own behind
+            return None
+
+    def _capture(self, run: Run, batch: Tensor, places: Places) -> Graph:
+        beside = torch.cuda.Stream()
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            run(batch, places)  # libraries take their memory now, outside of the capture
+        torch.cuda.current_stream().wait_stream(beside)
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        # other threads copy images to the device meanwhile
+        with torch.cuda.graph(
+            graph, pool=self._pool, stream=beside, capture_error_mode="thread_local"
+        ):
+            given = run(batch, places)
+        return Graph(graph, batch, given)
+
+
+def padded(rows: int) -> int:
+    """Return how many rows a pass of `rows` is filled up to, so that few graphs do for all.
+
+    Powers of two and the middles between them: less than a half is added.
+    """
+    if rows > LARGEST:
+        return rows
+    size = 1 << (rows - 1).bit_length()
+    middle = size * 3 // 4
+    return middle if rows <= middle else size
