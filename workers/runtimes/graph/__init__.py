@@ -1,0 +1,1 @@
+"""ONNX graphs in torch: read as data, computed node by node, differentiable."""

@@ -1,0 +1,1 @@
+"""One small function for each operator of ONNX, named as its standard names it."""
