@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ import pytest
 from service import paths
 from service.domain.explanation import Check, Result
 from service.domain.job import State
-from service.domain.trust import Flag, Grade
-from tests.support.hospital import document, published, register
+from service.domain.trust import STATEMENTS, SUPPORTED_TO, Flag, Grade
+from service.packages import PackageRecord
+from tests.support.hospital import document, published, register, take_in
 from tests.support.small_model import CLASSES, SIDE, write_package
 from tests.workers.line.conftest import House, leased
 from workers import line
@@ -25,6 +27,7 @@ from workers.runtimes.torch import TorchRuntime
 from workers.stages.judge import judge
 
 METHODS = ["saliency", "grad_cam", "occlusion"]
+ONNX = Path(__file__).parents[3] / "models" / "chest-phantom-onnx"
 
 
 def checks(result: Result) -> dict[str, Check]:
@@ -234,6 +237,48 @@ def test_a_bank_that_comes_too_late_leaves_the_maps_unchecked(
     assert result.trust.grade is Grade.NOT_CHECKED
 
 
+@pytest.fixture(scope="module")
+def weightless(house: House) -> PackageRecord:
+    """The demo model that lends no weights, its records in its package, served by the worker."""
+    record = register(house.backends.store, ONNX)
+    served_by(house, {record.package})
+    return record
+
+
+def served_by(house: House, wanted: set[str]) -> None:
+    """Wait until the house's worker serves these packages."""
+    for _ in range(300):
+        if wanted <= {p for w in house.backends.fleet.workers() for p in w.packages}:
+            return
+        time.sleep(0.1)
+    raise AssertionError(house.backends.fleet.catalog())
+
+
+def test_a_model_without_weights_to_shuffle_is_calibrated_and_never_supported(
+    house: House, weightless: PackageRecord
+) -> None:
+    study = take_in(house.backends.store, ONNX / "selftest" / "ordinary.dcm")
+    methods = ["feature_ablation", "eigen_cam"]
+    record, found = house.explain(study, weightless, methods=methods, targets=["nodule"])
+    assert record.state is State.SUCCEEDED
+    ablation, eigen_cam = found.results
+    for each in found.results:
+        assert each.trust is not None
+        assert each.trust.certificate is not None
+        assert each.trust.certificate.outcome == "not_certifiable"
+        assert each.trust.certificate.reason == "model_not_lent"
+        assert each.trust.calibration is not None
+        assert each.trust.statements[0] == STATEMENTS[Flag.UNCERTIFIED]
+        assert "similarity" in checks(each)["template"].values
+        told = artifact(house, record, f"{each.method}.nodule.json")
+        assert told["display"]["own_scale"] is False
+    assert checks(ablation)["probe_bank"].values["p"] <= SUPPORTED_TO
+    assert ablation.trust is not None
+    assert ablation.trust.grade is Grade.WEAK
+    assert Flag.WEAK_FOR_THIS_MODEL not in _flags(ablation)
+    assert Flag.WEAK_FOR_THIS_MODEL in _flags(eigen_cam)
+
+
 def constant(model: Any) -> None:
     """Let every score be its bias, whatever the image."""
     model.head.weight.data.zero_()
@@ -259,12 +304,8 @@ def odd(house: House, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
         ),
         "one_class": register(house.backends.store, one_class(folder / "single")),
     }
-    wanted = {each.package for each in records.values()}
-    for _ in range(300):
-        if wanted <= {p for w in house.backends.fleet.workers() for p in w.packages}:
-            return records
-        time.sleep(0.1)
-    raise AssertionError(house.backends.fleet.catalog())
+    served_by(house, {each.package for each in records.values()})
+    return records
 
 
 def test_a_model_that_nothing_moves_gives_nothing_to_believe(
