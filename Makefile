@@ -68,10 +68,10 @@ $(TEST_READY): $(DEMO_READY)
 	@$(PIP) install -e '.[worker,embedded,dev]'
 	@touch $@
 
-# Without dependencies: they would bring a torchvision that replaces torch.
+# Without dependencies: it would bring a torchvision that replaces torch.
 $(BENCH_READY): $(TEST_READY)
 	@$(PIP) install -e '.[worker,embedded,dev,bench]'
-	@$(PIP) install --no-deps grad-cam monai
+	@$(PIP) install --no-deps grad-cam
 	@touch $@
 
 # Services stay down: the tests start their own, on sockets and ports of their own.

@@ -2,10 +2,10 @@
 
 pytorch-grad-cam imports torchvision when it is imported, for helpers that
 Grad-CAM never calls; an empty stand-in takes its place. What Grad-CAM does call
-(torch, numpy, OpenCV) is real. Install it and MONAI without their dependencies,
-which would replace torch::
+(torch, numpy, OpenCV) is real. Install it without its dependencies, which would
+replace torch::
 
-    pip install --no-deps grad-cam monai && pip install -e '.[bench]'
+    pip install --no-deps grad-cam && pip install -e '.[bench,monai]'
 """
 
 import sys

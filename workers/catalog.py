@@ -18,6 +18,7 @@ from service.domain.certificate import MethodCalibration, MethodRecord
 from service.domain.manifest import ClassSpec, Manifest
 from service.errors import Failure, WhylightError
 from service.packages import PackageRecord
+from workers.architectures.base import ARCHITECTURES
 from workers.formats.base import FORMATS
 from workers.measures.base import MEASURES
 from workers.methods.base import METHODS, Method, ModelFacts
@@ -33,7 +34,12 @@ def catalog(models: Iterable[ModelEntry]) -> Catalog:
         models=tuple(models),
         formats=tuple(_format(name) for name in FORMATS),
         measures=tuple(_measure(name) for name in MEASURES),
-        unavailable={**METHODS.unavailable, **FORMATS.unavailable, **MEASURES.unavailable},
+        unavailable={
+            **METHODS.unavailable,
+            **FORMATS.unavailable,
+            **MEASURES.unavailable,
+            **ARCHITECTURES.unavailable,
+        },
     )
 
 

@@ -60,6 +60,52 @@ class VolumeRules(Value):
     """Whether slices may lie aslant, as of a tilted gantry; the model sees them as stored."""
 
 
+class KeyMap(Value):
+    """How the names in a foreign file of weights become those of the network.
+
+    Prefixes are stripped first, then whole parts are dropped, then renamed, then
+    the layout is applied.
+    """
+
+    strip: tuple[str, ...] = ()
+    """Prefixes to take off every name that has them, one after the other: ``module.``."""
+
+    drop: tuple[str, ...] = ()
+    """Beginnings of the names of tensors that the network has no use for."""
+
+    rename: dict[str, str] = {}
+    """Beginnings of names and what they become; the first that fits counts."""
+
+    layout: Name | None = None
+    """A published layout that the architecture knows: ``torchvision``, ``timm``, ``nnunet``."""
+
+
+class HeadLayer(Value):
+    """A layer of a replaced head."""
+
+    kind: Literal["linear", "batch_norm", "layer_norm", "relu", "gelu", "tanh"]
+    key: str | None = None
+    """Its name in the file of weights, after stripping: ``classifier.0``."""
+
+    features: int | None = Field(default=None, ge=1, le=65536)
+    """How many numbers a linear layer puts out; the last one's are the classes."""
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> "HeadLayer":
+        """Require names of what has weights, and the size of linear layers."""
+        if self.kind in {"linear", "batch_norm", "layer_norm"} and self.key is None:
+            raise ValueError(f"a layer of kind '{self.kind}' needs its 'key' in the weights")
+        if (self.kind == "linear") != (self.features is not None):
+            raise ValueError("a linear layer needs 'features', and no other kind has them")
+        return self
+
+
+class Head(Value):
+    """Layers that stand in place of the network's own linear head."""
+
+    layers: tuple[HeadLayer, ...] = Field(min_length=1, max_length=16)
+
+
 class Accept(Value):
     """Which images the model was made for; an empty list accepts any value."""
 
@@ -242,6 +288,12 @@ class Manifest(Value):
     """Which runtime serves the package."""
 
     architecture: Architecture | None = None
+    key_map: KeyMap = KeyMap()
+    """How the weights' names become the network's; for weights from elsewhere."""
+
+    head: Head | None = None
+    """What stands in place of the network's own head, if something does."""
+
     files: tuple[File, ...] = Field(min_length=1)
     inputs: tuple[Input, ...] = Field(min_length=1, max_length=1)
     outputs: tuple[Output, ...] = Field(min_length=1, max_length=1)

@@ -5,12 +5,14 @@ name nothing else, so loading a package runs no code of the package.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from service.registry import Registry
+from workers.state_dicts import Layout
 from workers.tokens import Tokens
 
 
@@ -20,12 +22,18 @@ class Architecture(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str]
+    head: ClassVar[str] = ""
+    """Path of the linear module that gives the logits, if a package may replace it."""
+
+    layouts: ClassVar[Mapping[str, Layout]] = {}
+    """Published layouts of weights, by name, that this network can be filled from."""
 
     @abstractmethod
     def build(self) -> nn.Module:
         """Return the network with fresh weights, in training mode.
 
-        The network maps ``(N, C, *spatial)`` to logits ``(N, classes)``.
+        The network maps ``(N, C, *spatial)`` to logits, ``(N, classes)`` or, one for
+        each pixel, ``(N, classes, *spatial)``.
         """
 
     def tokens(self) -> Tokens | None:

@@ -42,6 +42,8 @@ class ResidualCnn(Architecture):
     K. He et al., "Deep residual learning for image recognition", CVPR 2016.
     """
 
+    head = "head"
+
     channels: Width = 1
     classes: Width
     stem: Width = 16

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import product
-from typing import Annotated
+from typing import Annotated, Final
 
 import torch
 from pydantic import Field, model_validator
@@ -12,11 +12,62 @@ from torch.nn import functional
 from typing_extensions import override
 
 from workers.architectures.base import ARCHITECTURES, Architecture
+from workers.state_dicts import Renamed, Weights, flat
 from workers.tokens import Tokens
 
 Size = Annotated[int, Field(ge=1, le=4096)]
 Few = Annotated[int, Field(ge=1, le=64)]
 Grid = tuple[int, ...]
+STAGES: Final = 5
+"""At most."""
+
+
+def _merged(tensor: Tensor) -> Tensor:
+    """Reorder what is merged: published networks take 2 x 2 tokens column by column."""
+    merged: Tensor = tensor.unflatten(-1, (2, 2, -1)).transpose(-3, -2).flatten(-3)
+    return merged
+
+
+SHAPED: Final = {
+    r"embed\.lift\.weight": flat,
+    r"stages\.\d+\.merge\.(norm\.\w+|lift\.weight)": _merged,
+}
+BLOCK: Final = {
+    r"(stages\.\d+\.blocks\.\d+)\.attn\.relative_position_bias_table": r"\1.attention.biases",
+    r"(stages\.\d+\.blocks\.\d+)\.attn\.qkv\.(\w+)": r"\1.attention.queries_keys_values.\2",
+    r"(stages\.\d+\.blocks\.\d+)\.attn\.proj\.(\w+)": r"\1.attention.mixed.\2",
+    r"(stages\.\d+\.blocks\.\d+)\.mlp\.(?:0|fc1)\.(\w+)": r"\1.perceptron.0.\2",
+    r"(stages\.\d+\.blocks\.\d+)\.mlp\.(?:3|fc2)\.(\w+)": r"\1.perceptron.2.\2",
+}
+INNER: Final = Renamed(BLOCK, without=r".*\.(relative_position_index|attn_mask)", shaped=SHAPED)
+TIMM: Final = Renamed(
+    {
+        r"patch_embed\.proj\.(\w+)": r"embed.lift.\1",
+        r"patch_embed\.norm\.(\w+)": r"embed.norm.\1",
+        r"layers\.(\d+)\.downsample\.reduction\.(\w+)": r"stages.\1.merge.lift.\2",
+        r"layers\.(\d+)\.downsample\.norm\.(\w+)": r"stages.\1.merge.norm.\2",
+        r"layers\.(\d+\.blocks\..+)": r"stages.\1",
+        r"head\.fc\.(\w+)": r"head.\1",
+    }
+)
+
+
+def _timm(weights: Weights) -> Weights:
+    return INNER(TIMM(weights))
+
+
+def _torchvision(weights: Weights) -> Weights:
+    """Return weights of torchvision's layout: stages and mergings take turns in ``features``."""
+    stages = {
+        rf"features\.{2 * k + 1}\.(\d+)\.(.+)": rf"stages.{k}.blocks.\1.\2" for k in range(STAGES)
+    }
+    merges = {
+        rf"features\.{2 * k}\.{part}\.(\w+)": rf"stages.{k}.merge.{own}.\1"
+        for k in range(1, STAGES)
+        for part, own in (("reduction", "lift"), ("norm", "norm"))
+    }
+    embed = {r"features\.0\.0\.(\w+)": r"embed.lift.\1", r"features\.0\.2\.(\w+)": r"embed.norm.\1"}
+    return INNER(Renamed(embed | stages | merges)(weights))
 
 
 @ARCHITECTURES.register("swin")
@@ -58,13 +109,16 @@ class Swin(Architecture):
     shifted windows", ICCV 2021. arXiv:2103.14030.
     """
 
+    head = "head"
+    layouts = {"torchvision": _torchvision, "timm": _timm}
+
     channels: Size = 1
     classes: Size
     image: tuple[Size, ...] = Field(min_length=1, max_length=3)
     patch: Size
     width: Size
-    depths: tuple[Few, ...] = Field(min_length=1, max_length=5)
-    heads: tuple[Few, ...] = Field(min_length=1, max_length=5)
+    depths: tuple[Few, ...] = Field(min_length=1, max_length=STAGES)
+    heads: tuple[Few, ...] = Field(min_length=1, max_length=STAGES)
     window: Few
     hidden: int = Field(default=4, ge=1, le=8)
 

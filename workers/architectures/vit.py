@@ -10,6 +10,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from workers.architectures.base import ARCHITECTURES, Architecture
+from workers.state_dicts import Renamed
 from workers.tokens import Tokens
 
 Size = Annotated[int, Field(ge=1, le=4096)]
@@ -19,6 +20,44 @@ CONVOLUTIONS: Final = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 SPREAD: Final = 0.02
 """Standard deviation of the first position and class embeddings."""
+
+SHAPED: Final = {"first|positions": lambda tensor: tensor.squeeze(0)}
+TORCHVISION: Final = Renamed(
+    {
+        r"class_token": "first",
+        r"encoder\.pos_embedding": "positions",
+        r"conv_proj\.(\w+)": r"embed.\1",
+        r"encoder\.layers\.encoder_layer_(\d+)\.ln_([12])\.(\w+)": r"blocks.\1.norm\2.\3",
+        r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.in_proj_(\w+)": (
+            r"blocks.\1.attention.queries_keys_values.\2"
+        ),
+        r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.out_proj\.(\w+)": (
+            r"blocks.\1.attention.mixed.\2"
+        ),
+        # files of before torchvision 0.14 write mlp.linear_1 for mlp.0
+        r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:0|linear_1)\.(\w+)": (
+            r"blocks.\1.perceptron.0.\2"
+        ),
+        r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:3|linear_2)\.(\w+)": (
+            r"blocks.\1.perceptron.2.\2"
+        ),
+        r"encoder\.ln\.(\w+)": r"norm.\1",
+        r"heads\.head\.(\w+)": r"head.\1",
+    },
+    shaped=SHAPED,
+)
+TIMM: Final = Renamed(
+    {
+        r"cls_token": "first",
+        r"pos_embed": "positions",
+        r"patch_embed\.proj\.(\w+)": r"embed.\1",
+        r"blocks\.(\d+)\.attn\.qkv\.(\w+)": r"blocks.\1.attention.queries_keys_values.\2",
+        r"blocks\.(\d+)\.attn\.proj\.(\w+)": r"blocks.\1.attention.mixed.\2",
+        r"blocks\.(\d+)\.mlp\.fc1\.(\w+)": r"blocks.\1.perceptron.0.\2",
+        r"blocks\.(\d+)\.mlp\.fc2\.(\w+)": r"blocks.\1.perceptron.2.\2",
+    },
+    shaped=SHAPED,
+)
 
 
 @ARCHITECTURES.register("vit")
@@ -50,12 +89,17 @@ class Vit(Architecture):
         Hidden units of the perceptron, as a multiple of `width`.
     class_token
         Whether the score is read off a class token, else off the mean.
+    epsilon
+        Added to the variance in each norm; torchvision and timm have ``1.0e-6``.
 
     References
     ----------
     A. Dosovitskiy et al., "An image is worth 16x16 words: transformers for
     image recognition at scale", ICLR 2021. arXiv:2010.11929.
     """
+
+    head = "head"
+    layouts = {"torchvision": TORCHVISION, "timm": TIMM}
 
     channels: Width = 1
     classes: Width
@@ -66,6 +110,7 @@ class Vit(Architecture):
     heads: int = Field(ge=1, le=64)
     hidden: int = Field(default=4, ge=1, le=8)
     class_token: bool = True
+    epsilon: float = Field(default=1e-5, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _whole_parts(self) -> "Vit":
@@ -103,7 +148,7 @@ class _Network(nn.Module):
         self.first = nn.Parameter(torch.randn(prefix, shape.width) * SPREAD)
         self.positions = nn.Parameter(torch.randn(prefix + patches, shape.width) * SPREAD)
         self.blocks = nn.Sequential(*(_Block(shape) for _ in range(shape.depth)))
-        self.norm = nn.LayerNorm(shape.width)
+        self.norm = nn.LayerNorm(shape.width, shape.epsilon)
         self.head = nn.Linear(shape.width, shape.classes)
 
     @override
@@ -120,9 +165,9 @@ class _Block(nn.Module):
 
     def __init__(self, shape: Vit) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(shape.width)
+        self.norm1 = nn.LayerNorm(shape.width, shape.epsilon)
         self.attention = _Attention(shape.width, shape.heads)
-        self.norm2 = nn.LayerNorm(shape.width)
+        self.norm2 = nn.LayerNorm(shape.width, shape.epsilon)
         self.perceptron = nn.Sequential(
             nn.Linear(shape.width, shape.hidden * shape.width),
             nn.GELU(),

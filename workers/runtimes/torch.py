@@ -48,6 +48,7 @@ from workers.runtimes.rules import apply_rule
 from workers.runtimes.staging import staged
 from workers.runtimes.torch_layers import choose_layers
 from workers.runtimes.torch_probe import noise, probe
+from workers.state_dicts import install
 from workers.tokens import Tokens
 
 
@@ -477,14 +478,14 @@ class TorchOpener(Opener):
         """Build the network that the manifest names and fill it with the package's weights."""
         file = manifest.file("weights", "safetensors")
         architecture = _architecture(manifest)
-        network = architecture.build()
         try:
-            # strict: a missing or an unknown tensor is a wrong network
-            network.load_state_dict(load_file(folder / file.path), strict=True)
-        except (SafetensorError, RuntimeError):
+            weights = load_file(folder / file.path)
+        except SafetensorError:
             raise ModelUnavailable(
-                "The weights do not fit the network that the manifest names."
+                "The file of weights cannot be read; write it again.", pointer="/files"
             ) from None
+        network = _built(architecture)
+        install(network, weights, manifest, architecture)
         layers = [layer.name for layer in manifest.explain.layers] or None
         return partial(
             TorchRuntime,
@@ -497,18 +498,33 @@ class TorchOpener(Opener):
         )
 
 
+def _built(architecture: Architecture) -> nn.Module:
+    """Return the network with fresh weights."""
+    try:
+        return architecture.build()
+    except (ValueError, TypeError, LookupError, AssertionError, RuntimeError):
+        raise ModelUnavailable(
+            "No network can be built with these parameters; some do not go together.",
+            pointer="/architecture/parameters",
+        ) from None
+
+
 def _architecture(manifest: Manifest) -> Architecture:
     """Return the network that the manifest names."""
     wanted = manifest.architecture
     if wanted is None or wanted.name not in ARCHITECTURES:
         raise ModelUnavailable(
             "The network that the manifest names is not on this worker's list.",
+            pointer="/architecture/name",
             known=list(ARCHITECTURES),
+            unavailable=dict(ARCHITECTURES.unavailable),
         )
     try:
         return ARCHITECTURES[wanted.name].model_validate(wanted.parameters)
     except ValidationError as error:
         fields = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
         raise ModelUnavailable(
-            "The network's parameters are not valid.", fields=list(fields)
+            "The network's parameters are not valid.",
+            pointer="/architecture/parameters",
+            fields=list(fields),
         ) from None
