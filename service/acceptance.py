@@ -1,8 +1,107 @@
-"""Which image of a study a model was made for."""
+"""Which image, or which series, of a study a model was made for."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.domain.explanation import LeftOut
 from service.domain.manifest import Accept
+from service.domain.request import ExplanationRequest
 from service.domain.study import Instance, Study
-from service.errors import AmbiguousStudy, InvalidRequest, NotAcceptedByModel, NotFound
+from service.errors import (
+    AmbiguousStudy,
+    InvalidRequest,
+    NotAcceptedByModel,
+    NotFound,
+    TooFewSlices,
+)
+
+NOT_CHOSEN = "not_chosen"
+SHOWN = 20
+"""Objects that a refusal names at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What of a study is explained as one volume."""
+
+    series: str
+    """Its name in the study, such as ``se_0001``."""
+
+    instances: tuple[Instance, ...]
+
+
+def narrowed(study: Study, series: str | None) -> Study:
+    """Return the study with one of its series alone, if the request names one.
+
+    Raises
+    ------
+    NotFound
+        The study has no such series.
+    """
+    if series is None:
+        return study
+    if series not in study.series:
+        raise NotFound(
+            "The study has no such series; name one of 'series'.",
+            pointer="/series",
+            series=[*list(study.series)[:SHOWN]],
+        )
+    return study.model_copy(update={"instances": study.series[series]})
+
+
+def choose_series(study: Study, accept: Accept, request: ExplanationRequest) -> Chosen:
+    """Return the one series of `study` of which the model accepts enough slices.
+
+    Whether its slices form a volume is found out when they are read. A request
+    that names an instance asks for the volume of that object's frames alone.
+
+    Raises
+    ------
+    InvalidRequest
+        The request names a frame.
+    NotFound
+        The study has no such series or instance.
+    NotAcceptedByModel
+        Not one image is what the model was made for.
+    TooFewSlices
+        No series has enough of those that are.
+    AmbiguousStudy
+        Several have and the request names none.
+    """
+    if request.frame is not None:
+        raise InvalidRequest("The model takes a whole volume, not a frame.", pointer="/frame")
+    asked = narrowed(study, request.series)
+    unnamed = request.instance is None
+    if not unnamed:
+        choose_instance(asked, accept, request.instance)
+    fitting = {
+        name: tuple(
+            each
+            for each in instances
+            if request.instance in (None, each.id) and not refusals(each, accept, unnamed=unnamed)
+        )
+        for name, instances in study.series.items()
+        if request.series in (None, name)
+    }
+    slices = {name: sum(each.number_of_frames for each in fitting[name]) for name in fitting}
+    least = accept.volume.least_slices if accept.volume else 1
+    enough = [name for name, count in slices.items() if count >= least]
+    if len(enough) > 1:
+        raise AmbiguousStudy(
+            "Several series of the study fit the model; name one in 'series'.",
+            pointer="/series",
+            series=[*enough[:SHOWN]],
+        )
+    if enough:
+        return Chosen(enough[0], fitting[enough[0]])
+    if not any(slices.values()):
+        raise _none_fits(asked.instances, accept, "/study", unnamed=unnamed)
+    raise TooFewSlices(
+        "No series of the study has as many slices as the model needs; send it whole.",
+        pointer="/study",
+        slices=max(slices.values()),
+        least=least,
+    )
 
 
 def choose_instance(study: Study, accept: Accept, instance_id: str | None) -> Instance:
@@ -25,21 +124,41 @@ def choose_instance(study: Study, accept: Accept, instance_id: str | None) -> In
     unnamed = instance_id is None
     fitting = tuple(each for each in candidates if not refusals(each, accept, unnamed=unnamed))
     if not fitting:
-        raise NotAcceptedByModel(
-            "No image of the study is what the model was made for; 'facts' says why.",
-            pointer="/study" if instance_id is None else "/instance",
-            accepts=accept.model_dump(mode="json"),
-            refused={
-                each.id: list(refusals(each, accept, unnamed=unnamed)) for each in candidates[:20]
-            },
-        )
+        pointer = "/study" if instance_id is None else "/instance"
+        raise _none_fits(candidates, accept, pointer, unnamed=unnamed)
     if len(fitting) > 1:
         raise AmbiguousStudy(
             "Several images of the study fit the model; name one in 'instance'.",
             pointer="/instance",
-            instances=[each.id for each in fitting[:20]],
+            instances=[each.id for each in fitting[:SHOWN]],
         )
     return fitting[0]
+
+
+def _none_fits(
+    candidates: Sequence[Instance], accept: Accept, pointer: str, *, unnamed: bool
+) -> NotAcceptedByModel:
+    return NotAcceptedByModel(
+        "No image of the study is what the model was made for; 'facts' says why.",
+        pointer=pointer,
+        accepts=accept.model_dump(mode="json"),
+        refused={
+            each.id: list(refusals(each, accept, unnamed=unnamed)) for each in candidates[:SHOWN]
+        },
+    )
+
+
+def left_out(study: Study, accept: Accept, chosen: Sequence[Instance]) -> tuple[LeftOut, ...]:
+    """Return the instances of `study` that are not among `chosen`, each with the reasons.
+
+    They are the rules that it breaks, or ``not_chosen`` where it breaks none.
+    """
+    ids = {each.id for each in chosen}
+    return tuple(
+        LeftOut(instance=each.id, reasons=refusals(each, accept, unnamed=True) or (NOT_CHOSEN,))
+        for each in study.instances
+        if each.id not in ids
+    )
 
 
 def choose_frame(instance: Instance, frame: int | None) -> int:
@@ -88,6 +207,11 @@ def refusals(instance: Instance, accept: Accept, *, unnamed: bool = False) -> tu
         ),
     }
     broken = [name for name, (value, allowed) in rules.items() if allowed and value not in allowed]
+    if not set(accept.image_types) <= set(instance.image_type):
+        broken.append("image_types")
+    orientations = accept.volume.orientations if accept.volume else ()
+    if orientations and instance.plane is not None and instance.plane not in orientations:
+        broken.append("orientations")
     if unnamed and instance.localizer:
         broken.append("localizer")
     return tuple(broken)

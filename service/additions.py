@@ -16,6 +16,7 @@ from service.domain.catalog import FormatEntry, ModelEntry
 from service.domain.request import ExplanationRequest
 from service.domain.study import Instance
 from service.domain.target import ABOVE_THRESHOLD
+from service.domain.trust import source_digest
 from service.errors import StudyFull
 from service.settings import LimitSettings
 from service.store.base import BlobStore
@@ -39,17 +40,24 @@ class Addition:
 
 def addition(
     request: ExplanationRequest,
-    instance: Instance,
+    instances: Sequence[Instance],
     model: ModelEntry,
     formats: Sequence[FormatEntry],
 ) -> Addition:
-    """Return what a request may add; which targets it has is known only by its scores."""
+    """Return what a request may add; which targets it has is known only by its scores.
+
+    Parameters
+    ----------
+    instances
+        The object that is explained, or all objects of a volume.
+    """
     written = {each.name for each in formats if each.media_type == DICOM}
-    question = digest_of([model.package, instance.sha256, request.frame, request.question()])
+    source = source_digest([each.sha256 for each in instances])
+    question = digest_of([model.package, source, request.frame, request.question()])
     classes = len(model.classes)
     targets = sum(classes if each.of == ABOVE_THRESHOLD else 1 for each in request.targets)
     return Addition(
-        study=digest_of(instance.study_instance_uid),
+        study=digest_of(instances[0].study_instance_uid),
         series=frozenset(f"{question}.{name}" for name in written.intersection(request.artifacts)),
         objects=len(request.methods) * targets,
     )

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from pydantic import JsonValue
 
-from service.acceptance import choose_frame, choose_instance
+from service.acceptance import choose_frame, choose_instance, choose_series, narrowed
 from service.additions import Addition, addition
 from service.certification import demand_certified
 from service.domain.catalog import Catalog, ClassEntry, MethodEntry, ModelEntry
@@ -62,7 +62,7 @@ class Admitted:
     """A request that can be served as far as can be known before it runs."""
 
     request: ExplanationRequest
-    """As it was asked, with the instance that was chosen."""
+    """As it was asked, with the instance or the series that was chosen."""
 
     model: ModelEntry
     cost: int
@@ -104,17 +104,29 @@ def admit(request: ExplanationRequest, catalog: Catalog, study: Study) -> Admitt
     """
     request = _with_targets(request, find_model(request.model, catalog.models))
     model = check_against_catalog(request, catalog)
-    instance = choose_instance(study, Accept.model_validate(model.accept), request.instance)
-    choose_frame(instance, request.frame)
-    _check_boxes(request, instance)
-    frozen = request.model_copy(update={"instance": instance.id})
+    frozen, instances = _with_subject(request, Accept.model_validate(model.accept), study)
     return Admitted(
         request=frozen,
         model=model,
         cost=estimated_cost(frozen, model),
         canonical=canonical(frozen),
-        addition=addition(frozen, instance, model, catalog.formats),
+        addition=addition(frozen, instances, model, catalog.formats),
     )
+
+
+def _with_subject(
+    request: ExplanationRequest, accept: Accept, study: Study
+) -> tuple[ExplanationRequest, tuple[Instance, ...]]:
+    """Return the request with the image or the series that it means, and its objects."""
+    if accept.volume is None:
+        instance = choose_instance(narrowed(study, request.series), accept, request.instance)
+        choose_frame(instance, request.frame)
+        _check_boxes(request, instance)
+        return request.model_copy(update={"instance": instance.id}), (instance,)
+    if request.annotations:
+        raise InvalidRequest("Boxes are of single images, not of a volume.", pointer="/annotations")
+    chosen = choose_series(study, accept, request)
+    return request.model_copy(update={"series": chosen.series}), chosen.instances
 
 
 def check_against_catalog(request: ExplanationRequest, catalog: Catalog) -> ModelEntry:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from service.domain.canonical import canonical
 from service.domain.explanation import ModelRef
 from service.domain.job import Job
-from service.domain.trust import Binding
+from service.domain.trust import Binding, source_digest
 from service.errors import ResultDamaged
 from workers.parcels import Attribution, Prepared
 
@@ -120,7 +120,7 @@ def _origin(prepared: Prepared, model: ModelRef) -> dict[str, Any]:
     job = fetched.lease.job
     return {
         "input": array_digest(prepared.tensor),
-        "source": fetched.instance.sha256,
+        "source": source_digest([each.sha256 for each in fetched.instances]),
         "weights": model.weights,
         "request": request_digest(job),
         "job": job.id,

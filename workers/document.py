@@ -20,9 +20,11 @@ from service.domain.explanation import (
     Provenance,
     Result,
     Subject,
+    VolumeFacts,
 )
 from service.domain.manifest import Manifest
 from service.domain.request import ExplanationRequest
+from service.domain.volume import Volume
 from service.errors import Failure, NothingToExplain
 from workers.binding import request_digest
 from workers.device import hardware, rounds_to_tf32
@@ -173,15 +175,14 @@ def _facts(attribution: Attribution, verdict: Verdict) -> MapFacts | None:
 
 def _provenance(fetched: Fetched, model: Model) -> Provenance:
     """Tell what ran on what."""
-    instance, device = fetched.instance, model.runtime.device
+    device = model.runtime.device
     return Provenance(
         package=model.ref.package,
         weights=model.ref.weights,
         request=request_digest(fetched.lease.job),
-        instances=(
-            InstanceRef(
-                id=instance.id, sha256=instance.sha256, sop_class_uid=instance.sop_class_uid
-            ),
+        instances=tuple(
+            InstanceRef(id=each.id, sha256=each.sha256, sop_class_uid=each.sop_class_uid)
+            for each in fetched.instances
         ),
         device=device.type,
         hardware=hardware(device),
@@ -198,8 +199,26 @@ def _subject(prepared: Prepared) -> Subject:
     return Subject(
         study=fetched.request.study,
         instance=fetched.instance.id,
+        series=fetched.request.series if fetched.series else None,
+        volume=_volume(prepared.decoded.volume),
+        left_out=fetched.left_out,
         rows=facts.rows,
         columns=facts.columns,
         modality=facts.modality,
         photometric_interpretation=facts.photometric_interpretation,
+    )
+
+
+def _volume(volume: Volume | None) -> VolumeFacts | None:
+    """Tell of a volume what names no object."""
+    if volume is None:
+        return None
+    return VolumeFacts(
+        geometry=volume.geometry,
+        slices=len(volume.slices),
+        plane=volume.plane,
+        spacing=(volume.steps.median, *volume.pixel_spacing),
+        steps=volume.steps,
+        tilt=volume.tilt,
+        affine=volume.affine,
     )

@@ -104,7 +104,7 @@ class Line:
         model = self.shelf.get(lease.job.package)
         access = Access(model, self.scheduler, held, deadline)
         with held.stage(Stage.FETCH):
-            fetched = fetch(lease, model.manifest, self.store, folder)
+            fetched = fetch(lease, model.manifest, self.store, folder, held.advance)
         with held.stage(Stage.DECODE):
             decoded = decode(
                 fetched,

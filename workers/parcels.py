@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.artifact import Artifact
-from service.domain.explanation import Check, Omission, Prediction
+from service.domain.explanation import Check, LeftOut, Omission, Prediction
 from service.domain.grid import Grid
 from service.domain.manifest import Manifest
 from service.domain.parity import ParityReport
@@ -55,6 +55,14 @@ class Fetched:
 
     series: tuple[SourceFile, ...] = ()
     """Of a volume all of its objects, `instance` and `file` the first of them; else empty."""
+
+    left_out: tuple[LeftOut, ...] = ()
+    """The study's other images."""
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """All objects that are explained."""
+        return tuple(each.instance for each in self.series) or (self.instance,)
 
 
 class ImageFacts(Value):

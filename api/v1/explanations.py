@@ -73,6 +73,7 @@ ADMISSION_PROBLEMS: Final = (
     errors.InvalidParameter,
     errors.InvalidTarget,
     errors.NotAcceptedByModel,
+    errors.TooFewSlices,
     errors.AmbiguousStudy,
     errors.StudyFull,
     errors.NoWorker,

@@ -35,7 +35,9 @@ class InstanceBody(BaseModel):
     """One image of a study, without anything that names a patient or an object."""
 
     id: str
+    series: str = Field(description="Name of its series within the study.")
     modality: str
+    plane: str | None = Field(description="Plane of the body that it is nearest to, if it says.")
     rows: int
     columns: int
     number_of_frames: int
@@ -44,9 +46,10 @@ class InstanceBody(BaseModel):
     bytes: int
 
     @classmethod
-    def of(cls, instance: Instance) -> "InstanceBody":
-        """Return what may be shown of an instance."""
-        return cls.model_validate({name: getattr(instance, name) for name in cls.model_fields})
+    def of(cls, series: str, instance: Instance) -> "InstanceBody":
+        """Return what may be shown of an instance of a series."""
+        shown = instance.model_dump(include=set(cls.model_fields))
+        return cls.model_validate({"series": series, **shown})
 
 
 class StudyBody(BaseModel):
@@ -67,7 +70,11 @@ class StudyBody(BaseModel):
             id=study.id,
             created=study.created,
             expires=study.expires,
-            instances=tuple(InstanceBody.of(each) for each in study.instances),
+            instances=tuple(
+                InstanceBody.of(series, each)
+                for series, instances in study.series.items()
+                for each in instances
+            ),
             skipped=study.skipped,
         )
 

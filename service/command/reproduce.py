@@ -102,7 +102,8 @@ def _study(
             raise CommandFailure(
                 "The service no longer has the study.", "Name its DICOM file with --study."
             )
-        return {"study": asked.study, "instance": ran.instances[0].id}
+        whole = asked.series is not None  # then the series, unless one of its objects was named
+        return {"study": asked.study, "instance": asked.instance if whole else ran.instances[0].id}
     try:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError:

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
@@ -22,9 +23,11 @@ from service.dicom.dataset import (
     fragments,
     parsed,
 )
+from service.dicom.frames import described
 from service.dicom.syntaxes import Family
 from service.domain.study import MOST_FRAMES
 from service.domain.value import Value
+from service.domain.volume import Orientation, nearest_plane
 from service.errors import (
     AbsurdDimensions,
     NoPixelData,
@@ -37,6 +40,9 @@ from service.errors import (
 
 _UID = re.compile(r"[0-9][0-9.]{0,63}")
 _CODE_STRING = re.compile(r"[A-Z0-9 _]{0,16}")
+TYPES = 16
+"""Values of Image Type that are looked at; four have a meaning."""
+
 DIRECTORY = "1.2.840.10008.1.3.10"
 ALLOCATIONS = (1, 8, 16, 32, 64)
 FLOATS = {FLOAT: 32, DOUBLE_FLOAT: 64}
@@ -59,6 +65,8 @@ class Header(Value):
     view_position: str
     laterality: str
     localizer: bool
+    image_type: tuple[str, ...]
+    plane: Orientation | None
     photometric_interpretation: str
     rows: int
     columns: int
@@ -174,24 +182,41 @@ def identifiers(dataset: Dataset, required: bool) -> dict[str, str]:
     return uids
 
 
-def _strings(dataset: Dataset) -> dict[str, str | bool]:
+def _strings(dataset: Dataset) -> dict[str, Any]:
     laterality = code_string(dataset, "ImageLaterality") or code_string(dataset, "Laterality")
+    image_type = _image_type(dataset)
     return {
         "modality": code_string(dataset, "Modality"),
         "body_part_examined": code_string(dataset, "BodyPartExamined"),
         "view_position": code_string(dataset, "ViewPosition"),
         "laterality": laterality,
-        "localizer": _is_localizer(dataset),
+        "localizer": "LOCALIZER" in image_type,
+        "image_type": image_type,
+        "plane": _plane(dataset),
         "photometric_interpretation": code_string(dataset, "PhotometricInterpretation"),
     }
 
 
-def _is_localizer(dataset: Dataset) -> bool:
-    """Tell an overview by which slices were planned (PS3.3 C.8.2.1.1.1)."""
+def _image_type(dataset: Dataset) -> tuple[str, ...]:
+    """Return the values of Image Type; ``LOCALIZER`` is one of them (PS3.3 C.8.2.1.1.1)."""
     try:
-        return "LOCALIZER" in list(dataset.get("ImageType") or ())
+        value: Any = dataset.get("ImageType") or ()
+        values = [value] if isinstance(value, str) else list(value)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        return False
+        return ()
+    texts = (str(each).strip(" \0").upper() for each in values[:TYPES])
+    return tuple(text if _CODE_STRING.fullmatch(text) else "" for text in texts)
+
+
+def _plane(dataset: Dataset) -> Orientation | None:
+    """Return the plane of the body nearest to the (first) image, where it says how it lies."""
+    try:
+        said: Any = described(dataset, 1).get("ImageOrientationPatient")
+        cosines = np.array(said or dataset.get("ImageOrientationPatient"), float)
+        row, column = cosines.reshape(2, 3)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return None
+    return nearest_plane(np.cross(row, column)) if np.isfinite(cosines).all() else None
 
 
 def _numbers(dataset: Dataset) -> dict[str, int]:

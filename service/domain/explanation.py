@@ -17,8 +17,9 @@ from service.domain.canonical import digest_of
 from service.domain.parity import ParityReport
 from service.domain.request import ExplanationRequest
 from service.domain.target import ResolvedTarget
-from service.domain.trust import Binding, TrustReport
+from service.domain.trust import Binding, TrustReport, source_digest
 from service.domain.value import Name, Sha256, Value
+from service.domain.volume import Geometry, Orientation, Steps
 from service.errors import Failure
 
 DOCUMENT_SCHEMA = 1
@@ -52,11 +53,45 @@ class ModelRef(Value):
     executed_on: Literal["original", "surrogate"] = "original"
 
 
+class LeftOut(Value):
+    """An image of the study that was not explained, and why."""
+
+    instance: str
+    reasons: tuple[Name, ...]
+    """Rules of the model that it breaks, by the manifest's names; ``not_chosen`` if none."""
+
+
+class VolumeFacts(Value):
+    """A series as one volume, without anything that names a patient or an object."""
+
+    geometry: Geometry
+    slices: int
+    plane: Orientation
+    spacing: tuple[float, float, float]
+    """From slice to slice along the normal, between rows, between columns, in mm."""
+
+    steps: Steps
+    tilt: float
+    """Angle between the way from slice to slice and the normal, in degrees."""
+
+    affine: tuple[tuple[float, ...], ...]
+    """Voxel ``(slice, row, column, 1)`` to patient coordinates (LPS, mm), homogeneous."""
+
+
 class Subject(Value):
     """The image that was explained, without anything that names a patient."""
 
     study: str
     instance: str
+    """Of a volume, the object that holds its first slice."""
+
+    series: str | None = None
+    """Of a volume."""
+
+    volume: VolumeFacts | None = None
+    left_out: tuple[LeftOut, ...] = ()
+    """The study's other images."""
+
     rows: int
     columns: int
     modality: str
@@ -222,7 +257,7 @@ class Explanation(Value):
             and binding.holds
             and (binding.job, binding.attempt) == (self.id, self.attempt)
             and (binding.weights, binding.request) == (ran.weights, ran.request)
-            and binding.source in {each.sha256 for each in ran.instances}
+            and binding.source == source_digest([each.sha256 for each in ran.instances])
         )
 
 

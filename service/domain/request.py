@@ -113,6 +113,10 @@ class ExplanationRequest(Value):
         default=None,
         description="Which object of the study; needed only when several fit the model.",
     )
+    series: Slug | None = Field(
+        default=None,
+        description="Which series of the study; needed only when several fit the model.",
+    )
     frame: int | None = Field(
         default=None,
         ge=1,

@@ -7,6 +7,7 @@ derived objects need. No field of it may reach a log or an error text.
 from pydantic import AwareDatetime
 
 from service.domain.value import Name, Sha256, Value
+from service.domain.volume import Orientation
 
 MOST_FRAMES = 100_000
 """Frames that one object may have: an hour of ultrasound has them."""
@@ -37,6 +38,11 @@ class Instance(Value):
     localizer: bool = False
     """Whether it is an overview by which slices were planned."""
 
+    image_type: tuple[str, ...] = ()
+    plane: Orientation | None = None
+    """Of the body, nearest to the image; of several frames, to the first. `None` where it is
+    not said."""
+
     photometric_interpretation: str
     rows: int
     columns: int
@@ -66,3 +72,11 @@ class Study(Value):
     expires: AwareDatetime
     instances: tuple[Instance, ...]
     skipped: tuple[Skipped, ...] = ()
+
+    @property
+    def series(self) -> dict[str, tuple[Instance, ...]]:
+        """The instances by series, under names such as ``se_0001``: opaque, safe to show."""
+        groups: dict[str, list[Instance]] = {}
+        for each in self.instances:
+            groups.setdefault(each.series_instance_uid, []).append(each)
+        return {f"se_{place:04d}": tuple(group) for place, group in enumerate(groups.values(), 1)}

@@ -3,7 +3,7 @@
 No sentence is built from values of the study; numbers stand beside it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, Literal, Self
@@ -209,7 +209,7 @@ class Binding(Value):
     """Of the model's input, likewise."""
 
     source: Sha256
-    """Of the DICOM object as it was sent."""
+    """Of the DICOM object as it was sent; of a series, see `source_digest`."""
 
     weights: Sha256
     request: Sha256
@@ -229,6 +229,14 @@ class Binding(Value):
     def holds(self) -> bool:
         """Whether the digest is the one of the other fields."""
         return self.digest == digest_of(self.model_dump(exclude={"digest"}))
+
+
+def source_digest(objects: Sequence[Sha256]) -> Sha256:
+    """Return what a binding says of its source: the object's digest, or one of all of a series.
+
+    The latter is the SHA-256 of the canonical JSON list of the objects' digests in sorted order.
+    """
+    return objects[0] if len(objects) == 1 else digest_of(sorted(objects))
 
 
 class Probes(Value):

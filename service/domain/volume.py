@@ -19,6 +19,11 @@ ORIENTATIONS: Final[tuple[Orientation, ...]] = ("sagittal", "coronal", "axial")
 """Planes of the body, by the patient axis that is normal to them."""
 
 
+def nearest_plane(normal: NDArray[np.float64]) -> Orientation:
+    """Return the plane of the body whose normal is nearest to `normal`, shape ``(3,)``."""
+    return ORIENTATIONS[int(np.abs(normal).argmax())]
+
+
 class Geometry(StrEnum):
     """What a series' slices are to each other."""
 
@@ -101,8 +106,7 @@ class Volume(Value):
     def plane(self) -> Orientation:
         """The plane of the body that the slices are nearest to."""
         row, column = np.reshape(self.orientation, (2, 3))
-        along = int(np.abs(np.cross(row, column)).argmax())
-        return ORIENTATIONS[along]
+        return nearest_plane(np.cross(row, column))
 
     @property
     def matrix(self) -> NDArray[np.float64]:

@@ -52,7 +52,9 @@ def test_one_object_is_a_study(served, client, dicom):
     assert body["instances"] == [
         {
             "id": "in_0001",
+            "series": "se_0001",
             "modality": "CR",
+            "plane": None,
             "rows": 8,
             "columns": 6,
             "number_of_frames": 1,

@@ -2,12 +2,31 @@
 
 import pytest
 
-from service.acceptance import choose_frame, choose_instance, refusals
-from service.domain.manifest import Accept
-from service.errors import AmbiguousStudy, InvalidRequest, NotAcceptedByModel, NotFound
+from service.acceptance import (
+    choose_frame,
+    choose_instance,
+    choose_series,
+    left_out,
+    narrowed,
+    refusals,
+)
+from service.domain.manifest import Accept, VolumeRules
+from service.domain.request import ExplanationRequest
+from service.errors import (
+    AmbiguousStudy,
+    InvalidRequest,
+    NotAcceptedByModel,
+    NotFound,
+    TooFewSlices,
+)
 from tests.support.parcels import instance, study
 
 CHEST = Accept(modalities=("CR",))
+HEAD = Accept(
+    modalities=("CT",),
+    image_types=("ORIGINAL",),
+    volume=VolumeRules(least_slices=4, orientations=("axial",)),
+)
 
 
 def test_the_one_image_that_fits_is_chosen():
@@ -68,3 +87,75 @@ def test_a_frame_that_is_not_there_is_refused(frames):
     with pytest.raises(InvalidRequest) as refusal:
         choose_frame(instance(number_of_frames=frames), frames + 1)
     assert refusal.value.facts["number_of_frames"] == frames
+
+
+# --------------------------------------------------------------------- volumes
+
+
+def slices(count, *, first=1, series="2.25.2", **changes):
+    """Axial CT slices of one series."""
+    known = {"modality": "CT", "image_type": ("ORIGINAL", "PRIMARY"), "plane": "axial"}
+    return [
+        instance(id=f"in_{number:04d}", series_instance_uid=series, **known | changes)
+        for number in range(first, first + count)
+    ]
+
+
+def asked(**changes):
+    return ExplanationRequest(study="st_1", model="head", methods=["saliency"], **changes)
+
+
+def test_the_one_series_with_enough_slices_is_chosen_without_what_does_not_belong():
+    report = instance(id="in_0050", modality="SR", series_instance_uid="2.25.8")
+    scout = slices(1, first=20, localizer=True)
+    derived = slices(1, first=21, image_type=("DERIVED", "SECONDARY"))
+    coronal = slices(9, first=30, series="2.25.7", plane="coronal")
+    few = slices(3, first=40, series="2.25.6")
+    whole = study(report, *scout, *slices(5), *derived, *coronal, *few)
+    chosen = choose_series(whole, HEAD, asked())
+    assert chosen.series == "se_0002"
+    assert [each.id for each in chosen.instances] == [f"in_000{k}" for k in range(1, 6)]
+    reasons = {each.instance: each.reasons for each in left_out(whole, HEAD, chosen.instances)}
+    assert reasons["in_0050"] == ("modalities", "image_types")
+    assert reasons["in_0020"] == ("localizer",)
+    assert reasons["in_0021"] == ("image_types",)
+    assert reasons["in_0030"] == ("orientations",)
+    assert reasons["in_0040"] == ("not_chosen",)
+    assert len(reasons) == len(whole.instances) - 5
+
+
+def test_of_several_series_one_must_be_named():
+    both = study(*slices(5), *slices(5, first=9, series="2.25.7"))
+    with pytest.raises(AmbiguousStudy) as refusal:
+        choose_series(both, HEAD, asked())
+    assert refusal.value.facts["series"] == ["se_0001", "se_0002"]
+    chosen = choose_series(both, HEAD, asked(series="se_0002"))
+    assert (chosen.series, chosen.instances[0].id) == ("se_0002", "in_0009")
+    with pytest.raises(NotFound):
+        choose_series(both, HEAD, asked(series="se_0003"))
+
+
+def test_too_few_slices_are_told_from_wrong_ones():
+    with pytest.raises(TooFewSlices) as refusal:
+        choose_series(study(*slices(3)), HEAD, asked())
+    assert (refusal.value.facts["slices"], refusal.value.facts["least"]) == (3, 4)
+    with pytest.raises(NotAcceptedByModel):
+        choose_series(study(*slices(9, modality="MR")), HEAD, asked())
+
+
+def test_frames_of_an_object_are_slices_and_an_object_may_be_named():
+    enhanced = slices(2, number_of_frames=6)
+    assert len(choose_series(study(*enhanced), HEAD, asked()).instances) == 2
+    alone = choose_series(study(*enhanced), HEAD, asked(instance="in_0002"))
+    assert [each.id for each in alone.instances] == ["in_0002"]
+    with pytest.raises(NotFound):
+        choose_series(study(*enhanced), HEAD, asked(instance="in_0003"))
+    with pytest.raises(InvalidRequest):
+        choose_series(study(*enhanced), HEAD, asked(frame=2))
+
+
+def test_an_image_may_be_looked_for_in_one_series():
+    two = study(instance(id="in_0001"), instance(id="in_0002", series_instance_uid="2.25.9"))
+    assert choose_instance(narrowed(two, "se_0002"), CHEST, None).id == "in_0002"
+    with pytest.raises(NotFound):
+        narrowed(two, "se_0003")

@@ -1,30 +1,45 @@
 """Fetch: what the job names, brought into its scratch folder."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from service import paths
-from service.acceptance import choose_frame, choose_instance
+from service.acceptance import choose_frame, choose_instance, choose_series, left_out, narrowed
 from service.domain.manifest import Manifest
 from service.domain.request import ExplanationRequest
-from service.domain.study import Study
+from service.domain.study import Instance, Study
 from service.errors import DamagedObject, Gone
 from service.queue.base import Lease
 from service.store.base import BlobStore
-from workers.parcels import Fetched
+from workers.parcels import Fetched, SourceFile
 
-SOURCE_NAME = "source.dcm"
+SOURCE: Final = "source"
+"""Folder of the objects as they were sent."""
 
 
-def fetch(lease: Lease, manifest: Manifest, store: BlobStore, scratch: Path) -> Fetched:
-    """Bring the study's one image that fits the model.
+def fetch(
+    lease: Lease,
+    manifest: Manifest,
+    store: BlobStore,
+    scratch: Path,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> Fetched:
+    """Bring the study's one image, or its one series, that fits the model.
+
+    Parameters
+    ----------
+    on_progress
+        Called after each object with the share that is done; what it raises
+        ends the work.
 
     Raises
     ------
     Gone
         The study was removed after the job was accepted.
-    NotAcceptedByModel, AmbiguousStudy, NotFound, InvalidRequest
-        No image fits, or several do, or the named one or its frame does not exist.
+    NotAcceptedByModel, TooFewSlices, AmbiguousStudy, NotFound, InvalidRequest
+        Nothing fits, or several do, or what is named does not exist.
     DamagedObject
         The stored bytes are not those that were taken in.
     StoreUnavailable
@@ -32,16 +47,42 @@ def fetch(lease: Lease, manifest: Manifest, store: BlobStore, scratch: Path) -> 
     """
     job = lease.job
     request = ExplanationRequest.model_validate_json(job.request)
-    file = scratch / SOURCE_NAME
+    accept = manifest.inputs[0].accept
+    folder = scratch / SOURCE
+    folder.mkdir()
+    sources = []
     try:
-        record = store.get(paths.study_record(job.tenant, request.study))
-        study = Study.model_validate_json(record)
-        instance = choose_instance(study, manifest.inputs[0].accept, request.instance)
-        frame = choose_frame(instance, request.frame)
-        store.fetch(instance.path, file)
+        study = Study.model_validate_json(store.get(paths.study_record(job.tenant, request.study)))
+        frame = 1
+        if accept.volume is None:
+            chosen = choose_instance(narrowed(study, request.series), accept, request.instance)
+            frame = choose_frame(chosen, request.frame)
+            instances: tuple[Instance, ...] = (chosen,)
+        else:
+            instances = choose_series(study, accept, request).instances
+        for count, instance in enumerate(instances, 1):
+            sources.append(_bring(instance, store, folder))
+            on_progress(count / len(instances))
     except FileNotFoundError:
         raise Gone("The study was removed before it was explained; send it again.") from None
+    return Fetched(
+        lease=lease,
+        request=request,
+        manifest=manifest,
+        instance=sources[0].instance,
+        file=sources[0].file,
+        scratch=scratch,
+        frame=frame,
+        series=() if accept.volume is None else tuple(sources),
+        left_out=left_out(study, accept, instances),
+    )
+
+
+def _bring(instance: Instance, store: BlobStore, folder: Path) -> SourceFile:
+    """Copy one object, and hold it against its digest."""
+    file = folder / f"{instance.id}.dcm"
+    store.fetch(instance.path, file)
     with file.open("rb") as stream:
         if hashlib.file_digest(stream, "sha256").hexdigest() != instance.sha256:
             raise DamagedObject("The stored image is damaged; send the study again.")
-    return Fetched(lease, request, manifest, instance, file, scratch, frame)
+    return SourceFile(instance, file)

@@ -87,6 +87,8 @@ def digest_of(fetched: Fetched) -> str:
     parts = [1, job.tenant, job.package, instance.sop_instance_uid, instance.sha256, asked]
     if instance.number_of_frames > 1:
         parts.append(fetched.frame)
+    if fetched.series:
+        parts.append(sorted((each.sop_instance_uid, each.sha256) for each in fetched.instances))
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -375,7 +375,7 @@ def test_maps_of_another_image_are_never_compared(whylight, gateway, file):
     other = ran.model_copy(
         update={"instances": (image, image.model_copy(update={"sha256": "0" * 64}))}
     )
-    gateway.kept[NOW] = explained(NOW, MAPS, provenance=other)
+    gateway.kept[NOW] = explained(NOW, MAPS, binds=False, provenance=other)
     status, _, err = whylight("reproduce", file)
     assert (status, "another image" in err) == (1, True)
 
