@@ -20,7 +20,8 @@ def write(
     Returns
     -------
     files
-        The artifacts with their files, in the order of `formats`.
+        The artifacts with their files, in the order of `formats`; of one format there may be
+        several.
     omitted
         Those of `formats` that do not suit this map, and why.
 
@@ -31,17 +32,21 @@ def write(
     """
     if unknown := [name for name in formats if name not in FORMATS]:
         raise UnknownFormat("No such artifact format.", format=unknown[0], known=list(FORMATS))
-    written, omitted = {}, []
+    written: dict[str, list[tuple[Artifact, Path]]] = {}
+    omitted = []
     for name in sorted(dict.fromkeys(formats), key=lambda each: FORMATS[each].last):
         part, record = FORMATS[name], sheet.record
         file = folder / f"{record.method}.{record.target.key}.{part.extension}"
         try:
-            part().write(sheet, file)
+            files = part().write_all(sheet, file)
         except FormatNotApplicable as error:
             omitted.append(Omission(name=file.name, format=name, reason=error.failure()))
         else:
-            written[name] = (_artifact(record, name, part.media_type, file), file)
-    return [written[name] for name in dict.fromkeys(formats) if name in written], omitted
+            written[name] = [
+                (_artifact(record, name, part.media_type, each), each) for each in files
+            ]
+    found = [each for name in dict.fromkeys(formats) for each in written.get(name, ())]
+    return found, omitted
 
 
 def _artifact(record: MapRecord, format_: str, media_type: str, file: Path) -> Artifact:

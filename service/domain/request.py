@@ -28,12 +28,28 @@ Style = Literal["overlay", "contour"]
 """How pictures show a map: in colors over the image, or by lines around its regions."""
 
 
+SliceChoice = Literal["relevant", "all"]
+"""Which slices of a volume are shown: those with the most evidence, or every one."""
+
+ObjectChoice = Literal["multi_frame", "single_frame"]
+"""Whether the slices shown are frames of one DICOM object, or an object each."""
+
+
 class DicomChoice(Value):
     """How DICOM objects are written."""
 
     transfer_syntax: TransferSyntax = Field(
         default="explicit_vr_little_endian",
         description="Encoding of images with integer pixels; other objects are never compressed.",
+    )
+    slices: SliceChoice = Field(
+        default="relevant",
+        description="Which slices of a volume the captured picture shows: the 32 with the most"
+        " evidence, or all.",
+    )
+    objects: ObjectChoice = Field(
+        default="multi_frame",
+        description="Whether they are frames of one capture, or a capture each.",
     )
 
 

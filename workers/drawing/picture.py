@@ -25,6 +25,9 @@ USUAL_SCALE = "Colors are scaled to this model's usual maps of this method."
 LINE = "The line surrounds the strongest evidence (half of full or more), not the finding itself."
 NO_LINE = "No evidence reaches half of full strength: no line is drawn."
 
+PLANE = 2
+"""Axes of a map on a single image."""
+
 EVIDENCE = frozenset(STATEMENTS[grade] for grade in Grade)
 
 
@@ -50,6 +53,8 @@ def draw(
     scale: Scale | None,
     *,
     style: Style = "overlay",
+    where: str | None = None,
+    cell: tuple[float, ...] | None = None,
 ) -> Rgb:
     """Draw a map over the image it explains.
 
@@ -63,6 +68,10 @@ def draw(
         How values become color; without one nothing is drawn.
     style
         Colors over the image, or lines around what reaches half of full strength.
+    where
+        Which slice of a volume it is, in words.
+    cell
+        Edges of a map cell in source voxels, of a volume; else the grid's own.
 
     Returns
     -------
@@ -72,8 +81,10 @@ def draw(
     """
     rows, columns = display.shape[:2]
     relevance = values.sum(axis=0)
+    placed = () if where is None else (where,)
+    edges = cell or grid.cell
     if scale is None or style == "overlay":
-        page = page_with(_legend(words, grid, scale), rows, columns)
+        page = page_with(_legend(words, edges, scale, *placed), rows, columns)
         image = page[:rows, :columns]
         if scale is None:
             plain(display, image)
@@ -82,14 +93,15 @@ def draw(
         return page
     image = np.empty((rows, columns, 3), np.uint8)
     drawn = outline(display, contours(relevance, grid, (rows, columns), scale), image)
-    page = page_with(_legend(words, grid, scale, LINE if drawn else NO_LINE), rows, columns)
+    said = LINE if drawn else NO_LINE
+    page = page_with(_legend(words, edges, scale, said, *placed), rows, columns)
     page[:rows, :columns] = image
     return page
 
 
-def _legend(words: Words, grid: Grid, scale: Scale | None, *more: str) -> Legend:
+def _legend(words: Words, edges: tuple[float, ...], scale: Scale | None, *more: str) -> Legend:
     target, model = words.target, words.model
-    cell = " x ".join(f"{length:.3g}" for length in grid.cell)
+    cell = " x ".join(f"{length:.3g}" for length in edges)
     title = legible(model.title, model.name)
     return Legend(
         heading=legible(target.label, target.key),
@@ -100,7 +112,7 @@ def _legend(words: Words, grid: Grid, scale: Scale | None, *more: str) -> Legend
             ALWAYS,
             *_parity(words),
             f"{words.method} of {title} {model.version}",
-            f"One map cell covers {cell} image pixels.",
+            f"One map cell covers {cell} image {'pixels' if len(edges) == PLANE else 'voxels'}.",
             *([] if scale is None or scale.own else [USUAL_SCALE]),
             *more,
         ),

@@ -50,6 +50,6 @@ def salient(relevance: NDArray[np.float32], full: float) -> Region:
     """
     threshold = SHARE * full
     mask = relevance >= threshold
-    total = float(np.maximum(relevance, 0).sum(dtype=np.float64))
-    inside = float(relevance[mask].sum(dtype=np.float64))
+    total = float(relevance.sum(where=relevance > 0, dtype=np.float64))  # no copy of a volume
+    inside = float(relevance.sum(where=mask, dtype=np.float64))
     return Region(threshold, mask, inside / total if total > 0 else 0.0)

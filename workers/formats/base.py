@@ -20,7 +20,7 @@ from service.domain.explanation import Check, ModelRef
 from service.domain.grid import Grid
 from service.domain.manifest import Code
 from service.domain.parity import ParityReport
-from service.domain.request import Style, TransferSyntax
+from service.domain.request import ObjectChoice, SliceChoice, Style, TransferSyntax
 from service.domain.target import ResolvedTarget
 from service.domain.trust import Probes, TrustReport
 from service.domain.value import Value
@@ -31,6 +31,9 @@ from workers.drawing.overlay import Rgb, Scale, scale_of
 from workers.drawing.picture import Words, draw
 from workers.drawing.region import Region, salient
 from workers.parcels import ImageFacts
+
+MOST_SLICES = 32
+"""Slices of a volume that are shown when not all are asked for."""
 
 
 class MapRecord(Value):
@@ -84,8 +87,19 @@ class MapRecord(Value):
     transfer_syntax: TransferSyntax
     """How DICOM images of integer pixels are encoded."""
 
+    slices: SliceChoice = "relevant"
+    """Which slices of a volume pictures show."""
+
+    objects: ObjectChoice = "multi_frame"
+    """Whether a volume's pictures are frames of one DICOM object, or an object each."""
+
     volume: Volume | None = None
     """Where the source's slices lie in the patient; `None` of a single image."""
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the source's axes, in array order."""
+        return ("row", "column") if self.facts.slices is None else ("slice", "row", "column")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,20 +142,60 @@ class Sheet:
         return resample.to_source(self.values, self.grid, self.shape), Grid.identity(self.shape)
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of the source image."""
-        return self.record.facts.rows, self.record.facts.columns
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns of the source image; slices first, of a volume."""
+        return self.record.facts.shape
 
     @cached_property
     def relevance(self) -> NDArray[np.float32]:
         """Relevance of each native cell, shape ``grid.shape``: the channels' sum."""
-        return np.asarray(self.values.sum(axis=0))
+        return self.values[0] if len(self.values) == 1 else np.asarray(self.values.sum(axis=0))
+
+    @cached_property
+    def finite_relevance(self) -> NDArray[np.float32]:
+        """The same, with zero for what is not finite."""
+        relevance = self.relevance
+        if np.isfinite(relevance.min()) and np.isfinite(relevance.max()):
+            return relevance
+        return np.nan_to_num(relevance, nan=0.0, posinf=0.0, neginf=0.0)
 
     @cached_property
     def source_relevance(self) -> NDArray[np.float32]:
         """Relevance of each source pixel, shape ``shape``; not finite counts as zero."""
-        finite = np.nan_to_num(self.relevance, nan=0.0, posinf=0.0, neginf=0.0)
-        return np.asarray(resample.to_source(finite[None], self.grid, self.shape)[0])
+        found = resample.to_source(self.finite_relevance[None], self.grid, self.shape)[0]
+        return np.ascontiguousarray(found)
+
+    @cached_property
+    def slices(self) -> tuple[int, ...]:
+        """A volume's slices that pictures show, counted from 0: all, or the most relevant.
+
+        A map without evidence is shown on the middle slice.
+        """
+        volume = self._volume
+        if self.record.slices == "all":
+            return tuple(range(len(volume.slices)))
+        return self.relevant_slices
+
+    @cached_property
+    def relevant_slices(self) -> tuple[int, ...]:
+        """The volume's slices with the most evidence, `MOST_SLICES` at most, in their order."""
+        count = len(self._volume.slices)
+        relevance = self.finite_relevance
+        strength = np.abs(relevance) if self.record.signed else np.maximum(relevance, 0)
+        masses = resample.Laid.of(strength[None], self.grid).slice_masses(count)
+        most = np.argsort(-masses, kind="stable")[:MOST_SLICES]
+        found = tuple(sorted(int(each) for each in most if masses[each] > 0))
+        return found if found and not self.record.degenerate else (count // 2,)
+
+    @cached_property
+    def peak(self) -> tuple[tuple[float, ...], float]:
+        """Source pixel (row, column) at the most relevant native cell's center, and its value.
+
+        Of a volume (slice, row, column).
+        """
+        relevance = self.finite_relevance
+        cell = np.unravel_index(int(relevance.argmax()), relevance.shape)
+        return tuple(map(float, self.grid.to_source(cell))), float(relevance[cell])
 
     @cached_property
     def region(self) -> Region | None:
@@ -157,10 +211,64 @@ class Sheet:
 
     @cached_property
     def picture(self) -> Rgb:
-        """The image with the evidence and the legend, shape ``(rows, columns, 3)``."""
-        display = np.load(self.display_file, mmap_mode="r", allow_pickle=False)
+        """The image with the evidence and the legend, shape ``(rows, columns, 3)``.
+
+        Of a volume, the slice on which the evidence peaks.
+        """
+        if self.record.volume is None:
+            return draw(
+                self._display,
+                self.values,
+                self.grid,
+                self._words,
+                self.scale,
+                style=self.record.style,
+            )
+        return self.slice_picture(self.peak_slice)
+
+    @property
+    def peak_slice(self) -> int:
+        """The volume's slice on which the evidence peaks, counted from 0."""
+        if self.record.degenerate:
+            return self.relevant_slices[0]
+        return int(np.clip(round(self.peak[0][0]), 0, self.shape[0] - 1))
+
+    def slice_picture(self, number: int) -> Rgb:
+        """One slice of a volume, counted from 0, with the evidence on it and the legend."""
+        slices = self.shape[0]
+        values, grid = self._laid.slice(number, slices)
+        where = f"Slice {number + 1:0{len(str(slices))}d} of {slices}."
+        return draw(
+            self._display[number],
+            values,
+            grid,
+            self._words,
+            self.scale,
+            style=self.record.style,
+            where=where,
+            cell=self.grid.cell,
+        )
+
+    @property
+    def _volume(self) -> Volume:
+        volume = self.record.volume
+        if volume is None:
+            raise TypeError("a single image has no slices")
+        return volume
+
+    @cached_property
+    def _laid(self) -> resample.Laid:
+        return resample.Laid.of(self.values, self.grid)
+
+    @cached_property
+    def _display(self) -> NDArray[np.uint8]:
+        display: NDArray[np.uint8] = np.load(self.display_file, mmap_mode="r", allow_pickle=False)
+        return display
+
+    @cached_property
+    def _words(self) -> Words:
         record = self.record
-        words = Words(
+        return Words(
             target=record.target,
             method=record.method_title,
             model=record.model,
@@ -170,7 +278,6 @@ class Sheet:
             degenerate=record.degenerate,
             partial=record.partial,
         )
-        return draw(display, self.values, self.grid, words, self.scale, style=record.style)
 
 
 class Format(ABC):
@@ -192,6 +299,11 @@ class Format(ABC):
         FormatNotApplicable
             The map or its source image cannot be written in this format.
         """
+
+    def write_all(self, sheet: Sheet, to: Path) -> tuple[Path, ...]:
+        """Write `sheet`, as one file or as several beside `to`; return them. As `write`."""
+        self.write(sheet, to)
+        return (to,)
 
 
 FORMATS: Registry[Format] = Registry("workers.formats", "whylight.formats")

@@ -9,8 +9,8 @@ Nothing is ever made up.
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -178,6 +178,53 @@ class Source:
         return str(element.VR), texts
 
 
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A source object, with those of its frames that something is made of."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    frames: tuple[int, ...] = ()
+    """Counted from 1; empty where the object has but one."""
+
+    def item(self) -> Dataset:
+        """Return it as an item of a sequence of references (PS3.3 10.3)."""
+        item = Dataset()
+        item.ReferencedSOPClassUID = UID(self.sop_class_uid)
+        item.ReferencedSOPInstanceUID = UID(self.sop_instance_uid)
+        if self.frames:
+            item.ReferencedFrameNumber = list(self.frames)
+        return item
+
+
+def references(
+    source: Source, record: MapRecord, slices: Sequence[int] | None = None
+) -> tuple[Reference, ...]:
+    """Return the source objects of a map, each once.
+
+    Parameters
+    ----------
+    slices
+        Which slices of a volume, counted from 0; by default all.
+    """
+    volume = record.volume
+    if volume is None:
+        frame = () if record.facts.frame is None else (record.facts.frame,)
+        return (Reference(source.uids["sop_class_uid"], source.uids["sop_instance_uid"], frame),)
+    used = volume.slices if slices is None else [volume.slices[number] for number in slices]
+    frames: dict[tuple[str, str], tuple[int, ...]] = {}
+    for each in used:
+        key = (each.sop_class_uid, each.sop_instance_uid)
+        frames[key] = frames.get(key, ()) + (() if each.frame is None else (each.frame,))
+    return tuple(Reference(*key, found) for key, found in frames.items())
+
+
+def source_series(source: Source, record: MapRecord) -> str:
+    """Return the UID of the series that was explained."""
+    volume = record.volume
+    return source.uids["series_instance_uid"] if volume is None else volume.series_instance_uid
+
+
 def derive(
     source: Source,
     record: MapRecord,
@@ -186,6 +233,7 @@ def derive(
     *,
     title: str = "AI explanation",
     place: int = 1,
+    slices: Sequence[int] | None = None,
 ) -> Dataset:
     """Return a derived object without pixels and without its instance UID.
 
@@ -203,6 +251,8 @@ def derive(
         How the series' description begins; the model follows.
     place
         Of the series among those of one question.
+    slices
+        Which slices of a volume it is made of, counted from 0; by default all.
     """
     ds = Dataset()
     ds.SpecificCharacterSet = UTF8
@@ -213,15 +263,20 @@ def derive(
     ds.SeriesNumber = SERIES_NUMBER + place
     ds.SeriesDescription = f"{title} {record.model.name}@{record.model.version}"[:64]
     _date(ds, record, source)
-    _describe_origin(ds, source, record)
+    _describe_origin(ds, source, record, references(source, record, slices))
     return ds
 
 
-def finish(ds: Dataset, sheet: Sheet, kind: str, pixel_digest: str) -> None:
-    """Give `ds` its instance UID and its file meta information, and note that it was made."""
+def finish(
+    ds: Dataset, sheet: Sheet, kind: str, pixel_digest: str, *, number: int | None = None
+) -> None:
+    """Give `ds` its instance UID and its file meta information, and note that it was made.
+
+    `number` is its place among several objects of one map, counted from 1.
+    """
     record = sheet.record
     ds.SOPInstanceUID = UID(instance_uid(ds.SeriesInstanceUID, tracking(record)[0], pixel_digest))
-    ds.InstanceNumber = record.number
+    ds.InstanceNumber = record.number if number is None else number
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = ds.SOPClassUID
@@ -309,20 +364,16 @@ def _date(ds: Dataset, record: MapRecord, source: Source) -> None:
         setattr(ds, f"{event}Time", local.strftime("%H%M%S.%f"))
 
 
-def _describe_origin(ds: Dataset, source: Source, record: MapRecord) -> None:
-    """Refer to the source image, and name who made it and who derived this."""
-    reference = Dataset()
-    reference.ReferencedSOPClassUID = UID(source.uids["sop_class_uid"])
-    reference.ReferencedSOPInstanceUID = UID(source.uids["sop_instance_uid"])
-    in_series = Dataset()
-    in_series.update(reference)
-    if record.facts.frame is not None:
-        reference.ReferencedFrameNumber = record.facts.frame
-    reference.PurposeOfReferenceCodeSequence = [code(*SOURCE_IMAGE)]
-    ds.SourceImageSequence = [reference]
+def _describe_origin(
+    ds: Dataset, source: Source, record: MapRecord, made_of: Sequence[Reference]
+) -> None:
+    """Refer to the source images, and name who made them and who derived this."""
+    ds.SourceImageSequence = [each.item() for each in made_of]
+    for item in ds.SourceImageSequence:
+        item.PurposeOfReferenceCodeSequence = [code(*SOURCE_IMAGE)]
     series = Dataset()
-    series.SeriesInstanceUID = UID(source.uids["series_instance_uid"])
-    series.ReferencedInstanceSequence = [in_series]
+    series.SeriesInstanceUID = UID(source_series(source, record))
+    series.ReferencedInstanceSequence = [replace(each, frames=()).item() for each in made_of]
     ds.ReferencedSeriesSequence = [series]
     ds.ContributingEquipmentSequence = [*_scanner(source), _ourselves(record)]
 

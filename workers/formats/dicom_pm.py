@@ -1,9 +1,11 @@
 """The raw map as a Parametric Map: floating-point relevance in the patient's own space."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import highdicom
+import numpy as np
 from highdicom.pm import ParametricMap, RealWorldValueMapping
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
@@ -12,8 +14,9 @@ from typing_extensions import override
 from service.errors import FormatNotApplicable
 from workers.formats.base import FORMATS, Format, Sheet
 from workers.formats.derived import Source, derivation, derive, digest, finish, inherit_loss
-from workers.formats.enhanced import AUTHOR, adopt, measures, original
-from workers.formats.plane import Plane, plane_of
+from workers.formats.enhanced import AUTHOR, adopt, measures, originals
+from workers.formats.pixeldata import save_floats
+from workers.formats.plane import Plane, planes_of
 from workers.formats.scheme import describe_scheme, own, plain
 
 PARAMETRIC_MAP: Final = "1.2.840.10008.5.1.4.1.1.30"
@@ -34,11 +37,11 @@ class DicomPm(Format):
     @override
     def write(self, sheet: Sheet, to: Path) -> None:
         source = Source.read(sheet.header_file)
-        plane = plane_of(source)
-        if plane is None:
+        planes = planes_of(source, sheet.record)
+        if not planes:
             raise FormatNotApplicable(
-                "A Parametric Map needs an image with a frame of reference, position, orientation"
-                " and pixel spacing; this one lacks them. Ask for a 16-bit capture or an array.",
+                "A Parametric Map needs images with a frame of reference, position, orientation"
+                " and pixel spacing; these lack them. Ask for a 16-bit capture or an array.",
                 reason="no_plane_in_patient",
                 alternatives=["dicom_sc_word", "npz", "nifti", "npy"],
             )
@@ -47,18 +50,23 @@ class DicomPm(Format):
         how = "relevance of each source pixel, interpolated linearly between the map's cells."
         ds.DerivationDescription = derivation(sheet.record, how)
         finish(ds, sheet, self.name, digest(sheet.source_relevance.data))
-        made = _map(original(source, ds, sheet.shape, plane), ds, sheet, plane)
+        seen = originals(source, ds, sheet, planes)
+        made = adopt(_map(seen.images, ds, sheet, planes), ds, seen)
         inherit_loss(made, source, sheet.record)
-        adopt(made, ds, source, sheet.record.facts.frame).save_as(to, enforce_file_format=True)
+        save_floats(made, sheet.source_relevance, to)
 
 
-def _map(seen: Dataset, ds: Dataset, sheet: Sheet, plane: Plane) -> ParametricMap:
-    """Have highdicom lay out the functional groups."""
+def _map(
+    images: Sequence[Dataset], ds: Dataset, sheet: Sheet, planes: Sequence[Plane]
+) -> ParametricMap:
+    """Have highdicom lay out the functional groups around a single pixel, which ours replace."""
+    for each in images:
+        each.Rows = each.Columns = 1
     full = 1.0 if sheet.scale is None else sheet.scale.full
     low = -full if sheet.record.signed else 0.0
-    return ParametricMap(
-        [seen],
-        sheet.source_relevance,
+    made = ParametricMap(
+        images,
+        np.zeros((len(images), 1, 1), np.float32),
         series_instance_uid=ds.SeriesInstanceUID,
         series_number=ds.SeriesNumber,
         sop_instance_uid=ds.SOPInstanceUID,
@@ -76,11 +84,14 @@ def _map(seen: Dataset, ds: Dataset, sheet: Sheet, plane: Plane) -> ParametricMa
                 voi_lut_function="LINEAR_EXACT",
             )
         ],
-        pixel_measures=measures(plane),
+        pixel_measures=measures(planes),
         content_label="HEATMAP",
         content_description=plain(f"{sheet.record.method_title}: {sheet.record.target.label}"),
         content_creator_name=AUTHOR,
     )
+    del made.FloatPixelData
+    made.Rows, made.Columns = sheet.shape[-2:]
+    return made
 
 
 def _meaning(sheet: Sheet) -> RealWorldValueMapping:

@@ -12,9 +12,10 @@ from typing_extensions import override
 
 from workers.formats.base import FORMATS, Format, Sheet
 from workers.formats.derived import Source, derivation, derive, digest, finish, inherit_loss
-from workers.formats.pixeldata import save
+from workers.formats.pixeldata import describe_frames, save
 
 SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
+MULTI_FRAME: Final = "1.2.840.10008.5.1.4.1.1.7.3"
 HIGHEST, MIDDLE = 65535, 32767
 
 
@@ -27,13 +28,16 @@ class Rescale:
 
     def store(self, relevance: NDArray[np.float32]) -> NDArray[np.uint16]:
         """Return the nearest stored values; they are off by half a step at most."""
-        steps = (relevance.astype(np.float64) - float(self.intercept)) / float(self.slope)
-        return np.clip(np.rint(steps), 0, HIGHEST).astype(np.uint16)
+        stored = np.empty(relevance.shape, np.uint16)
+        for part, into in zip(relevance, stored, strict=True):  # a copy of one part at a time
+            steps = (part.astype(np.float64) - float(self.intercept)) / float(self.slope)
+            into[:] = np.clip(np.rint(steps), 0, HIGHEST)
+        return stored
 
 
 @FORMATS.register("dicom_sc_word")
 class DicomScWord(Format):
-    """Relevance of each source pixel, 16 bits, on the source image's own grid.
+    """Relevance of each source pixel, 16 bits, on the source's own grid; a frame for each slice.
 
     The rescale (Modality LUT module) leads from stored values to relevance
     exactly as far as 16 bits go; nothing of the image and no legend is in it.
@@ -49,9 +53,12 @@ class DicomScWord(Format):
         source = Source.read(sheet.header_file)
         rescale = rescale_of(sheet.source_relevance)
         pixels = rescale.store(sheet.source_relevance)
-        ds = derive(
-            source, sheet.record, SECONDARY_CAPTURE, self.name, title="AI map, 16 bit", place=2
-        )
+        volume = sheet.record.volume
+        kind = SECONDARY_CAPTURE if volume is None else MULTI_FRAME
+        ds = derive(source, sheet.record, kind, self.name, title="AI map, 16 bit", place=2)
+        if volume is not None:
+            describe_frames(ds, range(len(volume.slices)))
+            ds.PresentationLUTShape = "IDENTITY"
         _describe(ds, sheet, rescale)
         inherit_loss(ds, source, sheet.record)
         rule = f"{ds.RescaleSlope}/{ds.RescaleIntercept}".encode()
@@ -87,7 +94,7 @@ def _describe(ds: Dataset, sheet: Sheet, rescale: Rescale) -> None:
     ds.DerivationDescription = derivation(sheet.record, how)
     ds.SamplesPerPixel = 1
     ds.PhotometricInterpretation = "MONOCHROME2"
-    ds.Rows, ds.Columns = sheet.shape
+    ds.Rows, ds.Columns = sheet.shape[-2:]
     ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 16, 15
     ds.PixelRepresentation = 0
     ds.RescaleSlope, ds.RescaleIntercept = _ds(rescale.slope), _ds(rescale.intercept)

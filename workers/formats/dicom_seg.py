@@ -1,5 +1,6 @@
 """The salient region as a binary Segmentation: where the evidence is strongest."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,8 +24,8 @@ from workers.formats.derived import (
     inherit_loss,
     tracking,
 )
-from workers.formats.enhanced import AUTHOR, adopt, measures, original
-from workers.formats.plane import Plane, plane_of
+from workers.formats.enhanced import AUTHOR, adopt, measures, originals
+from workers.formats.plane import Plane, planes_of
 from workers.formats.scheme import describe_scheme, own, plain
 
 SEGMENTATION: Final = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -55,7 +56,13 @@ class DicomSeg(Format):
                 alternatives=["json", "npz", "npy"],
             )
         source = Source.read(sheet.header_file)
-        plane = _thick(plane_of(source))
+        planes = _thick(planes_of(source, sheet.record))
+        if sheet.record.volume is not None and not planes:
+            raise FormatNotApplicable(
+                "A segmentation of several slices needs a frame of reference; these have none.",
+                reason="no_plane_in_patient",
+                alternatives=["dicom_sc_word", "npz", "nifti", "npy"],
+            )
         ds = derive(
             source, sheet.record, SEGMENTATION, self.name, title="AI salient region", place=4
         )
@@ -65,15 +72,15 @@ class DicomSeg(Format):
         describe_scheme(ds, sheet.record.software)
         ds.DerivationDescription = derivation(sheet.record, _rule(region))
         finish(ds, sheet, self.name, digest(np.packbits(region.mask).data))
-        seen = original(source, ds, sheet.shape, plane)
-        made = _segmentation(seen, ds, sheet, region, plane)
+        seen = originals(source, ds, sheet, planes)
+        made = _segmentation(seen.images, ds, sheet, region, planes)
         inherit_loss(made, source, sheet.record)
-        adopt(made, ds, source, sheet.record.facts.frame).save_as(to, enforce_file_format=True)
+        adopt(made, ds, seen).save_as(to, enforce_file_format=True)
 
 
-def _thick(plane: Plane | None) -> Plane | None:
-    """Return a plane of known thickness, without which a segmentation has no place."""
-    return plane if plane is not None and plane.thickness is not None else None
+def _thick(planes: tuple[Plane, ...]) -> tuple[Plane, ...]:
+    """Return planes of known thickness, without which a segmentation has no place."""
+    return () if any(plane.thickness is None for plane in planes) else planes
 
 
 def _rule(region: Region) -> str:
@@ -85,11 +92,11 @@ def _rule(region: Region) -> str:
 
 
 def _segmentation(
-    seen: Dataset, ds: Dataset, sheet: Sheet, region: Region, plane: Plane | None
+    images: Sequence[Dataset], ds: Dataset, sheet: Sheet, region: Region, planes: Sequence[Plane]
 ) -> Segmentation:
     """Have highdicom pack the bits and lay out the functional groups."""
     return Segmentation(
-        [seen],
+        images,
         region.mask,
         "BINARY",
         [_segment(sheet, region)],
@@ -101,7 +108,7 @@ def _segmentation(
         manufacturer_model_name=ds.ManufacturerModelName,
         software_versions=ds.SoftwareVersions,
         device_serial_number=ds.SoftwareVersions,
-        pixel_measures=measures(plane),
+        pixel_measures=measures(planes),
         content_label="SALIENT_REGION",
         content_description=plain(f"{sheet.record.method_title}: {sheet.record.target.label}"),
         content_creator_name=AUTHOR,

@@ -9,19 +9,19 @@ from highdicom.sr import (
     CodedConcept,
     ComprehensiveSR,
     ContentItem,
-    DeviceObserverIdentifyingAttributes,
     ImageContentItem,
     MeasurementReport,
     MeasurementsAndQualitativeEvaluations,
     ObservationContext,
-    ObserverContext,
     PlanarROIMeasurementsAndQualitativeEvaluations,
+    ReferencedSegment,
     ReferencedSegmentationFrame,
     RelationshipTypeValues,
     SourceImageForMeasurementGroup,
     SourceImageForSegmentation,
     TextContentItem,
     TrackingIdentifier,
+    VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
@@ -29,9 +29,9 @@ from pydicom.uid import UID
 from typing_extensions import override
 
 from workers.formats.base import FORMATS, Format, Made, MapRecord, Sheet
-from workers.formats.derived import IMPLEMENTATION, Source, derive, digest, finish, tracking
-from workers.formats.enhanced import adopt, original
-from workers.formats.plane import Plane, plane_of
+from workers.formats.derived import Source, derive, digest, finish, tracking
+from workers.formats.enhanced import adopt, documented, ourselves, strip
+from workers.formats.plane import Plane, planes_of
 from workers.formats.scheme import describe_scheme, finding_of, plain
 from workers.formats.statements import evaluations, measurements, sentences
 
@@ -47,16 +47,12 @@ SHOWN_BY: Final = {
 }
 """What the objects made beside the report are to it; the segmentation is its region."""
 
-OF_IMAGES: Final = (
-    "Modality",
-    "PatientOrientation",
-    "Laterality",
-    "ImageLaterality",
-    "BodyPartExamined",
-    "SourceImageSequence",
-    "ReferencedSeriesSequence",
+Group = (
+    MeasurementsAndQualitativeEvaluations
+    | PlanarROIMeasurementsAndQualitativeEvaluations
+    | VolumetricROIMeasurementsAndQualitativeEvaluations
 )
-"""Elements that a document does not have."""
+"""Measurements of images (TID 1501), of a region of one (TID 1410), of a volume (TID 1411)."""
 
 
 @FORMATS.register("dicom_sr")
@@ -86,16 +82,14 @@ class DicomSr(Format):
             title="AI explanation report",
             place=5,
         )
-        for keyword in OF_IMAGES:
-            if keyword in ds:
-                delattr(ds, keyword)
+        strip(ds)
         describe_scheme(ds, sheet.record.software)
-        seen = original(source, ds, sheet.shape, None)
-        report = _report(sheet, seen, plane_of(source), beside)
+        seen = documented(source, ds, sheet)
+        report = _report(sheet, seen.images, planes_of(source, sheet.record), beside)
         said = report[0].to_json(suppress_invalid_tags=True).encode()
         finish(ds, sheet, self.name, digest(said))
         document = ComprehensiveSR(
-            [seen, *(_evidence(seen, each) for each in beside)],
+            [*seen.images, *(_evidence(ds, each) for each in beside)],
             report,
             series_instance_uid=ds.SeriesInstanceUID,
             series_number=ds.SeriesNumber,
@@ -104,49 +98,53 @@ class DicomSr(Format):
             manufacturer=ds.Manufacturer,
             is_complete=True,
         )
-        adopt(document, ds, source, sheet.record.facts.frame).save_as(to, enforce_file_format=True)
+        adopt(document, ds, seen).save_as(to, enforce_file_format=True)
 
 
 def _report(
-    sheet: Sheet, seen: Dataset, plane: Plane | None, beside: Sequence[Made]
+    sheet: Sheet, images: Sequence[Dataset], planes: Sequence[Plane], beside: Sequence[Made]
 ) -> MeasurementReport:
     """Return the content tree."""
-    device = DeviceObserverIdentifyingAttributes(
-        uid=UID(IMPLEMENTATION),
-        name="Whylight",
-        manufacturer_name="Whylight",
-        model_name=f"Whylight {sheet.record.software}",
-    )
-    observer = ObserverContext(codes.DCM.Device, device)
-    group = _group(sheet, seen, plane, beside)
+    observer = ourselves(sheet.record)
+    group = _group(sheet, images, planes, beside)
     group[0].ContentSequence.extend(_beside(sheet.record, beside))
     return MeasurementReport(ObservationContext(observer_device_context=observer), IMAGING, [group])
 
 
 def _group(
-    sheet: Sheet, seen: Dataset, plane: Plane | None, beside: Sequence[Made]
-) -> MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations:
+    sheet: Sheet, images: Sequence[Dataset], planes: Sequence[Plane], beside: Sequence[Made]
+) -> Group:
     """Return the measurement group; of the segmented region, where that was made as well."""
     name, uid = tracking(sheet.record)
     said: dict[str, Any] = {
         "tracking_identifier": TrackingIdentifier(UID(uid), name),
         "finding_type": finding_of(sheet.record),
         "algorithm_id": _algorithm(sheet.record),
-        "measurements": measurements(sheet, plane),
+        "measurements": measurements(sheet, planes),
         "qualitative_evaluations": evaluations(sheet.record),
     }
     segmented = next((each for each in beside if each.format == "dicom_seg"), None)
-    image = (seen.SOPClassUID, seen.SOPInstanceUID)
+    explained = [(each.SOPClassUID, each.SOPInstanceUID) for each in images]
     if segmented is None:
         return MeasurementsAndQualitativeEvaluations(
-            source_images=[SourceImageForMeasurementGroup(*image)], **said
+            source_images=[SourceImageForMeasurementGroup(*each) for each in explained], **said
+        )
+    if sheet.record.volume is not None:
+        segment = ReferencedSegment(
+            segmented.sop_class_uid,
+            segmented.sop_instance_uid,
+            segment_number=1,
+            source_images=[SourceImageForSegmentation(*each) for each in explained],
+        )
+        return VolumetricROIMeasurementsAndQualitativeEvaluations(
+            referenced_segment=segment, **said
         )
     region = ReferencedSegmentationFrame(
         segmented.sop_class_uid,
         segmented.sop_instance_uid,
         frame_number=1,
         segment_number=1,
-        source_image=SourceImageForSegmentation(*image),
+        source_image=SourceImageForSegmentation(*explained[0]),
     )
     # The segment says it all; PS3.3 C.18.4 wants segment or frame numbers, never both.
     del region[0].ReferencedSOPSequence[0].ReferencedFrameNumber
@@ -185,10 +183,10 @@ def _beside(record: MapRecord, beside: Sequence[Made]) -> Iterator[ContentItem]:
     )
 
 
-def _evidence(seen: Dataset, made: Made) -> Dataset:
+def _evidence(ds: Dataset, made: Made) -> Dataset:
     """Return an object of this job as evidence, which is known by its identifiers."""
     evidence = Dataset()
-    evidence.StudyInstanceUID = seen.StudyInstanceUID
+    evidence.StudyInstanceUID = ds.StudyInstanceUID
     evidence.SOPClassUID = UID(made.sop_class_uid)
     evidence.SOPInstanceUID = UID(made.sop_instance_uid)
     evidence.SeriesInstanceUID = UID(made.series_instance_uid)

@@ -8,52 +8,116 @@ by the clock and names a dimension organization at random. What is true takes
 the place of all that, and the same job gives the same bytes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from highdicom import PixelMeasuresSequence
+from highdicom.sr import DeviceObserverIdentifyingAttributes, ObserverContext
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 from pydicom.uid import UID, CTImageStorage, SecondaryCaptureImageStorage
 from pydicom.valuerep import DSfloat
 
 from service.dicom.uids import derived_uid
-from workers.formats.derived import REQUIRED, UTF8, Source
+from service.domain.volume import Slice
+from workers.formats.base import MapRecord, Sheet
+from workers.formats.derived import (
+    IMPLEMENTATION,
+    REQUIRED,
+    UTF8,
+    Reference,
+    Source,
+    references,
+    source_series,
+)
 from workers.formats.plane import Plane
+
+OF_IMAGES: Final = (
+    "Modality",
+    "PatientOrientation",
+    "Laterality",
+    "ImageLaterality",
+    "BodyPartExamined",
+    "SourceImageSequence",
+    "ReferencedSeriesSequence",
+)
+"""Elements that a document does not have."""
 
 AUTHOR: Final = "Whylight^"
 """Content Creator's Name: a family name alone."""
 
 
-def original(source: Source, ds: Dataset, shape: tuple[int, int], plane: Plane | None) -> Dataset:
-    """Return the source image as highdicom is to see it: without patient and kind.
+@dataclass(frozen=True, slots=True, eq=False)
+class Originals:
+    """The source images as highdicom is to see them: without patient and kind."""
+
+    images: list[Dataset]
+    names: Mapping[str, Reference]
+    """What each is in truth, by the instance UID that highdicom was given."""
+
+
+def originals(source: Source, ds: Dataset, sheet: Sheet, planes: Sequence[Plane]) -> Originals:
+    """Return each image of the source, or each slice of the volume, with its plane.
 
     Parameters
     ----------
     ds
         The derived object.
-    shape
-        Rows and columns of the source image.
-    plane
-        Where it lies in the patient, if it lies there.
+    planes
+        Where they lie in the patient; none where they do not lie there.
     """
+    volume = sheet.record.volume
+    if volume is None:
+        (name,) = references(source, sheet.record)
+        names = {name.sop_instance_uid: name}
+    else:
+        names = dict(map(_slice_name, volume.slices))
+    images = [_image(source, ds, sheet, uid) for uid in names]
+    for image, plane in zip(images, planes, strict=False):
+        _place(image, plane, source)
+    return Originals(images, names)
+
+
+def documented(
+    source: Source, ds: Dataset, sheet: Sheet, slices: Sequence[int] | None = None
+) -> Originals:
+    """Return each source object once, as a document refers to it; of some `slices` or of all."""
+    names = {each.sop_instance_uid: each for each in references(source, sheet.record, slices)}
+    return Originals([_image(source, ds, sheet, uid) for uid in names], names)
+
+
+def _slice_name(each: Slice) -> tuple[str, Reference]:
+    """Return a UID for one slice: its object's own, or one for its frame."""
+    uid, frame = each.sop_instance_uid, each.frame
+    if frame is None:
+        return uid, Reference(each.sop_class_uid, uid)
+    return derived_uid("frame", uid, str(frame)), Reference(each.sop_class_uid, uid, (frame,))
+
+
+def _image(source: Source, ds: Dataset, sheet: Sheet, uid: str) -> Dataset:
     seen = Dataset()
     for keyword in REQUIRED:
         setattr(seen, keyword, "")
     seen.SpecificCharacterSet = UTF8
     seen.StudyInstanceUID = ds.StudyInstanceUID
-    seen.SOPClassUID = CTImageStorage if plane else SecondaryCaptureImageStorage
-    seen.SOPInstanceUID = UID(source.uids["sop_instance_uid"])
-    seen.SeriesInstanceUID = UID(source.uids["series_instance_uid"])
-    seen.Rows, seen.Columns = shape
-    if plane is not None:
-        seen.FrameOfReferenceUID = plane.frame_of_reference_uid
-        seen.PositionReferenceIndicator = source.text("PositionReferenceIndicator")
-        seen.ImagePositionPatient = _decimals(plane.position)
-        seen.ImageOrientationPatient = _decimals(plane.orientation)
-        seen.PixelSpacing = _decimals(plane.spacing)
-        seen.SliceThickness = plane.thickness and DSfloat(plane.thickness, auto_format=True)
+    seen.SOPClassUID = SecondaryCaptureImageStorage
+    seen.SOPInstanceUID = UID(uid)
+    seen.SeriesInstanceUID = UID(source_series(source, sheet.record))
+    seen.Rows, seen.Columns = sheet.shape[-2:]
     return seen
+
+
+def _place(image: Dataset, plane: Plane, source: Source) -> None:
+    image.SOPClassUID = CTImageStorage
+    image.FrameOfReferenceUID = plane.frame_of_reference_uid
+    image.PositionReferenceIndicator = source.text("PositionReferenceIndicator")
+    image.ImagePositionPatient = _decimals(plane.position)
+    image.ImageOrientationPatient = _decimals(plane.orientation)
+    image.PixelSpacing = _decimals(plane.spacing)
+    image.SliceThickness = plane.thickness and DSfloat(plane.thickness, auto_format=True)
 
 
 def _decimals(values: Iterable[float]) -> list[DSfloat]:
@@ -61,45 +125,54 @@ def _decimals(values: Iterable[float]) -> list[DSfloat]:
     return [DSfloat(value, auto_format=True) for value in values]
 
 
-def measures(plane: Plane | None) -> PixelMeasuresSequence | None:
+def strip(ds: Dataset) -> None:
+    """Take from a derived object what documents do not have."""
+    for keyword in OF_IMAGES:
+        ds.pop(keyword, None)
+
+
+def ourselves(record: MapRecord) -> ObserverContext:
+    """Return the device that observed: this program."""
+    device = DeviceObserverIdentifyingAttributes(
+        uid=UID(IMPLEMENTATION),
+        name="Whylight",
+        manufacturer_name="Whylight",
+        model_name=f"Whylight {record.software}",
+    )
+    return ObserverContext(codes.DCM.Device, device)
+
+
+def measures(planes: Sequence[Plane]) -> PixelMeasuresSequence | None:
     """Return the pixel spacing as functional groups have it; without a plane there is none."""
-    if plane is None:
+    if not planes:
         return None
-    return PixelMeasuresSequence(list(plane.spacing), plane.thickness)
+    return PixelMeasuresSequence(list(planes[0].spacing), planes[0].thickness)
 
 
-def adopt(made: Dataset, ds: Dataset, source: Source, frame: int | None) -> Dataset:
-    """Return what highdicom made under our own patient, series, dates and equipment.
-
-    Parameters
-    ----------
-    frame
-        The source's frame that is referred to, where it has several.
-    """
+def adopt(made: Dataset, ds: Dataset, seen: Originals) -> Dataset:
+    """Return what highdicom made under our own patient, series, dates and equipment."""
     organization = UID(derived_uid("dimensions", ds.SOPInstanceUID))
     for sequence in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
         for item in made.get(sequence, ()):
             item.DimensionOrganizationUID = organization
     for shared in made.get("SharedFunctionalGroupsSequence", ()):
         for item in shared.get("PixelMeasuresSequence", ()):
-            item.pop("SpacingBetweenSlices", None)  # of a single plane it would be made up
-    _name_source(made, source, frame)
+            item.pop("SpacingBetweenSlices", None)  # made up of a single plane and of a shear
+    made.walk(partial(_correct, seen.names))
     made.update(ds)
     made.file_meta = ds.file_meta
     return made
 
 
-def _name_source(made: Dataset, source: Source, frame: int | None) -> None:
-    """Name the source's true kind wherever it is referred to, and its frame where images are."""
-
-    def correct(item: Dataset, element: DataElement) -> None:
-        of_source = item.get("ReferencedSOPInstanceUID") == source.uids["sop_instance_uid"]
-        if element.keyword == "ReferencedSOPClassUID" and of_source:
-            element.value = UID(source.uids["sop_class_uid"])
-        seen = element.keyword == "SourceImageSequence" or item.get("ValueType") == "IMAGE"
-        if frame is not None and seen and element.VR == "SQ":
-            for reference in element.value:
-                if reference.get("ReferencedSOPInstanceUID") == source.uids["sop_instance_uid"]:
-                    reference.ReferencedFrameNumber = frame
-
-    made.walk(correct)
+def _correct(names: Mapping[str, Reference], item: Dataset, element: DataElement) -> None:
+    """Give references their true object and kind, and where images are meant, frames."""
+    if element.keyword == "ReferencedSOPInstanceUID" and element.value in names:
+        name = names[element.value]
+        item.ReferencedSOPClassUID = UID(name.sop_class_uid)
+        element.value = UID(name.sop_instance_uid)
+    if element.keyword != "SourceImageSequence" and item.get("ValueType") != "IMAGE":
+        return
+    for reference in element.value if element.VR == "SQ" else ():
+        meant = names.get(reference.get("ReferencedSOPInstanceUID"))
+        if meant is not None and meant.frames:
+            reference.ReferencedFrameNumber = list(meant.frames)

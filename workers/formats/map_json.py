@@ -60,6 +60,7 @@ def _identity(sheet: Sheet) -> dict[str, Any]:
         "method": {"name": record.method, "parameters": record.parameters},
         "target": record.target.model_dump(mode="json"),
         "image": {
+            **({} if record.facts.slices is None else {"slices": record.facts.slices}),
             "rows": record.facts.rows,
             "columns": record.facts.columns,
             "modality": record.facts.modality,
@@ -74,7 +75,7 @@ def _map(sheet: Sheet) -> dict[str, Any]:
     return {
         "grid": "source" if sheet.record.on_source_grid else "native",
         "shape": list(values.shape),
-        "axes": ["channel", "row", "column"],
+        "axes": ["channel", *sheet.record.axes],
         "signed": sheet.record.signed,
         "degenerate": sheet.record.degenerate,
         "affine": grid.affine,
@@ -92,11 +93,7 @@ def _finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _peak(sheet: Sheet) -> list[float] | None:
     """Return the source pixel (row, column) at the most relevant native cell's center."""
-    if sheet.record.degenerate:
-        return None
-    relevance = _finite(sheet.values).sum(axis=0)
-    cell = np.unravel_index(int(relevance.argmax()), relevance.shape)
-    return [float(index) for index in sheet.grid.to_source(cell)]
+    return None if sheet.record.degenerate else list(sheet.peak[0])
 
 
 def _trust(sheet: Sheet) -> dict[str, Any]:

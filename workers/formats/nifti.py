@@ -12,7 +12,7 @@ from typing_extensions import override
 from service.domain.grid import Grid
 from workers.formats.base import FORMATS, Format, Sheet
 from workers.formats.derived import Source
-from workers.formats.plane import Plane, plane_of
+from workers.formats.plane import patient_affine
 
 HEAD: Final = 348
 DATA_AT: Final = 352
@@ -33,10 +33,16 @@ RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 COLUMN_FIRST: Final = np.eye(4)[:, [1, 0, 2, 3]]
 """NIfTI counts columns before rows."""
 
+VOLUME: Final = 3
+"""Axes of a volume."""
+
+COLUMN_ROW_SLICE: Final = np.eye(4)[:, [2, 1, 0, 3]]
+"""And these before slices, which come first in a volume's arrays."""
+
 
 @FORMATS.register("nifti")
 class Nifti(Format):
-    """One slice, float32, axes (column, row, slice), gzip-compressed.
+    """One slice or a volume, float32, axes (column, row, slice), gzip-compressed.
 
     Several channels lie along the fifth axis. An image with a plane in the
     patient gives coordinates in millimeters, right-anterior-superior; any
@@ -54,29 +60,34 @@ class Nifti(Format):
     @override
     def write(self, sheet: Sheet, to: Path) -> None:
         values, grid = sheet.array
-        plane = plane_of(Source.read(sheet.header_file))
+        lps = patient_affine(Source.read(sheet.header_file), sheet.record)
+        affine = _affine(grid, lps)
         described = f"whylight {sheet.record.software} {sheet.record.method}"
-        head = _header(values.shape, _affine(grid, plane), described, placed=plane is not None)
-        data = np.ascontiguousarray(values, "<f4").tobytes()
-        to.write_bytes(gzip.compress(head + data, FAST, mtime=0))
+        head = _header(values.shape, affine, described, placed=lps is not None)
+        with gzip.GzipFile(to, "wb", FAST, mtime=0) as stream:
+            stream.write(head)
+            stream.write(np.ascontiguousarray(values, "<f4").data)
 
 
-def _affine(grid: Grid, plane: Plane | None) -> NDArray[np.float64]:
+def _affine(grid: Grid, lps: NDArray[np.float64] | None) -> NDArray[np.float64]:
     """Return voxel (column, row, slice) to coordinates, shape ``(4, 4)``."""
+    if len(grid.shape) == VOLUME and lps is not None:
+        return np.asarray(RAS @ lps @ grid.affine @ COLUMN_ROW_SLICE)
     cells = np.eye(4)
     cells[np.ix_([0, 1, 3], [0, 1, 3])] = grid.affine
-    if plane is None:
+    if lps is None:
         return COLUMN_FIRST.T @ cells @ COLUMN_FIRST
-    return np.asarray(RAS @ plane.affine @ cells @ COLUMN_FIRST)
+    return np.asarray(RAS @ lps @ cells @ COLUMN_FIRST)
 
 
 def _header(
     shape: tuple[int, ...], affine: NDArray[np.float64], described: str, *, placed: bool
 ) -> bytes:
-    channels, rows, columns = shape
+    channels, *_, rows, columns = shape
+    slices = shape[1] if len(shape) > VOLUME else 1
     several = channels > 1
     head = bytearray(DATA_AT)
-    sizes = (5 if several else 3, columns, rows, 1, 1, channels if several else 1, 1, 1)
+    sizes = (5 if several else 3, columns, rows, slices, 1, channels if several else 1, 1, 1)
     edges = (1.0, *np.linalg.norm(affine[:3, :3], axis=0), 1.0, 1.0, 1.0, 1.0)
     struct.pack_into("<i", head, 0, HEAD)
     struct.pack_into("<8h", head, 40, *sizes)

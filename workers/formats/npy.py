@@ -10,7 +10,7 @@ from workers.formats.base import FORMATS, Format, Sheet
 
 @FORMATS.register("npy")
 class Npy(Format):
-    """Raw signed values, float32, shape ``(C, rows, columns)`` of the grid asked for."""
+    """Raw signed values, float32, shape ``(C, [slices,] rows, columns)`` of the grid asked for."""
 
     title = "Raw map as NPY"
     media_type = "application/x-npy"

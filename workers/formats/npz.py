@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from workers.formats.base import FORMATS, Format, MapRecord, Sheet
 from workers.formats.derived import Source
-from workers.formats.plane import plane_of
+from workers.formats.plane import patient_affine
 
 
 @FORMATS.register("npz")
@@ -20,6 +20,7 @@ class Npz(Format):
     Arrays: ``values`` as of the format ``npy``; ``affine``, homogeneous, cell
     (row, column) to source pixel; ``patient_affine``, source pixel
     (row, column, slice) to LPS millimeters, only where the image has a plane;
+    of a volume both are of (slice, row, column);
     and one array without axes for each fact. Nothing in it is pickled, and
     nothing names the patient.
     """
@@ -36,9 +37,9 @@ class Npz(Format):
             "affine": grid.affine,
             **{name: np.array(fact) for name, fact in _facts(sheet.record).items()},
         }
-        plane = plane_of(Source.read(sheet.header_file))
-        if plane is not None:
-            arrays["patient_affine"] = plane.affine
+        affine = patient_affine(Source.read(sheet.header_file), sheet.record)
+        if affine is not None:
+            arrays["patient_affine"] = affine
         np.savez(to, allow_pickle=False, **arrays)
 
 
@@ -46,7 +47,7 @@ def _facts(record: MapRecord) -> dict[str, str | bool | int | float]:
     target = record.target
     return {
         "grid": "source" if record.on_source_grid else "native",
-        "axes": "channel row column",
+        "axes": " ".join(("channel", *record.axes)),
         "method": record.method,
         "parameters": orjson.dumps(record.parameters).decode(),
         "target": target.key,
@@ -58,6 +59,7 @@ def _facts(record: MapRecord) -> dict[str, str | bool | int | float]:
         "grade": record.trust.grade.value,
         "model": f"{record.model.name}@{record.model.version}",
         "weights": record.model.weights,
+        **({} if record.facts.slices is None else {"slices": record.facts.slices}),
         "rows": record.facts.rows,
         "columns": record.facts.columns,
         "software": f"whylight {record.software}",

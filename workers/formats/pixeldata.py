@@ -7,7 +7,7 @@ transformed color, never about its absence.
 """
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -16,6 +16,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
     ExplicitVRLittleEndian,
@@ -27,9 +28,19 @@ from pydicom.uid import (
 from service.domain.request import TransferSyntax
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+PIXEL_DATA, FLOAT_PIXEL_DATA = 0x0010, 0x0008
+"""Elements of group 7FE0."""
+
 UNDEFINED: Final = 0xFFFFFFFF
 RLE_HEAD: Final = 64
 """Bytes of the count and the offsets of up to 15 segments (PS3.5 G.5)."""
+
+
+def describe_frames(ds: Dataset, slices: Sequence[int]) -> None:
+    """Say that `ds` has a frame for each of a volume's `slices`, counted from 0 (PS3.3 C.8.6.4)."""
+    ds.NumberOfFrames = len(slices)
+    ds.FrameIncrementPointer = Tag("PageNumberVector")
+    ds.PageNumberVector = [each + 1 for each in slices]
 
 
 def save(ds: Dataset, pixels: Pixels, syntax: TransferSyntax, to: Path) -> None:
@@ -40,7 +51,8 @@ def save(ds: Dataset, pixels: Pixels, syntax: TransferSyntax, to: Path) -> None:
     ds
         With file meta information; it gets the transfer syntax.
     pixels
-        Shape ``(rows, columns[, 3])``, in C order.
+        Shape ``(rows, columns[, 3])``, with frames before them if `ds` has a number of
+        frames, in C order.
     """
     uid, encode = SYNTAXES[syntax]
     ds.file_meta.TransferSyntaxUID = uid
@@ -51,15 +63,24 @@ def save(ds: Dataset, pixels: Pixels, syntax: TransferSyntax, to: Path) -> None:
             stream.write(_element(kind, pixels.nbytes + pixels.nbytes % 2))
             stream.write(pixels.data)
             stream.write(b"\0" * (pixels.nbytes % 2))
-        else:
-            frame = encode(pixels)
-            stream.write(_element(b"OB", UNDEFINED))
-            stream.write(_item(b"") + _item(frame))  # an empty offset table, one frame
-            stream.write(struct.pack("<HHL", 0xFFFE, 0xE0DD, 0))
+            return
+        stream.write(_element(b"OB", UNDEFINED) + _item(b""))  # an empty offset table
+        for frame in pixels if "NumberOfFrames" in ds else (pixels,):
+            stream.write(_item(encode(frame)))
+        stream.write(struct.pack("<HHL", 0xFFFE, 0xE0DD, 0))
 
 
-def _element(vr: bytes, length: int) -> bytes:
-    return struct.pack("<HH2sHL", 0x7FE0, 0x0010, vr, 0, length)
+def save_floats(ds: Dataset, values: NDArray[np.float32], to: Path) -> None:
+    """Write an object that lacks nothing but its Float Pixel Data, uncompressed."""
+    pixels = np.ascontiguousarray(values, "<f4")
+    ds.save_as(to, enforce_file_format=True, implicit_vr=False, little_endian=True)
+    with to.open("ab") as stream:
+        stream.write(_element(b"OF", pixels.nbytes, FLOAT_PIXEL_DATA))
+        stream.write(pixels.data)
+
+
+def _element(vr: bytes, length: int, number: int = PIXEL_DATA) -> bytes:
+    return struct.pack("<HH2sHL", 0x7FE0, number, vr, 0, length)
 
 
 def _item(data: bytes) -> bytes:

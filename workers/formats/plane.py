@@ -1,4 +1,4 @@
-"""Where the source image lies in the patient, if it says so and says it well."""
+"""Where the source's images lie in the patient, if they say so and say it well."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.formats.base import MapRecord
 from workers.formats.derived import Source
 
 UNIT: Final = 1e-3
@@ -38,6 +39,42 @@ class Plane:
         affine[:3, 2] = np.cross(along_row, along_column) * (self.thickness or 1.0)
         affine[:3, 3] = self.position
         return affine
+
+
+def planes_of(source: Source, record: MapRecord) -> tuple[Plane, ...]:
+    """Return the plane of the image, or of every slice of the volume; none where one lacks.
+
+    A volume's voxels are as thick as its slices, or where those do not say it, as
+    the step from slice to slice.
+    """
+    volume = record.volume
+    if volume is None:
+        plane = plane_of(source)
+        return () if plane is None else (plane,)
+    if not volume.frame_of_reference_uid:
+        return ()
+    thick = volume.thickness or volume.steps.median
+    return tuple(
+        Plane(
+            volume.frame_of_reference_uid,
+            each.position,
+            volume.orientation,
+            volume.pixel_spacing,
+            thick,
+        )
+        for each in volume.slices
+    )
+
+
+def patient_affine(source: Source, record: MapRecord) -> NDArray[np.float64] | None:
+    """Return what takes source pixels to LPS mm; `None` of an image without a plane.
+
+    Pixels are ``(row, column, slice, 1)`` of an image, ``(slice, row, column, 1)`` of a volume.
+    """
+    if record.volume is not None:
+        return record.volume.matrix
+    plane = plane_of(source)
+    return None if plane is None else plane.affine
 
 
 def plane_of(source: Source) -> Plane | None:

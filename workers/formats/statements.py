@@ -1,7 +1,7 @@
 """What a structured report says of one map: numbers and words, each under a code."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -16,6 +16,7 @@ from workers.formats.scheme import own
 
 PIXELS: Final = CodedConcept("{pixels}", "UCUM", "pixels")
 SQUARE_MILLIMETERS: Final = CodedConcept("mm2", "UCUM", "square millimeter")
+CUBIC_MILLIMETERS: Final = CodedConcept("mm3", "UCUM", "cubic millimeter")
 NO_UNITS: Final = codes.UCUM.NoUnits
 
 CHECKED: Final[Mapping[tuple[str, str], tuple[str, str]]] = MappingProxyType(
@@ -51,9 +52,9 @@ CERTIFIED: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 """Code value and meaning by what the method's certificate compares."""
 
 
-def measurements(sheet: Sheet, plane: Plane | None) -> list[Measurement]:
+def measurements(sheet: Sheet, planes: Sequence[Plane]) -> list[Measurement]:
     """Return all numbers: the score, the map's own, the checks', the certificate's."""
-    found = [*_score(sheet.record), *_map(sheet), *_region(sheet, plane), *_checks(sheet.record)]
+    found = [*_score(sheet.record), *_map(sheet), *_region(sheet, planes), *_checks(sheet.record)]
     return [Measurement(name, value, unit) for name, value, unit in found if math.isfinite(value)]
 
 
@@ -91,19 +92,21 @@ def _score(record: MapRecord) -> Iterator[Number]:
 def _map(sheet: Sheet) -> Iterator[Number]:
     """Peak and cell size; a map that says nothing has no peak."""
     if not sheet.record.degenerate:
-        relevance = np.nan_to_num(sheet.relevance, nan=0.0, posinf=0.0, neginf=0.0)
-        cell = np.unravel_index(int(relevance.argmax()), relevance.shape)
-        row, column = (float(index) for index in sheet.grid.to_source(cell))
-        peak = float(relevance[cell])
+        place, peak = sheet.peak
         yield own("peak_relevance", "Largest relevance of a map cell"), peak, NO_UNITS
-        yield own("peak_row", "Row of the peak in the source image, from 0"), row, PIXELS
-        yield own("peak_column", "Column of the peak in the source image, from 0"), column, PIXELS
-    rows, columns = sheet.grid.cell
-    yield own("cell_rows", "Source rows that a map cell covers"), rows, PIXELS
-    yield own("cell_columns", "Source columns that a map cell covers"), columns, PIXELS
+        for axis, index in zip(sheet.record.axes, place, strict=True):
+            said = f"{axis.capitalize()} of the peak in the source image, from 0"
+            yield own(f"peak_{axis}", said), index, PIXELS
+    for axis, cells in zip(sheet.record.axes, _edges(sheet), strict=True):
+        yield own(f"cell_{axis}s", f"Source {axis}s that a map cell covers"), cells, PIXELS
 
 
-def _region(sheet: Sheet, plane: Plane | None) -> Iterator[Number]:
+def _edges(sheet: Sheet) -> tuple[float, ...]:
+    """Return how far a cell reaches along each of the source's axes, in its pixels."""
+    return tuple(map(float, np.abs(sheet.grid.affine[:-1, :-1]).max(axis=1)))
+
+
+def _region(sheet: Sheet, planes: Sequence[Plane]) -> Iterator[Number]:
     """Extent and mass of the salient region, 0 where there is none."""
     region = sheet.region
     if region is None:
@@ -112,8 +115,12 @@ def _region(sheet: Sheet, plane: Plane | None) -> Iterator[Number]:
     yield own("region_from", "Relevance from which a pixel is salient"), region.threshold, NO_UNITS
     yield own("region_pixels", "Extent of the salient region"), pixels, PIXELS
     yield own("region_mass", "Share of positive relevance inside it"), region.mass, NO_UNITS
-    if plane is not None:
-        area = pixels * plane.spacing[0] * plane.spacing[1]
+    volume = sheet.record.volume
+    if volume is not None:
+        cubic = pixels * abs(float(np.linalg.det(volume.matrix[:3, :3])))
+        yield own("region_volume", "Volume of the salient region"), cubic, CUBIC_MILLIMETERS
+    elif planes:
+        area = pixels * planes[0].spacing[0] * planes[0].spacing[1]
         yield own("region_area", "Area of the salient region"), area, SQUARE_MILLIMETERS
 
 

@@ -132,6 +132,8 @@ def record_of(
         software=version("whylight"),
         style=decoded.fetched.request.style,
         transfer_syntax=decoded.fetched.request.dicom.transfer_syntax,
+        slices=decoded.fetched.request.dicom.slices,
+        objects=decoded.fetched.request.dicom.objects,
         volume=decoded.volume,
     )
 

@@ -52,6 +52,7 @@ def dicom(data: bytes):
 
 def test_the_formats_are_these():
     assert list(FORMATS) == [
+        "dicom_ko",
         "dicom_pm",
         "dicom_sc",
         "dicom_sc_word",

@@ -1,0 +1,63 @@
+"""A Key Object Selection: the source images to look at first."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from highdicom.ko import KeyObjectSelection, KeyObjectSelectionDocument
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from typing_extensions import override
+
+from workers.formats.base import FORMATS, Format, Sheet
+from workers.formats.derived import Source, derive, digest, finish
+from workers.formats.enhanced import adopt, documented, ourselves, strip
+from workers.formats.scheme import plain
+
+KEY_OBJECTS: Final = "1.2.840.10008.5.1.4.1.1.88.59"
+
+
+@FORMATS.register("dicom_ko")
+class DicomKo(Format):
+    """The volume's slices with the most evidence, as a selection of source images (TID 2010).
+
+    They are titled "Of Interest". Frames of an object that has several are named by
+    number. Of a single image it is that image, or its frame.
+    """
+
+    title = "Most relevant images as DICOM Key Object Selection"
+    media_type = "application/dicom"
+    extension = "ko.dcm"
+
+    @override
+    def write(self, sheet: Sheet, to: Path) -> None:
+        source, record = Source.read(sheet.header_file), sheet.record
+        ds = derive(source, record, KEY_OBJECTS, self.name, title="AI key images", place=6)
+        strip(ds)
+        slices = None if record.volume is None else sheet.relevant_slices
+        seen = documented(source, ds, sheet, slices)
+        content = _content(sheet, seen.images)
+        finish(ds, sheet, self.name, digest(content[0].to_json().encode()))
+        document = KeyObjectSelectionDocument(
+            seen.images,
+            content,
+            series_instance_uid=ds.SeriesInstanceUID,
+            series_number=ds.SeriesNumber,
+            sop_instance_uid=ds.SOPInstanceUID,
+            instance_number=ds.InstanceNumber,
+            manufacturer=ds.Manufacturer,
+        )
+        adopt(document, ds, seen).save_as(to, enforce_file_format=True)
+
+
+def _content(sheet: Sheet, images: Sequence[Dataset]) -> KeyObjectSelection:
+    record = sheet.record
+    what = "slices" if record.volume is not None else "image"
+    model = f"{record.model.name}@{record.model.version}"
+    said = f"the {what} with the most relevance for {model}. Research use only. Not for diagnosis."
+    return KeyObjectSelection(
+        codes.DCM.OfInterest,
+        images,
+        observer_device_context=ourselves(record),
+        description=f"{plain(f'{record.method_title} for {record.target.label}')}: {said}",
+    )
