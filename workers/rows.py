@@ -145,9 +145,8 @@ class Blend(_Image):
     def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
         """Write the blends."""
         shape = (-1,) + (1,) * self.image.dim()
-        weights = torch.tensor(
-            self.weights[start:stop], dtype=self.image.dtype, device=self.image.device
-        ).reshape(shape)
+        shares = torch.tensor(self.weights[start:stop], dtype=self.image.dtype)
+        weights = sent(shares, self.image.device, self.image.dtype).reshape(shape)
         out[INPUT][:] = self.baseline + weights * (self.image - self.baseline)
 
 
@@ -310,5 +309,6 @@ class Between(_Image):
         """Write the points."""
         references = self.references(start, stop)
         shape = (-1,) + (1,) * self.image.dim()
-        weights = references.new_tensor(self.weights[start:stop]).reshape(shape)
+        shares = torch.tensor(self.weights[start:stop], dtype=references.dtype)
+        weights = sent(shares, references.device, references.dtype).reshape(shape)
         out[INPUT][:] = references + weights * (self.image - references)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from service.errors import NonFiniteScore
+from workers.device import sent
 from workers.passes import Forward, Gradient, Rule, Scalar, Step
 from workers.rows import INPUT
 from workers.runtimes.base import Served, Work
@@ -85,7 +86,7 @@ def _columns(scores: Tensor | None, at: Sequence[int]) -> Tensor | None:
         return None
     if list(at) == list(range(scores.shape[1])):  # a plain copy costs a fifth of indexing
         return scores.clone()
-    return scores[:, at]
+    return scores[:, sent(torch.tensor(at), scores.device, torch.int64)]
 
 
 def _require_finite(*values: Tensor | None) -> None:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from workers.device import sent
 from workers.measures.base import Inquiry, Scene
 from workers.measures.bearing import SMALLEST
 from workers.measures.cells import lattices, weights
@@ -92,7 +93,8 @@ def blurred(image: Tensor, share: float = SIGMA_SHARE) -> Tensor:
 
 def _masks(image: Tensor, start: int, stop: int) -> Tensor:
     """Return the cells that rows ``start`` to ``stop`` hide, shape ``(rows, 1, *spatial)``."""
-    return torch.from_numpy(weights(image.shape[1:], start, stop)).to(image)[:, None]
+    masks = torch.from_numpy(weights(image.shape[1:], start, stop))
+    return sent(masks, image.device, image.dtype)[:, None]
 
 
 def _smoother(size: int, share: float) -> Tensor:

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
+from workers.device import sent
 from workers.methods.base import METHODS, Maps, Method, ModelFacts, cells, zeros
 from workers.passes import Ability, Cost, Forward, Plan, Step, Targets, TimeUp
 from workers.rows import Masked
@@ -169,7 +170,8 @@ class Lattice:
 
     def _shown(self, start: int, stop: int) -> Tensor:
         """Return which nodes masks of one block show, in the image's type and on its device."""
-        return ((1 + self.signs(start, stop)) / 2).to(self.image)
+        shown = (1 + self.signs(start, stop)) / 2
+        return sent(shown, self.image.device, self.image.dtype)
 
     def _spans(self, start: int, stop: int, most: int) -> list[tuple[int, int]]:
         """Cut a range of masks where a block ends, and into parts of at most `most`."""
@@ -196,7 +198,7 @@ class Lattice:
         """Interpolate nodes ``(n, nodes)`` to ``(n, *sizes)``, axis by axis."""
         out = values.reshape(len(values), *(self.count + 1,) * len(sizes))
         for size, offset in zip(sizes, shift.tolist(), strict=True):
-            hats = self._hats(size, offset).to(values)
+            hats = sent(self._hats(size, offset), values.device, values.dtype)
             out = torch.tensordot(out, hats, dims=([1], [1]))
         return out
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from service.errors import MethodError, NoGradientPath, UnservablePass
+from workers.device import sent
 from workers.passes import Scalar
 from workers.rows import INPUT
 from workers.runtimes.base import Segment, Work
@@ -67,7 +68,8 @@ def scores_of(outputs: Tensor, work: Work) -> Tensor:
         pairs = [weights[0] for weights in linear if weights is not None]
         scores = _columns(outputs, [index for index, _ in pairs])
         if any(weight != 1 for _, weight in pairs):
-            scores = scores * scores.new_tensor([weight for _, weight in pairs])
+            weights = torch.tensor([weight for _, weight in pairs], dtype=scores.dtype)
+            scores = scores * sent(weights, scores.device, scores.dtype)
     else:
         # each on its own: in a stack, a score without a graph would get a blank gradient
         pairs_of = zip(work.targets, work.places, strict=True)
@@ -82,7 +84,9 @@ def _columns(outputs: Tensor, indices: Sequence[int]) -> Tensor:
     if max(indices) >= outputs.shape[1]:
         raise MethodError("A target names an output that the model does not have.")
     first = indices[0]
-    return outputs[:, first : first + 1] if len(indices) == 1 else outputs[:, indices]
+    if len(indices) == 1:
+        return outputs[:, first : first + 1]
+    return outputs[:, sent(torch.tensor(indices), outputs.device, torch.int64)]
 
 
 def _score(target: Scalar, outputs: Tensor, graph: bool) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from service.errors import LayerAmbiguous, LayerNotCaptured
+from workers.device import sent
 from workers.tokens import Tokens
 
 
@@ -27,7 +28,8 @@ class Ablation:
         if self.tokens is not None and self.tokens.fit(output):
             output = output.movedim(-1, 1)
         rows = torch.arange(len(self.channels), device=output.device)
-        output[rows, torch.tensor(self.channels, device=output.device)] = 0
+        channels = sent(torch.tensor(self.channels), output.device, torch.int64)
+        output.index_put_((rows, channels), output.new_zeros(()))  # a number would be waited for
 
 
 class Capture:
