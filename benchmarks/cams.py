@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks.contest import ALONE, EQUAL, FLOOR, OURS, Case, Own, Run, bare, error, hold
 from benchmarks.grad_cam import TARGET, displayed
+from benchmarks.measure import DEVICE
 from benchmarks.networks import ResNet18, noise, seeded
 from benchmarks.peers import (
     PACKAGES,
@@ -205,7 +206,7 @@ def gradient_alone(image: Tensor) -> Run:
 
 def vit() -> nn.Module:
     torch.manual_seed(0)
-    return VIT.build().eval()
+    return VIT.build().eval().to(DEVICE)
 
 
 def vision_transformer() -> Case:

@@ -6,6 +6,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from benchmarks.measure import DEVICE
 from examples.phantom.samples import radiographs
 
 IMAGES: Final = 16
@@ -17,4 +18,4 @@ def seen(images: int = IMAGES) -> Iterator[tuple[Tensor, int]]:
     samples = radiographs(SEED, images)
     for picture, labels in zip(samples.images, samples.labels, strict=True):
         if labels.any():
-            yield torch.from_numpy(picture), int(labels.argmax())
+            yield torch.from_numpy(picture).to(DEVICE), int(labels.argmax())

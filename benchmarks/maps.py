@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.measure import DEVICE
 from examples.phantom.samples import radiographs
 from service.domain.grid import Grid
 from service.manifests import read_manifest
@@ -134,7 +135,7 @@ def trained() -> nn.Module:
     assert wanted is not None
     network = ARCHITECTURES[wanted.name].model_validate(wanted.parameters).build()
     network.load_state_dict(load_file(MODEL / manifest.file("weights", "safetensors").path))
-    return network.eval()
+    return network.eval().to(DEVICE)
 
 
 def shuffle(module: nn.Module, generator: torch.Generator) -> None:

@@ -5,6 +5,9 @@ drift of the machine falls on all alike. The figure is the median of the rounds'
 ratios with a bootstrap interval of 95 %. The first competitor runs twice, as A
 and A': where this control is off by more than 5 %, the run says nothing.
 
+Everything runs on a CPU, or with ``BENCH_DEVICE=cuda`` on a GPU; a run has ended when the
+device has. Of a CPU the ratios are those of its time; of a GPU those of the clock.
+
 Nothing is published from a busy machine: where the load average was over half
 of the cores before the run, the result goes to standard output alone, unless
 ``PUBLISH_ANYWAY=1`` is set.
@@ -24,7 +27,15 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from workers.device import choose, forbid_tf32, hardware, synchronize
+
 RESULTS: Final = Path(__file__).parent / "results"
+DEVICE: Final = choose(os.environ.get("BENCH_DEVICE", "cpu"))
+"""Where networks and images of the benchmarks lie."""
+
+CLOCK: Final = "cpu" if DEVICE.type == "cpu" else "wall"
+"""What ratios are judged by."""
+
 WARM_UP: Final = 2
 RESAMPLES: Final = 4000
 CONTROL: Final = "control"
@@ -36,6 +47,9 @@ LOAD_BEFORE: Final = float(os.environ.get("LOAD_BEFORE", os.getloadavg()[0]))
 
 Where one program follows another, what it was before the first of them is handed down.
 """
+
+
+forbid_tf32()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +77,7 @@ def rounds(
         for name in order:
             cpu, wall = time.process_time(), time.perf_counter()
             runs[name]()
+            synchronize(DEVICE)
             sums[name][0] += time.process_time() - cpu
             sums[name][1] += time.perf_counter() - wall
         if number >= WARM_UP:
@@ -90,6 +105,8 @@ def conditions(packages: Sequence[str]) -> dict[str, Any]:
     """Return where and with what it was measured."""
     return {
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "device": hardware(DEVICE),
+        "driver": _driver(),
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -113,7 +130,7 @@ def publish(name: str, result: Mapping[str, Any]) -> str:
         print(text)
         return f"standard output alone, for a load of {LOAD_BEFORE:.1f}; {ANYWAY}=1 keeps it"
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    path = RESULTS / (f"{name}.json" if DEVICE.type == "cpu" else f"{name}.{DEVICE.type}.json")
     path.write_text(text + "\n")
     return str(path)
 
@@ -123,6 +140,14 @@ def _cpu() -> str:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor()
+
+
+def _driver() -> str | None:
+    """Return the version of the GPU's driver."""
+    if DEVICE.type == "cpu":
+        return None
+    told = Path("/proc/driver/nvidia/version")
+    return told.read_text().splitlines()[0] if told.exists() else None
 
 
 def _version(name: str) -> str | None:

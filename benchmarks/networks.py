@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from benchmarks.measure import DEVICE
+
 WIDTHS: Final = (64, 128, 256, 512)
 DENSE: Final = (6, 12, 24, 16)
 GROWTH: Final = 32
@@ -126,9 +128,9 @@ def seeded(kind: type[nn.Module], *args: Any, seed: int = 0) -> nn.Module:
         if isinstance(module, tuple(NORM.values())):
             module.running_mean.uniform_(-0.1, 0.1)
             module.running_var.uniform_(0.8, 1.2)
-    return net
+    return net.to(DEVICE)
 
 
 def noise(shape: Sequence[int], seed: int = 1) -> Tensor:
     """Return an image of standard normal noise, shape ``(C, *spatial)``."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)

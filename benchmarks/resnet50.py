@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from benchmarks.measure import DEVICE
+
 STAGES: Final = ((64, 3), (128, 4), (256, 6), (512, 3))
 EXPANSION: Final = 4
 TARGET_LAYER: Final = "layer4"
@@ -85,4 +87,4 @@ def resnet50(seed: int = 0) -> ResNet50:
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.uniform_(-0.1, 0.1)  # type: ignore[union-attr]
             module.running_var.uniform_(0.8, 1.2)  # type: ignore[union-attr]
-    return net
+    return net.to(DEVICE)

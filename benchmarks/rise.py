@@ -80,8 +80,8 @@ def recipe(
 ) -> Tensor:
     """Return the paper's map, eq. 6, shape ``(size, size)``."""
     random, size = np.random.default_rng(seed), image.shape[-1]
-    total = torch.zeros(size, size)
-    every = masks(random, count, size)
+    total = torch.zeros(size, size, device=image.device)
+    every = masks(random, count, size).to(image.device)
     with torch.no_grad():
         for part in every.split(BATCH):
             scores = net(AIR + part * (image - AIR))[:, target]
