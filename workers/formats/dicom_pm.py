@@ -51,22 +51,30 @@ class DicomPm(Format):
         ds.DerivationDescription = derivation(sheet.record, how)
         finish(ds, sheet, self.name, digest(sheet.source_relevance.data))
         seen = originals(source, ds, sheet, planes)
-        made = adopt(_map(seen.images, ds, sheet, planes), ds, seen)
+        laid = _map(seen.images, ds, sheet, planes)
+        order = np.frombuffer(laid.FloatPixelData, "<f4").astype(int)
+        del laid.FloatPixelData
+        made = adopt(laid, ds, seen)
+        made.Rows, made.Columns = sheet.shape[-2:]
         inherit_loss(made, source, sheet.record)
-        save_floats(made, sheet.source_relevance, to)
+        slices = sheet.source_relevance.reshape(-1, *sheet.shape[-2:])
+        save_floats(made, [slices[number] for number in order], to)
 
 
 def _map(
     images: Sequence[Dataset], ds: Dataset, sheet: Sheet, planes: Sequence[Plane]
 ) -> ParametricMap:
-    """Have highdicom lay out the functional groups around a single pixel, which ours replace."""
+    """Have highdicom lay out the functional groups around images of a single pixel.
+
+    Each pixel is its slice's number: highdicom puts the frames in an order of its own.
+    """
     for each in images:
         each.Rows = each.Columns = 1
     full = 1.0 if sheet.scale is None else sheet.scale.full
     low = -full if sheet.record.signed else 0.0
-    made = ParametricMap(
+    return ParametricMap(
         images,
-        np.zeros((len(images), 1, 1), np.float32),
+        np.arange(len(images), dtype=np.float32)[:, None, None],
         series_instance_uid=ds.SeriesInstanceUID,
         series_number=ds.SeriesNumber,
         sop_instance_uid=ds.SOPInstanceUID,
@@ -89,9 +97,6 @@ def _map(
         content_description=plain(f"{sheet.record.method_title}: {sheet.record.target.label}"),
         content_creator_name=AUTHOR,
     )
-    del made.FloatPixelData
-    made.Rows, made.Columns = sheet.shape[-2:]
-    return made
 
 
 def _meaning(sheet: Sheet) -> RealWorldValueMapping:

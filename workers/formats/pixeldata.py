@@ -70,13 +70,14 @@ def save(ds: Dataset, pixels: Pixels, syntax: TransferSyntax, to: Path) -> None:
         stream.write(struct.pack("<HHL", 0xFFFE, 0xE0DD, 0))
 
 
-def save_floats(ds: Dataset, values: NDArray[np.float32], to: Path) -> None:
+def save_floats(ds: Dataset, frames: Sequence[NDArray[np.float32]], to: Path) -> None:
     """Write an object that lacks nothing but its Float Pixel Data, uncompressed."""
-    pixels = np.ascontiguousarray(values, "<f4")
     ds.save_as(to, enforce_file_format=True, implicit_vr=False, little_endian=True)
     with to.open("ab") as stream:
-        stream.write(_element(b"OF", pixels.nbytes, FLOAT_PIXEL_DATA))
-        stream.write(pixels.data)
+        length = sum(frame.nbytes for frame in frames)
+        stream.write(_element(b"OF", length, FLOAT_PIXEL_DATA))
+        for frame in frames:
+            stream.write(np.ascontiguousarray(frame, "<f4").data)
 
 
 def _element(vr: bytes, length: int, number: int = PIXEL_DATA) -> bytes:

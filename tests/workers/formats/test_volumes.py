@@ -1,0 +1,340 @@
+"""What is written of a map of a volume, read back by programs of others."""
+
+import io
+import json
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from numpy.testing import assert_allclose
+
+from service.domain.grid import Grid
+from service.domain.volume import Slice
+from service.errors import FormatNotApplicable
+from tests.support.volumes import CORONAL, ENHANCED_CT, SAGITTAL, Series, blob, volume_sheet
+from workers.drawing.palettes import FAINT
+from workers.formats.base import FORMATS, MOST_SLICES
+from workers.sheets import write
+
+SERIES = [Series(), Series(tilt=15.0), Series(orientation=SAGITTAL), Series(orientation=CORONAL)]
+NAMES = ["axial", "sheared", "sagittal", "coronal"]
+
+
+@pytest.fixture(params=SERIES, ids=NAMES)
+def series(request):
+    return request.param
+
+
+def written(sheet, folder, name):
+    """The bytes of the one file of a format."""
+    ((_, file),), omitted = write(sheet, [name], folder)
+    assert omitted == []
+    return file.read_bytes()
+
+
+def dicom(sheet, folder, name):
+    return pydicom.dcmread(io.BytesIO(written(sheet, folder, name)))
+
+
+def at_voxels(values, grid, shape):
+    """Trilinear interpolation, axis by axis with NumPy's own, for grids of three straight axes."""
+    found = values[0].astype(float)
+    for axis in range(3):
+        centers = grid.affine[axis, axis] * np.arange(grid.shape[axis]) + grid.affine[axis, 3]
+        found = np.apply_along_axis(
+            lambda line, centers=centers, axis=axis: np.interp(
+                np.arange(shape[axis]), centers, line
+            ),
+            axis,
+            found,
+        )
+    return found
+
+
+def slice_at(group, series):
+    """Which slice of a series lies where a frame does."""
+    position = group.PlanePositionSequence[0].ImagePositionPatient
+    away = [np.linalg.norm(np.subtract(position, series.position(k))) for k in range(12)]
+    assert min(away) < 1e-4
+    return int(np.argmin(away))
+
+
+def enhanced_sheet(folder, **changes):
+    """A map of a volume whose slices are frames of one object."""
+    volume = Series().volume()
+    frames = tuple(
+        Slice(
+            sop_class_uid=ENHANCED_CT,
+            sop_instance_uid="2.25.77",
+            frame=number,
+            position=each.position,
+        )
+        for number, each in enumerate(volume.slices, 1)
+    )
+    return volume_sheet(folder, volume=volume.model_copy(update={"slices": frames}), **changes)
+
+
+# ------------------------------------------------------------------- the grid
+
+
+def test_cells_turned_and_mirrored_come_to_the_same_voxels(tmp_path):
+    shape = (12, 24, 20)
+    straight = volume_sheet(tmp_path / "a")
+    turned = np.ascontiguousarray(straight.values.transpose(0, 3, 1, 2)[:, ::-1])
+    affine = straight.grid.affine[:, [2, 0, 1, 3]]
+    affine = affine @ np.array([[-1, 0, 0, 4], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    other = volume_sheet(tmp_path / "b", values=turned, grid=Grid((5, 6, 8), affine))
+    expected = at_voxels(straight.values, straight.grid, shape)
+    assert_allclose(straight.source_relevance, expected, atol=1e-6)
+    assert_allclose(other.source_relevance, expected, atol=1e-6)
+    assert other.relevant_slices == straight.relevant_slices
+    assert other.peak[0] == pytest.approx(straight.peak[0])
+
+
+def test_many_cells_are_interpolated_as_few_are(tmp_path):
+    values = np.random.default_rng(0).random((1, 30, 18, 25)).astype(np.float32)
+    fine = volume_sheet(tmp_path, values=values)
+    expected = at_voxels(values, fine.grid, (12, 24, 20))
+    assert_allclose(fine.source_relevance, expected, atol=1e-6)
+
+
+# --------------------------------------------------------------- the pictures
+
+
+def test_the_slices_with_the_most_evidence_are_frames_of_one_capture(tmp_path):
+    long = Series(shape=(50, 24, 20))
+    sheet = volume_sheet(tmp_path / "work", long, blob((25, 8, 5)))
+    ds = dicom(sheet, tmp_path, "dicom_sc")
+    masses = at_voxels(sheet.values, sheet.grid, long.shape).sum(axis=(1, 2))
+    most = sorted(np.argsort(-masses)[:MOST_SLICES] + 1)
+    assert list(ds.PageNumberVector) == most
+    assert ds.NumberOfFrames == len(ds.SourceImageSequence) == MOST_SLICES
+    uids = [each.ReferencedSOPInstanceUID for each in ds.SourceImageSequence]
+    assert uids == [long.volume().slices[page - 1].sop_instance_uid for page in most]
+
+
+def test_each_frame_is_its_own_slice_where_nothing_is_drawn(tmp_path):
+    sheet = volume_sheet(tmp_path / "work", slices="all")
+    frames = dicom(sheet, tmp_path, "dicom_sc").pixel_array
+    display = np.load(sheet.display_file)
+    assert len(frames) == len(display)
+    relevance = at_voxels(sheet.values, sheet.grid, display.shape)
+    bare = relevance < 0.9 * FAINT * sheet.scale.full
+    image = frames[:, : display.shape[1], : display.shape[2]]
+    assert (image[bare] == display[bare][:, None]).all()
+    drawn = relevance > 2 * FAINT * sheet.scale.full
+    assert (image[drawn] != display[drawn][:, None]).any(axis=-1).all()
+
+
+@pytest.mark.parametrize("slices", ["relevant", "all"])
+def test_slices_are_an_object_each_on_request(tmp_path, slices):
+    sheet = volume_sheet(tmp_path / "work", objects="single_frame", slices=slices)
+    files, _ = write(sheet, ["dicom_sc"], tmp_path)
+    stack = dicom(volume_sheet(tmp_path / "stack", slices=slices), tmp_path, "dicom_sc")
+    objects = [pydicom.dcmread(file) for _, file in files]
+    assert len({each.SOPInstanceUID for each in objects}) == len(objects) == stack.NumberOfFrames
+    assert len({each.SeriesInstanceUID for each in objects}) == 1
+    for ds, frame, page in zip(objects, stack.pixel_array, stack.PageNumberVector, strict=True):
+        assert np.array_equal(ds.pixel_array, frame)
+        assert ds.InstanceNumber == page
+        (source,) = ds.SourceImageSequence
+        assert source.ReferencedSOPInstanceUID == f"2.25.10{page}"
+
+
+def test_a_map_without_evidence_shows_the_middle_slice(tmp_path):
+    blank = np.zeros((1, 6, 8, 5), np.float32)
+    ds = dicom(volume_sheet(tmp_path / "work", values=blank), tmp_path, "dicom_sc")
+    assert ds.PageNumberVector == 7
+    image = ds.pixel_array[:24, :20]
+    assert (image == np.load(tmp_path / "work/display.npy")[6][..., None]).all()
+
+
+def test_contours_of_every_slice_make_one_stack(tmp_path):
+    ds = dicom(volume_sheet(tmp_path / "work", style="contour", slices="all"), tmp_path, "dicom_sc")
+    assert ds.pixel_array.shape[0] == 12
+
+
+@pytest.mark.parametrize("syntax", ["jpeg_ls_lossless", "jpeg_2000_lossless", "rle_lossless"])
+@pytest.mark.parametrize("name", ["dicom_sc", "dicom_sc_word"])
+def test_a_compressed_stack_holds_the_same_frames(tmp_path, syntax, name):
+    plain = dicom(volume_sheet(tmp_path / "a"), tmp_path, name)
+    packed = dicom(volume_sheet(tmp_path / "b", transfer_syntax=syntax), tmp_path, name)
+    assert np.array_equal(packed.pixel_array, plain.pixel_array)
+    assert packed.SOPInstanceUID == plain.SOPInstanceUID
+
+
+def test_the_png_is_the_slice_of_the_peak(tmp_path):
+    sheet = volume_sheet(tmp_path / "work")
+    ds = dicom(volume_sheet(tmp_path / "all", slices="all"), tmp_path, "dicom_sc")
+    peak = int(at_voxels(sheet.values, sheet.grid, (12, 24, 20)).max(axis=(1, 2)).argmax())
+    assert abs(sheet.peak_slice - peak) <= 1
+    assert np.array_equal(sheet.picture, ds.pixel_array[sheet.peak_slice])
+
+
+# ---------------------------------------------------------- the map and region
+
+
+def test_a_parametric_map_has_every_value_at_its_place(tmp_path, series):
+    sheet = volume_sheet(tmp_path / "work", series, blob((6, 8, 5), signed=True), signed=True)
+    ds = dicom(sheet, tmp_path, "dicom_pm")
+    (shared,) = ds.SharedFunctionalGroupsSequence
+    assert list(shared.PixelMeasuresSequence[0].PixelSpacing) == [0.8, 0.7]
+    assert_allclose(
+        shared.PlaneOrientationSequence[0].ImageOrientationPatient, series.orientation, atol=1e-8
+    )
+    expected = at_voxels(sheet.values, sheet.grid, series.shape)
+    frames = zip(ds.pixel_array, ds.PerFrameFunctionalGroupsSequence, strict=True)
+    seen = set()
+    for frame, group in frames:
+        number = slice_at(group, series)
+        seen.add(number)
+        assert_allclose(frame, expected[number], atol=1e-6)
+        (derived,) = group.DerivationImageSequence
+        (of,) = derived.SourceImageSequence
+        assert of.ReferencedSOPInstanceUID == f"2.25.10{number + 1}"
+    assert seen == set(range(12))
+
+
+def test_a_segmentation_marks_the_salient_voxels_at_their_place(tmp_path, series):
+    sheet = volume_sheet(tmp_path / "work", series)
+    ds = dicom(sheet, tmp_path, "dicom_seg")
+    inside = at_voxels(sheet.values, sheet.grid, series.shape) >= 0.5 * sheet.values.max()
+    marked = np.zeros(series.shape, bool)
+    frames = ds.pixel_array.reshape(ds.NumberOfFrames, *series.shape[1:])
+    for frame, group in zip(frames, ds.PerFrameFunctionalGroupsSequence, strict=True):
+        marked[slice_at(group, series)] = frame
+    assert np.array_equal(marked, inside)
+
+
+def test_the_16_bit_map_leads_back_to_relevance(tmp_path):
+    sheet = volume_sheet(tmp_path / "work", values=blob((6, 8, 5), signed=True), signed=True)
+    ds = dicom(sheet, tmp_path, "dicom_sc_word")
+    found = ds.pixel_array * float(ds.RescaleSlope) + float(ds.RescaleIntercept)
+    expected = at_voxels(sheet.values, sheet.grid, (12, 24, 20))
+    assert_allclose(found, expected, atol=0.51 * float(ds.RescaleSlope))
+    assert list(ds.PageNumberVector) == list(range(1, 13))
+
+
+@pytest.mark.parametrize("name", ["dicom_pm", "dicom_seg"])
+def test_slices_without_a_frame_of_reference_have_no_place_in_the_patient(tmp_path, name):
+    nowhere = Series().volume().model_copy(update={"frame_of_reference_uid": ""})
+    with pytest.raises(FormatNotApplicable) as refused:
+        FORMATS[name]().write(volume_sheet(tmp_path / "work", volume=nowhere), tmp_path / "x")
+    assert refused.value.facts["reason"] == "no_plane_in_patient"
+
+
+# ------------------------------------------------------------- the references
+
+
+def test_key_objects_are_the_slices_with_the_most_evidence(tmp_path):
+    long = Series(shape=(50, 24, 20))
+    sheet = volume_sheet(tmp_path / "work", long, blob((25, 8, 5)))
+    ds = dicom(sheet, tmp_path, "dicom_ko")
+    images = [each for each in ds.ContentSequence if each.ValueType == "IMAGE"]
+    named = [each.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for each in images]
+    shown = [each + 1 for each in sheet.slices]
+    assert named == [f"2.25.10{each}" for each in shown]
+    (study,) = ds.CurrentRequestedProcedureEvidenceSequence
+    (of,) = study.ReferencedSeriesSequence
+    assert of.SeriesInstanceUID == "2.25.2"
+    assert [each.ReferencedSOPInstanceUID for each in of.ReferencedSOPSequence] == named
+    assert ds.ConceptNameCodeSequence[0].CodeValue == "113000"
+
+
+@pytest.mark.parametrize("name", ["dicom_ko", "dicom_sc", "dicom_sr", "dicom_pm"])
+def test_frames_of_one_object_are_named_by_number(tmp_path, name):
+    sheet = enhanced_sheet(tmp_path / "work", slices="all")
+    ds = dicom(sheet, tmp_path, name)
+    frames = []
+
+    def look(_, element):
+        if element.VR == "SQ":
+            for item in element.value:
+                if item.get("ReferencedSOPInstanceUID") == "2.25.77":
+                    assert item.ReferencedSOPClassUID == ENHANCED_CT
+                    named = item.get("ReferencedFrameNumber")
+                    frames.append([named] if isinstance(named, int) else list(named or ()))
+
+    ds.walk(look)
+    every = list(range(1, 13))
+    assert every in frames or [[each] for each in every] == [each for each in frames if each][-12:]
+    assert "2.25.77" in ds.to_json()
+
+
+def test_the_report_names_every_slice_and_measures_the_region(tmp_path, series):
+    sheet = volume_sheet(tmp_path / "work", series)
+    files, _ = write(sheet, ["dicom_seg", "dicom_sr"], tmp_path)
+    ds = pydicom.dcmread(next(file for each, file in files if each.format == "dicom_sr"))
+    (study,) = ds.CurrentRequestedProcedureEvidenceSequence
+    named = {
+        item.ReferencedSOPInstanceUID
+        for each in study.ReferencedSeriesSequence
+        for item in each.ReferencedSOPSequence
+    }
+    assert {each.sop_instance_uid for each in series.volume().slices} < named
+    numbers = dict(_numbers(ds))
+    voxels = np.count_nonzero(
+        at_voxels(sheet.values, sheet.grid, series.shape) >= 0.5 * sheet.values.max()
+    )
+    assert numbers["region_pixels"] == voxels
+    assert numbers["region_volume"] == pytest.approx(voxels * 3.0 * 0.8 * 0.7, rel=1e-5)
+    at = numbers["peak_slice"], numbers["peak_row"], numbers["peak_column"]
+    assert at == pytest.approx(sheet.peak[0])
+    assert (numbers["cell_slices"], numbers["cell_rows"], numbers["cell_columns"]) == (2, 3, 4)
+
+
+def _numbers(item):
+    """Every number of a report, by the value of its code."""
+    for each in item.get("ContentSequence", ()):
+        if each.ValueType == "NUM":
+            value = each.MeasuredValueSequence[0].NumericValue
+            yield each.ConceptNameCodeSequence[0].CodeValue, float(value)
+        yield from _numbers(each)
+
+
+# ------------------------------------------------------------------ the arrays
+
+
+@pytest.mark.parametrize("on_source_grid", [False, True])
+def test_nifti_and_npz_place_every_cell_in_the_patient(tmp_path, series, on_source_grid):
+    sheet = volume_sheet(tmp_path / "work", series, on_source_grid=on_source_grid)
+    (tmp_path / "map.nii.gz").write_bytes(written(sheet, tmp_path, "nifti"))
+    image = nibabel.load(tmp_path / "map.nii.gz")
+    archive = np.load(io.BytesIO(written(sheet, tmp_path, "npz")))
+    cells = archive["values"][0]
+    assert_allclose(image.get_fdata(), cells.transpose(2, 1, 0), atol=1e-7)
+    k, i, j = 3, 5, 2
+    voxel = archive["affine"] @ [k, i, j, 1]
+    lps = series.affine @ voxel
+    assert_allclose(archive["patient_affine"] @ voxel, lps, atol=1e-4)
+    assert_allclose(image.affine @ [j, i, k, 1], lps * [-1, -1, 1, 1], atol=1e-3)
+    assert str(archive["axes"]) == "channel slice row column"
+
+
+def test_json_holds_the_volume_and_says_how_its_axes_run(tmp_path):
+    document = json.loads(written(volume_sheet(tmp_path / "work"), tmp_path, "json"))
+    assert document["map"]["axes"] == ["channel", "slice", "row", "column"]
+    assert np.shape(document["map"]["values"]) == (1, 6, 8, 5)
+    assert document["image"]["slices"] == 12
+
+
+def test_json_of_too_many_values_is_left_out_with_the_alternatives(tmp_path):
+    values = np.zeros((1, 128, 128, 65), np.float32)
+    files, (omitted,) = write(volume_sheet(tmp_path, values=values), ["json"], tmp_path)
+    assert files == []
+    assert omitted.reason.facts["alternatives"] == ["npy", "npz", "nifti"]
+
+
+def test_the_same_map_gives_the_same_bytes(tmp_path):
+    names = [name for name in FORMATS if FORMATS[name].media_type == "application/dicom"]
+    first, _ = write(volume_sheet(tmp_path / "a"), names, tmp_path / "a")
+    second, _ = write(volume_sheet(tmp_path / "b"), names, tmp_path / "b")
+    assert [each.sha256 for each, _ in first] == [each.sha256 for each, _ in second]
+
+
+def test_another_slice_is_another_object(tmp_path):
+    """A UID never comes again with other pixels."""
+    whole = dicom(volume_sheet(tmp_path / "a", slices="all"), tmp_path, "dicom_sc")
+    some = volume_sheet(tmp_path / "b", values=blob((6, 8, 5)) * (blob((6, 8, 5)) > 0.2))
+    assert dicom(some, tmp_path, "dicom_sc").SOPInstanceUID != whole.SOPInstanceUID
