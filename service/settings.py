@@ -89,6 +89,9 @@ class LimitSettings(BaseModel):
         default=128 * 1024 * 1024,
         description="Most samples (rows x columns x samples) in one frame.",
     )
+    voxels: int = Field(
+        default=256 * 1024 * 1024, description="Most voxels in a series explained as one volume."
+    )
     study_series: int = Field(
         default=100,
         ge=0,

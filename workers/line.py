@@ -110,7 +110,9 @@ class Line:
                 fetched,
                 self.slots,
                 max_samples=self.settings.limits.pixels,
+                max_voxels=self.settings.limits.voxels,
                 limit=worker.decode_limit.total_seconds(),
+                on_progress=held.advance,
             )
         with held.stage(Stage.PREPARE):
             prepared = prepare(decoded, self.slots)

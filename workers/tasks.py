@@ -9,6 +9,8 @@ from workers.stages import decode, prepare
 
 TASKS: Final[Mapping[str, Task]] = {
     "decode": decode.task,
+    "survey": decode.survey_task,
+    "decode_portion": decode.portion_task,
     "prepare": prepare.task,
     "render": sheets.task,
     selftests.TASK: selftests.task,

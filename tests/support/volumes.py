@@ -60,6 +60,11 @@ class Series:
         index = np.indices(self.shape)
         return np.asarray(index[0] * 100 + index[1] * 3 + index[2] - 1000, np.float32)
 
+    @property
+    def stored(self) -> NDArray[np.uint16]:
+        """Stored values, shape ``shape``."""
+        return (self.values - INTERCEPT).astype(np.uint16)
+
     def position(self, number: int) -> tuple[float, ...]:
         """Center of the first pixel of a slice, counted from 0."""
         step = self.affine[:3, 0]
@@ -72,7 +77,7 @@ class Series:
 
     def dataset(self, number: int, **changes: Any) -> Dataset:
         """One slice, counted from 0."""
-        stored = (self.values[number] - INTERCEPT).astype(np.uint16)
+        stored = self.stored[number]
         elements = {
             "SOPClassUID": CT,
             "SOPInstanceUID": f"2.25.10{number + 1}",

@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ GUESSED = "guessed_transfer_syntax"
 """Warning of an object without file meta information, whose encoding its elements show."""
 
 AS_STORED = Modality()
+INVERTED = "MONOCHROME1"
 BLOCK = 32
 """Rows worked on at a time; they stay in the processor's cache."""
 
@@ -85,7 +86,7 @@ def decode_file(
             header = header_of(found, max_samples=max_samples, identified=False)
             _require_frame(header, frame)
             changed = flatten(found.dataset, frame, header.number_of_frames)
-            _keep_header(file, found, scratch / HEADER, anew=changed)
+            keep_header(file, found, scratch / HEADER, anew=changed)
             return _decode(found, header, frame, scratch)
     except (WhylightError, OSError, MemoryError):
         raise
@@ -103,21 +104,39 @@ def _decode(found: Parsed, header: Header, frame: int, scratch: Path) -> Decoded
     pixels = read_stored(found, header, frame)
     if pixels.color:
         _write_color(pixels, scratch)
-        return _files(scratch, _facts(found, header, frame, pixels), None)
-    stored = pixels.values
-    signed = header.pixel_representation == 1
-    modality = modality_of(found.dataset, signed=signed)
-    padding = padding_of(stored, found.dataset, header)
+        return _files(scratch, facts_of(found, header, frame, pixels), None)
+    gray = gray_of(found, header, pixels)
+    used = gray.voi or gray.chosen_window()
+    inverted = header.photometric_interpretation == INVERTED
+    stored = gray.pixels.values
+    _write_gray(stored, gray.modality, used, gray.padding, scratch, inverted=inverted)
+    facts = facts_of(found, header, frame, gray.pixels, modality=gray.modality, voi=used)
+    return _files(scratch, facts, gray.padding)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gray:
+    """A gray frame: its stored values, and what the header says that they mean."""
+
+    pixels: Pixels
+    modality: Modality
+    padding: Mask | None
+    voi: Voi | None
+    """As declared; `None` where nothing is."""
+
+    def chosen_window(self) -> Window:
+        """Choose a window where none is declared."""
+        return chosen_window(self.pixels.values, self.modality, self.padding, self.pixels.bits)
+
+
+def gray_of(found: Parsed, header: Header, pixels: Pixels) -> Gray:
+    """Return a gray frame with its transforms, which `flatten` brought to the top."""
+    modality = modality_of(found.dataset, signed=header.pixel_representation == 1)
+    padding = padding_of(pixels.values, found.dataset, header)
     if pixels.real:
-        stored = without_holes(stored, padding)
-        pixels = replace(pixels, values=stored)
+        pixels = replace(pixels, values=without_holes(pixels.values, padding))
     negative = modality.range(*_stored_range(pixels, header))[0] < 0
-    voi = voi_of(found.dataset, signed=negative)
-    used = voi or chosen_window(stored, modality, padding, pixels.bits)
-    inverted = header.photometric_interpretation == "MONOCHROME1"
-    _write_gray(stored, modality, used, padding, scratch, inverted=inverted)
-    facts = _facts(found, header, frame, pixels, modality=modality, voi=used)
-    return _files(scratch, facts, padding)
+    return Gray(pixels, modality, padding, voi_of(found.dataset, signed=negative))
 
 
 def _write_color(pixels: Pixels, scratch: Path) -> None:
@@ -149,7 +168,7 @@ def _write_gray(
             display.append(show_gray(values, voi, mask, inverted=inverted))
 
 
-def _facts(
+def facts_of(
     found: Parsed,
     header: Header,
     frame: int,
@@ -158,6 +177,7 @@ def _facts(
     modality: Modality = AS_STORED,
     voi: Voi | None = None,
 ) -> ImageFacts:
+    """Return what is known of one frame."""
     low, high = _stored_range(pixels, header)
     value_low, value_high = modality.range(low, high)
     linear = isinstance(voi, Window) and voi.shape != "SIGMOID"
@@ -206,7 +226,7 @@ def is_lossy(dataset: Dataset, header: Header) -> bool:
     return may_lose and declared != "00"
 
 
-def _keep_header(file: Path, found: Parsed, to: Path, *, anew: bool) -> None:
+def keep_header(file: Path, found: Parsed, to: Path, *, anew: bool) -> None:
     """Write the object up to its pixels; a deflated one whole, as it cannot be cut."""
     if anew:
         found.dataset.file_meta.TransferSyntaxUID = UID(found.transfer_syntax_uid)

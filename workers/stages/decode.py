@@ -1,21 +1,38 @@
 """Decode: the DICOM object to modality values and a displayed image."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from service.domain.manifest import VolumeRules
+from service.domain.volume import Volume
 from service.errors import UndecodablePixels
 from workers.parcels import Decoded, Fetched
 from workers.pixels.decode import MAX_SAMPLES, DecodedFiles, decode_file
 from workers.slots import Slots
+from workers.volumes.decode import (
+    MAX_VOXELS,
+    Portion,
+    Survey,
+    decode_portion,
+    finish,
+    survey,
+)
 
 LIMIT = 30.0
 """Seconds after which a decoder is taken for hung."""
 
 
 def decode(
-    fetched: Fetched, slots: Slots, *, max_samples: int = MAX_SAMPLES, limit: float = LIMIT
+    fetched: Fetched,
+    slots: Slots,
+    *,
+    max_samples: int = MAX_SAMPLES,
+    max_voxels: int = MAX_VOXELS,
+    limit: float = LIMIT,
+    on_progress: Callable[[float], None] = lambda _: None,
 ) -> Decoded:
-    """Decode the job's image in a supervised process.
+    """Decode the job's image, or its series, in supervised processes.
 
     Parameters
     ----------
@@ -23,16 +40,26 @@ def decode(
         Where to decode.
     max_samples
         Most samples an image may have.
+    max_voxels
+        Most voxels a volume may have.
     limit
-        Seconds after which the decoder is ended.
+        Seconds after which the decoder is ended: for an image, for the headers
+        of a series, and for each portion of its slices.
+    on_progress
+        Called between portions with the share that is done; what it raises
+        ends the work.
 
     Raises
     ------
     UndecodablePixels
         The decoder failed, crashed, hung or needed too much memory.
     WhylightError
-        What `workers.pixels.decode.decode_file` raises, as a `JobFailure`.
+        What `workers.pixels.decode.decode_file` or `workers.volumes.decode.survey`
+        raises, as a `JobFailure`.
     """
+    if fetched.series:
+        limits = {"max_samples": max_samples, "max_voxels": max_voxels}
+        return _decode_series(fetched, slots, limits, limit, on_progress)
     message = {
         "file": str(fetched.file),
         "scratch": str(fetched.scratch),
@@ -40,7 +67,36 @@ def decode(
         "max_samples": max_samples,
     }
     answer = slots.run("decode", message, limit, lost=UndecodablePixels)
-    files = DecodedFiles.model_validate(answer)
+    return _decoded(fetched, DecodedFiles.model_validate(answer))
+
+
+def _decode_series(
+    fetched: Fetched,
+    slots: Slots,
+    limits: Mapping[str, int],
+    limit: float,
+    on_progress: Callable[[float], None],
+) -> Decoded:
+    """Decode a series portion by portion."""
+    rules = fetched.manifest.inputs[0].accept.volume or VolumeRules()
+    common = {
+        "files": [str(each.file) for each in fetched.series],
+        "scratch": str(fetched.scratch),
+        **limits,
+    }
+    asked = {**common, "rules": rules.model_dump(mode="json")}
+    answer = slots.run("survey", asked, limit, lost=UndecodablePixels)
+    seen = Survey.model_validate(answer)
+    portions = []
+    for start, stop in seen.portions:
+        asked = {**common, "survey": answer, "start": start, "stop": stop}
+        done = slots.run("decode_portion", asked, limit, lost=UndecodablePixels)
+        portions.append(Portion.model_validate(done))
+        on_progress(stop / len(seen.places))
+    return _decoded(fetched, finish(fetched.scratch, seen, portions), seen.volume)
+
+
+def _decoded(fetched: Fetched, files: DecodedFiles, volume: Volume | None = None) -> Decoded:
     return Decoded(
         fetched=fetched,
         facts=files.facts,
@@ -48,6 +104,7 @@ def decode(
         display=files.display,
         padding=files.padding,
         header=files.header,
+        volume=volume,
     )
 
 
@@ -60,3 +117,28 @@ def task(message: dict[str, Any]) -> dict[str, Any]:
         max_samples=message["max_samples"],
     )
     return files.model_dump(mode="json")
+
+
+def survey_task(message: dict[str, Any]) -> dict[str, Any]:
+    """Read the headers of a series, inside a slot."""
+    seen = survey(
+        [Path(each) for each in message["files"]],
+        Path(message["scratch"]),
+        VolumeRules.model_validate(message["rules"]),
+        max_samples=message["max_samples"],
+        max_voxels=message["max_voxels"],
+    )
+    return seen.model_dump(mode="json")
+
+
+def portion_task(message: dict[str, Any]) -> dict[str, Any]:
+    """Decode some slices of a series, inside a slot."""
+    portion = decode_portion(
+        [Path(each) for each in message["files"]],
+        Path(message["scratch"]),
+        Survey.model_validate(message["survey"]),
+        message["start"],
+        message["stop"],
+        max_samples=message["max_samples"],
+    )
+    return portion.model_dump(mode="json")

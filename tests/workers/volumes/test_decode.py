@@ -1,0 +1,208 @@
+"""A series' voxels on disk are those that its slices hold, each where its header puts it."""
+
+import random
+
+import numpy as np
+import pytest
+
+from service.domain.manifest import VolumeRules
+from service.domain.volume import Geometry
+from service.errors import (
+    AbsurdDimensions,
+    DuplicateSlices,
+    IrregularSlices,
+    MissingSlices,
+    MixedSlices,
+    NoSliceGeometry,
+    NotAcceptedByModel,
+    ShearedVolume,
+    TooFewSlices,
+    TruncatedDicom,
+    UndecodablePixels,
+    UnsupportedImage,
+)
+from tests.support import corpus
+from tests.support.phantom_dicom import JPEG_LS, compress, compressed, encoded
+from tests.support.volumes import CORONAL, SAGITTAL, Series, enhanced
+from workers.formats.derived import Source
+from workers.volumes.decode import Survey, decode_portion, finish, survey
+
+RULES = VolumeRules(least_slices=2, sheared=True)
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Decode objects of one series in any order; gives files, survey and voxels."""
+
+    def of(objects, rules=RULES, **limits):
+        files = []
+        for number, data in enumerate(objects):
+            files.append(tmp_path / f"{number}.dcm")
+            files[-1].write_bytes(data)
+        seen = survey(files, tmp_path, rules, **limits)
+        half = len(seen.places) // 2
+        halves = [(0, half), (half, len(seen.places))]
+        portions = [decode_portion(files, tmp_path, seen, *each) for each in halves]
+        made = finish(tmp_path, seen, portions)
+        return made, seen, np.load(made.pixels)[0]
+
+    return of
+
+
+@pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), CORONAL, SAGITTAL])
+@pytest.mark.parametrize("tilt", [0, -12.0])
+def test_every_voxel_is_where_its_slice_puts_it(read, orientation, tilt):
+    series = Series(orientation=orientation, tilt=tilt)
+    objects = series.files()
+    random.Random(3).shuffle(objects)  # noqa: S311 - no secret
+    made, seen, voxels = read(objects)
+    assert np.array_equal(voxels, series.values)
+    assert np.allclose(seen.volume.matrix, series.affine, atol=1e-5)
+    assert made.facts.shape == voxels.shape == (12, 24, 20)
+    assert made.padding is None
+    assert ("sheared_volume" in made.facts.warnings) == (tilt != 0)
+    assert seen.volume.geometry is (Geometry.SHEARED if tilt else Geometry.REGULAR)
+
+
+def test_an_enhanced_object_gives_the_volume_of_its_frames(read):
+    series = Series(orientation=SAGITTAL)
+    made, seen, voxels = read([encoded(enhanced(series))])
+    assert np.array_equal(voxels, series.values)
+    assert [each.frame for each in seen.volume.slices] == list(range(1, 13))
+    kept = Source.read(made.header)
+    assert kept.numbers("ImagePositionPatient") == pytest.approx(series.position(0))
+
+
+def test_each_slice_has_its_own_rescale_and_padding(read):
+    series = Series()
+    slices = series.datasets()
+    slices[3].RescaleSlope, slices[3].RescaleIntercept = 2, -50
+    slices[4].PixelPaddingValue = int(series.stored[4, 0, 0])
+    made, _, voxels = read([encoded(each) for each in slices])
+    expected = series.values.copy()
+    expected[3] = (series.values[3] + 1024) * 2 - 50
+    assert np.array_equal(voxels, expected)
+    padded = np.load(made.padding)
+    assert padded[4, 0, 0]
+    assert not np.delete(padded, 4, axis=0).any()
+    assert not np.load(made.display)[4, 0, 0]
+    assert made.facts.value_maximum == 4095 * 2 - 50
+
+
+def test_all_slices_are_shown_through_one_window(read):
+    slices = Series().datasets()
+    for number, each in enumerate(slices):
+        each.WindowCenter, each.WindowWidth = (0, 401) if number == 6 else (300, 1000)
+    made, _, voxels = read([encoded(each) for each in slices])
+    by_hand = np.clip((voxels + 0.5) / 400 + 0.5, 0, 1) * 255  # PS3.3 C.11.2.1.2.1
+    assert np.abs(np.load(made.display) - by_hand).max() <= 0.5 + 1e-3
+    assert made.facts.window == (0, 401)
+
+
+def test_compressed_slices_give_the_same_volume(read):
+    series = Series()
+    objects = [
+        compressed(each, JPEG_LS, compress(stored, JPEG_LS))
+        for each, stored in zip(series.datasets(), series.stored, strict=True)
+    ]
+    assert np.array_equal(read(objects)[2], series.values)
+
+
+def without(series, *numbers):
+    return [each for k, each in enumerate(series.files()) if k not in numbers]
+
+
+def changed(number, **changes):
+    slices = Series().datasets()
+    slices[number] = Series().dataset(number, **changes)
+    return [encoded(each) for each in slices]
+
+
+def twice():
+    return [*Series().files(), encoded(Series().dataset(4, SOPInstanceUID="2.25.5"))]
+
+
+REFUSED = {
+    "too few": (lambda: Series().files(), {"least_slices": 13}, TooFewSlices),
+    "missing": (lambda: without(Series(), 5), {}, MissingSlices),
+    "uneven": (
+        lambda: Series(offsets=tuple(np.cumsum([0, *[4.2] * 6, *[7.4] * 5]))).files(),
+        {},
+        IrregularSlices,
+    ),
+    "duplicate": (twice, {}, DuplicateSlices),
+    "mixed": (lambda: changed(2, PixelSpacing=["2", "2"]), {}, MixedSlices),
+    "inverted": (lambda: changed(2, PhotometricInterpretation="MONOCHROME1"), {}, MixedSlices),
+    "no place": (lambda: changed(2, ImagePositionPatient=None), {}, NoSliceGeometry),
+    "aslant": (lambda: Series(tilt=9).files(), {"sheared": False}, ShearedVolume),
+    "coronal": (
+        lambda: Series(orientation=CORONAL).files(),
+        {"orientations": ("axial",)},
+        NotAcceptedByModel,
+    ),
+    "thick": (lambda: Series().files(), {"slice_spacing": (0.5, 2.5)}, NotAcceptedByModel),
+    "coarse": (lambda: Series().files(), {"pixel_spacing": (0.1, 0.75)}, NotAcceptedByModel),
+}
+
+
+@pytest.mark.parametrize(("objects", "rules", "error"), REFUSED.values(), ids=REFUSED)
+def test_what_forms_no_fitting_volume_is_refused_by_name(read, objects, rules, error):
+    with pytest.raises(error) as refusal:
+        read(objects(), RULES.model_copy(update=rules))
+    assert refusal.value.failure().kind == "data"
+
+
+def test_the_refusal_of_a_series_with_holes_says_how_many(read):
+    with pytest.raises(MissingSlices) as refusal:
+        read(without(Series(), 5, 6, 9))
+    assert refusal.value.facts["missing"] == 3
+    assert refusal.value.facts["greatest_step"] == 9.0
+
+
+def test_a_volume_over_the_limit_is_refused_before_anything_is_allocated(read, tmp_path):
+    with pytest.raises(AbsurdDimensions):
+        read(Series().files(), max_voxels=12 * 24 * 20 - 1)
+    assert not (tmp_path / "pixels.npy").exists()
+    huge = Series().dataset(0, NumberOfFrames=90_000)
+    huge.PixelData = b""
+    with pytest.raises((AbsurdDimensions, TruncatedDicom)):
+        read([encoded(huge)])
+
+
+def test_color_and_damaged_slices_are_refused(read):
+    color = Series().dataset(3, PhotometricInterpretation="RGB", SamplesPerPixel=3)
+    color.PixelData = color.PixelData * 3
+    with pytest.raises(UnsupportedImage):
+        read([*Series().files(), encoded(color)])
+    slices = [compressed(each, JPEG_LS, b"\xff\xd8broken") for each in Series().datasets()]
+    with pytest.raises(UndecodablePixels):
+        read(slices)
+
+
+def test_a_survey_survives_its_way_through_json(read):
+    _, seen, _ = read(Series().files())
+    assert Survey.model_validate_json(seen.model_dump_json()) == seen
+    tall = seen.volume.model_copy(update={"rows": 2048, "columns": 2048})
+    assert replace_volume(seen, tall).portions == tuple((at, at + 2) for at in range(0, 12, 2))
+
+
+def replace_volume(seen, volume):
+    return seen.model_copy(update={"volume": volume})
+
+
+@pytest.mark.skipif(not corpus.FILES, reason=corpus.REASON)
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "dcm_qa_ct/In_Philips_S21570_S2010",
+        "dicom2nifti/tests_data_generic_compressed_jpegls_001",
+        "dicom2nifti/s_data_siemens_multiframe_anatomical_001",
+    ],
+)
+def test_a_real_series_has_the_voxels_that_simpleitk_reads(read, folder):
+    sitk = pytest.importorskip("SimpleITK")
+    files = [each for each in corpus.FILES if folder in str(each)]
+    _, seen, voxels = read([each.read_bytes() for each in files])
+    names = [str(files[each.file]) for each in seen.places]
+    image = sitk.ReadImage(names if len(files) > 1 else names[0])
+    assert np.array_equal(voxels, sitk.GetArrayFromImage(image).astype(np.float32))
