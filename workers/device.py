@@ -104,17 +104,18 @@ class Stopwatch:
     """
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._marks = _marks() if device.type == "cuda" else None
         self._began = time.perf_counter()
         self._seconds = 0.0
         if self._marks is not None:
-            self._marks[0].record()
+            self._marks[0].record(torch.cuda.current_stream(self._device))
 
     def stop(self) -> None:
         """End what is measured."""
         self._seconds = time.perf_counter() - self._began
         if self._marks is not None:
-            self._marks[1].record()
+            self._marks[1].record(torch.cuda.current_stream(self._device))
 
     @property
     def seconds(self) -> float:

@@ -84,9 +84,10 @@ class Graphs:
 
     def _captured(self, run: Run, batch: Tensor, places: Places) -> Graph | None:
         """Capture a pass; `None` if it cannot be."""
-        current = torch.cuda.current_stream()
+        current = torch.cuda.current_stream(batch.device)
         try:
-            return self._capture(run, batch.clone(), places)
+            with torch.cuda.device(batch.device):
+                return self._capture(run, batch.clone(), places)
         except Exception:  # noqa: BLE001 - a model is foreign code, and runs uncaptured as well
             torch.cuda.set_stream(current)  # a capture that breaks off leaves its own behind
             return None

@@ -28,7 +28,7 @@ class Staged:
         host = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True)
         host.copy_(flat, non_blocking=True)
         self._done = torch.cuda.Event()
-        self._done.record()
+        self._done.record(torch.cuda.current_stream(flat.device))
         parts = host.split([value.numel() for value in values.values()])
         self._parts = {
             name: part.view(value.shape)

@@ -352,7 +352,7 @@ def test_a_batch_that_does_not_fit_is_halved(little_memory: Any) -> None:
     assert runtime.probed.row_bytes["forward"] > 32 * MEBIBYTE
     rows = torch.randn(40, 1, 4, 4, device=CUDA)
     scores = torch.zeros(40, 1, device=CUDA)
-    little_memory(600 * MEBIBYTE)
+    little_memory(240 * MEBIBYTE)
 
     def plan() -> Plan[str]:
         def fold(start: int, step: Any) -> None:
