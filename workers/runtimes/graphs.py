@@ -12,6 +12,9 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from typing_extensions import override
 
 AFTER: Final = 8
 """Passes of one kind before it is captured: capturing takes as long as dozens of them."""
@@ -49,23 +52,23 @@ class Graph:
 class Graphs:
     """A model's forward passes by shape, rows and places, captured once they are frequent.
 
-    What cannot be captured, such as a model that looks at its own numbers, runs as it is.
+    A model that cannot be captured runs as it is, and is not tried again.
     """
 
     def __init__(self) -> None:
         self._seen: Counter[Key] = Counter()
         self._graphs: OrderedDict[Key, Graph] = OrderedDict()
-        self._refused: set[Key] = set()
+        self._able = True
         self._pool: Any = None
         """Where the graphs' memory lies; torch's own handle."""
 
     def forward(self, run: Run, batch: Tensor, places: Places) -> Given:
         """Return what `run`, always the same model's pass, gives for a batch."""
         key = (tuple(batch.shape), places)
-        if len(batch) > LARGEST or key in self._refused:
+        if len(batch) > LARGEST:
             return run(batch, places)
         self._seen[key] += 1
-        if key not in self._graphs and self._seen[key] > AFTER:
+        if key not in self._graphs and self._able and self._seen[key] > AFTER:
             self._keep(key, self._captured(run, batch, places))
         if key not in self._graphs:
             return run(batch, places)
@@ -73,9 +76,9 @@ class Graphs:
         return self._graphs[key].replay(batch)
 
     def _keep(self, key: Key, graph: Graph | None) -> None:
-        """Remember a graph, or that there can be none; the one used least recently goes."""
+        """Remember a graph, or that there can be none; the graph used least recently goes."""
         if graph is None:
-            self._refused.add(key)
+            self._able = False
             return
         self._graphs[key] = graph
         if len(self._graphs) > KEPT:
@@ -95,8 +98,9 @@ class Graphs:
     def _capture(self, run: Run, batch: Tensor, places: Places) -> Graph:
         beside = torch.cuda.Stream()
         beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
-            run(batch, places)  # libraries take their memory now, outside of the capture
+        # libraries take their memory now, and not in the capture
+        with torch.cuda.stream(beside), Blind(batch.device):
+            run(batch, places)
         torch.cuda.current_stream().wait_stream(beside)
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
@@ -107,6 +111,31 @@ class Graphs:
         ):
             given = run(batch, places)
         return Graph(graph, batch, given)
+
+
+class LooksError(Exception):
+    """A pass looks at its own numbers."""
+
+
+class Blind(TorchDispatchMode):
+    """Raises `LooksError` where a pass could not be captured, for it needs numbers on the host.
+
+    Told before, because a capture that breaks off leaves traces in torch's allocator.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._device = device
+
+    @override
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags):
+            raise LooksError
+        result = func(*args, **(kwargs or {}))
+        for each in tree_leaves(result):
+            if isinstance(each, Tensor) and each.device != self._device:
+                raise LooksError
+        return result
 
 
 def padded(rows: int) -> int:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support.engine import TOP, image_for, small_runtime
 from workers.runtimes import graphs
-from workers.runtimes.graphs import AFTER, KEPT, LARGEST, Given, Graphs, padded
+from workers.runtimes.graphs import AFTER, KEPT, LARGEST, Blind, Given, Graphs, LooksError, padded
 
 
 class Recorded:
@@ -84,5 +85,31 @@ def test_what_cannot_be_captured_is_tried_once_and_runs_as_it_is(
 
     monkeypatch.setattr(graphs.Graphs, "_captured", refused)
     made = Graphs()
-    assert {given(made, 2) for _ in range(2 * AFTER)} == {2.0}
+    assert {given(made, rows) for _ in range(2 * AFTER) for rows in (2, 3)} == {2.0}
     assert tries == [2]
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool((x > 0).all()),
+        lambda x: x[x > 0],
+        lambda x: x.nonzero(),
+        lambda x: torch.empty_like(x, device="meta"),
+    ],
+)
+def test_a_pass_that_looks_at_its_numbers_is_told_before_it_is_captured(looks) -> None:
+    x = torch.ones(3, 4)
+    with pytest.raises(LooksError), Blind(x.device):
+        looks(x)
+
+
+def test_an_ordinary_pass_looks_at_nothing() -> None:
+    runtime = small_runtime()
+    batch = torch.stack([image_for(), image_for(seed=1)])
+    expected, _ = runtime._plain(batch, (TOP,))
+    with Blind(batch.device):
+        outputs, found = runtime._plain(batch, (TOP,))
+    assert torch.equal(outputs, expected)
+    assert set(found) == {TOP}
