@@ -35,6 +35,7 @@ from service.errors import (
     UnknownModel,
 )
 from service.fleet.base import WorkerRecord
+from service.precision import demand_offered
 
 REQUEST_BYTES = 6 * 1024
 """Largest canonical request: the job's whole record must stay under 8 KiB."""
@@ -93,6 +94,9 @@ def admit(request: ExplanationRequest, catalog: Catalog, study: Study) -> Admitt
     MethodUncertified
         The method's certificate for the model failed, and the request does not
         allow that.
+    PrecisionNotOffered
+        A method's maps of the model are not known to be near enough in the
+        precision asked for.
     InvalidTarget, UnknownFormat
         The model has no such class; no worker writes such a format.
     InvalidRequest
@@ -137,6 +141,7 @@ def check_against_catalog(request: ExplanationRequest, catalog: Catalog) -> Mode
         _check_method(choice, f"/methods/{place}", methods, model)
     if not request.allow_uncertified:
         demand_certified(request.methods, model)
+    demand_offered(request, model)
     for place, target in enumerate(request.targets):
         _check_target(target, f"/targets/{place}/of", model)
     _check_observed(request.observed, model)

@@ -38,10 +38,21 @@ def demand_certified(choices: Sequence[MethodChoice], model: ModelEntry) -> None
 def certificate_of(choice: MethodChoice, model: ModelEntry) -> CertificateEntry | None:
     """Return the certificate that counts for a method as it is asked for, if there is one."""
     known = [each for each in model.certificates if each.method == choice.name]
-    ordinary = next((each for each in known if each.default), None)
+    asked = asked_parameters(choice, model)
+    return next((each for each in known if each.parameters == asked), _ordinary(choice, model))
+
+
+def asked_parameters(choice: MethodChoice, model: ModelEntry) -> dict[str, JsonValue]:
+    """Return a method's parameters on a model, its own defaults filled in where they are known."""
+    ordinary = _ordinary(choice, model)
     given = {name: value for name, value in choice.parameters.items() if value is not None}
-    asked = {**({} if ordinary is None else ordinary.parameters), **given}
-    return next((each for each in known if each.parameters == asked), ordinary)
+    return {**({} if ordinary is None else ordinary.parameters), **given}
+
+
+def _ordinary(choice: MethodChoice, model: ModelEntry) -> CertificateEntry | None:
+    """Return the certificate of the method with its default parameters."""
+    known = (each for each in model.certificates if each.method == choice.name)
+    return next((each for each in known if each.default), None)
 
 
 def _passed(model: ModelEntry) -> list[str]:

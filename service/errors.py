@@ -163,6 +163,14 @@ class MethodUncertified(WhylightError):
     title = "The method failed its certificate for this model"
 
 
+class PrecisionNotOffered(WhylightError):
+    """The method's maps of this model are not known to be near enough in this precision."""
+
+    kind = Kind.CALLER
+    code = "precision_not_offered"
+    title = "The precision is not offered for this method and model"
+
+
 class NotFound(WhylightError):
     """No such resource, or it is another tenant's."""
 

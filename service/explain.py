@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from service import documents, paths
 from service.additions import Additions
-from service.admission import Admitted, admit, resolved_parameters, worker_for
+from service.admission import Admitted, admit, find_model, resolved_parameters, worker_for
 from service.backends import Backends
 from service.domain.artifact import Artifact
 from service.domain.catalog import Catalog
@@ -28,10 +28,13 @@ from service.errors import (
     NotFound,
     NotReady,
     NoWorker,
+    PrecisionNotOffered,
     ResultDamaged,
     UnknownModel,
     WhylightError,
 )
+from service.precision import unmeasured
+from service.precisions import Wishes
 from service.queue.base import Event, Filter, Page, Submitted
 from service.redis_server import Clock
 from service.settings import Settings
@@ -118,6 +121,7 @@ class Explain:
         self._queue = backends.queue
         self._fleet = backends.fleet
         self._store = backends.store
+        self._wishes = Wishes(backends.store)
         self._clock = clock
         self._log = Log()
         self.studies = Studies(backends.store, settings, clock)
@@ -210,7 +214,7 @@ class Explain:
     ) -> Submitted:
         """Queue a job; what was answered to the key before is answered again, come what may."""
         try:
-            admitted = self._admit(caller, request)
+            admitted = self._admit_or_wish(caller, request)
             job = self._new_job(caller, admitted)
             self._additions.note(caller.tenant, admitted.addition)
             return self._queue.submit(job, digest=digest, key=key)
@@ -236,6 +240,16 @@ class Explain:
             package=admitted.model.package,
             label=request.label,
         )
+
+    def _admit_or_wish(self, caller: Caller, request: ExplanationRequest) -> Admitted:
+        """Check a request; have measured what it wants in a precision that nobody measured yet."""
+        try:
+            return self._admit(caller, request)
+        except PrecisionNotOffered:
+            model = find_model(request.model, self._fleet.catalog().models)
+            for choice in unmeasured(request, model):
+                self._wishes.enter(model.package, choice)
+            raise
 
     def _admit(self, caller: Caller, request: ExplanationRequest) -> Admitted:
         """Check a request and its study's room; with no worker a model may only be unloaded."""

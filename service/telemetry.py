@@ -65,6 +65,7 @@ EVENTS = frozenset(
         "model_evicted",
         "replica_dropped",
         "certified",
+        "precision_measured",
         "batch_halved",
         "part_unavailable",
         "slot_restarted",

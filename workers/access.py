@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from service.domain.job import Priority
+from service.domain.precision import Precision
+from service.errors import WhylightError
 from workers.held import Held, LeaseLost
 from workers.model import Model
 from workers.running import Planned, Report
+from workers.runtimes.base import Runtime
 from workers.scheduler import Scheduler
 
 R = TypeVar("R")
@@ -32,19 +35,25 @@ class Access:
     """Moment of `time.monotonic` at which the job ends."""
 
     def serve(
-        self, plans: Sequence[Planned[R]], on_progress: Callable[[float], None] | None = None
+        self,
+        plans: Sequence[Planned[R]],
+        on_progress: Callable[[float], None] | None = None,
+        *,
+        precision: Precision = "float32",
     ) -> Report[R]:
         """Have plans served together, and stop them as soon as the job is stopped.
 
         Raises
         ------
+        UnservablePass
+            The model's runtime has no such precision.
         Cancelled, Draining, LeaseLost
             The job was stopped.
         """
         token = self.held.token
         ticket = self.scheduler.submit(
             token,
-            self.model.runtime,
+            self._replica(precision),
             plans,
             weight=WEIGHTS[self.held.lease.job.priority],
             deadline=self.deadline,
@@ -55,10 +64,19 @@ class Access:
         self.held.check()
         return report
 
+    def _replica(self, precision: Precision) -> Runtime:
+        """Return the model's replica of a precision; another than the usual may have to be made."""
+        if precision == "float32":
+            return self.model.runtime
+        made = self.scheduler.call(lambda: self.model.replicas.at(precision))
+        return _answer(made, self.deadline + MARGIN)
 
-def _answer(ticket: "Future[Report[R]]", until: float) -> Report[R]:
+
+def _answer(ticket: "Future[R]", until: float) -> R:
     """Wait for the scheduler; when it broke, the job must run on another worker."""
     try:
         return ticket.result(max(0.0, until - time.monotonic()))
+    except WhylightError:
+        raise
     except Exception as error:
         raise LeaseLost from error

@@ -122,6 +122,7 @@ def _origin(prepared: Prepared, model: ModelRef) -> dict[str, Any]:
         "input": array_digest(prepared.tensor),
         "source": source_digest([each.sha256 for each in fetched.instances]),
         "weights": model.weights,
+        "precision": fetched.request.precision,
         "request": request_digest(job),
         "job": job.id,
         "attempt": job.attempt,

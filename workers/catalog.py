@@ -23,6 +23,7 @@ from workers.formats.base import FORMATS
 from workers.measures.base import MEASURES
 from workers.methods.base import METHODS, Method, ModelFacts
 from workers.passes import Ability
+from workers.precisions import Precisions
 from workers.records import PROTOCOL, Pending, Records
 from workers.runtimes.base import Probe
 
@@ -80,7 +81,9 @@ def defaults(names: Iterable[str], facts: ModelFacts) -> dict[str, Method]:
     return found
 
 
-def certified(entry: ModelEntry, records: Records, facts: ModelFacts) -> ModelEntry:
+def certified(
+    entry: ModelEntry, records: Records, precisions: Precisions, facts: ModelFacts
+) -> ModelEntry:
     """Return a model's entry with what was measured of methods on it so far."""
     ordinary = defaults(entry.methods, facts)
     every = [
@@ -93,7 +96,11 @@ def certified(entry: ModelEntry, records: Records, facts: ModelFacts) -> ModelEn
         for method, record in records.all()
     ]
     return entry.model_copy(
-        update={"certificates": tuple(sorted(every, key=lambda each: not each.default))}
+        update={
+            "certificates": tuple(sorted(every, key=lambda each: not each.default)),
+            "precisions": precisions.all(),
+            "refused_precisions": {"bfloat16": why} if (why := precisions.hindrance) else {},
+        }
     )
 
 

@@ -186,7 +186,7 @@ def _provenance(fetched: Fetched, model: Model) -> Provenance:
         ),
         device=device.type,
         hardware=hardware(device),
-        precision=str(model.runtime.dtype).removeprefix("torch."),
+        precision=fetched.request.precision,
         tf32=rounds_to_tf32(device),
         threads=torch.get_num_threads(),
         fixed_rows=model.runtime.fixed_rows,

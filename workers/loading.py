@@ -15,6 +15,7 @@ from service.certificates import read_records
 from service.domain.catalog import ModelEntry
 from service.domain.certificate import MethodRecord
 from service.domain.manifest import Manifest
+from service.domain.precision import PrecisionRecord
 from service.errors import WhylightError
 from workers import selftests
 from workers.catalog import defaults, ready_model
@@ -22,12 +23,14 @@ from workers.document import model_ref
 from workers.gaps import gaps
 from workers.methods.base import ModelFacts
 from workers.model import Model
-from workers.passes import Forward, Plan
+from workers.passes import Ability, Forward, Plan
+from workers.precisions import Hindrance, Precisions
 from workers.records import Records, Subject
 from workers.regions import read_mask
+from workers.replicas import Replicas
 from workers.rows import Given
 from workers.running import Planned
-from workers.runtimes.base import RUNTIMES, Runtime
+from workers.runtimes.base import RUNTIMES, Probe, Runtime
 from workers.scheduler import Scheduler
 from workers.slots import Slots
 
@@ -44,7 +47,8 @@ class Loader:
     Weights are read in that thread and test inputs are decoded in the slots.
     The device's owner thread only moves and probes the model, between two
     batches, and the tests' passes take turns with those of jobs. With
-    `fixed_rows` the models run in the deterministic mode.
+    `fixed_rows` the models run in the deterministic mode. What was measured in
+    lower precisions is looked for by `find`.
     """
 
     def __init__(
@@ -55,12 +59,14 @@ class Loader:
         scratch: Path,
         *,
         fixed_rows: int | None = None,
+        find: Callable[[str], PrecisionRecord | None] = lambda _: None,
     ) -> None:
         self._scheduler = scheduler
         self._device = device
         self._slots = slots
         self._scratch = scratch
         self._fixed_rows = fixed_rows
+        self._find = find
 
     def load(self, manifest: Manifest, package: str, folder: Path) -> Model:
         """Build, test and probe a model.
@@ -106,11 +112,30 @@ class Loader:
         entry = ready_model(manifest, package, probe, shape, facts)
         records = _records(manifest, folder, runtime, entry, facts)
         ref = model_ref(manifest, package)
-        return Model(manifest, ref, facts, runtime, entry, records, region, apart)
+        precisions = Precisions(
+            records.subject, self._device.type, _hindrance(manifest, probe), self._find
+        )
+        return Model(
+            manifest=manifest,
+            ref=ref,
+            facts=facts,
+            runtime=runtime,
+            entry=entry,
+            records=records,
+            precisions=precisions,
+            replicas=Replicas(runtime),
+            region=region,
+            gaps=apart,
+        )
 
     def unload(self, model: Model) -> None:
         """Forget a model; jobs that still use it keep it until they end."""
-        self._owned(lambda: self._scheduler.forget(model.runtime))
+
+        def forget() -> None:
+            for each in model.replicas.all():
+                self._scheduler.forget(each)
+
+        self._owned(forget)
 
     def _owned(self, work: Callable[[], T]) -> T:
         """Have the owner thread do something between two batches."""
@@ -143,6 +168,13 @@ def _records(
     for method in sorted(ordinary, key=lambda each: each.estimate(runtime.shape, 1).effort):
         records.record(method)
     return records
+
+
+def _hindrance(manifest: Manifest, probe: Probe) -> Hindrance | None:
+    """Return why no method can be had in a lower precision on a model, if so."""
+    if Ability.EXCLUSIVE not in probe.abilities:  # there is no model that could be copied
+        return "runtime_cannot"
+    return "no_calibration_set" if manifest.calibration is None else None
 
 
 def _brought(manifest: Manifest, folder: Path) -> tuple[MethodRecord, ...]:

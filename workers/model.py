@@ -3,12 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pydantic import ValidationError
+
 from service.domain.catalog import ModelEntry
 from service.domain.explanation import ModelRef
 from service.domain.manifest import Manifest
-from workers.methods.base import ModelFacts
+from service.domain.request import MethodChoice
+from service.errors import InvalidParameter, MissingAbility
+from workers.methods.base import METHODS, Method, ModelFacts
+from workers.precisions import Precisions
 from workers.records import Records
 from workers.regions import Mask
+from workers.replicas import Replicas
 from workers.runtimes.base import Runtime
 
 
@@ -24,8 +30,38 @@ class Model:
     records: Records
     """What was measured of methods on this model."""
 
+    precisions: Precisions
+    """What was measured of them in a lower precision."""
+
+    replicas: Replicas
+    """`runtime`, and others of the same weights."""
+
     region: Mask | None = None
     """The package's mask of where evidence may lie, if it has one."""
 
     gaps: Mapping[int, float] = field(default_factory=dict)
     """By class: how far its logit lies apart on validation cases with and without it."""
+
+    def settled(self, choice: MethodChoice) -> Method:
+        """Return a method with its parameters, the model's own defaults filled in.
+
+        Raises
+        ------
+        MissingAbility
+            The model cannot serve it.
+        InvalidParameter
+            Its parameters do not go together, or there is no such layer.
+        """
+        if choice.name not in self.entry.methods:
+            reason = self.entry.refused.get(choice.name, "This worker does not know the method.")
+            raise MissingAbility(reason, method=choice.name)
+        try:
+            return METHODS[choice.name].model_validate(choice.parameters).settled(self.facts)
+        except ValidationError as error:
+            # sentences of our own validators; the gateway has checked single values
+            said = [each["msg"].removeprefix("Value error, ") for each in error.errors()]
+            raise InvalidParameter(
+                "The method's parameters do not go together; 'reasons' says why.",
+                method=choice.name,
+                reasons=[*said],
+            ) from None

@@ -48,7 +48,7 @@ class Shelf:
         self._lock = threading.Lock()
         self._models: dict[str, Model] = {}
         self._entries: dict[str, ModelEntry] = {}
-        self._shown: dict[str, int] = {}
+        self._shown: dict[str, tuple[int, int]] = {}
         """Changes of a model's records that its entry shows."""
 
     def get(self, package: str) -> Model:
@@ -78,10 +78,12 @@ class Shelf:
         """Return the catalog's entries, by package digest, with what was measured so far."""
         with self._lock:
             for package, model in self._models.items():
-                changes = model.records.changes
+                changes = (model.records.changes, model.precisions.changes)
                 if changes != self._shown.get(package):
                     self._shown[package] = changes
-                    self._entries[package] = certified(model.entry, model.records, model.facts)
+                    self._entries[package] = certified(
+                        model.entry, model.records, model.precisions, model.facts
+                    )
             return dict(self._entries)
 
     def open(self, ended: threading.Event) -> None:
@@ -129,7 +131,7 @@ class Shelf:
         """Let go of a model that was changed while it ran; the next look loads it anew."""
         with self._lock:
             for package, model in tuple(self._models.items()):
-                if model.runtime is runtime:
+                if runtime in model.replicas.all():
                     del self._models[package], self._entries[package]
                     self._log.warning("replica_dropped", package=package)
 

@@ -6,11 +6,13 @@ from typing import Final, Literal
 from service.domain.certificate import MethodRecord
 from service.domain.explanation import Check, ModelRef
 from service.domain.parity import Parity, ParityReport
+from service.domain.precision import PrecisionRecord
 from service.domain.trust import (
     CalibrationRef,
     CertificateRef,
     Flag,
     Grade,
+    PrecisionRef,
     TrustReport,
     evidence_of,
     grade_of,
@@ -40,6 +42,7 @@ def trust_report(
     parity: ParityReport,
     model: ModelRef,
     duplicate: bool,
+    measured: PrecisionRecord | None = None,
 ) -> TrustReport:
     """Return the report of a map.
 
@@ -51,6 +54,8 @@ def trust_report(
         The method's record on this model.
     duplicate
         Whether the very same map was made of another image.
+    measured
+        Of the method in a lower precision, where the map was computed in that.
     """
     record = known if isinstance(known, MethodRecord) else None
     certificate = _certificate(known)
@@ -71,6 +76,7 @@ def trust_report(
         statements=statements(evidence, flags),
         certificate=certificate,
         calibration=_calibration(record),
+        precision=_precision(measured),
         binding=attribution.binding,
     )
 
@@ -131,6 +137,21 @@ def _certificate(known: Known) -> CertificateRef | None:
         seeds=found.seeds,
         synthetic=found.synthetic,
         protocol=found.protocol,
+    )
+
+
+def _precision(measured: PrecisionRecord | None) -> PrecisionRef | None:
+    if measured is None or measured.worst is None:
+        return None
+    return PrecisionRef(
+        id=measured.id,
+        precision=measured.precision,
+        worst=measured.worst,
+        gate=measured.gate,
+        maps=measured.maps,
+        cases=measured.cases,
+        synthetic=measured.synthetic,
+        protocol=measured.protocol,
     )
 
 

@@ -13,12 +13,14 @@ from service.certificates import MethodRecords
 from service.domain.catalog import Catalog, ModelEntry
 from service.fleet.base import WorkerRecord
 from service.packages import ModelPackages
+from service.precisions import PrecisionRecords, Wishes
 from service.settings import Settings
 from service.telemetry import Log
 from workers import device
 from workers.binding import Seen
 from workers.catalog import catalog
 from workers.certify.certifier import Certifier
+from workers.certify.surveyor import Surveyor
 from workers.certify.turns import Turns
 from workers.held import Held
 from workers.herald import Herald
@@ -65,7 +67,10 @@ class Worker:
             on_batch=self._meter.batch,
         )
         fixed_rows = settings.worker.fixed_rows
-        loader = Loader(self._scheduler, self._device, slots, own, fixed_rows=fixed_rows)
+        measured = PrecisionRecords(backends.store)
+        loader = Loader(
+            self._scheduler, self._device, slots, own, fixed_rows=fixed_rows, find=measured.find
+        )
         packages = ModelPackages(backends.store, scratch=own)
         unpacked = own / "packages"
         self._shelf = Shelf(packages, loader, unpacked, self._log)
@@ -100,6 +105,18 @@ class Worker:
             log=self._log,
         )
 
+        self._surveyor = Surveyor(
+            models=self._shelf.models,
+            unpacked=unpacked,
+            wishes=Wishes(backends.store),
+            store=measured,
+            turns=Turns(
+                self._scheduler, draining, lambda: bool(self._loop.hand.all()), "precision"
+            ),
+            stopped=draining,
+            log=self._log,
+        )
+
     def run(self) -> None:
         """Work until drained; the calling thread owns the device.
 
@@ -130,8 +147,9 @@ class Worker:
         self._shelf.open(ended)
         herald = threading.Thread(target=self._herald.run, args=(ended,), name="herald")
         herald.start()
-        # a daemon: what it was measuring must not keep a drained process alive
+        # daemons: what they were measuring must not keep a drained process alive
         threading.Thread(target=self._certifier.run, name="certifier", daemon=True).start()
+        threading.Thread(target=self._surveyor.run, name="surveyor", daemon=True).start()
         self._shelf.follow(ended, self._herald.tell)
         herald.join()
 

@@ -70,6 +70,7 @@ ADMISSION_PROBLEMS: Final = (
     errors.ModelUnavailable,
     errors.MissingAbility,
     errors.MethodUncertified,
+    errors.PrecisionNotOffered,
     errors.InvalidParameter,
     errors.InvalidTarget,
     errors.NotAcceptedByModel,

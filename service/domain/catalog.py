@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from service.domain.certificate import Certified, Compared, Quantiles, Similarity
+from service.domain.precision import PrecisionRecord
 from service.domain.target import DEFAULT_TARGETS, Target
 from service.domain.value import Name, Sha256, Value
 from service.errors import Failure
@@ -131,6 +132,12 @@ class ModelEntry(Value):
 
     certificates: tuple[CertificateEntry, ...] = ()
     """What was measured of methods on this model; those with default parameters first."""
+
+    precisions: tuple[PrecisionRecord, ...] = ()
+    """What was measured, of methods that somebody asked for in a lower precision."""
+
+    refused_precisions: dict[str, str] = {}
+    """Precisions that no method can have on this model, each with the reason's code."""
 
 
 class FormatEntry(Value):

@@ -15,6 +15,7 @@ from pydantic import JsonValue
 from service.domain.artifact import Artifact
 from service.domain.canonical import digest_of
 from service.domain.parity import ParityReport
+from service.domain.precision import Precision
 from service.domain.request import ExplanationRequest
 from service.domain.target import ResolvedTarget
 from service.domain.trust import Binding, TrustReport, source_digest
@@ -121,8 +122,8 @@ class Provenance(Value):
     hardware: str
     """The device's name; of a CPU, its instruction set."""
 
-    precision: str
-    """Floating type of the model, such as ``float32``."""
+    precision: Precision
+    """What the maps' passes were multiplied in; scores and checks are always float32."""
 
     tf32: bool
     """Whether the device may multiply float32 numbers by their first 10 bits."""
@@ -257,6 +258,7 @@ class Explanation(Value):
             and binding.holds
             and (binding.job, binding.attempt) == (self.id, self.attempt)
             and (binding.weights, binding.request) == (ran.weights, ran.request)
+            and binding.precision == ran.precision
             and binding.source == source_digest([each.sha256 for each in ran.instances])
         )
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, StringConstraints, field_validator, model_validator
 
 from service.domain.job import Priority
+from service.domain.precision import Precision
 from service.domain.study import MOST_FRAMES
 from service.domain.target import DEFAULT_TARGETS, Target
 from service.domain.value import Name, Slug, Value
@@ -111,6 +112,7 @@ class Annotation(Value):
 
 QUESTION = (
     "methods",
+    "precision",
     "targets",
     "checks",
     "observed",
@@ -174,6 +176,13 @@ class ExplanationRequest(Value):
     allow_uncertified: bool = Field(
         default=False,
         description="Use methods that failed their certificate for this model; the results say so.",
+    )
+    precision: Precision = Field(
+        default="float32",
+        description=(
+            "What the maps are computed in: 'bfloat16' is faster, and offered for methods whose"
+            " maps of the model were found near those in float64; see the model's 'precisions'."
+        ),
     )
     annotations: tuple[Annotation, ...] = Field(
         default=(), max_length=64, description="Where findings are, to hold maps against."

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, Self
 
 from service.domain.canonical import digest_of
 from service.domain.certificate import Certified, Compared, Similarity
+from service.domain.precision import Precision
 from service.domain.value import Name, Sha256, Value
 
 SUPPORTED_TO: Final = 0.05
@@ -199,6 +200,25 @@ class CalibrationRef(Value):
     supported: float
 
 
+class PrecisionRef(Value):
+    """What was measured of maps in the precision that this one was computed in."""
+
+    id: Sha256
+    """Digest of all that it depends on; the catalog shows the record under it."""
+
+    precision: Precision
+    worst: float
+    """Lowest correlation of a map with the one in float64, on known cases."""
+
+    gate: float
+    """What every map had to reach."""
+
+    maps: int
+    cases: int
+    synthetic: bool
+    protocol: int
+
+
 class Binding(Value):
     """What belongs together: one digest over map, image, model, request and attempt."""
 
@@ -212,6 +232,9 @@ class Binding(Value):
     """Of the DICOM object as it was sent; of a series, see `source_digest`."""
 
     weights: Sha256
+    precision: Precision
+    """What the map was computed in."""
+
     request: Sha256
     """Of the canonical request."""
 
@@ -281,4 +304,7 @@ class TrustReport(Value):
     """`None` where no map was made, or nothing was checked."""
 
     calibration: CalibrationRef | None = None
+    precision: PrecisionRef | None = None
+    """`None` for a map that was computed in float32."""
+
     binding: Binding | None = None

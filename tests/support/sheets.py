@@ -83,6 +83,7 @@ def record(facts: ImageFacts, grid: Grid, **changes: Any) -> MapRecord:
         "probes": None,
         "reference": None,
         "model": MODEL,
+        "precision": "float32",
         "facts": facts,
         "affine": tuple(tuple(map(float, row)) for row in grid.affine),
         "on_source_grid": False,

@@ -86,6 +86,7 @@ def test_a_binding_holds_everything_the_map_was_made_of(parcel, mine):
         "input": by_hand(parcel.tensor),
         "source": parcel.decoded.fetched.instance.sha256,
         "weights": MODEL.weights,
+        "precision": "float32",
         "request": hashlib.sha256(job.request.encode()).hexdigest(),
         "job": job.id,
         "attempt": job.attempt,

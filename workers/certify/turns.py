@@ -41,16 +41,22 @@ class Turns:
         Set when the worker drains.
     busy
         Tells whether a job is in hand.
+    name
+        What the scheduler's jobs are named after.
     """
 
     def __init__(
-        self, scheduler: Scheduler, stopped: threading.Event, busy: Callable[[], bool]
+        self,
+        scheduler: Scheduler,
+        stopped: threading.Event,
+        busy: Callable[[], bool],
+        name: str = "certify",
     ) -> None:
         self._scheduler = scheduler
         self._stopped = stopped
         self._busy = busy
         self._last_busy = -math.inf
-        self._names = (f"certify-{number}" for number in itertools.count())
+        self._names = (f"{name}-{number}" for number in itertools.count())
         self.wanted: Callable[[], bool] = lambda: True
         """Whether the model that is measured is still on the shelf."""
 

@@ -11,7 +11,14 @@ from service.domain.parity import WORDS as PARITY_WORDS
 from service.domain.parity import Parity, ParityReport
 from service.domain.request import Style
 from service.domain.target import ResolvedTarget
-from service.domain.trust import ALWAYS, OF_THE_METHOD, STATEMENTS, Grade, TrustReport
+from service.domain.trust import (
+    ALWAYS,
+    OF_THE_METHOD,
+    STATEMENTS,
+    Grade,
+    PrecisionRef,
+    TrustReport,
+)
 from workers.drawing.contour import contours, outline
 from workers.drawing.legend import Legend, legible, page_with
 from workers.drawing.overlay import Rgb, Scale, overlay, plain
@@ -112,6 +119,7 @@ def _legend(words: Words, edges: tuple[float, ...], scale: Scale | None, *more: 
             ALWAYS,
             *_parity(words),
             f"{words.method} of {title} {model.version}",
+            *_precision(words.trust.precision),
             f"One map cell covers {cell} image {'pixels' if len(edges) == PLANE else 'voxels'}.",
             *([] if scale is None or scale.own else [USUAL_SCALE]),
             *more,
@@ -125,6 +133,14 @@ def _found(trust: TrustReport) -> list[str]:
     """Say what the case's own checks found, after what outweighs it."""
     evidence = next(each for each in trust.statements if each in EVIDENCE)
     return [*trust.statements[: trust.statements.index(evidence)], evidence]
+
+
+def _precision(measured: PrecisionRef | None) -> list[str]:
+    """Say that a map was computed in less than float32, and how near such maps are."""
+    if measured is None:
+        return []
+    known = f"on {measured.cases} known cases such maps correlate at least {measured.worst:.6f}"
+    return [f"Computed in {measured.precision}: {known} with those in float64."]
 
 
 def _parity(words: Words) -> list[str]:

@@ -20,6 +20,7 @@ from service.domain.explanation import Check, ModelRef
 from service.domain.grid import Grid
 from service.domain.manifest import Code
 from service.domain.parity import ParityReport
+from service.domain.precision import Precision
 from service.domain.request import ObjectChoice, SliceChoice, Style, TransferSyntax
 from service.domain.target import ResolvedTarget
 from service.domain.trust import Probes, TrustReport
@@ -65,6 +66,9 @@ class MapRecord(Value):
     """Relevance that is drawn in full color; without it the map is scaled to itself."""
 
     model: ModelRef
+    precision: Precision
+    """What the map was computed in."""
+
     facts: ImageFacts
     affine: tuple[tuple[float, ...], ...]
     """Cell indices to source pixel indices, homogeneous."""

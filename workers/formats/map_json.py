@@ -135,6 +135,7 @@ def _provenance(sheet: Sheet) -> dict[str, Any]:
     record = sheet.record
     return {
         "model": record.model.model_dump(mode="json"),
+        "precision": record.precision,
         "software": {"name": "whylight", "version": record.software},
         "job_created": record.created,
         "lossy_source": record.facts.lossy,

@@ -11,25 +11,18 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from service.domain.grid import Grid
 from service.domain.parity import Parity
+from service.domain.precision import Precision
 from service.domain.request import MethodChoice
 from service.domain.target import ABOVE_THRESHOLD, ResolvedTarget
-from service.errors import (
-    Failure,
-    InvalidParameter,
-    MissingAbility,
-    NothingToExplain,
-    WhylightError,
-)
+from service.errors import Failure, NothingToExplain, WhylightError
 from workers.access import Access
 from workers.binding import bound
 from workers.device import sent
-from workers.methods.base import METHODS, Maps, Method
-from workers.model import Model
+from workers.methods.base import Maps, Method
 from workers.parcels import Attributed, Attribution, Prepared
 from workers.parity import compare, refusal
 from workers.passes import Forward, Plan
@@ -72,8 +65,8 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
     """
     model = access.model
     image = sent(torch.from_numpy(prepared.tensor), model.runtime.device, model.runtime.dtype)
-    bench = _Bench(access, image)
     request = prepared.decoded.fetched.request
+    bench = _Bench(access, image, request.precision)
     logits = bench.logits()
     predictions = predictions_of(model.manifest, logits)
     parity = access.held.parity = compare(request.observed, predictions)
@@ -132,6 +125,8 @@ class _Bench:
 
     access: Access
     image: Tensor
+    precision: Precision
+    """What maps are computed in; the model's answer is always float32's."""
 
     def logits(self) -> tuple[float, ...]:
         """Return the model's answer on the unchanged image, one number a class."""
@@ -153,7 +148,9 @@ class _Bench:
         tried = [self._tried(choice, targets) for choice in choices]
         works = [each.work for each in tried if isinstance(each.work, Planned)]
         served = (
-            self.access.serve(works, self.access.held.report).outcomes if targets and works else ()
+            self.access.serve(works, self.access.held.report, precision=self.precision).outcomes
+            if targets and works
+            else ()
         )
         outcomes = iter(served)
         return [
@@ -165,29 +162,14 @@ class _Bench:
         """Settle a method and plan it; one that cannot run spares the others."""
         method = None
         try:
-            method = _settled(choice, self.access.model)
+            method = self.access.model.settled(choice)
+            if self.precision != "float32":
+                self.access.model.precisions.demand(method)
             scalars = tuple(each.scalar for each in targets)
             rows = method.estimate(self.image.shape, len(scalars)).rows
             return _Tried(choice, method, Planned(method.plan(self.image, scalars), rows))
         except WhylightError as error:
             return _Tried(choice, method, error)
-
-
-def _settled(choice: MethodChoice, model: Model) -> Method:
-    """Return a method with its parameters, the model's own defaults filled in."""
-    if choice.name not in model.entry.methods:
-        reason = model.entry.refused.get(choice.name, "This worker does not know the method.")
-        raise MissingAbility(reason, method=choice.name)
-    try:
-        return METHODS[choice.name].model_validate(choice.parameters).settled(model.facts)
-    except ValidationError as error:
-        # sentences of our own validators; the gateway has checked single values
-        said = [each["msg"].removeprefix("Value error, ") for each in error.errors()]
-        raise InvalidParameter(
-            "The method's parameters do not go together; 'reasons' says why.",
-            method=choice.name,
-            reasons=[*said],
-        ) from None
 
 
 def _attributions(

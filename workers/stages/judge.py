@@ -1,8 +1,9 @@
 """Judge: every measure asks every map, before anything is drawn.
 
-What measures must ask the model (the probe bank, the expected region, methods
-run again) goes to the scheduler in one go, like the plans of methods: once for
-an image, whatever the number of its maps.
+What measures must ask the model (the probe bank, the expected region) goes to
+the scheduler in one go, like the plans of methods: once for an image, whatever
+the number of its maps. It is asked in float32 always, so that maps in any
+precision are held against what the model says; methods are run again in theirs.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from service.domain.certificate import MethodRecord
 from service.domain.grid import Grid
+from service.domain.precision import Precision, PrecisionRecord
 from service.domain.request import Annotation
 from service.domain.target import ResolvedTarget
 from service.domain.trust import Probes
@@ -89,15 +91,10 @@ class _Bench:
         scene = self._scene()
         inquiries = [each for each in self._inquiries() if each.rows(scene)]
         repeated = list(self._repeated())
-        plans: list[Planned[Any]] = [
-            *(Planned(each.plan(scene), each.rows(scene)) for each in inquiries),
-            *(_again(method, targets, scene) for method, targets in repeated),
-        ]
-        if not plans:
-            return {}, {}
-        outcomes = self.access.serve(plans, self.access.held.report).outcomes
-        told = zip(inquiries, outcomes[: len(inquiries)], strict=True)
-        runs = zip(repeated, outcomes[len(inquiries) :], strict=True)
+        plans = [Planned(each.plan(scene), each.rows(scene)) for each in inquiries]
+        again = [_again(method, targets, scene) for method, targets in repeated]
+        told = zip(inquiries, self._served(plans, "float32"), strict=True)
+        runs = zip(repeated, self._served(again, self._precision), strict=True)
         return (
             {each.name: said for each, said in told if not isinstance(said, WhylightError)},
             {
@@ -106,6 +103,17 @@ class _Bench:
                 if not isinstance(maps, WhylightError) and not maps.partial
             },
         )
+
+    def _served(self, plans: Sequence[Planned[Any]], precision: Precision) -> tuple[Any, ...]:
+        """Have plans served, if there are any, and return their outcomes."""
+        if not plans:
+            return ()
+        return self.access.serve(plans, self.access.held.report, precision=precision).outcomes
+
+    @property
+    def _precision(self) -> Precision:
+        """What the maps were computed in."""
+        return self.attributed.prepared.decoded.fetched.request.precision
 
     def _scene(self) -> Scene:
         """Return the image as measures see it."""
@@ -171,6 +179,7 @@ class _Bench:
             parity=self.attributed.parity,
             model=self.access.model.ref,
             duplicate=duplicate,
+            measured=self._measured(attribution),
         )
         return Verdict(
             checks=said if asked else (),
@@ -183,6 +192,12 @@ class _Bench:
     def _known(self, attribution: Attribution) -> Known:
         """Return what is known of the method on this model."""
         return self.access.model.records.record(settled(attribution))
+
+    def _measured(self, attribution: Attribution) -> PrecisionRecord | None:
+        """Return what was measured of the precision, where it is not the usual one."""
+        if self._precision == "float32":
+            return None
+        return self.access.model.precisions.known(settled(attribution))
 
     def _case(
         self,

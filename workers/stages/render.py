@@ -124,6 +124,7 @@ def record_of(
         probes=verdict.probes,
         reference=verdict.reference,
         model=model,
+        precision=decoded.fetched.request.precision,
         facts=decoded.facts,
         affine=tuple(tuple(float(value) for value in row) for row in attribution.grid.affine),
         on_source_grid=decoded.fetched.request.grid == "source",

@@ -97,6 +97,7 @@ def explained(job, maps, formats=("npy",), binds=True, **changes):
             input="d" * 64,
             source=SOURCE,
             weights=WEIGHTS,
+            precision="float32",
             request=REQUEST,
             job=job,
             attempt=1,

@@ -36,6 +36,7 @@ BOUND = {
     "input": "f" * 64,
     "source": "d" * 64,
     "weights": "b" * 64,
+    "precision": "float32",
     "request": "c" * 64,
     "job": JOB,
     "attempt": 1,

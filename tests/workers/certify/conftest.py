@@ -33,7 +33,9 @@ from workers.certify.turns import Turns
 from workers.document import model_ref
 from workers.methods.base import ModelFacts
 from workers.model import Model
+from workers.precisions import Precisions
 from workers.records import Records, Subject
+from workers.replicas import Replicas
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
 
@@ -109,13 +111,16 @@ def loaded(manifest: Manifest, side: int) -> Model:
     shape = (1, side, side)
     runtime = TorchRuntime(network(classes=len(manifest.classes)), shape, (LAYER,))
     facts = ModelFacts(layers=(LAYER,))
+    subject = Subject(manifest, "float32")
     return Model(
         manifest=manifest,
         ref=model_ref(manifest, PACKAGE),
         facts=facts,
         runtime=runtime,
         entry=ready_model(manifest, PACKAGE, runtime.probed, shape, facts),
-        records=Records(Subject(manifest, "float32")),
+        records=Records(subject),
+        precisions=Precisions(subject, "cpu"),
+        replicas=Replicas(runtime),
     )
 
 

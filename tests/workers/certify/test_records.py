@@ -12,6 +12,7 @@ from workers.methods.grad_cam import GradCam
 from workers.methods.integrated_gradients import IntegratedGradients
 from workers.methods.saliency import Saliency
 from workers.passes import Ability
+from workers.precisions import Precisions
 from workers.records import MOST_WAITING, Records, Subject
 from workers.runtimes.base import LayerFacts, Probe
 
@@ -158,7 +159,8 @@ def test_the_catalog_lists_what_was_asked_for_defaults_first(fields):
     records.record(IntegratedGradients(steps=8, baseline=0.0))
     records.record(Saliency())
     records.keep(records.uncertifiable(Saliency(), "no_usable_maps"))
-    first, second = certified(entry, records, FACTS).certificates
+    precisions = Precisions(records.subject, "cpu")
+    first, second = certified(entry, records, precisions, FACTS).certificates
     assert (first.method, first.default, first.outcome) == ("saliency", True, "not_certifiable")
     assert first.reason == "no_usable_maps"
     assert (second.method, second.default, second.outcome) == (
