@@ -36,10 +36,12 @@ def inside(
     manifest: Manifest,
     mask: Mask | None,
     grid: Grid,
-    source: tuple[int, int],
+    source: tuple[int, ...],
     boxes: Sequence[Box] = (),
 ) -> Array | None:
     """Return how far each pixel of the model's input lies in the expected region.
+
+    A region is one of rows and columns; over a volume it is laid slice by slice.
 
     Parameters
     ----------
@@ -48,7 +50,7 @@ def inside(
     grid
         The model input's pixels in the source image.
     source
-        Rows and columns of the source image.
+        Rows and columns of the source image, or slices, rows and columns of a volume.
     boxes
         What the image itself declares, as ultrasound does: top, left, bottom
         and right in source pixels. Evidence may lie in any of them.
@@ -64,10 +66,10 @@ def inside(
         return None
     index = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), axis=-1)
     shares = (grid.to_source(index) + 0.5) / np.array(source)
-    row, column = shares[..., 0], shares[..., 1]
+    row, column = shares[..., -2], shares[..., -1]
     kept = np.ones(row.shape, np.bool_) if region is None else _laid(region, mask, row, column)
     if boxes:
-        shown = [_boxed(_share(box, source), row, column) for box in boxes]
+        shown = [_boxed(_share(box, source[-2:]), row, column) for box in boxes]
         kept = kept & np.any(shown, axis=0)
     return kept.astype(np.float64)
 
@@ -81,7 +83,7 @@ def _laid(region: Region, mask: Mask | None, row: Array, column: Array) -> Mask:
     return _masked(np.asarray(mask), row, column)
 
 
-def _share(box: Box, source: tuple[int, int]) -> BoxRegion:
+def _share(box: Box, source: tuple[int, ...]) -> BoxRegion:
     """Return a box of pixels as shares of the image's edges."""
     (top, left, bottom, right), (rows, columns) = box, source
     return BoxRegion(

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.manifest import Manifest, SelfTest, StepChoice
+from service.domain.manifest import Manifest, SelfTest, StepChoice, VolumeRules
 from service.errors import ModelUnavailable, WhylightError
 from workers.pixels.decode import decode_file
 from workers.scratch import job_folder
 from workers.slots import Slots
 from workers.stages.prepare import prepare_files
+from workers.volumes.decode import decode_series
 
 TASK = "selftest"
 LIMIT = 60.0
@@ -38,11 +39,13 @@ def prepared(
     ModelUnavailable
         The input cannot be decoded, or a step does not take it.
     """
+    rules = manifest.inputs[0].accept.volume
     with job_folder(scratch) as work:
         to = work / "tensor.npy"
         message = {
             "file": str(folder / test.input),
             "steps": [step.model_dump(mode="json") for step in manifest.inputs[0].steps],
+            "rules": rules and rules.model_dump(mode="json"),
             "scratch": str(work),
             "to": str(to),
         }
@@ -86,8 +89,14 @@ def compare(test: SelfTest, logits: NDArray[np.floating[Any]]) -> None:
 
 def task(message: dict[str, Any]) -> dict[str, Any]:
     """Decode and prepare one input, inside a slot."""
-    files = decode_file(Path(message["file"]), Path(message["scratch"]))
+    file, scratch = Path(message["file"]), Path(message["scratch"])
+    patient = None
+    if message["rules"] is None:
+        files = decode_file(file, scratch)
+    else:  # the frames of one enhanced object
+        files, volume = decode_series([file], scratch, VolumeRules.model_validate(message["rules"]))
+        patient = volume.affine
     steps = [StepChoice.model_validate(each) for each in message["steps"]]
-    tensor, _ = prepare_files(files.pixels, files.padding, files.facts, steps)
+    tensor, _ = prepare_files(files.pixels, files.padding, files.facts, steps, patient)
     np.save(message["to"], tensor, allow_pickle=False)
     return {}

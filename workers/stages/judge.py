@@ -120,9 +120,8 @@ class _Bench:
         prepared, model = self.attributed.prepared, self.access.model
         image = sent(torch.from_numpy(prepared.tensor), model.runtime.device, model.runtime.dtype)
         facts = prepared.decoded.facts
-        size = (facts.rows, facts.columns)
         scores = np.array([each.logit for each in self.attributed.predictions])
-        place = inside(model.manifest, model.region, prepared.grid, size, facts.regions)
+        place = inside(model.manifest, model.region, prepared.grid, facts.shape, facts.regions)
         return Scene(image, place, scores)
 
     def _inquiries(self) -> list[Inquiry]:

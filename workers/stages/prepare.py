@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from service.domain.grid import Grid
@@ -15,12 +15,17 @@ from workers.parcels import Decoded, ImageFacts, Prepared
 from workers.slots import Slots
 from workers.steps.base import STEPS, Step, StepImage
 
-LIMIT = 30.0
+LIMIT, VOLUME_LIMIT = 30.0, 80.0
 _CHOICES = TypeAdapter(tuple[StepChoice, ...])
 
 
-def prepare(decoded: Decoded, slots: Slots, *, limit: float = LIMIT) -> Prepared:
+def prepare(decoded: Decoded, slots: Slots, *, limit: float | None = None) -> Prepared:
     """Run the manifest's steps in a supervised process.
+
+    Parameters
+    ----------
+    limit
+        Seconds; by default `LIMIT`, or `VOLUME_LIMIT` for a volume.
 
     Raises
     ------
@@ -36,8 +41,10 @@ def prepare(decoded: Decoded, slots: Slots, *, limit: float = LIMIT) -> Prepared
         "facts": decoded.facts.model_dump(mode="json"),
         "steps": _CHOICES.dump_python(fetched.manifest.inputs[0].steps, mode="json"),
         "to": str(fetched.scratch / "tensor.npy"),
+        "patient": None if decoded.volume is None else decoded.volume.affine,
     }
-    answer = slots.run("prepare", message, limit)
+    usual = LIMIT if decoded.volume is None else VOLUME_LIMIT
+    answer = slots.run("prepare", message, limit or usual)
     tensor = np.load(message["to"], allow_pickle=False)
     return Prepared(decoded, tensor, Grid(tensor.shape[1:], np.array(answer["affine"])))
 
@@ -50,20 +57,30 @@ def task(message: dict[str, Any]) -> dict[str, Any]:
         None if padding is None else Path(padding),
         ImageFacts.model_validate(message["facts"]),
         _CHOICES.validate_python(message["steps"]),
+        message["patient"],
     )
     np.save(message["to"], tensor, allow_pickle=False)
     return {"affine": grid.affine.tolist()}
 
 
 def prepare_files(
-    pixels: Path, padding: Path | None, facts: ImageFacts, steps: Sequence[StepChoice]
+    pixels: Path,
+    padding: Path | None,
+    facts: ImageFacts,
+    steps: Sequence[StepChoice],
+    patient: ArrayLike | None = None,
 ) -> tuple[NDArray[np.float32], Grid]:
     """Run steps on decoded files; self-tests of models call it too.
+
+    Parameters
+    ----------
+    patient
+        Of a volume, source voxel to patient coordinates, shape ``(4, 4)``.
 
     Returns
     -------
     tuple
-        The model's input, float32 of shape ``(C, rows, columns)``, and its grid.
+        The model's input, float32 of shape ``(C, *spatial)``, and its grid.
 
     Raises
     ------
@@ -72,7 +89,8 @@ def prepare_files(
     """
     values = np.load(pixels, mmap_mode="r", allow_pickle=False)
     mask = None if padding is None else np.load(padding, allow_pickle=False)
-    image = StepImage(values, mask, Grid.identity(values.shape[1:]))
+    place = None if patient is None else np.asarray(patient, float)
+    image = StepImage(values, mask, Grid.identity(values.shape[1:]), place)
     for step in parse_steps(steps):
         image = step.apply(image, facts)
     return np.ascontiguousarray(image.values, np.float32), image.grid

@@ -6,14 +6,16 @@ grid, so that every cell of the model's input can be found in the source image.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from service.domain.grid import Grid
+from service.domain.grid import Grid, scaling
+from service.errors import InvalidPackage, NotAcceptedByModel
 from service.registry import Registry
 from workers.parcels import ImageFacts
 
@@ -25,16 +27,57 @@ class StepImage:
     Attributes
     ----------
     values
-        Float32, shape ``(C, rows, columns)``.
+        Float32, shape ``(C, *spatial)``: rows and columns, or the axes of a volume.
     padding
-        Pixels that were never measured, shape ``(rows, columns)``, if any.
+        Pixels that were never measured, shape ``spatial``, if any.
     grid
-        The image's pixels in the source image.
+        The image's pixels in the source image, or its voxels in the source volume.
+    patient
+        Of a volume: source voxel ``(slice, row, column, 1)`` to patient coordinates
+        (LPS, mm), shape ``(4, 4)``; `None` of a single image.
     """
 
     values: NDArray[np.float32]
     padding: NDArray[np.bool_] | None
     grid: Grid
+    patient: NDArray[np.float64] | None = None
+
+    @property
+    def axes(self) -> NDArray[np.float64]:
+        """The way from cell to cell along each axis, in patient mm: the columns, shape ``(3, 3)``.
+
+        Raises
+        ------
+        NotAcceptedByModel
+            The image is no volume.
+        """
+        if self.patient is None:
+            raise NotAcceptedByModel("The model takes a volume, which has a place in the patient.")
+        return np.asarray((self.patient @ self.grid.affine)[:3, :3])
+
+
+def demand_axes(image: StepImage, size: Sequence[object]) -> None:
+    """Refuse a parameter that is of more or fewer axes than the image has.
+
+    Raises
+    ------
+    InvalidPackage
+        It is.
+    """
+    if len(size) != image.values.ndim - 1:
+        raise InvalidPackage(
+            "A step is for images of another number of axes.",
+            axes=image.values.ndim - 1,
+            given=len(size),
+        )
+
+
+def cut(image: StepImage, start: Sequence[int], size: tuple[int, ...]) -> StepImage:
+    """Return the box of `size` cells that begins at `start` and lies within the image."""
+    box = tuple(slice(at, at + length) for at, length in zip(start, size, strict=True))
+    grid = Grid(size, scaling(np.ones(len(size)), start)).within(image.grid)
+    padding = None if image.padding is None else image.padding[box]
+    return replace(image, values=image.values[:, *box], padding=padding, grid=grid)
 
 
 class Step(BaseModel, ABC):

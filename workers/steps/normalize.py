@@ -39,8 +39,9 @@ class Normalize(Step):
 
     @override
     def apply(self, image: StepImage, facts: ImageFacts) -> StepImage:
-        mean = np.array(self.mean, np.float32)[:, None, None]
-        std = np.array(self.std, np.float32)[:, None, None]
+        apart = (-1, *(1,) * (image.values.ndim - 1))
+        mean = np.array(self.mean, np.float32).reshape(apart)
+        std = np.array(self.std, np.float32).reshape(apart)
         if 1 not in {len(mean), len(image.values)} and len(mean) != len(image.values):
             raise NotAcceptedByModel(
                 "The model takes another number of channels than the image has."

@@ -206,6 +206,15 @@ def finish(scratch: Path, seen: Survey, portions: Sequence[Portion]) -> DecodedF
     )
 
 
+def decode_series(
+    files: Sequence[Path], scratch: Path, rules: VolumeRules
+) -> tuple[DecodedFiles, Volume]:
+    """Decode a small series at once; errors as of `survey` and `decode_portion`."""
+    seen = survey(files, scratch, rules)
+    portion = decode_portion(files, scratch, seen, 0, len(seen.places))
+    return finish(scratch, seen, [portion]), seen.volume
+
+
 def merged(one: ImageFacts, other: ImageFacts) -> ImageFacts:
     """Return what is known of two parts of one volume together."""
     return one.model_copy(

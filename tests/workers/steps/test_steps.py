@@ -50,7 +50,20 @@ def noise(shape=(64, 48), top=4096):
 
 
 def test_the_set_of_steps_is_closed():
-    assert set(STEPS) == {"crop", "invert_monochrome1", "normalize", "resize", "suv", "window"}
+    assert set(STEPS) == {
+        "crop",
+        "crop_box",
+        "crop_foreground",
+        "invert_monochrome1",
+        "normalize",
+        "orient",
+        "pad",
+        "resample",
+        "resize",
+        "stack",
+        "suv",
+        "window",
+    }
     assert not STEPS.unavailable
 
 
