@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from service.domain.grid import Grid
 from workers.drawing.palettes import FAINT, blend_table
 from workers.drawing.resample import resampling
+from workers.percentiles import percentiles
 
 Rgb = NDArray[np.uint8]
 DETAILED = 1024
@@ -67,7 +68,7 @@ def own_full(relevance: NDArray[np.float32], *, signed: bool) -> float | None:
     strength = np.abs(relevance) if signed else np.maximum(relevance, 0)
     full = float(strength.max())
     if relevance.size >= DETAILED:
-        robust = float(np.percentile(strength, ROBUST))
+        robust, _ = percentiles(strength.reshape(-1), (ROBUST, ROBUST))
         full = robust or full
     return full if np.isfinite(full) and full > 0 else None
 

@@ -1,10 +1,10 @@
 """The raw map as NIfTI-1: for programs of neuroimaging and for volume viewers."""
 
-import gzip
 import struct
 from pathlib import Path
 from typing import Final
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
@@ -64,9 +64,8 @@ class Nifti(Format):
         affine = _affine(grid, lps)
         described = f"whylight {sheet.record.software} {sheet.record.method}"
         head = _header(values.shape, affine, described, placed=lps is not None)
-        with gzip.GzipFile(to, "wb", FAST, mtime=0) as stream:
-            stream.write(head)
-            stream.write(np.ascontiguousarray(values, "<f4").data)
+        data = np.ascontiguousarray(values, "<f4")
+        to.write_bytes(imagecodecs.gzip_encode(head + data.tobytes(), level=FAST))
 
 
 def _affine(grid: Grid, lps: NDArray[np.float64] | None) -> NDArray[np.float64]:

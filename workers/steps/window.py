@@ -1,20 +1,17 @@
 """Bring the values of interest between 0 and 1."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from typing_extensions import override
 
 from workers.parcels import ImageFacts
+from workers.percentiles import percentiles
 from workers.steps.base import STEPS, Step, StepImage
 
-CHUNK = 1 << 16  # small enough to stay in the cache
 ROWS = 32
-SAMPLE = 1 << 14
-SIGMAS = 4.0
 
 
 @STEPS.register("window")
@@ -75,65 +72,3 @@ class Window(Step):
         if image.padding is not None and not image.padding.all():
             seen = image.values[:, ~image.padding].reshape(-1)
         return percentiles(seen, (self.low, self.high))
-
-
-def percentiles(values: NDArray[np.float32], ranks: tuple[float, float]) -> tuple[float, float]:
-    """Return two percentiles of finite `values`, shape ``(N,)``, exactly.
-
-    A sample tells between which values each percentile must lie; one pass then
-    counts what is below and takes out what lies between, which alone is put in
-    order. Where a sample was misleading, everything is.
-    """
-    step = -(-values.size // SAMPLE) | 1  # odd, so that it runs through all columns
-    sample = np.sort(values[::step])
-    low, high = (_Between.of(sample, rank) for rank in ranks)
-    for start in range(0, values.size, CHUNK):
-        piece = values[start : start + CHUNK]
-        low.take(piece)
-        high.take(piece)
-    found = [between.percentile() for between in (low, high)]
-    if found[0] is None or found[1] is None:
-        ends = np.percentile(values, ranks)
-        return float(ends[0]), float(ends[1])
-    return found[0], found[1]
-
-
-@dataclass(slots=True)
-class _Between:
-    """The values among which a percentile lies, and how many are below and in all."""
-
-    rank: float
-    least: np.float32
-    most: np.float32
-    below: int = 0
-    size: int = 0
-    inside: list[NDArray[np.float32]] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, sample: NDArray[np.float32], rank: float) -> Self:
-        """Leave room of `SIGMAS` standard errors around the place in an ordered sample."""
-        share, last = rank / 100, len(sample) - 1
-        room = SIGMAS * np.sqrt(len(sample) * share * (1 - share)) + 2
-        first, end = int(share * last - room), int(np.ceil(share * last + room))
-        least = sample[first] if first >= 0 else np.float32(-np.inf)
-        return cls(rank, least, sample[end] if end <= last else np.float32(np.inf))
-
-    def take(self, piece: NDArray[np.float32]) -> None:
-        """Count a piece of the values and keep those between."""
-        between = piece >= self.least
-        self.size += piece.size
-        self.below += piece.size - int(np.count_nonzero(between))
-        between &= piece <= self.most
-        self.inside.append(piece[between])
-
-    def percentile(self) -> float | None:
-        """Return it, linear between neighboring values; `None` where it lies elsewhere."""
-        inside = np.concatenate(self.inside)
-        place = (self.size - 1) * self.rank / 100
-        floor = int(place)
-        first, second = floor - self.below, min(floor + 1, self.size - 1) - self.below
-        if first < 0 or second >= inside.size:
-            return None
-        inside.partition((first, second))
-        weight = place - floor
-        return float(inside[first]) * (1 - weight) + float(inside[second]) * weight

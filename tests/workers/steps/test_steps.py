@@ -12,9 +12,9 @@ from service.domain.grid import Grid
 from service.domain.manifest import StepChoice
 from service.errors import InvalidPackage, NotAcceptedByModel
 from workers.parcels import ImageFacts
+from workers.percentiles import percentiles
 from workers.stages.prepare import parse_steps, prepare_files
 from workers.steps.base import STEPS, StepImage
-from workers.steps.window import percentiles
 
 
 def facts(**changes) -> ImageFacts:
