@@ -36,7 +36,7 @@ ROUNDS: Final = 15
 TARGET: Final = 9
 """A class whose map is positive: pytorch-grad-cam shows nothing of a negative one."""
 
-EQUAL: Final = 1e-5
+EQUAL: Final = 1e-5 if DEVICE.type == "cpu" else 1e-4
 OURS, CAPTUM, PEER = "whylight", "captum (default)", "pytorch-grad-cam"
 TUNED: Final = "captum (best-tuned)"
 FLOOR: Final = "floor"
