@@ -1,9 +1,9 @@
-"""``whylight models``: the models of a service, over HTTP."""
+"""``whylight models``: the models of a service, over HTTP; foreign models made ready."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from service.command import packages, place
+from service.command import convert, packages, place
 from service.command.client import Client
 from service.command.failure import CommandFailure
 
@@ -22,10 +22,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     for each in (add, listing, remove):
         place.add_home(each)
         place.add_gateway(each)
+        each.set_defaults(alone=None)
+    converting = verbs.add_parser("convert", help="turn foreign weights into safetensors or ONNX")
+    convert.add_arguments(converting)
+    converting.set_defaults(alone=convert.run)
 
 
 def run(options: Namespace) -> int:
-    """Do what was asked with the models of a gateway."""
+    """Do what was asked: here, or with the models of a gateway."""
+    if options.alone is not None:
+        return int(options.alone(options))
     url = place.gateway_of(options.home, options.url)
     with Client(url, place.key_of(options.key_file)) as client:
         options.act(options, client)
