@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from service.dicom.header import Header
 from service.dicom.syntaxes import FAMILIES, Family
 from service.errors import UndecodablePixels
+from workers.pixels.damage import is_damage
 
 Frame = NDArray[Any]
 HTJ2K_LOSSY = "1.2.840.10008.1.2.4.203"
@@ -72,6 +73,8 @@ def decode_frame(code: bytes, header: Header) -> Frame:
     except (MemoryError, UndecodablePixels):
         raise
     except Exception as error:
+        if not is_damage(error):
+            raise
         raise UndecodablePixels("The compressed pixels are damaged.") from error
     gray = (header.rows, header.columns)
     if frame.shape != (gray if header.samples_per_pixel == 1 else (*gray, 3)):

@@ -20,6 +20,7 @@ from service.errors import InvalidRequest, UndecodablePixels, WhylightError
 from workers.formats.derived import Source
 from workers.parcels import ImageFacts
 from workers.pixels.arrays import ArrayWriter
+from workers.pixels.damage import is_damage
 from workers.pixels.display import chosen_window, show_color, show_gray
 from workers.pixels.modality import Modality, modality_of
 from workers.pixels.padding import Mask, padding_of, without_holes
@@ -91,6 +92,8 @@ def decode_file(
     except (WhylightError, OSError, MemoryError):
         raise
     except Exception as error:
+        if not is_damage(error):
+            raise
         raise UndecodablePixels("The image's pixels or their description are damaged.") from error
 
 
