@@ -9,6 +9,7 @@ from service.domain.explanation import Result
 from service.domain.parity import Pair, Parity, ParityReport
 from service.domain.target import ResolvedTarget
 from service.errors import NothingToExplain, ParityMismatch
+from service.precisions import Wishes
 from tests.support.fake_fleet import PACKAGES, FakeWorker
 from tests.support.problems import problem
 
@@ -380,3 +381,30 @@ def test_more_work_than_may_wait_is_refused(served, client, ask, monkeypatch):
     assert client.post("/v1/explanations", json=ask).status_code == 202
     body = problem(client.post("/v1/explanations", json=ask), 503, "queue_full")
     assert body["facts"] == {"waiting_ms": 20, "limit_ms": 30}
+
+
+@pytest.mark.parametrize("asked_twice", [False, True])
+def test_a_precision_that_nobody_measured_is_refused_and_wished_for(
+    client, served, ask, asked_twice
+):
+    request = ask | {"precision": "bfloat16"}
+    for _ in range(1 + asked_twice):
+        body = problem(client.post("/v1/explanations", json=request), 422, "precision_not_offered")
+    assert body["errors"][0]["pointer"] == "/precision"
+    assert body["facts"]["reason"] == "not_measured"
+    assert body["facts"]["precisions"] == ["float32"]
+    (wish,) = Wishes(served.backends.store).of(PACKAGES["chest@1.1.0"])
+    assert wish.name == "saliency"
+    assert client.get("/v1/explanations").json()["explanations"] == []
+
+
+def test_a_dry_run_wishes_for_nothing(client, served, ask):
+    answer = client.post("/v1/explanations:validate", json=ask | {"precision": "bfloat16"})
+    problem(answer, 422, "precision_not_offered")
+    assert list(Wishes(served.backends.store).of(PACKAGES["chest@1.1.0"])) == []
+
+
+def test_a_precision_that_there_is_not_is_no_precision(client, ask):
+    problem(
+        client.post("/v1/explanations", json=ask | {"precision": "int8"}), 422, "invalid_request"
+    )

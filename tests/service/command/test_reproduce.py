@@ -97,7 +97,7 @@ def explained(job, maps, formats=("npy",), binds=True, **changes):
             input="d" * 64,
             source=SOURCE,
             weights=WEIGHTS,
-            precision="float32",
+            precision="bfloat16",
             request=REQUEST,
             job=job,
             attempt=1,
@@ -121,7 +121,7 @@ def explained(job, maps, formats=("npy",), binds=True, **changes):
         instances=(InstanceRef(id="in_0007", sha256=SOURCE, sop_class_uid="1.2"),),
         device="cpu",
         hardware="AVX2",
-        precision="float32",
+        precision="bfloat16",
         tf32=False,
         threads=1,
     )
@@ -129,7 +129,12 @@ def explained(job, maps, formats=("npy",), binds=True, **changes):
         id=job,
         state="succeeded",
         request=ExplanationRequest(
-            study="st_then", model="chest", methods=["saliency"], grid="source", checks="full"
+            study="st_then",
+            model="chest",
+            methods=["saliency"],
+            grid="source",
+            checks="full",
+            precision="bfloat16",
         ),
         model=ModelRef(
             name="chest",
@@ -247,6 +252,7 @@ def test_everything_is_asked_for_as_it_was_resolved_then(whylight, gateway, file
     assert [each["of"] for each in asked["targets"]] == [0, 3]
     assert (asked["priority"], asked["grid"], asked["checks"]) == ("low", "source", "full")
     assert asked["artifacts"] == ["json", "npy"]
+    assert asked["precision"] == "bfloat16"
 
 
 @pytest.mark.parametrize(("by", "status"), [(4e-6, 0), (4e-5, 1)])
