@@ -9,7 +9,7 @@ parameters frozen but the target layer's, so that their graph begins there::
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -18,8 +18,32 @@ from captum.attr import InputXGradient as CaptumInputXGradient
 from captum.attr import Saliency as CaptumSaliency
 from torch import Tensor, nn
 
-from benchmarks.contest import ALONE, EQUAL, FLOOR, OURS, Case, Own, Run, bare, error, hold
-from benchmarks.grad_cam import TARGET, displayed
+from benchmarks.contest import (
+    ALIKE,
+    ALONE,
+    FLOOR,
+    NARROW,
+    OURS,
+    UNLIKE,
+    Case,
+    Own,
+    Run,
+    bare,
+    error,
+    hold,
+    loaded,
+    unlike,
+)
+from benchmarks.grad_cam import (
+    CAPTUM,
+    CAPTUM_TUNED,
+    PEER,
+    PEER_TUNED,
+    SHAPE,
+    TARGET,
+    oracle,
+    shown,
+)
 from benchmarks.measure import DEVICE
 from benchmarks.networks import ResNet18, noise, seeded
 from benchmarks.peers import (
@@ -27,7 +51,6 @@ from benchmarks.peers import (
     captum_cams,
     frozen,
     monai_cams,
-    pytorch_grad_cam,
     pytorch_grad_cams,
 )
 from benchmarks.resnet50 import TARGET_LAYER, resnet50
@@ -35,59 +58,23 @@ from workers.architectures.vit import Vit
 from workers.methods.grad_cam import GradCam
 from workers.methods.input_x_gradient import InputXGradient
 from workers.methods.saliency import Saliency
+from workers.scheduler import SLICE
 from workers.targets.classes import ClassLogit
 
 CLASSES: Final = 14
 JOBS: Final = 8
-SHAPE: Final = (3, 224, 224)
-PEER, PEER_TUNED = "pytorch-grad-cam (default)", "pytorch-grad-cam (best-tuned)"
-CAPTUM, CAPTUM_TUNED = "captum (default)", "captum (best-tuned)"
 MONAI, MONAI_TUNED = "MONAI (default)", "MONAI (best-tuned)"
-BRIEF: Final = "whylight, slices of 50 ms"
+BRIEF: Final = "whylight, the service's own slices"
 THREE, THREE_TUNED = "three calls (default)", "three calls (best-tuned)"
 VIT: Final = Vit(
     channels=3, classes=CLASSES, image=(224, 224), patch=16, width=384, depth=12, heads=6
 )
 VIT_LAYER: Final = "blocks.11.norm1"
-PICTURES: Final = 1e-4
-"""Largest difference of a picture in [0, 1]."""
-
-
-def oracle(
-    net: nn.Module,
-    layer: str,
-    image: Tensor,
-    targets: Sequence[int],
-    on_grid: Callable[[Tensor], Tensor] = lambda output: output,
-) -> Tensor:
-    """Return signed maps by the definition, in float64, shape ``(K, *grid)``."""
-    kept: list[Tensor] = []
-    handle = net.double().get_submodule(layer).register_forward_hook(lambda *a: kept.append(a[2]))
-    scores = net(image.double()[None])[0]
-    handle.remove()
-    features = on_grid(kept[0])[0]
-    maps = []
-    for target in targets:
-        (gradient,) = torch.autograd.grad(scores[target], kept, retain_graph=True)
-        weights = on_grid(gradient)[0].flatten(1).mean(1)
-        maps.append(torch.tensordot(weights, features, dims=1))
-    return torch.stack(maps).detach()
-
-
-def shown(values: Tensor, expected: Tensor) -> float:
-    """Return the largest difference of pytorch-grad-cam's pictures ``(K, *size)``, in [0, 1].
-
-    It sums channels in float32, which costs it a digit: up to `PICTURES` is taken
-    for equal, and then stands as a share of that beside the others' `EQUAL`.
-    """
-    package = pytorch_grad_cam()
-    pictures = np.concatenate([displayed(each, package) for each in expected])
-    return float(np.abs(np.asarray(values) - pictures).max()) * EQUAL / PICTURES
 
 
 def fourteen_targets() -> Case:
     image, targets = noise(SHAPE), range(CLASSES)
-    own = Own(resnet50(), SHAPE, (TARGET_LAYER,))
+    own = Own(loaded(resnet50(), SHAPE, (TARGET_LAYER,)))
     plan, logits = GradCam(layer=TARGET_LAYER).plan, tuple(map(ClassLogit, targets))
     peer = pytorch_grad_cams(resnet50(), TARGET_LAYER)
     tuned = pytorch_grad_cams(frozen(resnet50(), TARGET_LAYER), TARGET_LAYER)
@@ -107,7 +94,7 @@ def fourteen_targets() -> Case:
     errors |= {name: shown(runs[name](), expected) for name in (PEER, PEER_TUNED)}
     facts = {"passes": "1 forward, 14 backward from the score to the layer"}
     bars = {PEER: 35.0, CAPTUM: 12.0, CAPTUM_TUNED: 12.0}
-    return Case("14 targets, ResNet-50", runs, bars, errors, facts=facts, count=3)
+    return Case("14 targets, ResNet-50", runs, bars, errors, facts=facts)
 
 
 def eight_jobs() -> Case:
@@ -115,8 +102,10 @@ def eight_jobs() -> Case:
     targets = [(TARGET + 3 * k) % CLASSES for k in range(JOBS)]
     plan = GradCam(layer=TARGET_LAYER).plan
 
+    runtime = loaded(resnet50(), SHAPE, (TARGET_LAYER,))
+
     def served(slice_seconds: float) -> Run:
-        own = Own(resnet50(), SHAPE, (TARGET_LAYER,), slice_seconds=slice_seconds)
+        own = Own(runtime, slice_seconds=slice_seconds)
 
         def run() -> Tensor:
             pairs = zip(images, targets, strict=True)
@@ -136,7 +125,7 @@ def eight_jobs() -> Case:
         "pytorch-grad-cam (one batch)": lambda: peer(batch, targets),
         PEER_TUNED: lambda: tuned(batch, targets),
         CAPTUM_TUNED: lambda: torch.stack([captum(image, target) for image, target in pairs]),
-        BRIEF: served(0.05),
+        BRIEF: served(SLICE),
         FLOOR: bare(resnet50(), batch),
     }
     net = resnet50()
@@ -148,12 +137,12 @@ def eight_jobs() -> Case:
         else shown(runs[name](), expected)
         for name in list(runs)[:-1]
     }
-    return Case("8 jobs, ResNet-50", runs, {PEER: 3.4}, errors, count=4)
+    return Case("8 jobs, ResNet-50", runs, {PEER: 3.4}, errors)
 
 
 def three_methods() -> Case:
     image = noise(SHAPE)
-    own = Own(resnet50(), SHAPE, (TARGET_LAYER,))
+    own = Own(loaded(resnet50(), SHAPE, (TARGET_LAYER,)))
     methods = (GradCam(layer=TARGET_LAYER), Saliency(), InputXGradient())
 
     def ours() -> list[Tensor]:
@@ -190,7 +179,7 @@ def three_methods() -> Case:
         cam, *others = runs[name]()
         apart = error(cam, expected) if name == OURS else shown(cam, expected)
         errors[name] = max(apart, *map(error, others, truths))
-    return Case("three methods, ResNet-50", runs, {THREE: 3.2}, errors, count=7)
+    return Case("three methods, ResNet-50", runs, {THREE: 3.2}, errors)
 
 
 def gradient_alone(image: Tensor) -> Run:
@@ -212,7 +201,8 @@ def vit() -> nn.Module:
 def vision_transformer() -> Case:
     image, tokens = noise(SHAPE), VIT.tokens()
     assert tokens is not None
-    own = Own(vit(), SHAPE, (VIT_LAYER,), tokens=tokens)
+    runtime = loaded(vit(), SHAPE, (VIT_LAYER,), tokens=tokens)
+    own, narrow = Own(runtime), Own(runtime.recast(torch.bfloat16))
     plan, batch = GradCam(layer=VIT_LAYER).plan, image[None]
     peer = pytorch_grad_cams(vit(), VIT_LAYER, tokens.on_grid)
     tuned = pytorch_grad_cams(frozen(vit(), VIT_LAYER), VIT_LAYER, tokens.on_grid)
@@ -222,12 +212,15 @@ def vision_transformer() -> Case:
         OURS: lambda: own.one(plan(image, (ClassLogit(target),))).values[0, 0],
         PEER: lambda: peer(batch, [target]),
         PEER_TUNED: lambda: tuned(batch, [target]),
+        NARROW: lambda: narrow.one(plan(image, (ClassLogit(target),))).values[0, 0],
         FLOOR: bare(vit(), batch),
     }
     expected = expected[target : target + 1]
     errors = {OURS: error(runs[OURS](), expected[0])}
     errors |= {name: shown(runs[name](), expected) for name in (PEER, PEER_TUNED)}
-    return Case("ViT-S", runs, {PEER: 3.5}, errors, count=7)
+    limits = {UNLIKE: (unlike(runs[NARROW](), expected[0]), ALIKE)}
+    modes = {NARROW: {PEER: 3.5}}
+    return Case("ViT-S", runs, {PEER: 3.5}, errors, limits=limits, modes=modes)
 
 
 def volume() -> Case:
@@ -237,7 +230,7 @@ def volume() -> Case:
         return seeded(ResNet18, 3, 1)
 
     image = noise(shape)
-    own = Own(net(), shape, (layer,))
+    own = Own(loaded(net(), shape, (layer,)))
     plan, batch = GradCam(layer=layer).plan, image[None]
     expected = oracle(net(), layer, image, range(CLASSES))
     target = int(expected.flatten(1).amax(1).argmax())
@@ -255,7 +248,7 @@ def volume() -> Case:
         name: error(method.compute_map(batch, class_idx=target)[0, 0].detach(), positive)
         for name, method in methods.items()
     }
-    return Case("ResNet-18 in three axes, 64^3", runs, {MONAI: 2.5}, errors, count=4)
+    return Case("ResNet-18 in three axes, 64^3", runs, {MONAI: 2.5}, errors)
 
 
 def cases() -> Iterator[Case]:

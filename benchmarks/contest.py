@@ -38,6 +38,11 @@ EQUAL: Final = 1e-5 if DEVICE.type == "cpu" else 1e-4
 A GPU's libraries may multiply by Winograd's way, which costs a digit, whoever asks.
 """
 
+NARROW, NARROW_FLOOR = "whylight, bfloat16", "floor, bfloat16"
+UNLIKE: Final = "bfloat16, 1 - r"
+ALIKE: Final = 1e-3
+"""Most that the correlation of a CAM in bfloat16 with a float64 oracle may lack to 1."""
+
 ALONE: Final = 1.0
 """Seconds of a batch where nobody else waits; the service's own default is 0.05."""
 
@@ -65,24 +70,19 @@ class Case:
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Figures beside the times, each with what it may be at most."""
 
+    modes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Competitors that are ours in another way, each with bars of its own."""
+
     count: int = 9
-    """Rounds that are timed."""
+    """Rounds that are timed at most."""
 
 
 class Own:
     """Our side: a probed runtime, and a scheduler through which every job goes."""
 
-    def __init__(
-        self,
-        net: nn.Module,
-        shape: Sequence[int],
-        layers: Sequence[str] = (),
-        *,
-        slice_seconds: float = SLICE,
-        **options: Any,
-    ) -> None:
-        self.runtime = TorchRuntime(net, shape, layers, device=DEVICE, **options)
-        assert self.runtime.probed.abilities
+    def __init__(self, runtime: TorchRuntime, *, slice_seconds: float = SLICE) -> None:
+        assert runtime.probed.abilities
+        self.runtime = runtime
         self._scheduler = Scheduler(slice_seconds=slice_seconds)
 
     def ask(self, *jobs: Sequence[Plan[Maps]]) -> list[list[Maps]]:
@@ -100,10 +100,23 @@ class Own:
         return maps
 
 
+def loaded(
+    net: nn.Module, shape: Sequence[int], layers: Sequence[str] = (), **options: Any
+) -> TorchRuntime:
+    """Return the runtime that serves a network on the device of the benchmarks."""
+    return TorchRuntime(net, shape, layers, device=DEVICE, **options)
+
+
 def _map(outcome: Maps | Exception) -> Maps:
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
+
+
+def unlike(values: Tensor, expected: Tensor) -> float:
+    """Return one less the correlation of two maps, which is what bfloat16 is judged by."""
+    pair = torch.stack([values.double().flatten(), expected.flatten()])
+    return 1 - torch.corrcoef(pair)[0, 1].item()
 
 
 def error(values: Tensor, expected: Tensor) -> float:
@@ -143,7 +156,7 @@ def hold(program: str, packages: Sequence[str], cases: Iterable[Case], count: in
 def _measured(case: Case, count: int) -> dict[str, Any]:
     """Time one case and print its lines."""
     spent = rounds({**case.runs, CONTROL: case.runs[OURS]}, count)
-    bars = case.bars if DEVICE.type == "cpu" else {}
+    bars, modes = (case.bars, case.modes) if DEVICE.type == "cpu" else ({}, {})
     ratios = {
         clock: {
             name: ratio(spent[name][clock], spent[OURS][clock]) for name in spent if name != OURS
@@ -153,9 +166,18 @@ def _measured(case: Case, count: int) -> dict[str, Any]:
     for name, clocks in spent.items():
         print(f"{name:36} cpu {median(clocks['cpu']):.4f} s  wall {median(clocks['wall']):.4f} s")
     for name, each in ratios[CLOCK].items():
-        bar = f"  bar {bars[name]}" if name in bars else ""
-        print(f"{name:36} / {OURS}: {each.median:.3f} [{each.low:.3f}, {each.high:.3f}]{bar}")
+        _tell(name, OURS, each, bars.get(name))
     held = {name: ratios[CLOCK][name].median >= bar for name, bar in bars.items()}
+    beside: dict[str, dict[str, Ratio]] = {}
+    for mode, least in modes.items():
+        beside[mode] = {
+            name: ratio(spent[name][CLOCK], spent[mode][CLOCK]) for name in spent if name != mode
+        }
+        for name, each in beside[mode].items():
+            _tell(name, mode, each, least.get(name))
+        held |= {
+            f"{name} / {mode}": beside[mode][name].median >= bar for name, bar in least.items()
+        }
     held |= {name: value <= most for name, (value, most) in case.limits.items()}
     valid = within(ratios[CLOCK][CONTROL])
     print(f"bars held: {held}; control valid: {valid}; {dict(case.facts)} {dict(case.limits)}")
@@ -163,12 +185,22 @@ def _measured(case: Case, count: int) -> dict[str, Any]:
         "errors": dict(case.errors),
         "ratios": {clock: _plain(each) for clock, each in ratios.items()},
         "bars": dict(bars),
+        "modes": {
+            mode: {"ratios": _plain(each), "bars": dict(modes[mode])}
+            for mode, each in beside.items()
+        },
         "limits": {name: list(pair) for name, pair in case.limits.items()},
         "held": held,
         "valid": valid,
         "facts": dict(case.facts),
         "seconds": spent,
     }
+
+
+def _tell(name: str, subject: str, found: Ratio, bar: float | None) -> None:
+    """Print one line of a case."""
+    end = "" if bar is None else f"  bar {bar}"
+    print(f"{name:36} / {subject}: {found.median:.3f} [{found.low:.3f}, {found.high:.3f}]{end}")
 
 
 def _plain(ratios: Mapping[str, Ratio]) -> dict[str, list[float]]:

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.cams import CLASSES, VIT, VIT_LAYER, oracle, vit
-from benchmarks.contest import ALONE, Own, bare, error
+from benchmarks.cams import CLASSES, VIT, VIT_LAYER, vit
+from benchmarks.contest import ALONE, Own, bare, error, loaded
+from benchmarks.grad_cam import oracle
 from benchmarks.measure import DEVICE, conditions, publish
 from benchmarks.networks import DenseNet121, ResNet18, noise, seeded
 from benchmarks.resnet50 import TARGET_LAYER, resnet50
@@ -251,7 +252,8 @@ def explained(network: Network, roof: Roofs, limit: float) -> dict[str, Any]:
     net = network.make().requires_grad_(requires_grad=False)
     weights = sum(each.numel() for each in net.parameters())
     rows = {kind: counted(net, network.shape, gradient=kind) for kind in (False, True)}
-    own = Own(net, network.shape, (network.layer,), slice_seconds=ALONE, tokens=network.tokens)
+    runtime = loaded(net, network.shape, (network.layer,), tokens=network.tokens)
+    own = Own(runtime, slice_seconds=ALONE)
     told: dict[str, Any] = {"flops a row": {str(k): row.flops for k, row in rows.items()}}
     for dtype, name in TYPES.items():
         if dtype is torch.bfloat16:

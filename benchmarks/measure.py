@@ -1,9 +1,10 @@
 """How everything here is measured: interleaved, with a control, beside its conditions.
 
 Rounds are ABBA: each competitor runs in order and then in reverse, so that a
-drift of the machine falls on all alike. The figure is the median of the rounds'
-ratios with a bootstrap interval of 95 %. The first competitor runs twice, as A
-and A': where this control is off by more than 5 %, the run says nothing.
+drift of the machine falls on all alike. One round warms up. No round begins after
+`ENOUGH` seconds, but for the least that give an interval. The figure is the median
+of the rounds' ratios with a bootstrap interval of 95 %. The first competitor runs
+twice, as A and A': where this control is off by more than 5 %, the run says nothing.
 
 Everything runs on a CPU, or with ``BENCH_DEVICE=cuda`` on a GPU; a run has ended when the
 device has. Of a CPU the ratios are those of its time; of a GPU those of the clock.
@@ -14,6 +15,7 @@ of the cores before the run, the result goes to standard output alone, unless
 """
 
 import json
+import math
 import os
 import platform
 import time
@@ -36,7 +38,13 @@ DEVICE: Final = choose(os.environ.get("BENCH_DEVICE", "cpu"))
 CLOCK: Final = "cpu" if DEVICE.type == "cpu" else "wall"
 """What ratios are judged by."""
 
-WARM_UP: Final = 2
+WARM_UP: Final = 1
+LEAST: Final = 3
+"""Rounds that are timed in any case."""
+
+ENOUGH: Final = 20.0
+"""Wall seconds of timed rounds after which there are no more."""
+
 RESAMPLES: Final = 4000
 CONTROL: Final = "control"
 CONTROL_TOLERANCE: Final = 0.05
@@ -68,11 +76,17 @@ def rounds(
 ) -> dict[str, dict[str, list[float]]]:
     """Return seconds by competitor and clock, ``cpu`` and ``wall``, one entry a round.
 
-    An entry is the mean of a competitor's two runs in the round.
+    An entry is the mean of a competitor's two runs in the round. There are at most
+    `count` rounds.
     """
     order = [*runs, *reversed(list(runs))]
     spent: dict[str, dict[str, list[float]]] = {name: {"cpu": [], "wall": []} for name in runs}
+    until = math.inf
     for number in range(WARM_UP + count):
+        if number == WARM_UP:
+            until = time.perf_counter() + ENOUGH
+        if number >= WARM_UP + LEAST and time.perf_counter() > until:
+            break
         sums = {name: [0.0, 0.0] for name in runs}
         for name in order:
             cpu, wall = time.process_time(), time.perf_counter()

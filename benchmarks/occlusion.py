@@ -21,7 +21,7 @@ from captum.attr import FeatureAblation
 from captum.attr import Occlusion as CaptumOcclusion
 from torch import Tensor, nn
 
-from benchmarks.contest import ALONE, FLOOR, OURS, Case, Own, Run, bare, hold
+from benchmarks.contest import ALONE, FLOOR, OURS, Case, Own, Run, bare, hold, loaded
 from benchmarks.findings import seen
 from benchmarks.maps import AIR, SHAPE, trained
 from benchmarks.measure import DEVICE
@@ -31,6 +31,8 @@ from workers.methods.base import Maps, cells
 from workers.methods.occlusion import Occlusion
 from workers.passes import Forward, Plan
 from workers.rows import Box, Patched
+from workers.runtimes.torch import TorchRuntime
+from workers.scheduler import SLICE
 from workers.targets.classes import ClassLogit
 
 WINDOW: Final = 16
@@ -42,7 +44,7 @@ BATCH: Final = 8
 TUNED: Final = f"captum ({BATCH} a call, best-tuned)"
 DEFAULT: Final = "captum (default)"
 WHOLE: Final = "whylight, whole rows"
-BRIEF: Final = "whylight, slices of 50 ms"
+BRIEF: Final = "whylight, the service's own slices"
 PACKAGES: Final = ("torch", "captum", "numpy")
 
 EDGE: Final = 16
@@ -70,12 +72,8 @@ def falls(image: Tensor, where: Sequence[Box]) -> Plan[Maps]:
     return Maps(values, cells(image.shape[1:], (side, side)))
 
 
-def ours(net: nn.Module, image: Tensor, slice_seconds: float, *, whole: bool = False) -> Run:
-    own = Own(net, image.shape, slice_seconds=slice_seconds)
-    if whole:
-        own.runtime.__dict__["_incremental"] = None
-    else:
-        assert own.runtime._incremental or DEVICE.type != "cpu"  # noqa: SLF001 - else this compares nothing
+def ours(runtime: TorchRuntime, image: Tensor, slice_seconds: float) -> Run:
+    own = Own(runtime, slice_seconds=slice_seconds)
     where = boxes(image.shape[-1])
     # another tensor each time, as each job has: nothing is left from the run before
     return lambda: own.one(falls(image.clone(), where)).values[0, 0]
@@ -113,16 +111,19 @@ def oracle(net: nn.Module, image: Tensor) -> Tensor:
     return torch.stack(scores).reshape(side, side)
 
 
-def exact(name: str, make: type[nn.Module] | None, bar: float, count: int) -> Case:
+def exact(name: str, make: type[nn.Module] | None, bar: float) -> Case:
     net = (resnet50() if make is None else seeded(make)).requires_grad_(requires_grad=False)
     image = noise((3, 224, 224))
     expected = oracle((resnet50() if make is None else seeded(make)).double(), image.double())
+    runtime, whole = loaded(net, image.shape), loaded(net, image.shape)
+    assert runtime._incremental or DEVICE.type != "cpu"  # noqa: SLF001 - else this compares nothing
+    whole.__dict__["_incremental"] = None
     runs = {
-        OURS: ours(net, image, ALONE),
+        OURS: ours(runtime, image, ALONE),
         TUNED: captum(net, image, BATCH),
         DEFAULT: captum(net, image, 1),
-        WHOLE: ours(net, image, ALONE, whole=True),
-        BRIEF: ours(net, image, 0.05),
+        WHOLE: ours(whole, image, ALONE),
+        BRIEF: ours(runtime, image, SLICE),
         FLOOR: bare(net, image.expand(BATCH, -1, -1, -1).clone(), len(boxes(224)) // BATCH),
     }
     # scores, not falls: those of random weights are a hundred thousandth of the score
@@ -131,13 +132,13 @@ def exact(name: str, make: type[nn.Module] | None, bar: float, count: int) -> Ca
         each: ((runs[each]() - expected).abs().max() / largest).item() for each in list(runs)[:5]
     }
     facts = {"windows": len(boxes(224)), "of the score's size": "errors"}
-    return Case(name, runs, {TUNED: bar, WHOLE: bar}, errors, facts=facts, count=count)
+    return Case(name, runs, {TUNED: bar, WHOLE: bar}, errors, facts=facts)
 
 
-def refined(count: int) -> Case:
+def refined() -> Case:
     """Refine on the demo model, against the exact map at captum's best."""
     net = trained().requires_grad_(requires_grad=False)
-    own = Own(net, SHAPE, slice_seconds=ALONE)
+    own = Own(loaded(net, SHAPE), slice_seconds=ALONE)
     full = Occlusion(window=EDGE, stride=STEP, baseline=AIR)
     asked = [(image, (ClassLogit(output),)) for image, output in seen()]
     known = [(image, target, own.one(full.plan(image, target)).values) for image, target in asked]
@@ -176,7 +177,7 @@ def refined(count: int) -> Case:
     inside = slice(EDGE // STEP, -EDGE // STEP)
     cells_of = captums()[0, 0, STEP // 2 :: STEP, STEP // 2 :: STEP][inside, inside]
     errors = {"whylight, 1 - spearman": 1 - middle, REFINED: 1 - _like(truth, cells_of, inside)}
-    return Case("demo model, refined", runs, {REFINED: 8.0}, errors, 1 - RANKED, facts, count=count)
+    return Case("demo model, refined", runs, {REFINED: 8.0}, errors, 1 - RANKED, facts)
 
 
 def _like(truth: Tensor, other: Tensor, inside: slice) -> float:
@@ -190,10 +191,10 @@ def spearman(found: Tensor, truth: Tensor) -> float:
 
 
 def cases() -> Iterator[Case]:
-    yield refined(5)
-    yield exact("ResNet-18", ResNet18, 2.0, 5)
-    yield exact("ResNet-50", None, 2.0, 3)
-    yield exact("DenseNet-121", DenseNet121, 1.3, 3)
+    yield refined()
+    yield exact("ResNet-18", ResNet18, 2.0)
+    yield exact("ResNet-50", None, 2.0)
+    yield exact("DenseNet-121", DenseNet121, 1.3)
 
 
 def main() -> int:

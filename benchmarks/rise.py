@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.contest import ALONE, FLOOR, OURS, Case, Own, Run, bare, hold
+from benchmarks.contest import ALONE, FLOOR, OURS, Case, Own, Run, bare, hold, loaded
 from benchmarks.findings import seen
 from benchmarks.maps import AIR, SHAPE, trained
 from benchmarks.peers import frozen
@@ -91,7 +91,8 @@ def recipe(
 
 def case(count: int) -> Case:
     net = frozen(trained())
-    own, questions = Own(net, SHAPE, slice_seconds=ALONE), list(seen())[:FINDINGS]
+    own = Own(loaded(net, SHAPE), slice_seconds=ALONE)
+    questions = list(seen())[:FINDINGS]
 
     def ours(image: Tensor, target: int, masks: int) -> Tensor:
         method = Rise(samples=masks, baseline=AIR, cells=CELLS - 1)

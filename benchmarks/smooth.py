@@ -15,7 +15,7 @@ from captum.attr import NoiseTunnel
 from captum.attr import Saliency as CaptumSaliency
 from torch import Tensor, nn
 
-from benchmarks.contest import ALONE, FLOOR, OURS, Case, Own, Run, hold
+from benchmarks.contest import ALONE, FLOOR, OURS, Case, Own, Run, hold, loaded
 from benchmarks.findings import seen
 from benchmarks.integrated import BATCH, Question, gradients, smooth
 from benchmarks.maps import trained
@@ -45,7 +45,7 @@ def case(
         Samples of the mean that stands for the truth.
     """
     net = frozen(make())
-    own = Own(net, questions[0][0].shape, slice_seconds=ALONE)
+    own = Own(loaded(net, questions[0][0].shape), slice_seconds=ALONE)
     captum = NoiseTunnel(CaptumSaliency(net))
 
     def ours(question: Question, samples: int, seed: int) -> Tensor:

