@@ -13,7 +13,7 @@ COMMANDS = {
     "up": "start Redis, gateway and worker on this machine; ctrl-C drains",
     "demo": "explain the bundled studies with the bundled model, into demo-output/",
     "keys": "create, list and revoke API keys",
-    "models": "add, list and remove models; convert foreign ones",
+    "models": "add, list and remove models; convert and import foreign ones",
     "reproduce": "compute the maps of a fetched explanation again, and compare",
     "check": "look for what is wrong, and say how to mend it",
 }

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from service.command import convert, packages, place
+from service.command import convert, importing, packages, place
 from service.command.client import Client
 from service.command.failure import CommandFailure
 
@@ -26,6 +26,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     converting = verbs.add_parser("convert", help="turn foreign weights into safetensors or ONNX")
     convert.add_arguments(converting)
     converting.set_defaults(alone=convert.run)
+    begin = verbs.add_parser("import", help="begin a package from a bundle, an nnU-Net or ONNX")
+    importing.add_arguments(begin)
+    begin.set_defaults(alone=importing.run)
 
 
 def run(options: Namespace) -> int:

@@ -1,0 +1,1 @@
+"""Manifests begun from what others publish beside their models, read as data alone."""

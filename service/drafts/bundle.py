@@ -1,0 +1,142 @@
+"""A draft from a MONAI bundle: its ``metadata.json``, and names and numbers of its network.
+
+A bundle's configuration is a program: expressions in it begin with ``$`` and
+references with ``@``. Nothing of it is evaluated; a network is taken over only if
+every argument is plain data.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from service.drafts.base import Draft, classes, image, modalities, read_json, slug, text, version
+from service.errors import InvalidPackage
+from service.sniff import contradiction
+
+NETWORKS: Final = {
+    "ResNet": "resnet",
+    "DenseNet": "densenet",
+    "SENet": "seresnet",
+    "UNet": "unet",
+    "Unet": "unet",
+    "DynUNet": "dynunet",
+    "SegResNet": "segresnet",
+    "ViT": "monai_vit",
+    "SwinUNETR": "swin_unetr",
+    "DenseNet121": "densenet",
+}
+"""MONAI's networks by class, as the allow-list names them."""
+
+CONFIGS: Final = ("inference.json", "train.json")
+PLACES: Final = ("network_def", "network", "net")
+
+
+def read_bundle(folder: Path) -> Draft:
+    """Return a draft from a bundle's folder.
+
+    Raises
+    ------
+    InvalidPackage
+        The folder has no ``configs/metadata.json`` that can be read.
+    """
+    about = read_json(folder / "configs" / "metadata.json")
+    name = text(about, "name") or folder.resolve().name
+    draft = Draft({"id": slug(name), **version(about.get("version")), "title": name})
+    if publisher := text(about, "authors"):
+        draft.fields["publisher"] = publisher
+    if use := text(about, "intended_use"):
+        draft.fields["intended_use"] = use
+    said = text(about, "task", "description") or "nothing"
+    draft.notes["/task"] = f"metadata.json says of the task: {said!r}."
+    rights = text(about, "copyright", "license") or "nothing"
+    draft.notes["/license"] = f"Give an SPDX expression; metadata.json says: {rights!r}."
+    _tensors(about, draft)
+    _weights(folder, draft)
+    return draft
+
+
+def _tensors(about: dict[str, Any], draft: Draft) -> None:
+    """Take over what is said of the tensors of network and data."""
+    format_ = _mapping(about.get("network_data_format"))
+    for name, entry in list(_mapping(format_.get("inputs")).items())[:1]:
+        said = _mapping(entry)
+        shape = said.get("spatial_shape")
+        axes = len(shape) if isinstance(shape, list) else 2
+        seen = modalities([said.get("modality"), about.get("modality")])
+        steps = _resize(shape) if axes == len("yx") else []
+        draft.fields["inputs"] = [image(axes, slug(name).replace("-", "_"), seen, steps)]
+        draft.notes["/inputs/0/steps"] = (
+            "Say the steps from modality values to the network's input; metadata.json says: "
+            f"shape {shape!r}, values {said.get('value_range')!r}, channels "
+            f"{said.get('num_channels')!r}. The bundle's own transforms are not evaluated."
+        )
+    for name, entry in list(_mapping(format_.get("outputs")).items())[:1]:
+        channels = _mapping(_mapping(entry).get("channel_def"))
+        ordered = sorted(channels, key=lambda each: int(each) if each.isdecimal() else 0)
+        found = classes(str(channels[each]) for each in ordered)
+        draft.fields["outputs"] = [{"name": slug(name).replace("-", "_"), "classes": found}]
+        draft.notes["/outputs/0/classes"] = (
+            "Check the order of the classes and that the network puts out logits, not "
+            "probabilities; give codes and thresholds."
+        )
+
+
+def _resize(shape: object) -> list[dict[str, Any]]:
+    """Return a step to a size that is given in numbers."""
+    if isinstance(shape, list) and all(isinstance(each, int) for each in shape):
+        return [{"name": "resize", "parameters": {"size": shape}}]
+    return []
+
+
+def _weights(folder: Path, draft: Draft) -> None:
+    """Take over the file of the network, or say how it becomes one that can be taken."""
+    graph = folder / "models" / "model.onnx"
+    if graph.is_file() and contradiction(graph, "onnx") is None:
+        draft.fields["runtime"] = "onnx"
+        draft.files.append((graph, "forward", "onnx"))
+        return
+    draft.fields["runtime"] = "torch"
+    _network(folder, draft)
+    models = sorted((folder / "models").glob("*.*"))
+    sound = [each for each in models if contradiction(each, "safetensors") is None]
+    if sound:
+        draft.files.append((sound[0], "weights", "safetensors"))
+    else:
+        draft.notes["/files"] = (
+            "Convert the weights: whylight models convert models/model.pt weights.safetensors, "
+            "and list the file as the command says."
+        )
+
+
+def _network(folder: Path, draft: Draft) -> None:
+    """Take over the network, if it is one of the list and all its arguments are data."""
+    for config in CONFIGS:
+        try:
+            given = read_json(folder / "configs" / config)
+        except InvalidPackage:
+            continue
+        for place in PLACES:
+            said = _mapping(given.get(place))
+            target = str(said.get("_target_", "")).rpartition(".")[2]
+            arguments = {k: v for k, v in said.items() if not k.startswith("_")}
+            if target in NETWORKS and _is_data(arguments):
+                parameters = {"name": NETWORKS[target], "parameters": arguments}
+                draft.fields["architecture"] = parameters
+                return
+    draft.notes["/architecture"] = (
+        "Name the network and its arguments (docs/models/architectures.md); the bundle's "
+        "configuration names none in plain data."
+    )
+
+
+def _is_data(value: object) -> bool:
+    """Tell whether a value holds no expression and no reference."""
+    if isinstance(value, dict):
+        return all(map(_is_data, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_data, value))
+    return not (isinstance(value, str) and re.match(r"[$@%]", value))
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,144 @@
+"""A draft from a folder of a trained nnU-Net (version 2): ``plans.json`` and ``dataset.json``."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from service.drafts.base import Draft, classes, image, modalities, read_json, slug, text, version
+from service.manifests import defect, invalid
+
+PREFERRED: Final = ("3d_fullres", "2d", "3d_lowres")
+NAMES: Final = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage")
+PLAIN: Final = "PlainConvUNet"
+
+
+def read_nnunet(folder: Path) -> Draft:
+    """Return a draft from nnU-Net's folder of results.
+
+    Raises
+    ------
+    InvalidPackage
+        A document is missing, or the plans have no configuration.
+    """
+    plans, dataset = read_json(folder / "plans.json"), read_json(folder / "dataset.json")
+    name, plan = _configuration(folder, plans)
+    title = text(dataset, "name") or text(plans, "dataset_name") or folder.resolve().name
+    draft = Draft(
+        {
+            "id": slug(title),
+            **version(dataset.get("release")),
+            "title": title,
+            "task": "segmentation",
+            "runtime": "torch",
+        }
+    )
+    rights = text(dataset, "licence", "license")
+    draft.notes["/license"] = f"Give an SPDX expression; dataset.json says of the data: {rights!r}."
+    channels = dataset.get("channel_names") or dataset.get("modality") or {}
+    _network(plan, channels, dataset, draft)
+    _input(plan, plans, channels, draft)
+    _labels(dataset, draft)
+    draft.notes["/files"] = (
+        "Convert the weights of a fold: whylight models convert fold_0/checkpoint_final.pth "
+        "weights.safetensors --key network_weights, and list the file as the command says."
+    )
+    draft.notes["/inputs/0"] = (
+        f"The plans are those of '{name}': patches of {plan.get('patch_size')!r}, spacing "
+        f"{plan.get('spacing')!r} mm in nnU-Net's order of axes "
+        f"({plans.get('transpose_forward')!r} of slices, rows, columns)."
+    )
+    return draft
+
+
+def _configuration(folder: Path, plans: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the configuration that the folder's name ends in, else the usual one."""
+    known = plans.get("configurations")
+    if not isinstance(known, dict) or not known:
+        raise invalid([defect("", "plans.json has no configurations; is it of nnU-Net 2?")])
+    trained = folder.resolve().name.rpartition("__")[2]
+    name = next((each for each in (trained, *PREFERRED, *known) if each in known), "")
+    return name, known[name]
+
+
+def _network(plan: dict[str, Any], channels: Any, dataset: dict[str, Any], draft: Draft) -> None:
+    """Take over the plain U-Net; other networks of nnU-Net are none of the list."""
+    said = plan.get("architecture") or {}
+    kind = str(said.get("network_class_name", "")).rpartition(".")[2]
+    arguments = said.get("arch_kwargs") or {}
+    instance = "InstanceNorm" in str(arguments.get("norm_op"))
+    if kind != PLAIN or not instance or not all(name in arguments for name in NAMES):
+        draft.notes["/architecture"] = (
+            f"The network {kind or 'of old plans'!r} is none of the list (plain_conv_unet is "
+            f"nnU-Net's {PLAIN} with instance norms); bring it as ONNX."
+        )
+        return
+    scales = len(arguments["features_per_stage"])
+    draft.fields["architecture"] = {
+        "name": "plain_conv_unet",
+        "parameters": {
+            "input_channels": len(channels),
+            "num_classes": _outputs(dataset),
+            **{name: arguments[name] for name in NAMES},
+            "n_conv_per_stage": _each(arguments["n_conv_per_stage"], scales),
+            "n_conv_per_stage_decoder": _each(
+                arguments.get("n_conv_per_stage_decoder", 2), scales - 1
+            ),
+            "conv_bias": bool(arguments.get("conv_bias", True)),
+        },
+    }
+    draft.fields["key_map"] = {"layout": "nnunet"}
+
+
+def _each(value: Any, scales: int) -> list[Any]:
+    return value if isinstance(value, list) else [value] * scales
+
+
+def _input(plan: dict[str, Any], plans: dict[str, Any], channels: Any, draft: Draft) -> None:
+    """Take over what can be said of the input and its steps."""
+    words = list(channels.values()) if isinstance(channels, dict) else []
+    axes = len(plan.get("patch_size") or ())
+    steps = []
+    if axes == len("zyx") and plan.get("spacing"):
+        steps.append({"name": "resample", "parameters": {"spacing": plan["spacing"]}})
+    schemes = plan.get("normalization_schemes") or []
+    intensities = plans.get("foreground_intensity_properties_per_channel") or {}
+    if schemes == ["CTNormalization"] and "0" in intensities:
+        steps += _ct(intensities["0"])
+    else:
+        draft.notes["/inputs/0/steps"] = (
+            f"Say how values are normalized; the plans say {schemes!r}."
+        )
+    draft.fields["inputs"] = [image(axes, "image", modalities(words), steps)]
+
+
+def _ct(seen: dict[str, float]) -> list[dict[str, Any]]:
+    """Return nnU-Net's normalization of CT: clip to percentiles, then mean 0 and spread 1."""
+    low, high = seen["percentile_00_5"], seen["percentile_99_5"]
+    width = high - low
+    return [
+        {
+            "name": "window",
+            "parameters": {"kind": "fixed", "center": (low + high) / 2, "width": width},
+        },
+        {
+            "name": "normalize",
+            "parameters": {"mean": [(seen["mean"] - low) / width], "std": [seen["std"] / width]},
+        },
+    ]
+
+
+def _labels(dataset: dict[str, Any], draft: Draft) -> None:
+    """Take over the labels, in the order of their numbers."""
+    labels = dataset.get("labels") or {}
+    if any(isinstance(each, list) for each in labels.values()):
+        draft.notes["/outputs/0/classes"] = "The labels are regions that overlap; name each output."
+        draft.fields["outputs"] = [{"classes": []}]
+        return
+    ordered = sorted((int(number), name) for name, number in labels.items() if name != "ignore")
+    draft.fields["outputs"] = [{"classes": classes(name for _, name in ordered)}]
+
+
+def _outputs(dataset: dict[str, Any]) -> int:
+    """Return how many channels the network puts out: labels, or regions without background."""
+    labels = {k: v for k, v in (dataset.get("labels") or {}).items() if k != "ignore"}
+    regions = any(isinstance(each, list) for each in labels.values())
+    return len([name for name in labels if not (regions and name == "background")])

@@ -1,0 +1,60 @@
+"""A draft from an ONNX file: names and shapes of its tensors, and its metadata."""
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from service.drafts.base import Draft, image, slug, text, version
+from service.manifests import defect, invalid
+from service.sniff import contradiction
+
+
+def read_onnx(path: Path) -> Draft:
+    """Return a draft from an ONNX file; data beside it is not read.
+
+    Raises
+    ------
+    InvalidPackage
+        The file is no ONNX.
+    """
+    if why := contradiction(path, "onnx"):
+        raise invalid([defect("", why)])
+    model = onnx.load(path, load_external_data=False)
+    said = {each.key: each.value for each in model.metadata_props}
+    title = text(said, "title", "name") or model.graph.name or path.stem
+    draft = Draft({"id": slug(path.stem), **version(said.get("version")), "title": title})
+    if publisher := text(said, "publisher", "author", "authors"):
+        draft.fields["publisher"] = publisher
+    draft.notes["/license"] = f"Give an SPDX expression; the file says {text(said, 'license')!r}."
+    draft.fields["runtime"] = "onnx"
+    draft.files.append((path, "forward", "onnx"))
+    fixed = {each.name for each in model.graph.initializer}
+    inputs = [each for each in model.graph.input if each.name not in fixed]
+    for each in inputs[:1]:
+        shape = _shape(each)
+        size = [edge for edge in shape[2:] if isinstance(edge, int)]
+        whole = len(size) == len("yx") == len(shape) - 2
+        steps = [{"name": "resize", "parameters": {"size": size}}] if whole else []
+        draft.fields["inputs"] = [image(len(shape) - 2, each.name, [], steps)]
+        draft.notes["/inputs/0/steps"] = (
+            f"Say the steps from modality values to the input, whose shape is {shape!r}."
+        )
+    if len(inputs) > 1:
+        draft.notes["/inputs"] = f"The graph has {len(inputs)} inputs; one is served."
+    for each in model.graph.output[:1]:
+        shape = _shape(each)
+        draft.fields["outputs"] = [{"name": each.name, "classes": []}]
+        draft.notes["/outputs/0/classes"] = (
+            f"Name the classes in their order; the output's shape is {shape!r}. It must hold "
+            "logits, not probabilities."
+        )
+    return draft
+
+
+def _shape(tensor: Any) -> list[int | str]:
+    """Return a tensor's edges; those that vary by their names."""
+    return [
+        each.dim_value if each.HasField("dim_value") else each.dim_param or "?"
+        for each in tensor.type.tensor_type.shape.dim
+    ]

@@ -1,0 +1,208 @@
+"""Packages begun from what others publish: what they say is taken, what they do not is asked."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from service.errors import InvalidPackage
+from service.manifests import read_manifest
+from tests.support.foreign import UNET, write_bundle, write_nnunet
+from workers.architectures.base import ARCHITECTURES
+from workers.steps.base import STEPS
+
+ONNX = Path(__file__).parents[3] / "models" / "chest-phantom" / "model.onnx"
+PERSON = {
+    "version": "1.0.0",
+    "license": "Apache-2.0",
+    "publisher": "Tests",
+    "intended_use": "Tests.",
+    "not_for": "Anything else.",
+    "task": "classification-multilabel",
+    "selftests": [{"title": "one", "input": "a.dcm", "logits": [0.0], "tolerance": 0.1}],
+}
+"""What no foreign document says."""
+
+DICOM = {
+    "role": "selftest",
+    "format": "dicom",
+    "path": "a.dcm",
+    "sha256": "0" * 64,
+    "bytes": 1,
+}
+
+
+@pytest.fixture
+def imported(whylight, tmp_path):
+    """Import something; return the draft and what is still to be said, by pointer."""
+
+    def run(source):
+        status, out, err = whylight("models", "import", source, tmp_path / "begun")
+        assert (status, err) == (3, "")
+        fields = yaml.safe_load((tmp_path / "begun" / "model.yaml").read_text())
+        lines = [each.strip().split(": ", 1) for each in out.splitlines() if each.startswith("  /")]
+        return fields, dict(lines)
+
+    return run
+
+
+def completed(fields, **more):
+    """Say what was still to be said; the result must be a manifest."""
+    files = [*fields.get("files", more.pop("files", [])), DICOM]
+    said = {key: value for key, value in PERSON.items() if key not in fields}
+    return read_manifest(yaml.safe_dump({**fields, **said, "files": files, **more}).encode())
+
+
+def test_a_bundle_gives_its_names_tensors_and_network(imported, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle")
+    torch.manual_seed(0)
+    save_file({"w": torch.ones(2)}, bundle / "models" / "model.safetensors")
+    fields, said = imported(bundle)
+    assert fields["id"] == "breast-density"
+    assert fields["version"] == "0.5.3"
+    assert fields["publisher"] == "An academic center"
+    assert fields["inputs"][0]["accept"] == {"modalities": ["MG"]}
+    assert [each["key"] for each in fields["outputs"][0]["classes"]] == ["fatty", "dense"]
+    assert fields["files"][0]["path"] == "model.safetensors"
+    network = fields["architecture"]
+    assert network["name"] == "unet"
+    assert ARCHITECTURES["unet"].model_validate(network["parameters"]).channels == (4, 8)
+    assert set(said) == {
+        "/license",
+        "/not_for",
+        "/task",
+        "/selftests",
+        "/inputs/0/steps",
+        "/outputs/0/classes",
+    }
+    assert "Breast density classification" in said["/task"]
+    assert "[0, 1]" in said["/inputs/0/steps"]
+    assert completed(fields).ref == "breast-density@0.5.3"
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {**UNET, "in_channels": "@channels"},
+        {**UNET, "channels": ["$__import__('os').system('touch flag')"]},
+        {"_target_": "scripts.ours.Net", "in_channels": 1},
+        "$__import__('os').system('touch flag')",
+    ],
+)
+def test_nothing_of_a_bundle_is_evaluated(imported, tmp_path, monkeypatch, network):
+    monkeypatch.chdir(tmp_path)
+    fields, said = imported(write_bundle(tmp_path / "bundle", network=network))
+    assert "architecture" not in fields
+    assert "/architecture" in said
+    assert not (tmp_path / "flag").exists()
+
+
+def test_a_bundles_pickle_is_not_taken_and_the_way_is_told(imported, tmp_path):
+    fields, said = imported(write_bundle(tmp_path / "bundle"))
+    assert "files" not in fields
+    assert "whylight models convert models/model.pt" in said["/files"]
+    assert not list((tmp_path / "begun").glob("*.pt"))
+
+
+def test_a_bundle_with_a_graph_brings_the_graph(imported, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle")
+    shutil.copyfile(ONNX, bundle / "models" / "model.onnx")
+    fields, _ = imported(bundle)
+    assert (fields["runtime"], fields["files"][0]["role"]) == ("onnx", "forward")
+
+
+def test_an_nnunet_gives_its_plans(imported, tmp_path):
+    fields, said = imported(write_nnunet(tmp_path / "nnUNetTrainer__nnUNetPlans__3d_fullres"))
+    parameters = fields["architecture"]["parameters"]
+    network = ARCHITECTURES["plain_conv_unet"].model_validate(parameters)
+    assert (network.input_channels, network.num_classes, network.axes) == (1, 3, 3)
+    assert fields["key_map"] == {"layout": "nnunet"}
+    assert fields["inputs"][0]["kind"] == "volume"
+    assert fields["inputs"][0]["accept"]["modalities"] == ["CT"]
+    assert [each["key"] for each in fields["outputs"][0]["classes"]] == [
+        "background",
+        "spleen",
+        "tumor",
+    ]
+    assert "--key network_weights" in said["/files"]
+    assert "CC-BY-SA" in said["/license"]
+    assert "version" not in fields
+
+
+def test_an_nnunets_steps_are_its_normalization_of_ct(imported, tmp_path):
+    fields, _ = imported(write_nnunet(tmp_path / "spleen"))
+    steps = {each["name"]: each["parameters"] for each in fields["inputs"][0]["steps"]}
+    assert steps["resample"]["spacing"] == [3.0, 0.8, 0.8]
+    for name, parameters in steps.items():
+        STEPS[name].model_validate(parameters)
+    values = np.array([-500.0, -50.0, 60.0, 140.0, 900.0])
+    window, normal = steps["window"], steps["normalize"]
+    low = window["center"] - window["width"] / 2
+    scaled = np.clip((values - low) / window["width"], 0, 1)
+    ours = (scaled - normal["mean"][0]) / normal["std"][0]
+    np.testing.assert_allclose(ours, (np.clip(values, -50, 150) - 60) / 40, atol=1e-12)
+
+
+def test_a_network_of_nnunets_that_is_none_of_ours_is_told(imported, tmp_path):
+    batch = {"norm_op": "torch.nn.modules.batchnorm.BatchNorm3d"}
+    fields, said = imported(write_nnunet(tmp_path / "spleen", **batch))
+    assert "architecture" not in fields
+    assert "ONNX" in said["/architecture"]
+
+
+def test_a_graph_gives_names_and_shapes(imported):
+    fields, said = imported(ONNX)
+    assert fields["runtime"] == "onnx"
+    assert fields["inputs"][0]["name"] == "image"
+    assert fields["inputs"][0]["steps"] == [{"name": "resize", "parameters": {"size": [128, 128]}}]
+    assert "5" in said["/outputs/0/classes"]
+    outputs = [{"name": "logits", "classes": [{"key": "a", "label": "A"}]}]
+    inputs = [{**fields["inputs"][0], "accept": {"modalities": ["DX"]}}]
+    manifest = completed(fields, outputs=outputs, inputs=inputs)
+    assert manifest.file("forward", "onnx").path == "model.onnx"
+
+
+def test_what_a_draft_lacks_is_what_its_schema_asks_for(imported, tmp_path):
+    fields, said = imported(write_bundle(tmp_path / "bundle"))
+    with pytest.raises(InvalidPackage) as caught:
+        read_manifest(yaml.safe_dump(fields).encode())
+    missing = {each["pointer"] for each in caught.value.facts["errors"]}
+    assert missing <= set(said)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"configurations": 3}', '{"configurations": {}}'])
+def test_documents_that_are_not_as_they_should_be_are_told(whylight, tmp_path, content):
+    folder = write_nnunet(tmp_path / "spleen")
+    (folder / "plans.json").write_text(content)
+    status, _, err = whylight("models", "import", folder, tmp_path / "begun")
+    assert status == 1
+    assert "plans.json" in err
+    assert not (tmp_path / "begun").exists()
+
+
+def test_documents_of_other_shapes_are_told(whylight, tmp_path):
+    folder = write_nnunet(tmp_path / "spleen")
+    (folder / "dataset.json").write_text(
+        json.dumps({"labels": [1, 2], "channel_names": {"0": "CT"}})
+    )
+    status, _, err = whylight("models", "import", folder, tmp_path / "begun")
+    assert status == 1
+    assert "not as MONAI, nnU-Net or ONNX write them" in err
+
+
+def test_what_is_none_of_these_and_folders_in_use_are_refused(whylight, tmp_path):
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").touch()
+    for source, folder, words in (
+        (tmp_path / "nothing", "new", "nothing here"),
+        (tmp_path / "used" / "file", "new", "not valid"),
+        (ONNX, "used", "not empty"),
+    ):
+        status, _, err = whylight("models", "import", source, tmp_path / folder)
+        assert status == 1
+        assert words in err
