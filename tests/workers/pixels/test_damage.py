@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset
 
 from service.errors import UndecodablePixels, WhylightError
-from tests.support.phantom_dicom import LOSSLESS, compress, compressed, of_pixels
+from tests.support.phantom_dicom import LOSSLESS, compress, compressed, encoded, of_pixels
+from workers.pixels import decode
+from workers.pixels.damage import is_damage
 from workers.slots import Slots
 
 SMOOTH = (np.add.outer(np.arange(96), np.arange(80)) * 20).astype(np.uint16)
@@ -61,3 +64,20 @@ def test_a_code_stream_that_claims_a_huge_size_is_refused_before_it_gets_room(
     with pytest.raises(WhylightError) as refusal:
         slots.run("decode", message, 20)
     assert "another size" in refusal.value.detail
+
+
+def test_a_bug_of_ours_is_not_told_as_damaged_pixels(tmp_path, monkeypatch):
+    file = tmp_path / "fine.dcm"
+    file.write_bytes(encoded(of_pixels(SMOOTH)))
+    monkeypatch.setattr(decode, "read_stored", lambda *_: None)
+    with pytest.raises(AttributeError):
+        decode.decode_file(file, tmp_path)
+
+
+def test_what_a_library_gives_up_on_is_damage():
+    with pytest.raises(KeyError) as missing:
+        Dataset()["PatientName"]
+    assert is_damage(missing.value)
+    with pytest.raises(ValueError, match="invalid literal") as misread:
+        int("12 mm")
+    assert is_damage(misread.value)
