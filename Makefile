@@ -110,7 +110,7 @@ conformance: $(TEST_READY)  ## Only the DICOM conformance tests, with every file
 	@WHYLIGHT_CONFORMANCE_EVERY=1 $(BIN)/pytest tests/conformance
 
 fuzz: $(TEST_READY)  ## Send MUTATIONS damaged DICOM objects through gateway and decoder
-	@WHYLIGHT_MUTATIONS=$(MUTATIONS) $(BIN)/pytest --timeout 3600 tests/conformance/test_mutations.py
+	@WHYLIGHT_MUTATIONS=$(MUTATIONS) $(BIN)/pytest -n $(JOBS) --dist load --timeout 1800 tests/conformance/test_mutations.py
 
 bench: $(BENCH_READY)  ## Measure speed, beside other libraries where there are any
 	@export LOAD_BEFORE=$$(cut -d ' ' -f 1 /proc/loadavg); missed=; \

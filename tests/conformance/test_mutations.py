@@ -1,6 +1,8 @@
 """Damaged objects through the gateway and through a decoder: answered, or refused by name.
 
-Set ``WHYLIGHT_MUTATIONS`` to try more of them; a failure names seed and number.
+Set ``WHYLIGHT_MUTATIONS`` to try more of them; a failure names seed and number. They
+come in portions, each a test of its own: several processes share them, and what was
+broken off goes on with ``--last-failed``.
 """
 
 import os
@@ -23,6 +25,7 @@ from workers.slots import Slots
 
 COUNT = int(os.environ.get("WHYLIGHT_MUTATIONS", "150"))
 SEED = int(os.environ.get("WHYLIGHT_MUTATIONS_SEED", "20240607"))
+PORTION = 500
 LARGEST = (1 << 20) if COUNT <= 150 else (8 << 20)
 """Bytes of the largest file that is damaged."""
 
@@ -95,12 +98,18 @@ def decoded(slots: Slots, file: Path, frame: int) -> str:
     return "decoded"
 
 
-def test_damage_is_answered_or_refused_by_name(gateway, slots, tmp_path):
-    files, ends = originals(), Counter()
+@pytest.fixture(scope="module")
+def files():
+    return originals()
+
+
+@pytest.mark.parametrize("first", range(0, COUNT, PORTION))
+def test_damage_is_answered_or_refused_by_name(gateway, slots, files, tmp_path, first):
+    ends, numbers = Counter(), range(first, min(first + PORTION, COUNT))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     file = tmp_path / "hurt.dcm"
     with gateway.client(gateway.key()) as client:
-        for number in range(COUNT):
+        for number in numbers:
             data = mutated(files[number * 7919 % len(files)], SEED, number)
             file.write_bytes(data)
             started = time.monotonic()
@@ -114,5 +123,6 @@ def test_damage_is_answered_or_refused_by_name(gateway, slots, tmp_path):
             assert time.monotonic() - started < HUNG, number
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < GROWTH_KIB
-    assert ends["taken", "decoded"] > COUNT // 20
-    assert sum(count for (intake, _), count in ends.items() if intake != "taken") > COUNT // 20
+    few = len(numbers) // 20
+    assert ends["taken", "decoded"] > few
+    assert sum(count for (intake, _), count in ends.items() if intake != "taken") > few
