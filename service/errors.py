@@ -443,6 +443,14 @@ class ParityMismatch(WhylightError):
     title = "Not the observed result"
 
 
+class SurrogateDisagrees(WhylightError):
+    """The network that stands in for the model says something else than the model here."""
+
+    kind = Kind.DATA
+    code = "surrogate_disagrees"
+    title = "The substitute says something else than the model"
+
+
 class FormatNotApplicable(WhylightError):
     """The map, or its source image, cannot be written in this format; others can."""
 

@@ -22,7 +22,7 @@ def contradiction(path: Path, format_: str) -> str | None:
     path
         The file.
     format_
-        One of the manifest's formats: ``safetensors``, ``onnx``, ``dicom``, ``npy``.
+        One of the manifest's formats.
     """
     with path.open("rb") as file:
         if file.read(2) in PICKLE:
@@ -121,9 +121,15 @@ def _is_json(file: BinaryIO, _: int) -> bool:
     return True
 
 
+def _is_any(_: BinaryIO, __: int) -> bool:
+    """Tell nothing: external data of ONNX is bare numbers, its places stand in the model."""
+    return True
+
+
 CHECKS: dict[str, Callable[[BinaryIO, int], bool]] = {
     "safetensors": _is_safetensors,
     "onnx": _is_onnx,
+    "onnx_data": _is_any,
     "dicom": _is_dicom,
     "npy": _is_npy,
     "json": _is_json,

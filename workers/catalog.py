@@ -13,6 +13,7 @@ from service.domain.catalog import (
     MeasureEntry,
     MethodEntry,
     ModelEntry,
+    SurrogateEntry,
 )
 from service.domain.certificate import MethodCalibration, MethodRecord
 from service.domain.manifest import ClassSpec, Manifest
@@ -66,6 +67,7 @@ def ready_model(
             ),
             "methods": served,
             "refused": refused,
+            "surrogate": _surrogate(manifest, probe, served),
             "row_seconds": dict(probe.row_seconds),
             "method_rows": {name: _rows(name, shape, facts) for name in served},
         }
@@ -135,7 +137,8 @@ def refusal(method: str, probe: Probe, manifest: Manifest) -> str | None:
         return None
     names = ", ".join(sorted(ability.replace("_", " ") for ability in missing))
     reason = f"It needs {names}, which runtime '{manifest.runtime}' cannot give for this model."
-    reason += "".join(f" {why}" for able, why in sorted(probe.unable.items()) if able in missing)
+    said = [why for able, why in sorted(probe.unable.items()) if able in missing]
+    reason = " ".join([reason, *dict.fromkeys(said)])
     if Ability.LAYER_GRADIENT in missing and probe.refused:
         reason += " Declared layers that cannot be used: " + "; ".join(
             f"{layer} ({why})" for layer, why in sorted(probe.refused.items())
@@ -159,6 +162,17 @@ def _entry(manifest: Manifest, package: str) -> ModelEntry:
         classes=tuple(_class(index, each) for index, each in enumerate(manifest.classes)),
         default_targets=manifest.explain.default_targets,
         accept=manifest.inputs[0].accept.model_dump(mode="json"),
+    )
+
+
+def _surrogate(manifest: Manifest, probe: Probe, served: Sequence[str]) -> SurrogateEntry | None:
+    """Return what is computed on a network that stands in for the model."""
+    if probe.difference is None:
+        return None
+    return SurrogateEntry(
+        methods=tuple(name for name in served if METHODS[name].needs & probe.surrogate),
+        difference=probe.difference,
+        tolerance=manifest.surrogate.tolerance,
     )
 
 

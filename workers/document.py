@@ -88,15 +88,12 @@ def unfinished(held: Held, ending: Ending, failure: Failure | None) -> Explanati
 
 def model_ref(manifest: Manifest, package: str) -> ModelRef:
     """Return the model to the byte: its package, and the weights that ran."""
-    role, format_ = {"torch": ("weights", "safetensors"), "onnx": ("forward", "onnx")}[
-        manifest.runtime
-    ]
     return ModelRef(
         name=manifest.id,
         version=manifest.version,
         title=manifest.title,
         package=package,
-        weights=manifest.file(role, format_).sha256,
+        weights=manifest.weights,
         runtime=manifest.runtime,
     )
 
@@ -133,6 +130,7 @@ def _result(
         target=attribution.target,
         status=_status(attribution),
         reason=attribution.failure,
+        executed_on=attribution.executed_on,
         degenerate=verdict.degenerate,
         partial=attribution.partial,
         map=_facts(attribution, verdict),

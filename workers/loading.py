@@ -172,7 +172,7 @@ def _records(
 
 def _hindrance(manifest: Manifest, probe: Probe) -> Hindrance | None:
     """Return why no method can be had in a lower precision on a model, if so."""
-    if Ability.EXCLUSIVE not in probe.abilities:  # there is no model that could be copied
+    if Ability.EXCLUSIVE not in probe.abilities - probe.surrogate:  # no model could be copied
         return "runtime_cannot"
     return "no_calibration_set" if manifest.calibration is None else None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from service.domain.catalog import ModelEntry
-from service.domain.explanation import ModelRef
+from service.domain.explanation import ExecutedOn, ModelRef
 from service.domain.manifest import Manifest
 from service.domain.request import MethodChoice
 from service.errors import InvalidParameter, MissingAbility
@@ -41,6 +41,11 @@ class Model:
 
     gaps: Mapping[int, float] = field(default_factory=dict)
     """By class: how far its logit lies apart on validation cases with and without it."""
+
+    def executed_on(self, method: str) -> ExecutedOn:
+        """Tell what computes a method's maps: the model, or what stands in for it."""
+        stand_in = self.entry.surrogate
+        return "surrogate" if stand_in and method in stand_in.methods else "original"
 
     def settled(self, choice: MethodChoice) -> Method:
         """Return a method with its parameters, the model's own defaults filled in.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.artifact import Artifact
-from service.domain.explanation import Check, LeftOut, Omission, Prediction
+from service.domain.explanation import Check, ExecutedOn, LeftOut, Omission, Prediction
 from service.domain.grid import Grid
 from service.domain.manifest import Manifest
 from service.domain.parity import ParityReport
@@ -167,6 +167,7 @@ class Attribution:
     """Cells of the map in the source image."""
 
     extras: dict[str, float] = field(default_factory=dict)
+    executed_on: ExecutedOn = "original"
     partial: bool = False
     failure: Failure | None = None
     binding: Binding | None = None

@@ -35,10 +35,8 @@ class Subject:
 
     @property
     def weights(self) -> str:
-        """Digest of the file that the runtime loads."""
-        torch = self.manifest.runtime == "torch"
-        wanted = ("weights", "safetensors") if torch else ("forward", "onnx")
-        return self.manifest.file(*wanted).sha256
+        """Digest of what the runtime loads."""
+        return self.manifest.weights
 
     def identify(self, method: Method) -> str:
         """Return the digest of all that the method's record depends on.

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 from service.domain.certificate import MethodRecord
-from service.domain.explanation import Check, ModelRef
+from service.domain.explanation import Check
 from service.domain.parity import Parity, ParityReport
 from service.domain.precision import PrecisionRecord
 from service.domain.trust import (
@@ -40,7 +40,6 @@ def trust_report(
     *,
     known: Known,
     parity: ParityReport,
-    model: ModelRef,
     duplicate: bool,
     measured: PrecisionRecord | None = None,
 ) -> TrustReport:
@@ -64,7 +63,7 @@ def trust_report(
         dict.fromkeys(
             [
                 *_of_method(record),
-                *_of_job(attribution, parity, model),
+                *_of_job(attribution, parity),
                 *([Flag.DUPLICATE] if duplicate else []),
                 *_of_checks(checks),
             ]
@@ -105,14 +104,14 @@ def _of_method(record: MethodRecord | None) -> Iterable[Flag]:
     return [*([flag] if flag else []), *([Flag.WEAK_FOR_THIS_MODEL] if weak else [])]
 
 
-def _of_job(attribution: Attribution, parity: ParityReport, model: ModelRef) -> Iterable[Flag]:
+def _of_job(attribution: Attribution, parity: ParityReport) -> Iterable[Flag]:
     """Return what holds for the target, the issuing AI and what was executed."""
     target = attribution.target
     if parity.outcome is Parity.MISMATCHED:
         yield Flag.PARITY_MISMATCH
     if target is not None and target.above_threshold is False:
         yield Flag.BELOW_THRESHOLD
-    if model.executed_on == "surrogate":
+    if attribution.executed_on == "surrogate":
         yield Flag.SURROGATE
 
 

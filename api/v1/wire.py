@@ -9,7 +9,15 @@ from pydantic import AwareDatetime, BaseModel, Field, JsonValue
 
 from service.domain.artifact import Artifact
 from service.domain.catalog import FormatEntry, MeasureEntry, MethodEntry, ModelEntry
-from service.domain.explanation import Check, MapFacts, Omission, Prediction, Result, Subject
+from service.domain.explanation import (
+    Check,
+    ExecutedOn,
+    MapFacts,
+    Omission,
+    Prediction,
+    Result,
+    Subject,
+)
 from service.domain.job import Job, Priority, Stage, State
 from service.domain.parity import ParityReport
 from service.domain.request import ExplanationRequest
@@ -110,6 +118,10 @@ class ResultBody(BaseModel):
     target: ResolvedTarget | None
     status: str
     reason: Failure | None
+    executed_on: ExecutedOn = Field(
+        description="Whether the map was computed on the model itself, or on a network that"
+        " stands in for it."
+    )
     degenerate: bool
     partial: bool
     map: MapFacts | None
@@ -137,7 +149,6 @@ class ModelBody(BaseModel):
     package: str
     weights: str | None = None
     runtime: str | None = None
-    executed_on: str | None = None
 
 
 class Links(BaseModel):

@@ -97,6 +97,19 @@ class CertificateEntry(Value):
     calibration: CalibrationEntry | None = None
 
 
+class SurrogateEntry(Value):
+    """The network that stands in for a model where that cannot serve a method itself."""
+
+    methods: tuple[str, ...]
+    """Methods whose maps are computed on it."""
+
+    difference: float
+    """Largest difference of a logit from the model's on noise, as the tolerance counts it."""
+
+    tolerance: float
+    """Of the manifest, for noise and for every image that is explained."""
+
+
 class ModelEntry(Value):
     """A model package and what a worker found when it probed it."""
 
@@ -123,6 +136,9 @@ class ModelEntry(Value):
 
     refused: dict[str, str] = {}
     """Methods that it cannot serve, each with the reason."""
+
+    surrogate: SurrogateEntry | None = None
+    """`None` where the model serves every method itself."""
 
     row_seconds: dict[str, float] = {}
     """Measured seconds a row, by kind of pass: ``forward``, ``gradient``."""

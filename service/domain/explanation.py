@@ -25,6 +25,9 @@ from service.errors import Failure
 
 DOCUMENT_SCHEMA = 1
 
+ExecutedOn = Literal["original", "surrogate"]
+"""Whether a map was computed on the model itself, or on a network that stands in for it."""
+
 
 class Prediction(Value):
     """What the model said of one class on the image explained."""
@@ -48,10 +51,9 @@ class ModelRef(Value):
     """SHA-256 of the package."""
 
     weights: str
-    """SHA-256 of the weights file that ran."""
+    """SHA-256 of the weights that ran."""
 
     runtime: str
-    executed_on: Literal["original", "surrogate"] = "original"
 
 
 class LeftOut(Value):
@@ -194,6 +196,7 @@ class Result(Value):
     target: ResolvedTarget | None
     status: Literal["succeeded", "failed", "skipped"]
     reason: Failure | None = None
+    executed_on: ExecutedOn = "original"
     degenerate: bool = False
     """Whether the map says nothing (constant, all zero): never drawn in color."""
 

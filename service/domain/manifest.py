@@ -4,10 +4,13 @@ An unknown key is refused, so that a misspelt one is never silently ignored.
 No code of a package is ever run: a manifest holds names out of closed lists.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
+from service.domain.canonical import digest_of
 from service.domain.study import MOST_FRAMES
 from service.domain.target import DEFAULT_TARGETS, Target
 from service.domain.value import Name, Sha256, Slug, Value, Version
@@ -26,7 +29,7 @@ class File(Value):
     """A file of the package, bound by digest and size."""
 
     role: Literal["weights", "forward", "selftest", "calibration", "region", "certificates"]
-    format: Literal["safetensors", "onnx", "dicom", "npy", "json"]
+    format: Literal["safetensors", "onnx", "onnx_data", "dicom", "npy", "json"]
     path: RelativePath
     sha256: Sha256
     bytes: int = Field(gt=0)
@@ -256,6 +259,20 @@ class Explain(Value):
     """Where evidence may lie; that the score needs what is outside is reported."""
 
 
+class Surrogate(Value):
+    """How nearly a network that stands in for the original must say what that says."""
+
+    tolerance: float = Field(default=1e-3, gt=0, le=1)
+    """Largest difference of a logit, as a share of the largest logit, or of 1 if that is less."""
+
+    def difference(self, original: Sequence[float], surrogate: Sequence[float]) -> float:
+        """Return the largest difference of two answers, counted as `tolerance` is."""
+        largest = max(1.0, *(abs(each) for each in original))
+        pairs = zip(original, surrogate, strict=True)
+        apart = [abs(a - b) / largest for a, b in pairs]
+        return math.inf if any(map(math.isnan, apart)) else max(apart)
+
+
 class SelfTest(Value):
     """An input of known answer, run whenever the model is loaded."""
 
@@ -298,6 +315,7 @@ class Manifest(Value):
     inputs: tuple[Input, ...] = Field(min_length=1, max_length=1)
     outputs: tuple[Output, ...] = Field(min_length=1, max_length=1)
     explain: Explain = Explain()
+    surrogate: Surrogate = Surrogate()
     calibration: Calibration | None = None
     """Without it no method can be certified for this model."""
 
@@ -339,6 +357,15 @@ class Manifest(Value):
     def ref(self) -> str:
         """``name@version``."""
         return f"{self.id}@{self.version}"
+
+    @property
+    def weights(self) -> str:
+        """SHA-256 of the file that the runtime loads; with its external data, of both digests."""
+        if self.runtime == "torch":
+            return self.file("weights", "safetensors").sha256
+        model = self.file("forward", "onnx").sha256
+        data = [file.sha256 for file in self.files if file.format == "onnx_data"]
+        return digest_of([model, *data]) if data else model
 
     def file(self, role: str, format_: str) -> File:
         """Return the first file of this role and format; `StopIteration` if there is none."""

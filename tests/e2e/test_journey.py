@@ -146,14 +146,20 @@ def test_a_map_of_the_nodule_is_supported(job, method):
     assert result["trust"]["certificate"]["outcome"] == "passed"
 
 
-def test_the_network_format_without_gradients_serves_occlusion_and_refuses_the_rest(client):
+def test_the_onnx_file_serves_gradients_by_its_interpreted_graph_and_refuses_the_rest(client):
     models = client.get("/v1/models").json()["models"]
     onnx = next((each for each in models if each["runtime"] == "onnx"), None)
     if onnx is None:
         pytest.skip("no ONNX package is bundled")
     study = journey.upload(client)["id"]
-    body = journey.request(study, "occlusion", targets=["nodule"]) | {"model": onnx["name"]}
-    assert journey.explain(client, body)["state"] == "succeeded"
-    refused = client.post("/v1/explanations", json=body | {"methods": ["grad_cam"]})
+    body = journey.request(study, "occlusion", "grad_cam", targets=["nodule"])
+    body |= {"model": onnx["name"]}
+    job = journey.explain(client, body)
+    assert job["state"] == "succeeded"
+    assert {each["method"]: each["executed_on"] for each in job["results"]} == {
+        "occlusion": "original",
+        "grad_cam": "surrogate",
+    }
+    refused = client.post("/v1/explanations", json=body | {"methods": ["deep_lift"]})
     assert refused.status_code == 422
     assert refused.json()["code"] == "method_not_applicable"

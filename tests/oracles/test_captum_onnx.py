@@ -16,6 +16,7 @@ from torch import Tensor
 from tests.support.engine import SIZES, attribute, image_for, logits
 from tests.support.exported import exported
 from workers.methods.occlusion import Occlusion
+from workers.runtimes.graph.read import read_model
 from workers.runtimes.onnx import OnnxRuntime
 
 BASELINE = 0.25
@@ -58,7 +59,7 @@ def test_occlusion_equals_captum_on_onnxruntime(
         perturbations_per_eval=1,
     )[0][:1]
     method = Occlusion(window=window, stride=stride, baseline=BASELINE)
-    runtime = OnnxRuntime(model, (channels, *SIZES[axes]))
+    runtime = OnnxRuntime(read_model(model), (channels, *SIZES[axes]))
     ours = attribute(method, runtime, image, logits(TARGET), chunk=1).values[0]
     span = (expected.max() - expected.min()).item()
     assert span > 1e-3

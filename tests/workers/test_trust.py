@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from service.domain.certificate import Certificate, MethodCalibration, MethodRecord, Similarity
-from service.domain.explanation import Check
+from service.domain.explanation import Check, ExecutedOn
 from service.domain.parity import Parity, ParityReport
 from service.domain.trust import ALWAYS, STATEMENTS, Flag, Grade, TrustReport
-from tests.support.sheets import MODEL, TARGET
+from tests.support.sheets import TARGET
 from workers.parcels import Attribution
 from workers.trust import Known, trust_report
 
@@ -56,7 +56,7 @@ def report(
     parity: Parity = Parity.NOT_GIVEN,
     duplicate: bool = False,
     above: bool = True,
-    executed_on: str = "original",
+    executed_on: ExecutedOn = "original",
 ) -> TrustReport:
     attribution = Attribution(
         method="grad_cam",
@@ -65,13 +65,13 @@ def report(
         target=TARGET.model_copy(update={"above_threshold": above}),
         values=None,
         grid=None,
+        executed_on=executed_on,
     )
     return trust_report(
         attribution,
         checks,
         known=known,
         parity=ParityReport(outcome=parity),
-        model=MODEL.model_copy(update={"executed_on": executed_on}),
         duplicate=duplicate,
     )
 

@@ -18,7 +18,7 @@ from workers.certify.weights import SEEDS, head_of, shuffled
 from workers.measures.bank import Bank, bank, rows_of
 from workers.measures.bearing import SMALLEST
 from workers.model import Model
-from workers.passes import Exclusive, Plan
+from workers.passes import Ability, Exclusive, Plan
 from workers.running import Planned
 from workers.runtimes.base import Runtime
 from workers.targets.classes import predictions_of
@@ -115,7 +115,13 @@ def prepare(model: Model, folder: Path, turns: Turns) -> Ground:
 
 
 def _copied(runtime: Runtime, turns: Turns) -> nn.Module | None:
-    """Borrow the model for as long as it takes to copy it to the CPU; `None` if it is not lent."""
+    """Borrow the model for as long as it takes to copy it to the CPU; `None` if it is not lent.
+
+    Nor where a network is lent that stands in for the model: its shuffles would
+    certify maps that are computed on the model itself.
+    """
+    if Ability.EXCLUSIVE in runtime.probed.surrogate:
+        return None
 
     def plan() -> Plan[nn.Module]:
         network: nn.Module = yield Exclusive(lambda lease: copy.deepcopy(lease.model).cpu(), LOAN)

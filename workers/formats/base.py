@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, JsonValue
 
-from service.domain.explanation import Check, ModelRef
+from service.domain.explanation import Check, ExecutedOn, ModelRef
 from service.domain.grid import Grid
 from service.domain.manifest import Code
 from service.domain.parity import ParityReport
@@ -53,6 +53,7 @@ class MapRecord(Value):
     """The target's concept, where the model's manifest names one."""
 
     signed: bool
+    executed_on: ExecutedOn = "original"
     degenerate: bool
     partial: bool
     extras: dict[str, float]

@@ -135,6 +135,7 @@ def _provenance(sheet: Sheet) -> dict[str, Any]:
     record = sheet.record
     return {
         "model": record.model.model_dump(mode="json"),
+        "executed_on": record.executed_on,
         "precision": record.precision,
         "software": {"name": "whylight", "version": record.software},
         "job_created": record.created,

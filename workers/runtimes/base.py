@@ -148,6 +148,12 @@ class Probe:
     unable: Mapping[Ability, str] = field(default_factory=dict)
     """Abilities that this model in particular lacks, with the reason."""
 
+    surrogate: frozenset[Ability] = frozenset()
+    """Abilities of a network that stands in for the model, and not of the model itself."""
+
+    difference: float | None = None
+    """By how much the two differ at most on noise, as the manifest counts it; `None` if one."""
+
 
 class ReplicaChangedError(Exception):
     """The replica is not as it was when it was loaded; it must be dropped."""

@@ -1,14 +1,14 @@
-"""ONNX on onnxruntime: forward passes, and the outputs of declared layers.
+"""ONNX on onnxruntime; what needs gradients, on the same graph interpreted in torch.
 
-The session is built from bytes, so external data cannot be reached; declared
-layers are appended to the graph's outputs and asked for by name in each call.
-There are no gradients.
+The session is built from bytes in which all external data is, so that no file
+can be reached; layers are appended to the graph's outputs and asked for by name
+in each call. The interpreted graph serves only what the session cannot.
 """
 
 import copy
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from statistics import median
@@ -21,14 +21,19 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from service.domain.manifest import Manifest
+from service.domain.manifest import Manifest, Surrogate
 from service.errors import InvalidPackage, UnservablePass
 from workers.device import memory_budget
 from workers.passes import Ability, Exclusive
 from workers.runtimes.base import RUNTIMES, Fit, Opener, Probe, Segment, Served, Work
 from workers.runtimes.batch import filled, guarded_scores, row_shape, spans
+from workers.runtimes.graph.operators.base import UnsupportedGraph
+from workers.runtimes.graph.read import read_model
+from workers.runtimes.surrogate import difference, surrogate
+from workers.runtimes.torch import TorchRuntime
 from workers.runtimes.torch_probe import layer_facts
 
+UNREAD: Final = "Its graph cannot be interpreted."
 SEED: Final = 20_231
 TRIES: Final = 3
 
@@ -54,19 +59,22 @@ class OnnxRuntime:
     Parameters
     ----------
     model
-        Bytes of a single-file ONNX model with one input ``(N, C, *spatial)``;
-        its first output is explained.
+        An ONNX model of one input ``(N, C, *spatial)``, as `read_model` returned
+        it; its first output is explained.
     shape
         Shape of one row, ``(C, *spatial)``.
     layers
-        Names of layers that methods may use, each with its tensor in the graph.
+        Names of layers that methods may use, each with its tensor in the graph;
+        chosen by a trial run of the interpreted graph if not given.
     fixed_rows
         Pad every batch to this many rows: the deterministic mode.
+    limit
+        How nearly the interpreted graph must say what the session says.
 
     Raises
     ------
     InvalidPackage
-        If the bytes are no such model.
+        If it is no such model.
     """
 
     device = torch.device("cpu")
@@ -74,28 +82,67 @@ class OnnxRuntime:
 
     def __init__(
         self,
-        model: bytes,
+        model: Any,
         shape: Sequence[int],
         layers: Mapping[str, str] | None = None,
         *,
         fixed_rows: int | None = None,
+        limit: Surrogate | None = None,
     ) -> None:
         self.shape = tuple(shape)
         self.fixed_rows = fixed_rows
+        twin, self._why = _interpreted(model, self.shape, layers, fixed_rows)
+        if layers is None:
+            layers = {} if twin is None else {name: name for name in twin.layers}
         try:
-            graph = onnx.load_from_string(model)
-            self._output = graph.graph.output[0].name
-            self._tensors, self._missing = _exposed(graph, layers or {})
-            self._session = _session(graph.SerializeToString())
+            self._output = model.graph.output[0].name
+            self._tensors, self._missing = _exposed(model, layers)
+            self._session = _session(model.SerializeToString())
             (self._input,) = self._session.get_inputs()
         except Exception:  # noqa: BLE001 - foreign parsers raise what they like
             raise InvalidPackage(
-                "The ONNX model cannot be read; it must be one file with one input."
+                "onnxruntime cannot load the ONNX model; it must have one input."
             ) from None
+        self._twin, self._difference = self._admitted(twin, limit or Surrogate())
+
+    def _admitted(
+        self, twin: TorchRuntime | None, limit: Surrogate
+    ) -> tuple[TorchRuntime | None, float | None]:
+        """Return the interpreted graph if it says what the session says, and how nearly."""
+        if twin is None:
+            return None, None
+        try:
+            apart = difference(twin, lambda row: self._run(row, [self._output])[0], limit)
+            _ = twin.probed
+        except UnsupportedGraph as error:
+            self._why = error.reason
+        except Exception:  # noqa: BLE001 - a graph that runs there and not here
+            self._why = UNREAD
+        else:
+            return twin, apart
+        return None, None
 
     @cached_property
     def probed(self) -> Probe:
         """What the session can do; measured at the first call."""
+        own, twin = self._probed_alone(), None if self._twin is None else self._twin.probed
+        if twin is None:
+            unable = dict.fromkeys(set(Ability) - own.abilities, self._why)
+            return replace(own, unable=unable)
+        return replace(
+            twin,
+            abilities=own.abilities | twin.abilities,
+            refused={**twin.refused, **own.refused},
+            outputs=own.outputs,
+            mixes_rows=own.mixes_rows or twin.mixes_rows,
+            row_seconds={**twin.row_seconds, **own.row_seconds},
+            row_bytes={**twin.row_bytes, **own.row_bytes},
+            surrogate=twin.abilities - own.abilities,
+            difference=self._difference,
+        )
+
+    def _probed_alone(self) -> Probe:
+        """Return what the session alone can do."""
         one = self._noise(1)
         outputs, *taps = self._run(one, [self._output, *self._tensors.values()])
         layers = tuple(
@@ -118,19 +165,33 @@ class OnnxRuntime:
         Raises
         ------
         UnservablePass
-            If a gradient or an ablation is wanted, or the graph has no such layer.
+            If more is wanted than scores, outputs and layers, and the graph is
+            not interpreted; or it has no such layer.
         """
-        if work.at:
-            raise UnservablePass("The ONNX runtime gives no gradients.")
-        if work.ablated is not None:
-            raise UnservablePass("The ONNX runtime cannot change what a layer puts out.")
+        seen = {tap.place for tap in work.taps} <= self._tensors.keys()
+        if work.at or work.ablated is not None or not (seen or self._twin is None):
+            return self._interpreting().group(work)
         taps = tuple(tap.place for tap in work.taps)
         if unknown := set(taps) - set(self._tensors):
             raise UnservablePass(f"The model has no usable layer {', '.join(sorted(unknown))}.")
         return Group(row_shape(work), taps, work.outputs)
 
-    def fits(self, group: Hashable) -> Fit:  # noqa: ARG002 - all groups need alike
+    def _interpreting(self) -> TorchRuntime:
+        """Return the interpreted graph.
+
+        Raises
+        ------
+        UnservablePass
+            It is not interpreted, for the reason told.
+        """
+        if self._twin is None:
+            raise UnservablePass(f"onnxruntime alone gives no more than scores. {self._why}")
+        return self._twin
+
+    def fits(self, group: Hashable) -> Fit:
         """Return how many rows of the group one batch may hold."""
+        if not isinstance(group, Group):
+            return self._interpreting().fits(group)
         fixed = self.fixed_rows is not None
         if self.probed.mixes_rows:
             return Fit(rows=1, fixed=fixed)
@@ -140,7 +201,8 @@ class OnnxRuntime:
 
     def serve(self, group: Hashable, segments: Sequence[Segment]) -> list[Served | Exception]:
         """Run one batch; one answer for each segment, in order."""
-        assert isinstance(group, Group)  # noqa: S101 - the key is this runtime's own
+        if not isinstance(group, Group):
+            return self._interpreting().serve(group, segments)
         rows = sum(segment.count for segment in segments)
         size = max(rows, self.fits(group).rows) if self.fixed_rows is not None else rows
         batch, failures = filled(segments, size, self.dtype, self.device)
@@ -152,28 +214,29 @@ class OnnxRuntime:
             for k, (segment, span) in enumerate(zip(segments, spans(segments), strict=True))
         ]
 
-    def lend(self, work: Exclusive, until: float) -> NoReturn:  # noqa: ARG002 - nothing to lend
-        """Refuse: there is no model object to lend.
+    def lend(self, work: Exclusive, until: float) -> Any:
+        """Lend the interpreted graph to `work` until a moment of `time.monotonic`.
 
         Raises
         ------
         UnservablePass
-            Always.
+            It is not interpreted.
         """
-        raise UnservablePass("The ONNX runtime has no model to lend.")
+        return self._interpreting().lend(work, until)
 
     def variant(self, model: nn.Module | None) -> "OnnxRuntime":
-        """Serve the same session a row at a time; it has no other weights.
+        """Serve the same model a row at a time; it has no other weights.
 
         Raises
         ------
         UnservablePass
-            If a model is given: none was lent.
+            If a model is given: that which is lent only stands in for this one.
         """
         if model is not None:
-            raise UnservablePass("The ONNX runtime has no model to lend.")
+            raise UnservablePass("An ONNX model cannot be served with other weights.")
         variant = copy.copy(self)
         variant.fixed_rows = 1
+        variant._twin = None if self._twin is None else self._twin.variant(None)  # noqa: SLF001 - its own
         return variant
 
     def recast(self, dtype: torch.dtype) -> NoReturn:  # noqa: ARG002 - nothing to copy
@@ -187,7 +250,9 @@ class OnnxRuntime:
         raise UnservablePass("The ONNX runtime computes in the type that its file was made for.")
 
     def check(self) -> None:
-        """Do nothing: a session cannot be changed."""
+        """Raise `ReplicaChangedError` unless the interpreted graph is as it was; a session is."""
+        if self._twin is not None:
+            self._twin.check()
 
     def _run(self, batch: Tensor, names: Sequence[str]) -> list[Tensor]:
         given: list[Any] = self._session.run(list(names), {self._input.name: batch.numpy()})
@@ -215,6 +280,21 @@ class OnnxRuntime:
             self._run(batch, [self._output])
             spent.append(time.perf_counter() - began)
         return median(spent)
+
+
+def _interpreted(
+    model: Any,
+    shape: tuple[int, ...],
+    layers: Mapping[str, str] | None,
+    fixed_rows: int | None,
+) -> tuple[TorchRuntime | None, str]:
+    """Return the graph interpreted in torch, or why it cannot be."""
+    try:
+        return surrogate(model, shape, layers, fixed_rows), ""
+    except UnsupportedGraph as error:
+        return None, error.reason
+    except Exception:  # noqa: BLE001 - a graph may be wrong in any way; onnxruntime judges it
+        return None, UNREAD
 
 
 def _exposed(graph: Any, layers: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -253,7 +333,7 @@ def _served(
 
 @RUNTIMES.register("onnx")
 class OnnxOpener(Opener):
-    """Single-file ONNX graphs."""
+    """ONNX graphs, with their external data if the package has it."""
 
     @override
     def open(
@@ -265,7 +345,20 @@ class OnnxOpener(Opener):
         fixed_rows: int | None = None,
     ) -> Callable[[], OnnxRuntime]:
         """Hand the package's graph, as bytes, to onnxruntime; it runs on the CPU."""
-        file = manifest.file("forward", "onnx")
-        layers = {each.name: each.onnx for each in manifest.explain.layers if each.onnx}
-        content = (folder / file.path).read_bytes()
-        return partial(OnnxRuntime, content, shape, layers, fixed_rows=fixed_rows)
+        path = folder / manifest.file("forward", "onnx").path
+        layers = {each.name: each.onnx or each.name for each in manifest.explain.layers}
+        beside = [folder / file.path for file in manifest.files if file.format == "onnx_data"]
+        files = [
+            str(file.relative_to(path.parent))
+            for file in beside
+            if file.is_relative_to(path.parent)
+        ]
+        model = read_model(path.read_bytes(), path.parent, files)
+        return partial(
+            OnnxRuntime,
+            model,
+            shape,
+            layers or None,
+            fixed_rows=fixed_rows,
+            limit=manifest.surrogate,
+        )

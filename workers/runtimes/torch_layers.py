@@ -85,6 +85,8 @@ def _grid(output: Tensor, batch: Tensor, tokens: Tokens | None) -> tuple[int, ..
 
 def _passes(outputs: Tensor, output: Tensor, tokens: Tokens | None) -> bool:
     """Tell whether some gradient of the model's outputs passes through a grid's cells."""
+    if not output.requires_grad:
+        return False
     weights = torch.linspace(1, 2, outputs.numel()).to(outputs).view_as(outputs)
     mixed = (outputs * weights).sum()
     found: tuple[Tensor | None, ...] = torch.autograd.grad(

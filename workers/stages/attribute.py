@@ -7,25 +7,28 @@ the scheduler together, so that they share passes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from service.domain.explanation import ExecutedOn
 from service.domain.grid import Grid
 from service.domain.parity import Parity
 from service.domain.precision import Precision
 from service.domain.request import MethodChoice
 from service.domain.target import ABOVE_THRESHOLD, ResolvedTarget
-from service.errors import Failure, NothingToExplain, WhylightError
+from service.errors import Failure, NothingToExplain, SurrogateDisagrees, WhylightError
 from workers.access import Access
+from workers.agreement import disagreement
 from workers.binding import bound
 from workers.device import sent
 from workers.methods.base import Maps, Method
 from workers.parcels import Attributed, Attribution, Prepared
 from workers.parity import compare, refusal
-from workers.passes import Forward, Plan
+from workers.passes import Exclusive, Forward, Lease, Plan
 from workers.rows import Clean
 from workers.running import Planned
 from workers.targets.classes import Chosen, predictions_of, resolve
@@ -33,6 +36,9 @@ from workers.targets.classes import Chosen, predictions_of, resolve
 NOTHING: Final = NothingToExplain(
     "No class reaches its threshold on this image; name a class or 'top1' to see one explained."
 ).failure()
+
+STAND_IN_SECONDS: Final = 30.0
+"""For which the network that stands in for a model may be asked for its answer."""
 
 NO_TARGET: Final = NothingToExplain("There was no target to explain.")
 
@@ -77,7 +83,8 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
         each.above_threshold for each in predictions
     )
     attributions: list[Attribution] = []
-    for tried, outcome in bench.explain(request.methods, targets):
+    disagrees = bench.disagreement(request.methods, logits)
+    for tried, outcome in bench.explain(request.methods, targets, disagrees):
         attributions += _attributions(tried, targets, outcome, prepared.grid)
         if above_none:
             attributions.append(tried.without_map(None, NOTHING))
@@ -93,6 +100,7 @@ class _Tried:
     method: Method | None
     """With every parameter settled; `None` when it cannot run."""
 
+    executed_on: ExecutedOn
     work: Planned[Maps] | WhylightError
     """What is handed to the scheduler, or why nothing is."""
 
@@ -115,6 +123,7 @@ class _Tried:
             target=target,
             values=None,
             grid=None,
+            executed_on=self.executed_on,
             failure=failure,
         )
 
@@ -141,11 +150,30 @@ class _Bench:
             raise outcome
         return tuple(outcome)
 
+    def disagreement(
+        self, choices: Sequence[MethodChoice], logits: Sequence[float]
+    ) -> SurrogateDisagrees | None:
+        """Return that the model's stand-in says something else here, if a method runs on it."""
+        if not any(self.access.model.executed_on(each.name) == "surrogate" for each in choices):
+            return None
+
+        def plan() -> Plan[list[float]]:
+            answer: list[float] = yield Exclusive(partial(_answer, self.image), STAND_IN_SECONDS)
+            return answer
+
+        (outcome,) = self.access.serve([Planned(plan(), 1)]).outcomes
+        if isinstance(outcome, WhylightError):
+            raise outcome
+        return disagreement(self.access.model.manifest, logits, outcome)
+
     def explain(
-        self, choices: Sequence[MethodChoice], targets: Sequence[Chosen]
+        self,
+        choices: Sequence[MethodChoice],
+        targets: Sequence[Chosen],
+        disagrees: SurrogateDisagrees | None,
     ) -> list[tuple[_Tried, Maps | WhylightError]]:
         """Return each method with its maps of all targets, or with its failure."""
-        tried = [self._tried(choice, targets) for choice in choices]
+        tried = [self._tried(choice, targets, disagrees) for choice in choices]
         works = [each.work for each in tried if isinstance(each.work, Planned)]
         served = (
             self.access.serve(works, self.access.held.report, precision=self.precision).outcomes
@@ -158,18 +186,34 @@ class _Bench:
             for each in tried
         ]
 
-    def _tried(self, choice: MethodChoice, targets: Sequence[Chosen]) -> _Tried:
+    def _tried(
+        self,
+        choice: MethodChoice,
+        targets: Sequence[Chosen],
+        disagrees: SurrogateDisagrees | None,
+    ) -> _Tried:
         """Settle a method and plan it; one that cannot run spares the others."""
-        method = None
+        method, where = None, self.access.model.executed_on(choice.name)
         try:
             method = self.access.model.settled(choice)
             if self.precision != "float32":
                 self.access.model.precisions.demand(method)
+            if where == "surrogate" and disagrees is not None:
+                raise disagrees
             scalars = tuple(each.scalar for each in targets)
             rows = method.estimate(self.image.shape, len(scalars)).rows
-            return _Tried(choice, method, Planned(method.plan(self.image, scalars), rows))
+            work = Planned(method.plan(self.image, scalars), rows)
         except WhylightError as error:
-            return _Tried(choice, method, error)
+            return _Tried(choice, method, where, error)
+        return _Tried(choice, method, where, work)
+
+
+def _answer(image: Tensor, lease: Lease) -> list[float]:
+    """Return what a model that was lent says of an image."""
+    with torch.no_grad():
+        (logits,) = lease.model(image[None])
+    answer: list[float] = logits.double().tolist()
+    return answer
 
 
 def _attributions(
@@ -193,6 +237,7 @@ def _attributions(
             values=values[k],
             grid=cells,
             extras=dict(extras[k]),
+            executed_on=tried.executed_on,
             partial=outcome.partial,
         )
         for k, each in enumerate(targets)

@@ -176,7 +176,6 @@ class _Bench:
             said,
             known=known,
             parity=self.attributed.parity,
-            model=self.access.model.ref,
             duplicate=duplicate,
             measured=self._measured(attribution),
         )

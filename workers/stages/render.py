@@ -115,6 +115,7 @@ def record_of(
         target=attribution.target,
         finding=next((each.code for each in classes if each.key == attribution.target.key), None),
         signed=attribution.signed,
+        executed_on=attribution.executed_on,
         degenerate=verdict.degenerate,
         partial=attribution.partial,
         extras=attribution.extras,

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from service.packages import inspect
 from workers.loading import Loader
+from workers.methods.base import METHODS
 from workers.methods.occlusion import Occlusion
 from workers.running import Planned
 from workers.scheduler import Scheduler
@@ -42,7 +44,7 @@ def loader(scheduler, slots, tmp_path_factory):
     ("name", "methods"),
     [
         ("chest-phantom", {"saliency", "integrated_gradients", "grad_cam", "occlusion"}),
-        ("chest-phantom-onnx", {"occlusion"}),
+        ("chest-phantom-onnx", {"saliency", "integrated_gradients", "grad_cam", "occlusion"}),
     ],
 )
 def test_a_worker_loads_the_package_and_finds_what_it_can_do(loader, name, methods):
@@ -78,3 +80,39 @@ def test_a_deterministic_worker_gives_the_same_bits_in_any_company(
     (alone,) = asked(images[0])
     *_, beside = asked(images[1], images[2], images[0])
     assert torch.equal(alone, beside)
+
+
+@pytest.fixture(scope="module")
+def pair(loader):
+    """The same network in both formats, each as its worker holds it."""
+    models = []
+    for name in ("chest-phantom", "chest-phantom-onnx"):
+        manifest, contents = inspect(MODELS / name)
+        models.append(loader.load(manifest, contents.digest, MODELS / name))
+    return models
+
+
+def test_the_network_serves_as_onnx_what_it_serves_in_torch(pair):
+    torch_model, onnx_model = (model.entry for model in pair)
+    deep_lift = {"deep_lift", "deep_lift_shap"}  # known to captum by modules alone
+    assert set(torch_model.methods) - set(onnx_model.methods) <= deep_lift
+    assert onnx_model.surrogate.difference < 1e-5
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["grad_cam", "class_activation_map", "saliency", "integrated_gradients", "guided_backprop"],
+)
+def test_a_map_of_the_onnx_package_equals_the_torch_packages(pair, scheduler, name):
+    cases = load_file(MODELS / "chest-phantom" / "calibration" / "cases.safetensors")
+    image, labels = cases["images"][:1].float()[0], cases["labels"][0]
+    targets = (ClassLogit(int(labels.argmax())),)
+    maps = []
+    for model in pair:
+        method = METHODS[name]().settled(model.facts)
+        plan = Planned(method.plan(image, targets), 1)
+        (outcome,) = scheduler.submit(name, model.runtime, [plan]).result(60).outcomes
+        maps.append(outcome.values)
+    span = maps[0].abs().max().item()
+    assert span > 0
+    torch.testing.assert_close(maps[1], maps[0], rtol=1e-3, atol=1e-3 * span)

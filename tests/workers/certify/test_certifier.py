@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from service.domain.certificate import MethodRecord
 from tests.support.engine import logits
-from tests.support.exported import onnx_of
+from tests.support.exported import onnx_of, uninterpreted
 from tests.support.small_model import network
 from workers.certify.edges import edges
 from workers.certify.measure import HIGHEST_EFFORT
@@ -25,6 +25,7 @@ from workers.passes import Ability, Cost, Forward, Gradient, Plan
 from workers.records import Records
 from workers.rows import Clean, Noisy
 from workers.running import Planned
+from workers.runtimes.graph.read import read_model
 from workers.runtimes.onnx import OnnxRuntime
 from workers.runtimes.torch import TorchRuntime
 
@@ -200,8 +201,8 @@ def test_where_no_weights_are_lent_methods_are_calibrated_all_the_same(bench):
     method = Occlusion(window=24, stride=12, baseline=0.0)
     model = bench.model(side=48)
     lent = measured(bench, model, method)
-    content = onnx_of(network(), torch.zeros(model.runtime.shape))
-    model = replace(model, runtime=OnnxRuntime(content, model.runtime.shape))
+    content = uninterpreted(onnx_of(network(), torch.zeros(model.runtime.shape)))
+    model = replace(model, runtime=OnnxRuntime(read_model(content), model.runtime.shape))
     model = replace(model, records=Records(model.records.subject))
     for path in (bench.folder / "store").rglob("*.json"):
         path.unlink()
@@ -220,12 +221,22 @@ def test_where_no_weights_are_lent_methods_are_calibrated_all_the_same(bench):
 
 def test_where_no_weights_are_lent_blank_maps_are_no_calibration(bench):
     model = bench.model()
-    content = onnx_of(network(), torch.zeros(model.runtime.shape))
-    model = replace(model, runtime=OnnxRuntime(content, model.runtime.shape))
+    content = uninterpreted(onnx_of(network(), torch.zeros(model.runtime.shape)))
+    model = replace(model, runtime=OnnxRuntime(read_model(content), model.runtime.shape))
     bench.shelf[:] = [model]
     record = measured(bench, model, Drawing(what="nothing"))
     assert record.certificate.reason == "no_usable_maps"
     assert record.calibration is None
+
+
+def test_a_network_that_stands_in_for_the_model_certifies_nothing_of_it(bench):
+    model = bench.model(side=48)
+    content = onnx_of(network(), torch.zeros(model.runtime.shape))
+    model = replace(model, runtime=OnnxRuntime(read_model(content), model.runtime.shape))
+    bench.shelf[:] = [model]
+    record = measured(bench, model, Saliency())
+    assert record.certificate.reason == "model_not_lent"
+    assert record.calibration.maps == 24
 
 
 def test_images_without_edges_say_nothing_of_a_method(bench):

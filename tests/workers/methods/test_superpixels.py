@@ -21,6 +21,7 @@ from workers.methods.shapley_sampling import ShapleySampling
 from workers.methods.superpixels import PIXELS, grid_of, segmented
 from workers.passes import Step, TimeUp
 from workers.rows import INPUT
+from workers.runtimes.graph.read import read_model
 from workers.runtimes.onnx import OnnxRuntime
 from workers.runtimes.torch import TorchOpener, TorchRuntime
 from workers.scheduler import Scheduler
@@ -203,7 +204,7 @@ def engines() -> tuple[TorchRuntime, OnnxRuntime]:
     manifest = read_manifest((MODEL / "model.yaml").read_bytes())
     shape = (1, 128, 128)
     opened = TorchOpener().open(manifest, MODEL, shape, torch.device("cpu"))
-    return opened(), OnnxRuntime((MODEL / "model.onnx").read_bytes(), shape)
+    return opened(), OnnxRuntime(read_model((MODEL / "model.onnx").read_bytes()), shape)
 
 
 @pytest.mark.parametrize("kind", [Rise, *METHODS_OF_SEGMENTS])

@@ -18,6 +18,7 @@ from workers.methods.saliency import Saliency
 from workers.methods.score_cam import ScoreCam
 from workers.methods.smooth_grad import SmoothGrad
 from workers.running import Planned
+from workers.runtimes.graph.read import read_model
 from workers.runtimes.onnx import OnnxRuntime
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
@@ -147,6 +148,6 @@ def test_jobs_of_both_never_mix() -> None:
 
 
 def test_a_session_has_no_model_to_copy() -> None:
-    runtime = OnnxRuntime(exported(), (1, 20, 16))
+    runtime = OnnxRuntime(read_model(exported()), (1, 20, 16))
     with pytest.raises(UnservablePass):
         runtime.recast(torch.bfloat16)

@@ -1,7 +1,8 @@
-"""ONNX on onnxruntime gives what torch gives, and refuses what it cannot."""
+"""ONNX gives what torch gives: on onnxruntime, or on its graph interpreted in torch."""
 
 import pytest
 import torch
+from torch import Tensor
 
 from service.errors import InvalidPackage, UnservablePass
 from tests.support.engine import (
@@ -14,12 +15,15 @@ from tests.support.engine import (
     small_runtime,
     through,
 )
-from tests.support.exported import exported
-from workers.methods.base import METHODS
+from tests.support.exported import exported, uninterpreted
+from workers.methods.base import METHODS, ModelFacts
 from workers.methods.occlusion import Occlusion
 from workers.passes import Ability, Exclusive, Forward, Gradient, Plan, Step, Tap
 from workers.rows import Ablated, Clean
+from workers.runtimes.graph.operators import base
+from workers.runtimes.graph.read import read_model
 from workers.runtimes.onnx import OnnxRuntime
+from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
 from workers.union import work_of
 
@@ -28,18 +32,25 @@ SHAPES = {2: (1, 20, 16), 3: (1, 12, 10, 8)}
 
 
 def runtime_of(axes: int = 2, **options: bool) -> OnnxRuntime:
-    return OnnxRuntime(exported(axes, **options), SHAPES[axes], {LAYER: TENSOR, "no": "nowhere"})
+    model = read_model(exported(axes, **options))
+    return OnnxRuntime(model, SHAPES[axes], {LAYER: TENSOR, "no": "nowhere"})
 
 
 def test_the_probe_finds_what_the_graph_has() -> None:
     probed = runtime_of().probed
-    assert probed.abilities == {Ability.FORWARD, Ability.ACTIVATIONS}
+    own = {Ability.FORWARD, Ability.ACTIVATIONS}
+    theirs = TorchRuntime(small_net(2, dtype=torch.float32), SHAPES[2], [LAYER]).probed
+    assert probed.abilities == own | theirs.abilities - {Ability.RESCALE_RULE}
+    assert probed.surrogate == probed.abilities - own
+    assert probed.difference is not None
+    assert probed.difference < 1e-5
     (layer,) = probed.layers
     assert (layer.name, layer.shape, layer.stride) == (LAYER, (8, 10, 8), (2.0, 2.0))
     assert set(probed.refused) == {"no"}
     assert probed.outputs == (5,)
     assert not probed.mixes_rows
     assert probed.row_seconds["forward"] > 0
+    assert probed.row_seconds["gradient"] > 0
 
 
 @pytest.mark.parametrize("axes", [2, 3])
@@ -74,41 +85,101 @@ def test_taps_and_outputs_equal_torch() -> None:
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)
 
 
-def test_gradients_are_refused_and_only_that_method_fails() -> None:
-    runtime, image = runtime_of(), image_for(dtype=torch.float32)
-    with pytest.raises(UnservablePass):
+GRADIENT_METHODS = (
+    "ablation_cam",
+    "deconvolution",
+    "eigen_cam",
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "guided_backprop",
+    "guided_grad_cam",
+    "gradient_shap",
+    "hires_cam",
+    "input_x_gradient",
+    "integrated_gradients",
+    "layer_cam",
+    "saliency",
+    "smooth_grad",
+    "xgrad_cam",
+)
+
+
+@pytest.mark.parametrize("name", GRADIENT_METHODS)
+def test_methods_that_need_more_than_scores_equal_those_on_torch(name: str) -> None:
+    image = image_for(dtype=torch.float32)
+    original = small_runtime(dtype=torch.float32)
+    facts = ModelFacts(layers=(LAYER,), linear_heads=tuple(original.probed.linear_heads))
+    method = METHODS[name]().settled(facts)
+    (ours,) = through(Scheduler(), runtime_of(), method.plan(image, logits(1, 3)))
+    (theirs,) = through(Scheduler(), original, method.plan(image, logits(1, 3)))
+    assert not isinstance(theirs, Exception)
+    span = theirs.values.abs().max().item()
+    assert span > 0
+    torch.testing.assert_close(ours.values, theirs.values, rtol=1e-3, atol=1e-4 * span)
+
+
+def test_layers_are_found_by_their_tensors_when_none_is_named() -> None:
+    runtime = OnnxRuntime(read_model(exported()), SHAPES[2])
+    found = {layer.name: layer.shape for layer in runtime.probed.layers}
+    assert found["/features/features.5/Relu_output_0"] == (8, 10, 8)
+    assert all("deepest" in layer.reason for layer in runtime.probed.layers)
+
+
+def test_without_the_interpreted_graph_gradients_are_refused_and_only_they_fail() -> None:
+    runtime, image = (
+        OnnxRuntime(read_model(uninterpreted(exported())), SHAPES[2]),
+        image_for(dtype=torch.float32),
+    )
+    assert runtime.probed.abilities == {Ability.FORWARD}
+    assert runtime.probed.difference is None
+    assert "not interpreted: Shrink" in runtime.probed.unable[Ability.INPUT_GRADIENT]
+    with pytest.raises(UnservablePass, match="Shrink"):
         runtime.group(work_of([Gradient(Clean(image), logits(0))]))
+    with pytest.raises(UnservablePass, match="Shrink"):
+        runtime.lend(Exclusive(lambda _: None, 1.0), 0.0)
+    with pytest.raises(UnservablePass, match="Shrink"):
+        runtime.group(work_of([Forward(Ablated(image, LAYER, (0, 1)), logits(0))]))
     plans = [METHODS[name]().plan(image, logits(0)) for name in ("saliency", "occlusion")]
     refused, maps = through(Scheduler(), runtime, *plans)
     assert isinstance(refused, UnservablePass)
     assert maps.values.shape == (1, 1, 3, 2)
 
 
-def test_an_ablation_is_refused_and_not_answered_by_whole_rows() -> None:
-    rows = Ablated(image_for(dtype=torch.float32), LAYER, (0, 1))
-    with pytest.raises(UnservablePass, match="cannot change"):
-        runtime_of().group(work_of([Forward(rows, logits(0))]))
+def test_an_interpretation_that_differs_on_noise_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As if an operator were interpreted wrongly."""
+
+    def halved(x: Tensor, *, axis: int = 1) -> Tensor:
+        return 0.5 * x.flatten(axis)
+
+    monkeypatch.setitem(base._OPERATORS, "Flatten", {1: halved})
+    probed = OnnxRuntime(read_model(exported()), SHAPES[2], {LAYER: TENSOR}).probed
+    assert Ability.INPUT_GRADIENT not in probed.abilities
+    assert "differs by" in probed.unable[Ability.INPUT_GRADIENT]
 
 
-def test_an_unknown_layer_and_a_loan_are_refused() -> None:
+def test_scores_are_the_files_own_also_where_gradients_are_the_interpreted_graphs() -> None:
+    """A model that onnxruntime alone runs is not even touched for scores."""
+    runtime, image = runtime_of(), image_for(dtype=torch.float32)
+    assert runtime._twin is not None
+    with torch.no_grad():
+        for parameter in runtime._twin.model.parameters():
+            parameter.zero_()
+
+    def plan() -> Plan[Step]:
+        step: Step = yield Forward(Clean(image), logits(2), taps=(Tap(LAYER),))
+        return step
+
+    step = run_alone(plan(), runtime)
+    assert step.scores.abs().item() > 0
+    assert step.taps[Tap(LAYER)].abs().max() > 0
+
+
+def test_an_unknown_layer_is_refused() -> None:
     runtime, image = runtime_of(), image_for(dtype=torch.float32)
     with pytest.raises(UnservablePass, match="no usable layer"):
         runtime.group(work_of([Forward(Clean(image), logits(0), taps=(Tap("no"),))]))
-    with pytest.raises(UnservablePass):
-        runtime.lend(Exclusive(lambda _: None, 1.0), 0.0)
-
-
-def test_it_serves_itself_a_row_at_a_time_but_no_other_weights() -> None:
-    runtime, image = runtime_of(), image_for(dtype=torch.float32)
-    variant = runtime.variant(None)
-    work = work_of([Forward(Clean(image), logits(0))])
-    assert variant.fits(variant.group(work)).rows == 1
-    assert runtime.fits(runtime.group(work)).rows > 1
-    method = Occlusion(window=8, stride=8)
-    alone = attribute(method, variant, image, logits(1)).values
-    torch.testing.assert_close(alone, attribute(method, runtime, image, logits(1)).values)
-    with pytest.raises(UnservablePass):
-        runtime.variant(small_net())
 
 
 def test_a_model_of_fixed_batch_runs_one_row_at_a_time() -> None:
@@ -122,12 +193,12 @@ def test_a_model_of_fixed_batch_runs_one_row_at_a_time() -> None:
 @pytest.mark.parametrize("content", [b"", b"not a model", exported()[:500]])
 def test_bytes_that_are_no_model_are_refused_in_our_words(content: bytes) -> None:
     with pytest.raises(InvalidPackage) as refused:
-        OnnxRuntime(content, SHAPES[2])
+        OnnxRuntime(read_model(content), SHAPES[2])
     assert refused.value.__cause__ is None
 
 
 def test_in_deterministic_mode_company_does_not_change_a_bit() -> None:
-    runtime = OnnxRuntime(exported(), SHAPES[2], fixed_rows=4)
+    runtime = OnnxRuntime(read_model(exported()), SHAPES[2], fixed_rows=4)
     image = image_for(dtype=torch.float32)
     method = Occlusion(window=8, stride=4)
     (alone,) = through(Scheduler(), runtime, method.plan(image, logits(1)))

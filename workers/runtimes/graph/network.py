@@ -17,6 +17,9 @@ from workers.runtimes.graph.read import Graph, Node
 OPSETS: Final = range(11, 22)
 """Versions of the standard's set of operators that are interpreted."""
 
+STEERED: Final = {"Resize": 1}
+"""Operators of which floats steer too, from an input on."""
+
 NAMED: Final = 10
 """Missing operators that are told of at most."""
 
@@ -24,7 +27,8 @@ NAMED: Final = 10
 class Operation(nn.Module):
     """One node: its operator, its attributes, and those of its inputs that never change.
 
-    Constant floats are parameters; other constants steer, and stay on the CPU.
+    Constant floats are parameters, except those that steer; these, and all other
+    constants, stay on the CPU.
     """
 
     def __init__(self, node: Node, function: Function, constants: Mapping[str, Tensor]) -> None:
@@ -37,7 +41,11 @@ class Operation(nn.Module):
         """For each input: a parameter's name, a constant, `None`; or ``""`` for what changes."""
         for k, name in enumerate(node.inputs):
             known = constants.get(name)
-            if isinstance(known, nn.Parameter):
+            if isinstance(known, nn.Parameter) and k >= STEERED.get(
+                node.operator, len(node.inputs)
+            ):
+                self._plan.append(known.data)
+            elif isinstance(known, nn.Parameter):
                 self.register_parameter(f"input_{k}", known)
                 self._plan.append(f"input_{k}")
             else:
