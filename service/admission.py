@@ -357,7 +357,14 @@ def _escaped(part: str) -> str:
 def _check_target(target: Target, pointer: str, model: ModelEntry) -> None:
     """Refuse a class that the model does not have."""
     if target.of not in (TOP1, ABOVE_THRESHOLD):
-        _class_of(target.of, pointer, model, ", an index, 'top1' or 'above_threshold'")
+        found = _class_of(target.of, pointer, model, ", an index, 'top1' or 'above_threshold'")
+        if found.not_for_use is not None:
+            raise InvalidTarget(
+                "The model's publisher marked this class as not for use; name one of 'classes'.",
+                pointer=pointer,
+                why=found.not_for_use,
+                classes=[each.key for each in model.classes[:100] if each.not_for_use is None],
+            )
 
 
 def _check_observed(observed: Sequence[Observed], model: ModelEntry) -> None:

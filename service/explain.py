@@ -246,14 +246,18 @@ class Explain:
         try:
             return self._admit(caller, request)
         except PrecisionNotOffered:
-            model = find_model(request.model, self._fleet.catalog().models)
+            model = find_model(request.model, self._catalog(caller).models)
             for choice in unmeasured(request, model):
                 self._wishes.enter(model.package, choice)
             raise
 
+    def _catalog(self, caller: Caller) -> Catalog:
+        """Return what a caller can ask for: models of others are as if they were not there."""
+        return self._fleet.catalog().seen_by(caller.tenant)
+
     def _admit(self, caller: Caller, request: ExplanationRequest) -> Admitted:
         """Check a request and its study's room; with no worker a model may only be unloaded."""
-        catalog = self._fleet.catalog()
+        catalog = self._catalog(caller)
         try:
             study = self.studies.get(caller.tenant, request.study)
             admitted = admit(request, catalog, study)

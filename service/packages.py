@@ -73,6 +73,8 @@ class PackageRecord(Value):
     """Milliseconds since the epoch."""
 
     bytes: int
+    tenants: tuple[Slug, ...] = ()
+    """To whom it is given; to all if empty."""
 
 
 class ModelPackages:
@@ -101,11 +103,21 @@ class ModelPackages:
         self._clock = clock
 
     def add(
-        self, zip_path: Path, limits: LimitSettings, *, ref: str | None = None
+        self,
+        zip_path: Path,
+        limits: LimitSettings,
+        *,
+        ref: str | None = None,
+        tenants: tuple[str, ...] | None = None,
     ) -> PackageRecord:
-        """Check a package and register it; the same package again changes nothing.
+        """Check a package and register it; the same package again changes only `tenants`.
 
-        With `ref` (``name@version``) its manifest must say so.
+        Parameters
+        ----------
+        ref
+            What the manifest must say it is, ``name@version``.
+        tenants
+            To whom it is given, to all if empty; left as it is if `None`.
 
         Raises
         ------
@@ -121,9 +133,11 @@ class ModelPackages:
             manifest, contents = inspect(root)
             if ref is not None and manifest.ref != ref:
                 raise invalid([defect("", "The manifest has another id or version than the path.")])
-            return self._register(root, manifest, contents)
+            return self._register(root, manifest, contents, tenants)
 
-    def _register(self, root: Path, manifest: Manifest, contents: Contents) -> PackageRecord:
+    def _register(
+        self, root: Path, manifest: Manifest, contents: Contents, tenants: tuple[str, ...] | None
+    ) -> PackageRecord:
         record = PackageRecord(
             name=manifest.id,
             version=manifest.version,
@@ -131,6 +145,7 @@ class ModelPackages:
             title=manifest.title,
             registered=int(self._clock() * 1000),
             bytes=sum(each.bytes for each in contents.files),
+            tenants=tenants or (),
         )
         known = self._indexed(record.name, record.version)
         if known is not None and known.package != record.package:
@@ -140,10 +155,10 @@ class ModelPackages:
         for each in contents.files:
             self._store.put(f"{folder}/files/{each.path}", root / each.path)
         self._store.put(f"{folder}/{CONTENTS_NAME}", contents.model_dump_json().encode())
-        return self._enter(record)
+        return self._enter(record, tenants)
 
-    def _enter(self, record: PackageRecord) -> PackageRecord:
-        """Write the index entry, unless one is there; the first one counts."""
+    def _enter(self, record: PackageRecord, tenants: tuple[str, ...] | None) -> PackageRecord:
+        """Write the index entry; of one that is there only the tenants change."""
         path = _index_path(record.name, record.version)
         try:
             self._store.put(path, record.model_dump_json().encode(), overwrite=False)
@@ -151,7 +166,10 @@ class ModelPackages:
             known = PackageRecord.model_validate_json(self._store.get(path))
             if known.package != record.package:
                 raise _other_content(known) from None
-            return known
+            if tenants is None or tenants == known.tenants:
+                return known
+            record = known.model_copy(update={"tenants": tenants})
+            self._store.put(path, record.model_dump_json().encode())
         return record
 
     def list(self) -> tuple[PackageRecord, ...]:

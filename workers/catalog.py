@@ -182,6 +182,7 @@ def _class(index: int, spec: ClassSpec) -> ClassEntry:
         label=spec.label,
         index=index,
         threshold=spec.threshold,
+        not_for_use=spec.not_for_use,
         code=spec.code.model_dump() if spec.code else None,
     )
 

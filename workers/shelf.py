@@ -48,6 +48,9 @@ class Shelf:
         self._lock = threading.Lock()
         self._models: dict[str, Model] = {}
         self._entries: dict[str, ModelEntry] = {}
+        self._tenants: dict[str, tuple[str, ...]] = {}
+        """To whom each package is given."""
+
         self._shown: dict[str, tuple[int, int]] = {}
         """Changes of a model's records that its entry shows."""
 
@@ -84,7 +87,10 @@ class Shelf:
                     self._entries[package] = certified(
                         model.entry, model.records, model.precisions, model.facts
                     )
-            return dict(self._entries)
+            return {
+                package: entry.model_copy(update={"tenants": self._tenants.get(package, ())})
+                for package, entry in self._entries.items()
+            }
 
     def open(self, ended: threading.Event) -> None:
         """Load what is registered at start; a silent store is waited for."""
@@ -120,6 +126,8 @@ class Shelf:
             The store does not answer; what is on the shelf stays there.
         """
         records = {each.package: each for each in self._packages.list()}
+        with self._lock:
+            self._tenants = {package: each.tenants for package, each in records.items()}
         for package in self.entries().keys() - records.keys():
             self._remove(package)
         for package in records.keys() - self.entries().keys():

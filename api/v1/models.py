@@ -1,25 +1,31 @@
 """Models: what workers found in them; packages registered and withdrawn."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeVar
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import JsonValue, StringConstraints
 from starlette.concurrency import run_in_threadpool
 
-from api.auth import ModelAdmin, needs
+from api.auth import KeyHolder, ModelAdmin, holder, needs
 from api.context import Gateway, Here
 from api.intake.base import FileSink, pour
 from api.problems import answers
 from api.v1.wire import ModelsBody, ModelVersionsBody
 from service import errors
 from service.domain.catalog import ModelEntry
-from service.keys import Scope
+from service.explain import Caller
+from service.keys import KeyRecord, Scope
+from service.manifests import manifest_schema
 from service.packages import PackageRecord
 from service.telemetry import Log
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
-READERS: Final = [Depends(needs(Scope.MODELS_READ))]
+Shown = TypeVar("Shown", ModelEntry, PackageRecord)
+EVERYONE: Final = "*"
+"""In place of a tenant: the model is given to all."""
 ZIP: Final = "application/zip"
 PACKAGE: Final[dict[str, Any]] = {
     "requestBody": {
@@ -30,6 +36,34 @@ PACKAGE: Final[dict[str, Any]] = {
 }
 Name = Annotated[str, Path(max_length=64)]
 Version = Annotated[str, Path(max_length=32)]
+Tenant = Annotated[str, StringConstraints(pattern=r"^(\*|[a-z0-9][a-z0-9._-]{0,63})$")]
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Who looks at models: a tenant sees those given to it, an administrator all."""
+
+    tenant: str
+    administers: bool
+
+    def sees(self, tenants: Sequence[str]) -> bool:
+        """Tell whether a model that is given to `tenants` is shown."""
+        return self.administers or not tenants or self.tenant in tenants
+
+    def shown(self, each: Shown) -> Shown:
+        """Return an entry as it is shown: to whom it is given only administrators are told."""
+        return each if self.administers else each.model_copy(update={"tenants": ()})
+
+
+def viewer(
+    record: Annotated[KeyRecord, Depends(holder)],
+    caller: Annotated[Caller, Depends(needs(Scope.MODELS_READ))],
+) -> Viewer:
+    """Return who looks; the key needs the scope to read models."""
+    return Viewer(caller.tenant, Scope.MODELS_ADMIN in record.scopes)
+
+
+Looking = Annotated[Viewer, Depends(viewer)]
 
 
 @router.get(
@@ -37,14 +71,28 @@ Version = Annotated[str, Path(max_length=32)]
     operation_id="listModels",
     summary="List models",
     responses=answers(),
-    dependencies=READERS,
 )
-def index(here: Here) -> ModelsBody:
+def index(here: Here, who: Looking) -> ModelsBody:
     """List the models that workers have probed, and packages that wait for a worker."""
     models = here.backends.fleet.catalog().models
     probed = {each.package for each in models}
-    waiting = tuple(each for each in here.packages.list() if each.package not in probed)
-    return ModelsBody(models=models, registered=waiting)
+    waiting = (each for each in here.packages.list() if each.package not in probed)
+    return ModelsBody(
+        models=tuple(who.shown(each) for each in models if who.sees(each.tenants)),
+        registered=tuple(who.shown(each) for each in waiting if who.sees(each.tenants)),
+    )
+
+
+@router.get(
+    ":schema",
+    operation_id="getManifestSchema",
+    summary="Give the schema of model.yaml",
+    responses=answers(),
+    dependencies=[KeyHolder],
+)
+def schema() -> dict[str, JsonValue]:
+    """Give the JSON schema that a package's model.yaml is held against."""
+    return manifest_schema()
 
 
 @router.get(
@@ -52,11 +100,10 @@ def index(here: Here) -> ModelsBody:
     operation_id="getModel",
     summary="Tell of a model's versions",
     responses=answers(errors.UnknownModel),
-    dependencies=READERS,
 )
-def show(name: Name, here: Here) -> ModelVersionsBody:
+def show(name: Name, here: Here, who: Looking) -> ModelVersionsBody:
     """Tell what each version of a model can be asked."""
-    return ModelVersionsBody(models=tuple(_probed(here, name)))
+    return ModelVersionsBody(models=tuple(_probed(here, who, name)))
 
 
 @router.get(
@@ -64,11 +111,10 @@ def show(name: Name, here: Here) -> ModelVersionsBody:
     operation_id="getModelVersion",
     summary="Tell of one version of a model",
     responses=answers(errors.UnknownModel),
-    dependencies=READERS,
 )
-def show_version(name: Name, version: Version, here: Here) -> ModelEntry:
+def show_version(name: Name, version: Version, here: Here, who: Looking) -> ModelEntry:
     """Tell a model's classes, layers and abilities, and which methods it refuses and why."""
-    return next(iter(_probed(here, name, version)))
+    return next(iter(_probed(here, who, name, version)))
 
 
 @router.put(
@@ -91,12 +137,22 @@ def show_version(name: Name, version: Version, here: Here) -> ModelEntry:
     openapi_extra=PACKAGE,
 )
 async def add(
-    name: Name, version: Version, request: Request, here: Here, caller: ModelAdmin
+    name: Name,
+    version: Version,
+    request: Request,
+    *,
+    here: Here,
+    caller: ModelAdmin,
+    tenant: Annotated[
+        list[Tenant] | None,
+        Query(description="Give the model to these tenants alone; `*` gives it to all."),
+    ] = None,
 ) -> PackageRecord:
     """Check a package and register it under the name and version in its manifest.
 
-    The same package again changes nothing; other content under the same name
-    and version is refused.
+    The same package again changes nothing but the tenants, if any are named; other
+    content under the same name and version is refused. Without a tenant named, a
+    new package is given to all.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != ZIP:
         raise errors.UnsupportedMediaType("Send the package as application/zip.", supported=[ZIP])
@@ -104,7 +160,11 @@ async def add(
         sink = FileSink(room)
         await pour(request, sink, here.settings.limits.body_bytes)
         record = await run_in_threadpool(
-            here.packages.add, sink.path, here.settings.limits, ref=f"{name}@{version}"
+            here.packages.add,
+            sink.path,
+            here.settings.limits,
+            ref=f"{name}@{version}",
+            tenants=_given(tenant),
         )
     Log().info(
         "package_added", model=f"{record.name}@{record.version}", bytes=record.bytes, key=caller.key
@@ -126,14 +186,24 @@ def remove(name: Name, version: Version, here: Here, caller: ModelAdmin) -> Resp
     return Response(status_code=204)
 
 
-def _probed(here: Gateway, name: str, version: str | None = None) -> Sequence[ModelEntry]:
+def _given(tenants: list[str] | None) -> tuple[str, ...] | None:
+    """Return to whom a model is given: `None` for as before, none for all."""
+    if tenants is None:
+        return None
+    return () if EVERYONE in tenants else tuple(sorted(set(tenants)))
+
+
+def _probed(
+    here: Gateway, who: Viewer, name: str, version: str | None = None
+) -> Sequence[ModelEntry]:
     """Return the entries of a model, oldest version first; `UnknownModel` if there is none."""
     found = [
-        each
+        who.shown(each)
         for each in here.backends.fleet.catalog().models
-        if each.name == name and version in {None, each.version}
+        if each.name == name and version in {None, each.version} and who.sees(each.tenants)
     ]
     if not found:
-        here.packages.get(name, version)
+        if not who.sees(here.packages.get(name, version).tenants):
+            raise errors.UnknownModel("No such model is registered, or no such version of it.")
         raise errors.UnknownModel("The model is registered, and no worker has probed it yet.")
     return found

@@ -13,6 +13,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     verbs = parser.add_subparsers(metavar="verb", required=True)
     add = verbs.add_parser("add", help="send a model package and wait until it was probed")
     add.add_argument("folder", type=Path, help="the package: model.yaml and what it names")
+    add.add_argument(
+        "--tenant",
+        action="append",
+        default=[],
+        help="give it to this tenant alone; may be repeated, and '*' gives it to all",
+    )
     add.set_defaults(act=_add)
     listing = verbs.add_parser("list", help="list the models and what they can be asked")
     listing.set_defaults(act=_list)
@@ -43,7 +49,7 @@ def run(options: Namespace) -> int:
 
 def _add(options: Namespace, client: Client) -> None:
     """Register a package and tell what it can be asked."""
-    manifest = packages.register(client, options.folder)
+    manifest = packages.register(client, options.folder, options.tenant)
     entry = packages.wait_until_probed(client, manifest)
     print(f"{manifest.ref} is ready: {', '.join(entry['methods'])}")
 

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ def bundled() -> Iterator[Path]:
     return (each.parent for each in sorted(BUNDLED.glob(f"*/{MANIFEST_NAME}")))
 
 
-def register(client: Client, folder: Path) -> Manifest:
+def register(client: Client, folder: Path, tenants: Sequence[str] = ()) -> Manifest:
     """Check a package, pack it and send it; sending the same again changes nothing.
 
     Raises
@@ -40,6 +40,7 @@ def register(client: Client, folder: Path) -> Manifest:
         client.ask(
             "PUT",
             f"/v1/models/{manifest.id}/versions/{manifest.version}",
+            params={"tenant": [*tenants]} if tenants else {},
             content=archive.read_bytes(),
             headers={"Content-Type": "application/zip"},
         )

@@ -48,6 +48,9 @@ class ClassEntry(Value):
     label: str
     index: int
     threshold: float | None
+    not_for_use: str | None = None
+    """Why nobody may ask for it, if so."""
+
     code: dict[str, str] | None = None
 
 
@@ -116,6 +119,9 @@ class ModelEntry(Value):
     name: str
     version: str
     package: str
+    tenants: tuple[str, ...] = ()
+    """To whom it is given; to all if empty. Administrators alone are told."""
+
     title: str
     task: str
     intended_use: str
@@ -193,3 +199,8 @@ class Catalog(Value):
     measures: tuple[MeasureEntry, ...] = ()
     unavailable: dict[str, str] = {}
     """Parts that could not be imported, with the reason."""
+
+    def seen_by(self, tenant: str) -> "Catalog":
+        """Return the catalog without the models that are not given to a tenant."""
+        models = tuple(each for each in self.models if not each.tenants or tenant in each.tenants)
+        return self.model_copy(update={"models": models})

@@ -167,6 +167,9 @@ class ClassSpec(Value):
     threshold: float | None = Field(default=None, ge=0, le=1)
     """Operating threshold, as a probability."""
 
+    not_for_use: str | None = None
+    """Why nobody may ask for this class, if so; no decision is given on it."""
+
     code: Code | None = None
 
 
@@ -335,6 +338,8 @@ class Manifest(Value):
         keys = [each.key for each in self.classes]
         if len(set(keys)) != len(keys):
             raise ValueError("class keys must differ")
+        if all(each.not_for_use is not None for each in self.classes):
+            raise ValueError("at least one class must be for use")
         return self
 
     @model_validator(mode="after")

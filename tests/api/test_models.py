@@ -1,7 +1,10 @@
 """Models and methods: told of, registered, withdrawn."""
 
+import jsonschema
 import pytest
+import yaml
 
+from service.keys import Scope
 from service.packages import pack
 from tests.support.fake_fleet import CATALOG
 from tests.support.packages import write_package
@@ -108,3 +111,68 @@ def test_methods_tell_their_parameters(client):
 def test_an_unknown_method_is_not_found_and_the_known_ones_are_told(client):
     body = problem(client.get("/v1/methods/tea_leaves"), 404, "unknown_method")
     assert "saliency" in body["facts"]["methods"]
+
+
+def test_the_schema_of_a_manifest_is_given_and_holds(client, tmp_path):
+    schema = client.get("/v1/models:schema").json()
+    written = (write_package(tmp_path / "small") / "model.yaml").read_text()
+    jsonschema.validate(yaml.safe_load(written), schema)
+    with pytest.raises(jsonschema.ValidationError, match="licence"):
+        jsonschema.validate({**yaml.safe_load(written), "licence": "MIT"}, schema)
+
+
+def reader(served, tenant):
+    """A client of a tenant that may read models and ask for explanations, no more."""
+    scopes = (Scope.MODELS_READ, Scope.EXPLANATIONS_WRITE, Scope.STUDIES_WRITE)
+    return served.client(served.key(tenant, scopes))
+
+
+def names(client):
+    body = client.get("/v1/models").json()
+    return {each["name"] for each in (*body["models"], *body["registered"])}
+
+
+def test_a_package_is_seen_only_by_the_tenants_it_is_given_to(served, client, package):
+    answer = client.put(PLACE, params={"tenant": ["clinic", "lab"]}, content=package, headers=ZIP)
+    assert answer.json()["tenants"] == ["clinic", "lab"]
+    with reader(served, "clinic") as ours, reader(served, "other") as others:
+        assert "small" in names(ours)
+        assert "small" not in names(others)
+        assert "no worker has probed it" in ours.get(PLACE).json()["detail"]
+        hidden = problem(others.get(PLACE), 404, "unknown_model")
+        nowhere = problem(others.get(PLACE.replace("small", "none")), 404, "unknown_model")
+        assert hidden["detail"] == nowhere["detail"]
+        (waiting,) = ours.get("/v1/models").json()["registered"]
+        assert waiting["tenants"] == []  # to whom else is nobody's business
+        client.put(PLACE, content=package, headers=ZIP)  # names none: nothing changes
+        assert "small" not in names(others)
+        client.put(PLACE, params={"tenant": "*"}, content=package, headers=ZIP)
+        assert "small" in names(others)
+
+
+def test_a_tenant_that_cannot_be_is_refused(client, package):
+    answer = client.put(PLACE, params={"tenant": "The Clinic"}, content=package, headers=ZIP)
+    problem(answer, 422, "invalid_request")
+
+
+def given_to(worker, *tenants):
+    """Have the worker tell of the model `chest`, given to these tenants."""
+    models = tuple(
+        each.model_copy(update={"tenants": tenants}) if each.name == "chest" else each
+        for each in CATALOG.models
+    )
+    worker.publish(CATALOG.model_copy(update={"models": models}))
+
+
+def test_a_model_of_others_is_as_if_it_were_not_there(worker, served, client, ask):
+    given_to(worker, "lab")
+    with reader(served, "clinic") as ours:
+        assert "chest" not in names(ours)
+        body = problem(ours.post("/v1/explanations", json=ask), 404, "unknown_model")
+        assert "chest@1.1.0" not in body["facts"]["models"]
+        problem(ours.get("/v1/models/chest"), 404, "unknown_model")
+    assert "chest" in names(client)  # an administrator sees all
+    given_to(worker, "clinic", "lab")
+    with reader(served, "clinic") as ours:
+        assert ours.post("/v1/explanations", json=ask).status_code == 202
+        assert ours.get("/v1/models/chest").json()["models"][0]["tenants"] == []

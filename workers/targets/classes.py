@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from service.domain.explanation import Prediction
-from service.domain.manifest import Manifest
+from service.domain.manifest import ClassSpec, Manifest
 from service.domain.target import ABOVE_THRESHOLD, TOP1, ResolvedTarget, Target
 from service.errors import InvalidTarget
 
@@ -74,12 +74,19 @@ def predictions_of(manifest: Manifest, logits: Sequence[float]) -> tuple[Predict
             logit=float(logit),
             probability=probability,
             threshold=spec.threshold,
-            above_threshold=None if spec.threshold is None else probability >= spec.threshold,
+            above_threshold=_decision(spec, probability),
         )
         for index, (spec, logit, probability) in enumerate(
             zip(manifest.classes, logits, probabilities, strict=True)
         )
     )
+
+
+def _decision(spec: ClassSpec, probability: float) -> bool | None:
+    """Return whether a class is above its threshold; `None` where nothing is decided."""
+    if spec.threshold is None or spec.not_for_use is not None:
+        return None
+    return probability >= spec.threshold
 
 
 def check(target: Target, manifest: Manifest) -> None:
@@ -88,9 +95,13 @@ def check(target: Target, manifest: Manifest) -> None:
     Raises
     ------
     InvalidTarget
-        If there is no such class, or no threshold to be above of.
+        If there is no such class, it is not for use, or there is no threshold to be
+        above of.
     """
     keys = [spec.key for spec in manifest.classes]
+    for index, spec in enumerate(manifest.classes):
+        if target.of in (spec.key, index) and spec.not_for_use is not None:
+            raise InvalidTarget("The model's publisher marked this class as not for use.")
     if target.of == ABOVE_THRESHOLD:
         if all(spec.threshold is None for spec in manifest.classes):
             raise InvalidTarget("The model declares no thresholds; name a class or 'top1'.")
@@ -125,18 +136,21 @@ def resolve(
     chosen: dict[int, Chosen] = {}
     for target in targets:
         check(target, manifest)
-        for each in _answers(target, answered):
+        for each in _answers(target, answered, manifest):
             definite = _resolved(each, str(target.of))
             chosen.setdefault(each.index, Chosen(definite, ClassLogit(each.index)))
     return tuple(chosen.values())
 
 
-def _answers(target: Target, answered: Sequence[Prediction]) -> list[Prediction]:
+def _answers(
+    target: Target, answered: Sequence[Prediction], manifest: Manifest
+) -> list[Prediction]:
     """Return the classes that a target means; none where nothing is above its threshold."""
     if target.of == ABOVE_THRESHOLD:
         return [each for each in answered if each.above_threshold]
     if target.of == TOP1:
-        return [max(answered, key=lambda each: each.logit)]
+        usable = [each for each in answered if manifest.classes[each.index].not_for_use is None]
+        return [max(usable, key=lambda each: each.logit)]
     return [each for each in answered if target.of in (each.key, each.index)]
 
 

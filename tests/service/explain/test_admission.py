@@ -193,3 +193,24 @@ def test_a_parameter_of_several_types_is_told_by_the_type_it_has(value, pointer,
     with pytest.raises(InvalidParameter) as refusal:
         check_against_catalog(asked, catalog)
     assert refusal.value.facts["errors"] == [{"pointer": pointer, "detail": detail}]
+
+
+@pytest.mark.parametrize("of", ["nodule", 0])
+def test_a_class_that_is_not_for_use_is_refused_with_the_reason(of):
+    models = tuple(
+        each.model_copy(
+            update={
+                "classes": (
+                    each.classes[0].model_copy(update={"not_for_use": "It never worked."}),
+                    *each.classes[1:],
+                )
+            }
+        )
+        for each in CATALOG.models
+    )
+    catalog = CATALOG.model_copy(update={"models": models})
+    with pytest.raises(InvalidTarget) as refusal:
+        check_against_catalog(request(targets=[{"kind": "class", "of": of}]), catalog)
+    assert refusal.value.pointer == "/targets/0/of"
+    assert refusal.value.facts["why"] == "It never worked."
+    assert "nodule" not in refusal.value.facts["classes"]

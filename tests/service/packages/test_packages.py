@@ -201,3 +201,24 @@ def test_an_invalid_folder_is_not_packed(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidPackage):
         pack(folder, tmp_path / "1.zip")
     assert not (tmp_path / "1.zip").exists()
+
+
+def test_to_whom_a_package_is_given_can_change_and_its_content_cannot(
+    packages: ModelPackages, folder: Path
+) -> None:
+    archive = zipped(folder, folder.with_suffix(".zip"))
+    assert packages.add(archive, LIMITS).tenants == ()
+    assert packages.add(archive, LIMITS, tenants=("clinic",)).tenants == ("clinic",)
+    assert packages.add(archive, LIMITS).tenants == ("clinic",)
+    assert packages.get("small").tenants == ("clinic",)
+    assert packages.add(archive, LIMITS, tenants=()).tenants == ()
+
+
+def test_versions_stand_side_by_side(packages: ModelPackages, folder: Path) -> None:
+    first = packages.add(zipped(folder, folder.with_suffix(".zip")), LIMITS, tenants=("clinic",))
+    write_manifest(folder, {**manifest(folder), "version": "1.1.0"})
+    second = packages.add(zipped(folder, folder.with_suffix(".zip")), LIMITS)
+    assert packages.list() == (first, second)
+    assert packages.get("small") == second
+    packages.remove("small", "1.1.0")
+    assert packages.get("small") == first

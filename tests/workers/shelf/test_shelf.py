@@ -262,3 +262,12 @@ def test_a_model_that_was_changed_while_it_ran_is_loaded_anew(room: Room) -> Non
     after = room.shelf.get(record.package)
     assert after.runtime is not before.runtime
     assert after.entry.abilities == before.entry.abilities
+
+
+def test_the_entry_tells_to_whom_a_package_is_given_and_follows(room: Room) -> None:
+    record = room.register()
+    assert room.entry(record).tenants == ()
+    path = f"models/index/{record.name}/{record.version}.json"
+    given = record.model_copy(update={"tenants": ("clinic",)})
+    room.store.put(path, given.model_dump_json().encode())
+    assert room.entry(record).tenants == ("clinic",)

@@ -124,3 +124,21 @@ def test_equal_scalars_are_one() -> None:
     assert len({ClassLogit(1), ClassLogit(1), ClassLogit(2)}) == 2
     assert torch.equal(ClassLogit(1)(outputs), outputs[:, 1])
     assert ClassLogit(1).weights == ((1, 1.0),)
+
+
+UNFIT = [{**CLASSES[0], "not_for_use": "It never worked."}, *CLASSES[1:2]]
+
+
+def test_a_class_that_is_not_for_use_is_explained_in_no_way() -> None:
+    marked = manifest(outputs=[{"classes": [*UNFIT, {**CLASSES[2], "not_for_use": "Nor this."}]}])
+    assert chosen("top1", model=marked) == [("effusion", "top1")]
+    assert chosen("above_threshold", model=marked) == []
+    for of in ("nodule", 0, "fracture"):
+        with pytest.raises(InvalidTarget, match="not for use"):
+            check(ClassTarget(of=of), marked)
+    assert predictions_of(marked, LOGITS)[0].above_threshold is None
+
+
+def test_a_model_of_which_nothing_is_for_use_is_refused() -> None:
+    with pytest.raises(ValueError, match="for use"):
+        manifest(outputs=[{"classes": UNFIT[:1]}])
