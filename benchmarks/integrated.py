@@ -39,6 +39,8 @@ LEAST: Final = "captum (fewest steps, best batch)"
 BARS: Final = {DEFAULT: 4.0, TUNED: 2.0}
 PACKAGES: Final = ("torch", "captum", "numpy")
 BATCH: Final = 8
+LARGE: Final = (3, 160, 160)
+"""Of the network with random weights."""
 
 Question = tuple[Tensor, int]
 """An image and the output that is explained."""
@@ -134,7 +136,7 @@ def demo_model() -> Case:
 
 
 def large() -> Case:
-    questions = [(smooth((3, 224, 224)), 3)]
+    questions = [(smooth(LARGE), 3)]
     return case("ResNet-18", lambda: seeded(ResNet18), questions, 0.0)
 
 

@@ -42,7 +42,7 @@ WARM_UP: Final = 1
 LEAST: Final = 3
 """Rounds that are timed in any case."""
 
-ENOUGH: Final = 20.0
+ENOUGH: Final = 12.0
 """Wall seconds of timed rounds after which there are no more."""
 
 RESAMPLES: Final = 4000

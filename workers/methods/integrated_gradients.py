@@ -31,8 +31,8 @@ class IntegratedGradients(Method):
     give the change in score between its ends; where they are off most, points
     are added in the middle between those that are there, until the tolerance is
     met for every target, or until there would be more than `max_steps`. On the
-    demo model a median of 29 points meets 2 %, where Gauss and Legendre's nodes
-    need 160 for every image.
+    demo model 22 to 41 points meet 2 %, which 50 of Gauss and Legendre's miss by
+    up to 6 %.
 
     Parameters
     ----------
