@@ -204,6 +204,8 @@ class _Bench:
             rows = method.estimate(self.image.shape, len(scalars)).rows
             work = Planned(method.plan(self.image, scalars), rows)
         except WhylightError as error:
+            if error.retryable:  # the store is silent: the job waits for it
+                raise
             return _Tried(choice, method, where, error)
         return _Tried(choice, method, where, work)
 

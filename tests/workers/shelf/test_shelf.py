@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from service.domain.catalog import ModelEntry
+from service.domain.precision import Precision
 from service.errors import Kind, ModelUnavailable, StoreUnavailable
 from service.packages import ModelPackages, PackageRecord
 from service.settings import StoreSettings
@@ -252,11 +253,14 @@ def test_a_silent_store_changes_nothing(room: Room, monkeypatch: pytest.MonkeyPa
     assert room.shelf.entries()[record.package].state == "ready"
 
 
-def test_a_model_that_was_changed_while_it_ran_is_loaded_anew(room: Room) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_model_that_was_changed_while_it_ran_is_loaded_anew(
+    room: Room, precision: Precision
+) -> None:
     record = room.register()
     room.shelf.sync()
     before = room.shelf.get(record.package)
-    room.shelf.reload(before.runtime)
+    room.shelf.reload(before.replicas.at(precision))
     assert room.shelf.ready() == ()
     room.shelf.sync()
     after = room.shelf.get(record.package)
