@@ -113,7 +113,7 @@ fuzz: $(TEST_READY)  ## Send MUTATIONS damaged DICOM objects through gateway and
 	@WHYLIGHT_MUTATIONS=$(MUTATIONS) $(BIN)/pytest -n $(JOBS) --dist load --timeout 1800 tests/conformance/test_mutations.py
 
 bench: $(BENCH_READY)  ## Measure speed beside other libraries, in about 20 quiet minutes
-	@$(call measured,grad_cam cams integrated smooth occlusion rise scheduler datapath http_job)
+	@$(call measured,grad_cam cams integrated smooth occlusion rise scheduler datapath decoding volumes http_job)
 
 bench-trust: $(BENCH_READY)  ## Measure what trust reports are worth; takes much longer
 	@$(call measured,trust curves shortcut)
