@@ -55,9 +55,9 @@ def test_every_record_is_what_a_worker_asks_for_by_default(name, benches):
 def test_the_control_fails_beside_every_method(name):
     for record in shipped(MODELS / name).values():
         found = record.certificate
-        if (found.cases, found.seeds) == (CASES, len(SEEDS)):
-            assert outcome_of(found.control) == "failed"
-            assert found.outcome == outcome_of(found.similarities)
+        assert (found.cases, found.seeds) == (CASES, len(SEEDS))
+        assert outcome_of(found.control) == "failed"
+        assert found.outcome == outcome_of(found.similarities)
         assert found.synthetic
 
 
@@ -66,6 +66,20 @@ def test_grad_cam_passes_and_guided_backpropagation_fails():
     assert known["grad_cam"].certificate.outcome == "passed"
     assert known["guided_backprop"].certificate.outcome == "failed"
     assert known["grad_cam"].calibration.supported >= 0.5
+
+
+def test_the_model_without_weights_is_calibrated_as_the_same_network_with_them():
+    ours, theirs = shipped(MODELS / WEIGHTLESS), shipped(CLEAN)
+    for method, record in ours.items():
+        assert record.certificate.outcome == "not_certifiable"
+        assert record.certificate.reason == "model_not_lent"
+        assert record.calibration.maps == theirs[method].calibration.maps
+        assert record.calibration.supported == pytest.approx(
+            theirs[method].calibration.supported, abs=0.05
+        )
+        assert record.calibration.reference == pytest.approx(
+            theirs[method].calibration.reference, rel=0.01
+        )
 
 
 def test_measuring_again_gives_the_record_that_is_shipped(benches):
