@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from benchmarks.contest import (
     ALIKE,
     ALONE,
+    EQUAL,
     FLOOR,
     NARROW,
     OURS,
@@ -65,6 +66,9 @@ CLASSES: Final = 14
 JOBS: Final = 8
 MONAI, MONAI_TUNED = "MONAI (default)", "MONAI (best-tuned)"
 BRIEF: Final = "whylight, the service's own slices"
+EQUAL_PIXELS: Final = 2e-3
+"""Error of pixels' gradients on a GPU: a rectifier that falls to its other side moves many."""
+
 THREE, THREE_TUNED = "three calls (default)", "three calls (best-tuned)"
 VIT: Final = Vit(
     channels=3, classes=CLASSES, image=(224, 224), patch=16, width=384, depth=12, heads=6
@@ -179,7 +183,8 @@ def three_methods() -> Case:
         cam, *others = runs[name]()
         apart = error(cam, expected) if name == OURS else shown(cam, expected)
         errors[name] = max(apart, *map(error, others, truths))
-    return Case("three methods, ResNet-50", runs, {THREE: 3.2}, errors)
+    allowed = EQUAL if DEVICE.type == "cpu" else EQUAL_PIXELS
+    return Case("three methods, ResNet-50", runs, {THREE: 3.2}, errors, allowed)
 
 
 def gradient_alone(image: Tensor) -> Run:
