@@ -28,7 +28,7 @@ SYSTEM_PACKAGES := redis-server orthanc orthanc-dicomweb dcmtk dicom3tools curl
 export OMP_NUM_THREADS := 1
 
 .NOTPARALLEL:
-.PHONY: help demo up test setup system lint types walls unit conformance fuzz bench bench-trust sbom train-demo train-marker certify-demo clean
+.PHONY: help demo up test setup system lint types walls unit conformance fuzz bench bench-trust sbom train-demo train-marker train-spheres certify-demo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -135,6 +135,9 @@ train-demo: $(TEST_READY)  ## Train all demo models again, from their seeds
 
 train-marker: $(TEST_READY)  ## Train only the two marker models, from the clean weights
 	@$(BIN)/python -m examples.phantom.shortcut
+
+train-spheres: $(TEST_READY)  ## Train the sphere model for volumes again, from its seeds
+	@$(BIN)/python -m examples.spheres.train
 
 certify-demo: $(TEST_READY)  ## Measure every method on the bundled models, into their packages
 	@$(BIN)/python -m examples.phantom.certify

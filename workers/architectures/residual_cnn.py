@@ -1,6 +1,6 @@
-"""A small residual network for one-channel images, with a fine last grid."""
+"""A small residual network for images and volumes, with a fine last grid."""
 
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -11,6 +11,13 @@ from workers.architectures.base import ARCHITECTURES, Architecture
 Width = Annotated[int, Field(ge=1, le=1024)]
 Stride = Annotated[int, Field(ge=1, le=4)]
 Dilation = Annotated[int, Field(ge=1, le=16)]
+
+
+LAYERS: Final[dict[int, tuple[type[nn.Module], type[nn.Module]]]] = {
+    2: (nn.Conv2d, nn.BatchNorm2d),
+    3: (nn.Conv3d, nn.BatchNorm3d),
+}
+"""Convolution and normalization by the number of axes."""
 
 
 @ARCHITECTURES.register("residual_cnn")
@@ -32,6 +39,8 @@ class ResidualCnn(Architecture):
         Channels of the image.
     classes
         Number of logits.
+    axes
+        2 for images, 3 for volumes.
     stem
         Channels after the first convolution, which halves the image.
     widths, strides, dilations
@@ -46,6 +55,7 @@ class ResidualCnn(Architecture):
 
     channels: Width = 1
     classes: Width
+    axes: Literal[2, 3] = 2
     stem: Width = 16
     widths: tuple[Width, ...] = Field(min_length=1, max_length=64)
     strides: tuple[Stride, ...]
@@ -68,21 +78,22 @@ class _Network(nn.Module):
 
     def __init__(self, shape: ResidualCnn) -> None:
         super().__init__()
+        convolution, norm = LAYERS[shape.axes]
         self.stem = nn.Sequential(
-            nn.Conv2d(shape.channels, shape.stem, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(shape.stem),
+            convolution(shape.channels, shape.stem, 3, stride=2, padding=1, bias=False),
+            norm(shape.stem),
             nn.ReLU(),
         )
         entries = (shape.stem, *shape.widths[:-1])
         plan = zip(entries, shape.widths, shape.strides, shape.dilations, strict=True)
-        self.blocks = nn.Sequential(*(_Block(*block) for block in plan))
+        self.blocks = nn.Sequential(*(_Block(shape.axes, *block) for block in plan))
         self.peaks = _Square()
         self.head = nn.Linear(shape.widths[-1], shape.classes)
 
     @override
     def forward(self, image: Tensor) -> Tensor:
         features = self.peaks(self.blocks(self.stem(image)))
-        logits: Tensor = self.head(features.mean(dim=(2, 3)))
+        logits: Tensor = self.head(features.flatten(2).mean(dim=2))
         return logits
 
 
@@ -95,34 +106,27 @@ class _Square(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; the output is rectified."""
+    """Two convolutions of 3 cells beside a shortcut; the output is rectified."""
 
-    def __init__(self, entry: int, width: int, stride: int, dilation: int) -> None:
+    def __init__(self, axes: int, entry: int, width: int, stride: int, dilation: int) -> None:
         super().__init__()
+        convolution, norm = LAYERS[axes]
+        around = {"padding": dilation, "dilation": dilation, "bias": False}
         self.body = nn.Sequential(
-            _convolution(entry, width, stride, dilation),
-            nn.BatchNorm2d(width),
+            convolution(entry, width, 3, stride=stride, **around),
+            norm(width),
             nn.ReLU(),
-            _convolution(width, width, 1, dilation),
-            nn.BatchNorm2d(width),
+            convolution(width, width, 3, **around),
+            norm(width),
         )
-        same = entry == width and stride == 1
-        self.shortcut: nn.Module = nn.Identity() if same else _projection(entry, width, stride)
+        self.shortcut: nn.Module = nn.Identity()
+        if entry != width or stride != 1:
+            self.shortcut = nn.Sequential(
+                convolution(entry, width, 1, stride=stride, bias=False), norm(width)
+            )
         self.rectify = nn.ReLU()
 
     @override
     def forward(self, image: Tensor) -> Tensor:
         rectified: Tensor = self.rectify(self.body(image) + self.shortcut(image))
         return rectified
-
-
-def _convolution(entry: int, width: int, stride: int, dilation: int) -> nn.Conv2d:
-    return nn.Conv2d(
-        entry, width, 3, stride=stride, padding=dilation, dilation=dilation, bias=False
-    )
-
-
-def _projection(entry: int, width: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(entry, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
-    )

@@ -20,8 +20,10 @@ from service.errors import (
     TruncatedDicom,
     UndecodablePixels,
     UnsupportedImage,
+    WhylightError,
 )
 from tests.support import corpus
+from tests.support.mutations import mutated
 from tests.support.phantom_dicom import JPEG_LS, compress, compressed, encoded
 from tests.support.volumes import CORONAL, SAGITTAL, Series, enhanced
 from workers.formats.derived import Source
@@ -206,3 +208,34 @@ def test_a_real_series_has_the_voxels_that_simpleitk_reads(read, folder):
     names = [str(files[each.file]) for each in seen.places]
     image = sitk.ReadImage(names if len(files) > 1 else names[0])
     assert np.array_equal(voxels, sitk.GetArrayFromImage(image).astype(np.float32))
+
+
+@pytest.mark.parametrize("form", ["series", "enhanced"])
+def test_damaged_slices_are_a_volume_or_a_known_refusal(read, form):
+    series = Series(shape=(6, 8, 9))
+    whole = series.files() if form == "series" else [encoded(enhanced(series))]
+    kinds = set()
+    for number in range(40):
+        objects = list(whole)
+        objects[number % len(objects)] = mutated(objects[number % len(objects)], 7, number)
+        try:
+            _, seen, voxels = read(objects, max_voxels=1 << 20, max_samples=1 << 18)
+        except WhylightError as error:
+            kinds.add(error.failure().kind)
+        else:
+            assert voxels.shape == seen.volume.shape
+    assert kinds == {"data"}
+
+
+@pytest.mark.skipif(not corpus.FILES, reason=corpus.REASON)
+def test_every_real_object_is_a_volume_or_a_known_refusal(tmp_path):
+    volumes, kinds = 0, set()
+    for file in corpus.FILES:
+        try:
+            seen = survey([file], tmp_path, RULES, max_voxels=1 << 22)
+        except WhylightError as error:
+            kinds.add(error.failure().kind)
+        else:
+            volumes += 1
+            assert len(seen.volume.slices) >= 2
+    assert (volumes >= 2, kinds) == (True, {"data"})
