@@ -6,14 +6,15 @@ store when its explanation is gone, because the objects may lie in a PACS by
 then. A note names digests alone, and a question asked again adds no series.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from service import paths
 from service.domain.canonical import digest_of
 from service.domain.catalog import FormatEntry, ModelEntry
-from service.domain.request import ExplanationRequest
+from service.domain.manifest import Accept
+from service.domain.request import MOST_SLICES, DicomChoice, ExplanationRequest
 from service.domain.study import Instance
 from service.domain.target import ABOVE_THRESHOLD
 from service.domain.trust import source_digest
@@ -22,6 +23,8 @@ from service.settings import LimitSettings
 from service.store.base import BlobStore
 
 DICOM: Final = "application/dicom"
+CAPTURE: Final = "dicom_sc"
+"""The format that makes an object for each slice on request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,8 @@ class Addition:
     study: str
     """SHA-256 of the Study Instance UID."""
 
-    series: frozenset[str]
-    """Name of each: the question's digest and the format."""
-
-    objects: int
-    """DICOM objects in each series: a map for each method and target."""
+    series: Mapping[str, int]
+    """Its DICOM objects, by the name of each: the question's digest and the format."""
 
 
 def addition(
@@ -56,11 +56,24 @@ def addition(
     question = digest_of([model.package, source, request.frame, request.question()])
     classes = len(model.classes)
     targets = sum(classes if each.of == ABOVE_THRESHOLD else 1 for each in request.targets)
+    maps = len(request.methods) * targets
+    volume = Accept.model_validate(model.accept).volume is not None
+    captures = _captures(request.dicom, instances) if volume else 1
     return Addition(
         study=digest_of(instances[0].study_instance_uid),
-        series=frozenset(f"{question}.{name}" for name in written.intersection(request.artifacts)),
-        objects=len(request.methods) * targets,
+        series={
+            f"{question}.{name}": maps * (captures if name == CAPTURE else 1)
+            for name in written.intersection(request.artifacts)
+        },
     )
+
+
+def _captures(choice: DicomChoice, instances: Sequence[Instance]) -> int:
+    """Return how many captures the picture of a volume is."""
+    slices = sum(each.number_of_frames for each in instances)
+    if choice.objects == "multi_frame":
+        return 1
+    return slices if choice.slices == "all" else min(slices, MOST_SLICES)
 
 
 class Additions:
@@ -88,9 +101,10 @@ class Additions:
         """
         if not asked.series:
             return
-        noted = dict(self._noted(tenant, asked.study))
-        noted.update(dict.fromkeys(asked.series - noted.keys(), asked.objects))
-        series, objects = len(noted), sum(noted.values())
+        most: dict[str, int] = {}
+        for name, count in (*self._noted(tenant, asked.study), *asked.series.items()):
+            most[name] = max(count, most.get(name, 0))
+        series, objects = len(most), sum(most.values())
         if series > self._limits.study_series or objects > self._limits.study_objects:
             raise StudyFull(
                 "Explanations would add more series or objects to the study than is allowed; ask"
@@ -104,8 +118,8 @@ class Additions:
 
     def note(self, tenant: str, asked: Addition) -> None:
         """Note what was asked for."""
-        for name in asked.series:
-            self._store.put(paths.addition(tenant, asked.study, name, asked.objects), b"")
+        for name, objects in asked.series.items():
+            self._store.put(paths.addition(tenant, asked.study, name, objects), b"")
 
     def _noted(self, tenant: str, study: str) -> Iterable[tuple[str, int]]:
         """Yield the series that were noted, with the objects of each."""

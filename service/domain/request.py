@@ -32,6 +32,9 @@ Style = Literal["overlay", "contour"]
 SliceChoice = Literal["relevant", "all"]
 """Which slices of a volume are shown: those with the most evidence, or every one."""
 
+MOST_SLICES = 32
+"""Slices of a volume that are shown when not all are asked for."""
+
 ObjectChoice = Literal["multi_frame", "single_frame"]
 """Whether the slices shown are frames of one DICOM object, or an object each."""
 

@@ -21,7 +21,7 @@ from service.domain.grid import Grid
 from service.domain.manifest import Code
 from service.domain.parity import ParityReport
 from service.domain.precision import Precision
-from service.domain.request import ObjectChoice, SliceChoice, Style, TransferSyntax
+from service.domain.request import MOST_SLICES, ObjectChoice, SliceChoice, Style, TransferSyntax
 from service.domain.target import ResolvedTarget
 from service.domain.trust import Probes, TrustReport
 from service.domain.value import Value
@@ -32,9 +32,6 @@ from workers.drawing.overlay import Rgb, Scale, scale_of
 from workers.drawing.picture import Words, draw
 from workers.drawing.region import Region, salient
 from workers.parcels import ImageFacts
-
-MOST_SLICES = 32
-"""Slices of a volume that are shown when not all are asked for."""
 
 
 class MapRecord(Value):

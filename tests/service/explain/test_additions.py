@@ -2,13 +2,15 @@
 
 import pytest
 
+from service.additions import addition
 from service.backends import open_backends
 from service.domain.request import ExplanationRequest
+from service.domain.study import Instance
 from service.errors import StudyFull
 from service.explain import Caller, Explain
 from service.settings import Settings
 from service.studies import Part
-from tests.support.fake_fleet import FakeWorker
+from tests.support.fake_fleet import CATALOG, FakeWorker, model
 from tests.support.phantom_dicom import encoded, image
 from tests.support.redis_server import any_server, running
 
@@ -109,3 +111,25 @@ def test_nothing_of_a_patient_is_in_a_notes_name(backends, asking):
     uid = image().StudyInstanceUID
     assert str(uid) not in note.path
     assert note.bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("dicom", "captures"),
+    [
+        ({}, 1),
+        ({"objects": "single_frame"}, 32),
+        ({"objects": "single_frame", "slices": "all"}, 40),
+        ({"slices": "all"}, 1),
+    ],
+)
+def test_each_slice_that_is_an_object_counts(dicom, captures):
+    entry = model(
+        "ct@1.0.0", "e" * 64, accept={"modalities": ["CT"], "volume": {"least_slices": 2}}
+    )
+    instances = [
+        Instance.model_construct(sha256="f" * 64, study_instance_uid="2.25.1", number_of_frames=1)
+    ] * 40
+    fields = {"study": "st_1", "model": "ct", "methods": ["saliency"], "targets": [0]}
+    request = ExplanationRequest.model_validate(fields | {"dicom": dicom})
+    asked = addition(request, instances, entry, CATALOG.formats)
+    assert list(asked.series.values()) == [captures]
