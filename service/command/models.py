@@ -1,11 +1,13 @@
 """``whylight models``: the models of a service, over HTTP; foreign models made ready."""
 
+import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from service.command import convert, importing, packages, place
+from service.command import convert, importing, packages, place, seal
 from service.command.client import Client
 from service.command.failure import CommandFailure
+from service.manifests import manifest_schema
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -35,6 +37,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     begin = verbs.add_parser("import", help="begin a package from a bundle, an nnU-Net or ONNX")
     importing.add_arguments(begin)
     begin.set_defaults(alone=importing.run)
+    sealing = verbs.add_parser("seal", help="fill sizes and digests into model.yaml, and check it")
+    seal.add_arguments(sealing)
+    sealing.set_defaults(alone=seal.run)
+    schema = verbs.add_parser("schema", help="print the JSON schema of model.yaml")
+    schema.set_defaults(alone=_schema)
 
 
 def run(options: Namespace) -> int:
@@ -44,6 +51,12 @@ def run(options: Namespace) -> int:
     url = place.gateway_of(options.home, options.url)
     with Client(url, place.key_of(options.key_file)) as client:
         options.act(options, client)
+    return 0
+
+
+def _schema(_options: Namespace) -> int:
+    """Print the schema that packages are held against."""
+    print(json.dumps(manifest_schema(), indent=1))
     return 0
 
 

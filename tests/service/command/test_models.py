@@ -1,8 +1,13 @@
 """Models at the terminal: what is wrong before anything is sent."""
 
+import json
+
+import jsonschema
 import pytest
+import yaml
 
 from service.command.stack import free_port
+from tests.support.packages import write_manifest, write_package
 
 NOBODY = f"http://127.0.0.1:{free_port('127.0.0.1')}"
 
@@ -41,3 +46,39 @@ def test_a_version_must_be_named_to_be_withdrawn(whylight, tmp_path, monkeypatch
     status, _, err = whylight("models", "remove", "chest", "--home", tmp_path, "--url", NOBODY)
     assert status == 1
     assert "name@version" in err
+
+
+def test_the_schema_is_printed_and_holds_what_is_written(whylight, tmp_path):
+    status, out, _ = whylight("models", "schema")
+    assert status == 0
+    fields = yaml.safe_load((write_package(tmp_path / "small") / "model.yaml").read_text())
+    jsonschema.validate(fields, json.loads(out))
+
+
+def test_sealing_fills_in_sizes_and_digests(whylight, tmp_path):
+    folder = write_package(tmp_path / "small")
+    fields = yaml.safe_load((folder / "model.yaml").read_text())
+    bare = [
+        {k: v for k, v in each.items() if k not in ("sha256", "bytes")} for each in fields["files"]
+    ]
+    write_manifest(folder, {**fields, "files": bare})
+    status, out, err = whylight("models", "seal", folder)
+    assert (status, err) == (0, "")
+    assert "small@1.0.0 is sound" in out
+    assert yaml.safe_load((folder / "model.yaml").read_text()) == fields
+
+
+def test_sealing_tells_what_it_cannot_mend(whylight, tmp_path):
+    folder = write_package(tmp_path / "small", licence="MIT")
+    (folder / "weights.safetensors").write_bytes(b"\x80\x04pickled")
+    status, _, err = whylight("models", "seal", folder)
+    assert status == 1
+    assert "/licence" in err
+    fields = yaml.safe_load((folder / "model.yaml").read_text())
+    write_manifest(folder, {k: v for k, v in fields.items() if k != "licence"})
+    status, _, err = whylight("models", "seal", folder)
+    assert status == 1
+    assert "/files/0/format: The file is a Python pickle" in err
+    (folder / "model.yaml").write_text("files: 3")
+    status, _, err = whylight("models", "seal", folder)
+    assert "no model.yaml that lists files" in err

@@ -1,0 +1,46 @@
+"""``whylight models seal``: sizes and digests of a package's files into its model.yaml."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from service.command.failure import CommandFailure
+from service.drafts.base import listed
+from service.packages import inspect
+from service.paths import MANIFEST_NAME
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the command's words."""
+    parser.add_argument("folder", type=Path, help="the package; its files are named in model.yaml")
+
+
+def run(options: Namespace) -> int:
+    """Fill in what can be counted, and check the package as the gateway will.
+
+    Comments of model.yaml are lost. Raises `InvalidPackage` with every defect.
+    """
+    path: Path = options.folder / MANIFEST_NAME
+    try:
+        fields = yaml.safe_load(path.read_bytes())
+        fields["files"] = [_sealed(options.folder, each) for each in fields["files"]]
+    except (OSError, yaml.YAMLError, TypeError, KeyError):
+        raise CommandFailure(
+            "There is no model.yaml that lists files.",
+            "Name role, format and path of each under 'files'; see docs/models/index.md.",
+        ) from None
+    path.write_text(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True))
+    manifest, contents = inspect(options.folder)
+    print(f"{manifest.ref} is sound: {len(contents.files)} files, package {contents.digest}")
+    return 0
+
+
+def _sealed(folder: Path, file: dict[str, Any]) -> dict[str, Any]:
+    """Return a file's entry with its size and digest; as it is if it is not there."""
+    path = folder / str(file.get("path", ""))
+    if not path.is_file():
+        return file
+    counted = listed(path, "", "")
+    return {**file, "sha256": counted["sha256"], "bytes": counted["bytes"]}
