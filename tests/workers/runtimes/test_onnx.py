@@ -1,10 +1,14 @@
 """ONNX gives what torch gives: on onnxruntime, or on its graph interpreted in torch."""
 
+from pathlib import Path
+
+import onnx
 import pytest
 import torch
 from torch import Tensor
 
 from service.errors import InvalidPackage, UnservablePass
+from service.packages import inspect
 from tests.support.engine import (
     LAYER,
     attribute,
@@ -15,14 +19,15 @@ from tests.support.engine import (
     small_runtime,
     through,
 )
-from tests.support.exported import exported, uninterpreted
+from tests.support.exported import exported, onnx_of, uninterpreted, write_onnx_package
+from tests.support.small_model import SIDE, network
 from workers.methods.base import METHODS, ModelFacts
 from workers.methods.occlusion import Occlusion
 from workers.passes import Ability, Exclusive, Forward, Gradient, Plan, Step, Tap
 from workers.rows import Ablated, Clean
 from workers.runtimes.graph.operators import base
 from workers.runtimes.graph.read import read_model
-from workers.runtimes.onnx import OnnxRuntime
+from workers.runtimes.onnx import OnnxOpener, OnnxRuntime
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
 from workers.union import work_of
@@ -205,3 +210,49 @@ def test_in_deterministic_mode_company_does_not_change_a_bit() -> None:
     others = [method.plan(image_for(dtype=torch.float32, seed=k), logits(2)) for k in range(3)]
     *_, merged = through(Scheduler(), runtime, *others, method.plan(image, logits(1)))
     assert torch.equal(alone.values, merged.values)
+
+
+def apart() -> dict[str, bytes]:
+    """Return the exported network with its weights in a file of their own."""
+    model = onnx.load_from_string(onnx_of(network(), torch.zeros(1, SIDE, SIDE)))
+    data = b""
+    for tensor in model.graph.initializer:
+        for key, value in (
+            ("location", "numbers/weights.bin"),
+            ("offset", str(len(data))),
+            ("length", str(len(tensor.raw_data))),
+        ):
+            tensor.external_data.add(key=key, value=value)
+        data += tensor.raw_data
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+    return {"graph/model.onnx": model.SerializeToString(), "graph/numbers/weights.bin": data}
+
+
+def opened(folder: Path) -> OnnxRuntime:
+    manifest, _ = inspect(folder)
+    return OnnxOpener().open(manifest, folder, (1, SIDE, SIDE), torch.device("cpu"))()
+
+
+def test_a_package_with_external_data_runs_and_its_results_bind_both_files(tmp_path: Path) -> None:
+    runtime = opened(write_onnx_package(tmp_path / "apart", apart()))
+    one = opened(write_onnx_package(tmp_path / "one"))
+    image = torch.linspace(-1, 1, SIDE * SIDE).view(1, SIDE, SIDE)
+    maps = [
+        through(Scheduler(), each, METHODS["saliency"]().plan(image, logits(1)))[0].values
+        for each in (runtime, one)
+    ]
+    torch.testing.assert_close(*maps)
+    manifest, _ = inspect(tmp_path / "apart")
+    model, data = (file.sha256 for file in manifest.files[-2:])
+    assert manifest.weights not in {model, data}
+    changed = manifest.files[-1].model_copy(update={"sha256": "0" * 64})
+    other = manifest.model_copy(update={"files": (*manifest.files[:-1], changed)})
+    assert other.weights != manifest.weights
+
+
+def test_external_data_that_the_manifest_does_not_list_is_refused(tmp_path: Path) -> None:
+    model, data = apart().values()
+    folder = write_onnx_package(tmp_path / "package", {"model.onnx": model, "other.bin": data})
+    with pytest.raises(InvalidPackage, match="none of the package's"):
+        opened(folder)
