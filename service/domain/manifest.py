@@ -136,8 +136,11 @@ class Input(Value):
 
     name: Name = "image"
     kind: Literal["image", "volume"] = "image"
-    layout: Literal["NCHW", "NCDHW"] = "NCHW"
-    """Axes of a batch; D are the slices, until a step orients them otherwise."""
+    layout: Literal["NCHW", "NHWC", "NCDHW"] = "NCHW"
+    """Axes of a batch; D are the slices, until a step orients them otherwise.
+
+    ``NHWC`` is for ONNX alone: the graph is given its channels last.
+    """
 
     accept: Accept
     steps: tuple[StepChoice, ...] = Field(min_length=1)
@@ -329,6 +332,8 @@ class Manifest(Value):
         """Require what the chosen runtime loads."""
         if self.runtime == "torch" and self.architecture is None:
             raise ValueError("runtime 'torch' needs 'architecture'")
+        if self.runtime == "torch" and self.inputs[0].layout == "NHWC":
+            raise ValueError("layout NHWC is for runtime 'onnx' alone")
         wanted = {"torch": ("weights", "safetensors"), "onnx": ("forward", "onnx")}[self.runtime]
         if not any((file.role, file.format) == wanted for file in self.files):
             raise ValueError(f"runtime '{self.runtime}' needs a file with role and format {wanted}")

@@ -68,6 +68,8 @@ class OnnxRuntime:
         chosen by a trial run of the interpreted graph if not given.
     fixed_rows
         Pad every batch to this many rows: the deterministic mode.
+    channels_last
+        Whether the graph wants ``(N, *spatial, C)``.
     limit
         How nearly the interpreted graph must say what the session says.
 
@@ -87,11 +89,15 @@ class OnnxRuntime:
         layers: Mapping[str, str] | None = None,
         *,
         fixed_rows: int | None = None,
+        channels_last: bool = False,
         limit: Surrogate | None = None,
     ) -> None:
         self.shape = tuple(shape)
         self.fixed_rows = fixed_rows
-        twin, self._why = _interpreted(model, self.shape, layers, fixed_rows)
+        self._channels_last = channels_last
+        twin, self._why = _interpreted(
+            model, self.shape, layers, fixed_rows, channels_last=channels_last
+        )
         if layers is None:
             layers = {} if twin is None else {name: name for name in twin.layers}
         try:
@@ -255,6 +261,7 @@ class OnnxRuntime:
             self._twin.check()
 
     def _run(self, batch: Tensor, names: Sequence[str]) -> list[Tensor]:
+        batch = batch.movedim(1, -1).contiguous() if self._channels_last else batch
         given: list[Any] = self._session.run(list(names), {self._input.name: batch.numpy()})
         return [torch.from_numpy(np.asarray(each)) for each in given]
 
@@ -287,10 +294,12 @@ def _interpreted(
     shape: tuple[int, ...],
     layers: Mapping[str, str] | None,
     fixed_rows: int | None,
+    *,
+    channels_last: bool,
 ) -> tuple[TorchRuntime | None, str]:
     """Return the graph interpreted in torch, or why it cannot be."""
     try:
-        return surrogate(model, shape, layers, fixed_rows), ""
+        return surrogate(model, shape, layers, fixed_rows, channels_last=channels_last), ""
     except UnsupportedGraph as error:
         return None, error.reason
     except Exception:  # noqa: BLE001 - a graph may be wrong in any way; onnxruntime judges it
@@ -360,5 +369,6 @@ class OnnxOpener(Opener):
             shape,
             layers or None,
             fixed_rows=fixed_rows,
+            channels_last=manifest.inputs[0].layout == "NHWC",
             limit=manifest.surrogate,
         )

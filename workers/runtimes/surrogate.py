@@ -26,6 +26,8 @@ def surrogate(
     shape: tuple[int, ...],
     layers: Mapping[str, str] | None,
     fixed_rows: int | None,
+    *,
+    channels_last: bool,
 ) -> TorchRuntime:
     """Return a runtime of the same graph in torch.
 
@@ -43,7 +45,7 @@ def surrogate(
         The graph cannot be interpreted.
     """
     names = {tensor: name for name, tensor in (layers or {}).items()}
-    network = Network(read_graph(model), names)
+    network = Network(read_graph(model), names, channels_last=channels_last)
     if len(network.inputs) != 1:
         raise UnsupportedGraph("It has several inputs.")
     return TorchRuntime(

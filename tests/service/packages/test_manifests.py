@@ -69,6 +69,7 @@ CASES: list[tuple[Change, str, str]] = [
         "at least 0",
     ),
     (lambda m: m.update(architecture=None), "", "architecture"),
+    (lambda m: m["inputs"][0].update(layout="NHWC"), "", "NHWC"),
     (lambda m: m.update(runtime="onnx"), "", "onnx"),
     (lambda m: m["selftests"][0].update(input="b.dcm"), "", "self-test"),
     (

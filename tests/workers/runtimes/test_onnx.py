@@ -1,10 +1,12 @@
 """ONNX gives what torch gives: on onnxruntime, or on its graph interpreted in torch."""
 
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 import torch
+from onnx import helper
 from torch import Tensor
 
 from service.errors import InvalidPackage, UnservablePass
@@ -210,6 +212,35 @@ def test_in_deterministic_mode_company_does_not_change_a_bit() -> None:
     others = [method.plan(image_for(dtype=torch.float32, seed=k), logits(2)) for k in range(3)]
     *_, merged = through(Scheduler(), runtime, *others, method.plan(image, logits(1)))
     assert torch.equal(alone.values, merged.values)
+
+
+def last(content: bytes) -> Any:
+    """Return a graph that is given its channels last and turns them to the front."""
+    model = read_model(content)
+    (image,) = model.graph.input
+    first = helper.make_node("Transpose", ["channels_last"], [image.name], perm=[0, 3, 1, 2])
+    model.graph.node.insert(0, first)
+    image.name = "channels_last"
+    del image.type.tensor_type.shape.dim[:]
+    for _ in range(4):
+        image.type.tensor_type.shape.dim.add()
+    return model
+
+
+@pytest.mark.parametrize("name", ["saliency", "grad_cam", "occlusion", "eigen_cam"])
+def test_channels_last_gives_the_maps_of_channels_first(name: str) -> None:
+    image = image_for(2, 3, dtype=torch.float32)
+    shape, layers = tuple(image.shape), {LAYER: TENSOR}
+    method = METHODS[name]().settled(ModelFacts(layers=(LAYER,)))
+    ours, theirs = (
+        through(Scheduler(), runtime, method.plan(image, logits(1)))[0].values
+        for runtime in (
+            OnnxRuntime(last(exported(2, 3)), shape, layers, channels_last=True),
+            OnnxRuntime(read_model(exported(2, 3)), shape, layers),
+        )
+    )
+    assert theirs.abs().max() > 0
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 def apart() -> dict[str, bytes]:

@@ -74,6 +74,9 @@ class Network(nn.Module):
         here, once.
     names
         Other names for places, by tensor.
+    channels_last
+        Whether the graph wants the channels of its inputs last, which it is
+        given first.
 
     Raises
     ------
@@ -81,9 +84,16 @@ class Network(nn.Module):
         It uses operators, or forms of them, that are not interpreted.
     """
 
-    def __init__(self, graph: Graph, names: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        names: Mapping[str, str] | None = None,
+        *,
+        channels_last: bool = False,
+    ) -> None:
         super().__init__()
         _require(graph)
+        self._channels_last = channels_last
         constants = {name: _constant(each) for name, each in graph.constants.items()}
         kept = []
         for node in graph.nodes:
@@ -109,6 +119,8 @@ class Network(nn.Module):
     @override
     def forward(self, *given: Tensor) -> Tensor:
         """Return the graph's first output."""
+        if self._channels_last:
+            given = tuple(each.movedim(1, -1) for each in given)
         values = dict(zip(self.inputs, given, strict=True))
         for name, inputs, done in self._order:
             operation: Any = self._modules[name]
