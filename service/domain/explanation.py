@@ -86,7 +86,7 @@ class Subject(Value):
 
     study: str
     instance: str
-    """Of a volume, the object that holds its first slice."""
+    """Of a volume, the first of its objects as they were sent."""
 
     series: str | None = None
     """Of a volume."""

@@ -85,10 +85,11 @@ def digest_of(fetched: Fetched) -> str:
     asked = fetched.request.question()
     job, instance = fetched.lease.job, fetched.instance
     parts = [1, job.tenant, job.package, instance.sop_instance_uid, instance.sha256, asked]
-    if instance.number_of_frames > 1:
+    if fetched.series:  # whichever of its objects came first
+        objects = sorted((each.sop_instance_uid, each.sha256) for each in fetched.instances)
+        parts = [1, job.tenant, job.package, objects, asked]
+    elif instance.number_of_frames > 1:
         parts.append(fetched.frame)
-    if fetched.series:
-        parts.append(sorted((each.sop_instance_uid, each.sha256) for each in fetched.instances))
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 

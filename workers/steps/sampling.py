@@ -6,6 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float32]
+PIECE = 1 << 23
+"""Cells that are worked on at a time; most images are one piece."""
+
 Interpolation = Literal["linear", "nearest"]
 
 
@@ -31,15 +34,32 @@ def resampled(
 def _channel(
     channel: Values, size: tuple[int, ...], antialias: bool, interpolation: Interpolation
 ) -> Values:
-    """Resample axis after axis; each is brought to the front, where cells are contiguous."""
+    """Resample axis after axis; of a large volume piece by piece, so that no copy is large."""
     for axis, to in enumerate(size):
         if channel.shape[axis] == to:
             continue
-        front = np.moveaxis(channel, axis, 0)
-        rows = np.ascontiguousarray(front).reshape(len(front), -1)
-        rows = _along_rows(rows, to, antialias, interpolation)
-        channel = np.moveaxis(rows.reshape(to, *front.shape[1:]), 0, axis)
+        across = 1 if axis == 0 else 0
+        step = max(1, PIECE * channel.shape[across] // channel.size)
+        cuts = range(step, channel.shape[across], step)
+        if not cuts:
+            channel = _along(channel, axis, to, antialias, interpolation)
+            continue
+        result = np.empty((*channel.shape[:axis], to, *channel.shape[axis + 1 :]), np.float32)
+        pieces = zip(np.split(channel, cuts, across), np.split(result, cuts, across), strict=True)
+        for piece, part in pieces:
+            part[:] = _along(piece, axis, to, antialias, interpolation)
+        channel = result
     return channel
+
+
+def _along(
+    channel: Values, axis: int, to: int, antialias: bool, interpolation: Interpolation
+) -> Values:
+    """Resample one axis; it is brought to the front, where its cells are contiguous."""
+    front = np.moveaxis(channel, axis, 0)
+    rows = np.ascontiguousarray(front).reshape(len(front), -1)
+    rows = _along_rows(rows, to, antialias, interpolation)
+    return np.moveaxis(rows.reshape(to, *front.shape[1:]), 0, axis)
 
 
 def _along_rows(rows: Values, to: int, antialias: bool, interpolation: Interpolation) -> Values:

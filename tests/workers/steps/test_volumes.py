@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from service.domain.grid import Grid
 from service.errors import InvalidPackage, NotAcceptedByModel
 from tests.support.volumes import AXIAL, CORONAL, SAGITTAL, Series, facts
+from workers.steps import sampling
 from workers.steps.base import STEPS, StepImage
 
 FACTS = facts(Series())
@@ -90,6 +91,13 @@ def test_resizing_without_antialias_is_torchs_trilinear(size):
         torch.from_numpy(values)[None, None], size=size, mode="trilinear", align_corners=False
     )
     assert_allclose(after.values, expected[0].numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(8, 12, 10), (24, 30, 40)])
+def test_a_large_volume_is_resampled_piece_by_piece_to_the_same_values(monkeypatch, size):
+    at_once = run(volume(), ("resize", {"size": size}))
+    monkeypatch.setattr(sampling, "PIECE", 24 * 20 * 5)
+    assert np.array_equal(run(volume(), ("resize", {"size": size})).values, at_once.values)
 
 
 def test_a_box_and_the_center_are_cut_out():
