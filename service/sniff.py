@@ -11,6 +11,11 @@ LARGEST_HEADER = 100 * 1000 * 1000  # as the safetensors format sets it
 HEADER_LENGTH = 8
 GRAPH = 7  # field number of ModelProto.graph in onnx.proto
 VARINT, FIXED64, DELIMITED, FIXED32 = 0, 1, 2, 5  # wire types of protocol buffers
+TELLING = ("safetensors", "onnx", "dicom", "npy")
+"""Formats that a file's content alone makes known."""
+
+ZIP = b"PK\x03\x04"
+CONVERT = "convert it with `whylight models convert`."
 PICKLE = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 
 
@@ -26,10 +31,20 @@ def contradiction(path: Path, format_: str) -> str | None:
     """
     with path.open("rb") as file:
         if file.read(2) in PICKLE:
-            return "The file is a Python pickle, which could run code; convert it."
+            return f"The file is a Python pickle, which could run code; {CONVERT}"
+        if _fits(file, format_):
+            return None
         file.seek(0)
-        fits = CHECKS[format_](file, path.stat().st_size)
-    return None if fits else f"The file's content is not {format_}."
+        if file.read(len(ZIP)) == ZIP:
+            return f"The file is a zip archive, as torch writes checkpoints; {CONVERT}"
+        other = next((each for each in TELLING if _fits(file, each)), None)
+    told = f"it is {other}: correct 'format', or the file" if other else "write it again"
+    return f"The file's content is not {format_}; {told}."
+
+
+def _fits(file: BinaryIO, format_: str) -> bool:
+    file.seek(0)
+    return CHECKS[format_](file, Path(file.name).stat().st_size)
 
 
 def is_document(path: Path) -> bool:

@@ -65,6 +65,7 @@ def ready_model(
                 LayerEntry(name=each.name, shape=each.shape, reason=each.reason)
                 for each in probe.layers
             ),
+            "refused_layers": dict(probe.refused),
             "methods": served,
             "refused": refused,
             "surrogate": _surrogate(manifest, probe, served),
@@ -143,6 +144,7 @@ def refusal(method: str, probe: Probe, manifest: Manifest) -> str | None:
         reason += " Declared layers that cannot be used: " + "; ".join(
             f"{layer} ({why})" for layer, why in sorted(probe.refused.items())
         )
+        reason += ". Mend 'explain.layers' of the package, or leave it out."
     return reason
 
 

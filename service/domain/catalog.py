@@ -132,6 +132,9 @@ class ModelEntry(Value):
     failure: Failure | None = None
     abilities: tuple[str, ...] = ()
     layers: tuple[LayerEntry, ...] = ()
+    refused_layers: dict[str, str] = {}
+    """Layers that the package names and that cannot be used, each with the reason."""
+
     classes: tuple[ClassEntry, ...] = ()
     default_targets: tuple[Target, ...] = DEFAULT_TARGETS
     """What is explained when a request does not say."""

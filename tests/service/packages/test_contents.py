@@ -107,6 +107,32 @@ def test_weights_that_are_a_pickle_are_refused_by_content(folder: Path) -> None:
     assert "pickle" in message
 
 
+@pytest.mark.parametrize(
+    ("format_", "data", "words"),
+    [
+        ("safetensors", b"PK\x03\x04" + bytes(100), "models convert"),
+        ("onnx", pickle.dumps([1]), "models convert"),
+        ("onnx", safetensors_bytes(), "it is safetensors"),
+        ("safetensors", b"\x08\x08\x12\x01x\x3a\x02ab", "it is onnx"),
+        ("npy", bytes(128) + b"DICM", "it is dicom"),
+        ("dicom", b"words", "write it again"),
+    ],
+)
+def test_what_a_file_really_is_is_told(
+    tmp_path: Path, format_: str, data: bytes, words: str
+) -> None:
+    (tmp_path / "f").write_bytes(data)
+    assert words in (contradiction(tmp_path / "f", format_) or "")
+
+
+def test_a_pth_that_is_safetensors_is_fine(folder: Path) -> None:
+    fields = manifest(folder)
+    (folder / "weights.safetensors").rename(folder / "weights.pth")
+    fields["files"][0] = entry(folder, "weights", "safetensors", "weights.pth")
+    write_manifest(folder, fields)
+    assert inspect(folder)[0].file("weights", "safetensors").path == "weights.pth"
+
+
 def npy(array: object) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.asarray(array), allow_pickle=True)

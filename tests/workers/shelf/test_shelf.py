@@ -154,6 +154,7 @@ def test_a_model_whose_layers_are_not_there_is_not_offered_for_grad_cam(room: Ro
     assert "grad_cam" not in entry.methods
     assert "layer gradient" in entry.refused["grad_cam"]
     assert "nowhere" in entry.refused["grad_cam"]
+    assert "explain.layers" in entry.refused["grad_cam"]
     assert "saliency" in entry.methods
 
 
@@ -275,3 +276,48 @@ def test_the_entry_tells_to_whom_a_package_is_given_and_follows(room: Room) -> N
     given = record.model_copy(update={"tenants": ("clinic",)})
     room.store.put(path, given.model_dump_json().encode())
     assert room.entry(record).tenants == ("clinic",)
+
+
+def test_a_layer_that_is_not_there_is_told_beside_one_that_is(room: Room) -> None:
+    changes = {"explain": {"layers": [{"name": LAYER}, {"name": "nowhere"}]}}
+    entry = room.entry(room.register(changes=changes))
+    assert "grad_cam" in entry.methods
+    assert "was not reached" in entry.refused_layers["nowhere"]
+
+
+def shorten(model: nn.Module) -> None:
+    """Give the head another shape."""
+    model.head = nn.Linear(16, 2)
+
+
+def rename(model: nn.Module) -> None:
+    """Give a part another name."""
+    model.trunk = model.blocks
+    del model.blocks
+    model.forward = lambda image: torch.zeros(len(image), len(CLASSES))  # type: ignore[method-assign]
+
+
+BAD: list[tuple[dict[str, Any], str, str]] = [
+    ({"break_weights": shorten}, "do not fit", "shapes"),
+    ({"break_weights": rename}, "do not fit", "unknown"),
+    ({"break_weights": spoil_head(float("nan"))}, "no numbers", "tensors"),
+    ({"changes": {"key_map": {"layout": "keras"}}}, "no such layout", "known"),
+    ({"changes": {"head": {"layers": [{"kind": "relu"}]}}}, "do not fit", "unknown"),
+    ({"changes": {"architecture": {"name": "unheard_of"}}}, "not on this worker's list", "known"),
+]
+
+
+@pytest.mark.parametrize(("spoilt", "words", "fact"), BAD)
+def test_a_bad_package_is_told_and_the_others_are_served(
+    room: Room, spoilt: dict[str, Any], words: str, fact: str
+) -> None:
+    sound = room.register("sound")
+    bad = room.register("bad", **spoilt)
+    assert words in room.refusal(bad)
+    failure = room.shelf.entries()[bad.package].failure
+    assert failure is not None
+    assert fact in failure.facts
+    assert room.shelf.ready() == (sound.package,)
+    later = room.register("later")
+    room.shelf.sync()
+    assert set(room.shelf.ready()) == {sound.package, later.package}
