@@ -171,6 +171,7 @@ class JobBody(BaseModel):
     model: ModelBody
     study: str
     instance: str | None
+    series: str | None
     label: str | None
     attempt: int
     cancelling: bool
@@ -287,6 +288,7 @@ def _job_fields(job: Job, base: str) -> dict[str, object]:
         "model": ModelBody(name=name, version=version, package=job.package),
         "study": request.study,
         "instance": request.instance,
+        "series": request.series,
         "created": time_of(job.created),
         "started": time_of(job.started),
         "ended": time_of(job.ended),

@@ -214,7 +214,7 @@ def _plane(dataset: Dataset) -> Orientation | None:
         said: Any = described(dataset, 1).get("ImageOrientationPatient")
         cosines = np.array(said or dataset.get("ImageOrientationPatient"), float)
         row, column = cosines.reshape(2, 3)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+    except Exception:  # noqa: BLE001 - groups are parsed here; whatever ails them, it is not said
         return None
     return nearest_plane(np.cross(row, column)) if np.isfinite(cosines).all() else None
 

@@ -165,7 +165,8 @@ class MapFacts(Value):
 
     signed: bool
     affine: tuple[tuple[float, ...], ...]
-    """Cell indices (row, column) to source pixel indices, homogeneous."""
+    """Cell indices (row, column), of a volume (slice, row, column), to source indices,
+    homogeneous."""
 
     cell: tuple[float, ...]
     """Edge lengths of one native cell, in source pixels."""
@@ -175,7 +176,7 @@ class MapFacts(Value):
     sum: float
     positive_fraction: float
     peak: tuple[float, ...] | None
-    """Source pixel indices (row, column) of the most relevant cell's center."""
+    """Source indices of the most relevant cell's center, likewise."""
 
 
 class Omission(Value):
