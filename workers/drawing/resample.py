@@ -1,5 +1,6 @@
 """A map brought from its own grid to the source's pixels, of an image or of a volume."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from service.domain.grid import Grid, scaling
 
 Shares = NDArray[np.float64]
+Cells = NDArray[np.float32]
 
 HALF = 0.5
 """A cell reaches this far from its center."""
@@ -89,11 +91,15 @@ class Laid:
             raise ValueError("the map's grid is turned against the image")
         return cls(values.transpose(0, *(1 + cells for cells in order)), axes)
 
-    def slice_masses(self, slices: int) -> NDArray[np.float64]:
-        """Return the magnitude of each source slice's relevance, shape ``(slices,)``."""
-        relevance = np.abs(self.values.sum(axis=0, dtype=np.float32))
-        masses = relevance.reshape(len(relevance), -1).sum(axis=1, dtype=np.float64)
-        return np.asarray(self.axes[0].weights(slices) @ masses)
+    def slice_masses(self, slices: int, *, signed: bool) -> NDArray[np.float64]:
+        """Return the evidence of each source slice, shape ``(slices,)``.
+
+        It is the sum of what is above zero, of a `signed` map of all magnitudes.
+        """
+        strength: Callable[[Cells], Cells] = np.abs if signed else lambda part: np.maximum(part, 0)
+        parts = self.values.swapaxes(0, 1)  # a slice of cells at a time, lest volumes be copied
+        masses = [strength(part.sum(axis=0)).sum(dtype=np.float64) for part in parts]
+        return np.asarray(self.axes[0].weights(slices) @ np.array(masses))
 
     def slice(self, number: int, slices: int) -> tuple[NDArray[np.float32], Grid]:
         """Return the map on one source slice, shape ``(C, *cells)``, and its 2-D grid."""

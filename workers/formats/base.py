@@ -182,9 +182,8 @@ class Sheet:
     def relevant_slices(self) -> tuple[int, ...]:
         """The volume's slices with the most evidence, `MOST_SLICES` at most, in their order."""
         count = len(self._volume.slices)
-        relevance = self.finite_relevance
-        strength = np.abs(relevance) if self.record.signed else np.maximum(relevance, 0)
-        masses = resample.Laid.of(strength[None], self.grid).slice_masses(count)
+        laid = resample.Laid.of(self.finite_relevance[None], self.grid)
+        masses = laid.slice_masses(count, signed=self.record.signed)
         most = np.argsort(-masses, kind="stable")[:MOST_SLICES]
         found = tuple(sorted(int(each) for each in most if masses[each] > 0))
         return found if found and not self.record.degenerate else (count // 2,)

@@ -64,8 +64,10 @@ class Nifti(Format):
         affine = _affine(grid, lps)
         described = f"whylight {sheet.record.software} {sheet.record.method}"
         head = _header(values.shape, affine, described, placed=lps is not None)
-        data = np.ascontiguousarray(values, "<f4")
-        to.write_bytes(imagecodecs.gzip_encode(head + data.tobytes(), level=FAST))
+        file = bytearray(DATA_AT + values.nbytes)
+        file[:DATA_AT] = head
+        np.frombuffer(file, "<f4", offset=DATA_AT).reshape(values.shape)[:] = values
+        to.write_bytes(imagecodecs.gzip_encode(file, level=FAST))
 
 
 def _affine(grid: Grid, lps: NDArray[np.float64] | None) -> NDArray[np.float64]:
