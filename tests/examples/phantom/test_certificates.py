@@ -61,6 +61,15 @@ def test_the_control_fails_beside_every_method(name):
         assert found.synthetic
 
 
+def test_methods_on_the_interpreted_graph_have_the_calibration_of_the_network_in_torch():
+    ours, theirs = shipped(MODELS / WEIGHTLESS), shipped(CLEAN)
+    for name in ("grad_cam", "saliency", "integrated_gradients"):
+        mine, other = ours[name].calibration, theirs[name].calibration
+        assert mine.maps == other.maps
+        assert mine.supported == pytest.approx(other.supported, abs=0.05)
+        assert mine.reference == pytest.approx(other.reference, rel=1e-2)
+
+
 def test_grad_cam_passes_and_guided_backpropagation_fails():
     known = shipped(CLEAN)
     assert known["grad_cam"].certificate.outcome == "passed"
