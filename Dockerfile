@@ -48,7 +48,7 @@ COPY service ./service
 COPY api ./api
 COPY workers ./workers
 COPY models ./models
-RUN pip install '.[worker]'
+RUN pip install '.[worker,monai]'
 USER whylight
 WORKDIR /var/lib/whylight
 ENV WHYLIGHT_STORE__URL=file:///var/lib/whylight \

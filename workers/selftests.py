@@ -54,6 +54,7 @@ def prepared(
         except WhylightError as error:
             raise ModelUnavailable(
                 "A self-test's input does not reach the model; 'reason' says why.",
+                pointer="/selftests",
                 selftest=test.title,
                 reason=error.failure().code,
             ) from error
@@ -73,6 +74,7 @@ def compare(test: SelfTest, logits: NDArray[np.floating[Any]]) -> None:
     if logits.shape != expected.shape:
         raise ModelUnavailable(
             "The model gives another number of logits than its self-test expects.",
+            pointer="/selftests",
             selftest=test.title,
             expected=list(expected.shape),
             found=list(logits.shape),
@@ -81,6 +83,7 @@ def compare(test: SelfTest, logits: NDArray[np.floating[Any]]) -> None:
     if not worst <= test.tolerance:  # a NaN fails too
         raise ModelUnavailable(
             "A self-test of the model failed: its logits are not those expected.",
+            pointer="/selftests",
             selftest=test.title,
             tolerance=test.tolerance,
             difference=worst if np.isfinite(worst) else None,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from service.domain.catalog import ModelEntry
-from service.errors import Kind, ModelUnavailable, WhylightError
+from service.errors import Failure, Kind, ModelUnavailable, WhylightError
 from service.packages import ModelPackages, PackageRecord
 from service.telemetry import MODEL_LOADED, Log
 from workers.catalog import certified, unavailable_model
@@ -153,7 +153,7 @@ class Shelf:
         except WhylightError as error:
             if error.failure().kind is Kind.WAIT:
                 raise  # the store is silent: no fault of the package
-            failure = error.failure()
+            failure = _with_field(error)
         except Exception as error:  # noqa: BLE001 - a package must not end the worker
             self._log.bug(error, package=record.package)
             failure = ModelUnavailable("The model cannot be loaded by this worker.").failure()
@@ -180,3 +180,11 @@ class Shelf:
             self._log.info("model_evicted", model=model.manifest.ref, package=package)
             self._loader.unload(model)
         shutil.rmtree(self._cache / package, ignore_errors=True)
+
+
+def _with_field(error: WhylightError) -> Failure:
+    """Return a failure as a record that names the field of the manifest to mend."""
+    failure = error.failure()
+    if error.pointer is None:
+        return failure
+    return failure.model_copy(update={"facts": {"field": error.pointer, **failure.facts}})

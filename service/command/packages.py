@@ -1,8 +1,9 @@
 """Model packages on their way to a gateway: packed, sent, waited for."""
 
+import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,20 @@ def wait_until_probed(
         if entry is not None:
             if entry["state"] == "ready":
                 return entry
-            failure = entry.get("failure") or {}
-            raise CommandFailure(f"{manifest.ref} cannot be used.", str(failure.get("detail", "")))
+            raise CommandFailure(f"{manifest.ref} cannot be used.", _told(entry.get("failure")))
         time.sleep(PAUSE)
     raise CommandFailure(
         f"No worker has probed {manifest.ref} in {PROBED_WITHIN:.0f} seconds.",
         "`whylight check` tells whether a worker is alive.",
     )
+
+
+def _told(failure: Mapping[str, Any] | None) -> str:
+    """Return what a worker found wrong, with its particulars, a line each."""
+    if failure is None:
+        return ""
+    facts = (f"  {name}: {json.dumps(fact)}" for name, fact in failure["facts"].items())
+    return "\n".join([failure["detail"], *facts])
 
 
 def _entry(client: Client, manifest: Manifest) -> dict[str, Any] | None:

@@ -6,7 +6,10 @@ import jsonschema
 import pytest
 import yaml
 
+from service.command.failure import CommandFailure
+from service.command.packages import wait_until_probed
 from service.command.stack import free_port
+from service.packages import inspect
 from tests.support.packages import write_manifest, write_package
 
 NOBODY = f"http://127.0.0.1:{free_port('127.0.0.1')}"
@@ -82,3 +85,19 @@ def test_sealing_tells_what_it_cannot_mend(whylight, tmp_path):
     (folder / "model.yaml").write_text("files: 3")
     status, _, err = whylight("models", "seal", folder)
     assert "no model.yaml that lists files" in err
+
+
+class Told:
+    """Answers as a gateway does whose worker refused the model."""
+
+    def json(self, _verb, _path):
+        failure = {"detail": "No.", "facts": {"field": "/head", "missing": ["fc.bias"]}}
+        entry = {"name": "small", "version": "1.0.0", "state": "unavailable", "failure": failure}
+        return {"models": [entry]}
+
+
+def test_what_a_worker_found_wrong_is_told_with_its_particulars(tmp_path):
+    manifest, _ = inspect(write_package(tmp_path / "small"))
+    with pytest.raises(CommandFailure) as told:
+        wait_until_probed(Told(), manifest)
+    assert told.value.mend.splitlines() == ["No.", '  field: "/head"', '  missing: ["fc.bias"]']

@@ -317,6 +317,7 @@ def test_a_bad_package_is_told_and_the_others_are_served(
     failure = room.shelf.entries()[bad.package].failure
     assert failure is not None
     assert fact in failure.facts
+    assert str(failure.facts["field"]).startswith("/")
     assert room.shelf.ready() == (sound.package,)
     later = room.register("later")
     room.shelf.sync()
