@@ -22,7 +22,8 @@ CLEAN = MODELS / "chest-phantom"
 CERTIFIED = [
     path.name
     for path in sorted(MODELS.iterdir())
-    if read_manifest((path / "model.yaml").read_bytes()).runtime == "torch"
+    if (manifest := read_manifest((path / "model.yaml").read_bytes())).runtime == "torch"
+    and manifest.calibration
 ]
 
 WEIGHTLESS = "chest-phantom-onnx"
