@@ -1,5 +1,6 @@
 """Exact percentiles of many values, by a sample and one pass."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -13,8 +14,8 @@ SAMPLE: Final = 1 << 14
 SIGMAS: Final = 4.0
 
 
-def percentiles(values: NDArray[np.float32], ranks: tuple[float, float]) -> tuple[float, float]:
-    """Return two percentiles of finite `values`, shape ``(N,)``, exactly.
+def percentiles(values: NDArray[np.float32], ranks: Sequence[float]) -> tuple[float, ...]:
+    """Return percentiles of finite `values`, shape ``(N,)``, exactly.
 
     A sample tells between which values each percentile must lie; one pass then
     counts what is below and takes out what lies between, which alone is put in
@@ -22,16 +23,14 @@ def percentiles(values: NDArray[np.float32], ranks: tuple[float, float]) -> tupl
     """
     step = -(-values.size // SAMPLE) | 1  # odd, so that it runs through all columns
     sample = np.sort(values[::step])
-    low, high = (_Between.of(sample, rank) for rank in ranks)
+    wanted = [_Between.of(sample, rank) for rank in ranks]
     for start in range(0, values.size, CHUNK):
         piece = values[start : start + CHUNK]
-        low.take(piece)
-        high.take(piece)
-    found = [between.percentile() for between in (low, high)]
-    if found[0] is None or found[1] is None:
-        ends = np.percentile(values, ranks)
-        return float(ends[0]), float(ends[1])
-    return found[0], found[1]
+        for each in wanted:
+            each.take(piece)
+    found = tuple(each.percentile() for each in wanted)
+    sure = tuple(each for each in found if each is not None)
+    return sure if len(sure) == len(found) else tuple(map(float, np.percentile(values, ranks)))
 
 
 @dataclass(slots=True)

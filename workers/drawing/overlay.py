@@ -68,7 +68,7 @@ def own_full(relevance: NDArray[np.float32], *, signed: bool) -> float | None:
     strength = np.abs(relevance) if signed else np.maximum(relevance, 0)
     full = float(strength.max())
     if relevance.size >= DETAILED:
-        robust, _ = percentiles(strength.reshape(-1), (ROBUST, ROBUST))
+        (robust,) = percentiles(strength.reshape(-1), (ROBUST,))
         full = robust or full
     return full if np.isfinite(full) and full > 0 else None
 

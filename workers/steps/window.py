@@ -71,4 +71,5 @@ class Window(Step):
         seen = image.values.reshape(-1)
         if image.padding is not None and not image.padding.all():
             seen = image.values[:, ~image.padding].reshape(-1)
-        return percentiles(seen, (self.low, self.high))
+        low, high = percentiles(seen, (self.low, self.high))
+        return low, high
