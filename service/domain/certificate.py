@@ -11,6 +11,9 @@ CERTIFICATE_SCHEMA = 1
 Certified = Literal["passed", "weakly_specific", "failed", "not_certifiable"]
 """How a certificate ends."""
 
+Plane = tuple[tuple[float, ...], ...]
+"""A template's values over two axes; one of a volume has several."""
+
 Compared = Literal["all_random", "head_random", "other_class", "other_patient"]
 """What maps are compared with: those of shuffled weights, of a shuffled head, of another
 class of the same image, of another image with the same class."""
@@ -71,7 +74,7 @@ class MethodCalibration(Value):
     reference: float | None
     """Magnitude of relevance that pictures draw in full color; `None` when all maps were blank."""
 
-    templates: dict[str, tuple[tuple[float, ...], ...]] = {}
+    templates: dict[str, Plane | tuple[Plane, ...]] = {}
     """Mean map of each class key, of unit length, on a coarse grid over the model's input."""
 
     @property

@@ -1,13 +1,12 @@
 """How a method's maps fare on cases whose findings are present and reported."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.certificate import MethodCalibration, Quantiles
+from service.domain.certificate import MethodCalibration, Plane, Quantiles
 from service.domain.trust import SUPPORTED_TO
 from workers.certify.ground import Ground
 from workers.certify.maps import Drawn
@@ -15,8 +14,8 @@ from workers.certify.similarity import DIGITS, Array
 from workers.drawing.overlay import scale_of
 from workers.measures.bearing import Bearings, bearings, brought
 
-SIDE: Final = 16
-"""Cells of a template along each axis."""
+SIDES: Final = {2: 16, 3: 8}
+"""Cells of a template along each axis, by the number of axes."""
 
 DECIMALS: Final = 5
 """Of a template's cells, whose squares sum to 1."""
@@ -88,21 +87,20 @@ def _reference(maps: Sequence[Drawn], *, signed: bool) -> float | None:
     return float(f"{np.median(full):.{SIGNIFICANT}g}") if full else None
 
 
-def _templates(
-    maps: Iterable[tuple[str, Drawn]],
-) -> dict[str, tuple[tuple[float, ...], ...]]:
+def _templates(maps: Iterable[tuple[str, Drawn]]) -> dict[str, Plane | tuple[Plane, ...]]:
     """Return the mean map of each class, where each map counts alike."""
-    sums: dict[str, Array] = defaultdict(lambda: np.zeros((SIDE, SIDE)))
+    sums: dict[str, Array] = {}
     for key, drawn in maps:
-        sums[key] = sums[key] + _unit(_coarse(drawn))
-    return {key: _rows(_unit(total)) for key, total in sums.items() if total.any()}
+        sums[key] = sums.get(key, 0.0) + _unit(_coarse(drawn))
+    return {key: _nested(_unit(total)) for key, total in sums.items() if total.any()}
 
 
 def _coarse(drawn: Drawn) -> NDArray[np.float64]:
     """Return a map on the template's grid, zero where it is not finite."""
+    side = SIDES[len(drawn.extent)]
     if not np.isfinite(drawn.values).all():
-        return np.zeros((SIDE, SIDE))
-    return brought(drawn.values, drawn.grid, drawn.extent, SIDE)
+        return np.zeros((side,) * len(drawn.extent))
+    return brought(drawn.values, drawn.grid, drawn.extent, side)
 
 
 def _unit(values: Array) -> Array:
@@ -111,6 +109,10 @@ def _unit(values: Array) -> Array:
     return values / length if length > 0 else values
 
 
-def _rows(values: Array) -> tuple[tuple[float, ...], ...]:
-    """Return a template as it is published."""
-    return tuple(tuple(row) for row in np.round(values, DECIMALS).tolist())
+def _nested(values: Array) -> Any:
+    """Return a template as it is published: tuples in tuples, an axis each."""
+    return _tuples(np.round(values, DECIMALS).tolist())
+
+
+def _tuples(values: Any) -> Any:
+    return tuple(map(_tuples, values)) if isinstance(values, list) else values

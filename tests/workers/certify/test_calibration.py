@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from service.domain.certificate import MethodCalibration
 from service.domain.grid import Grid
 from service.domain.manifest import ClassSpec
 from workers.certify.calibration import calibrated
@@ -89,6 +90,23 @@ def test_a_template_is_the_mean_of_maps_that_count_alike():
         units.append(coarse / np.linalg.norm(coarse))
     mean = sum(units) / np.linalg.norm(sum(units))
     np.testing.assert_allclose(found.templates["a"], mean, atol=1e-5)
+
+
+def test_a_template_of_volumes_has_three_axes_and_is_kept_as_it_was_found():
+    extent = (32, 48, 40)
+    spot = np.random.default_rng(0).random((4, 6, 5)).astype(np.float32)
+    places = weights(extent)
+    bank = Bank(extent, np.array((3.0, -3.0)), np.ones((len(places), 2)))
+    manifest = SimpleNamespace(classes=SPECS, task="classification-multilabel")
+    case = Case(torch.zeros(1, *extent), 0, 1, (0,))
+    cases = Ground(manifest, (case,), None, None, (bank,))
+    grid = Grid.partition(spot.shape, extent)
+    found = calibrated(cases, [{0: Drawn(spot[None], grid, extent)}], signed=True)
+    coarse = brought(spot[None], grid, extent, 8)
+    unit = coarse / np.linalg.norm(coarse)
+    np.testing.assert_allclose(found.templates["a"], unit, atol=1e-5)
+    again = MethodCalibration.model_validate_json(found.model_dump_json())
+    assert again == found
 
 
 def test_a_map_that_is_not_finite_supports_nothing_and_is_in_no_template():
