@@ -59,6 +59,7 @@ from workers.architectures.vit import Vit
 from workers.methods.grad_cam import GradCam
 from workers.methods.input_x_gradient import InputXGradient
 from workers.methods.saliency import Saliency
+from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import SLICE
 from workers.targets.classes import ClassLogit
 
@@ -108,7 +109,7 @@ def eight_jobs() -> Case:
 
     runtime = loaded(resnet50(), SHAPE, (TARGET_LAYER,))
 
-    def served(slice_seconds: float) -> Run:
+    def served(slice_seconds: float, runtime: TorchRuntime = runtime) -> Run:
         own = Own(runtime, slice_seconds=slice_seconds)
 
         def run() -> Tensor:
@@ -130,6 +131,7 @@ def eight_jobs() -> Case:
         PEER_TUNED: lambda: tuned(batch, targets),
         CAPTUM_TUNED: lambda: torch.stack([captum(image, target) for image, target in pairs]),
         BRIEF: served(SLICE),
+        NARROW: served(ALONE, runtime.recast(torch.bfloat16)),
         FLOOR: bare(resnet50(), batch),
     }
     net = resnet50()
@@ -139,9 +141,11 @@ def eight_jobs() -> Case:
         name: max(map(error, runs[name](), expected))
         if name in ours
         else shown(runs[name](), expected)
-        for name in list(runs)[:-1]
+        for name in list(runs)[:-2]
     }
-    return Case("8 jobs, ResNet-50", runs, {PEER: 3.4}, errors)
+    limits = {UNLIKE: (max(map(unlike, runs[NARROW](), expected)), ALIKE)}
+    modes = {NARROW: {PEER: 3.4}}
+    return Case("8 jobs, ResNet-50", runs, {PEER: 3.4}, errors, limits=limits, modes=modes)
 
 
 def three_methods() -> Case:
