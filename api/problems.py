@@ -20,7 +20,7 @@ from starlette.routing import Match
 
 from service import errors
 from service.errors import InvalidRequest, Kind, WhylightError
-from service.wording import MESSAGES, innermost, says, sentence
+from service.wording import MESSAGES, innermost, place_of, says, sentence
 
 MEDIA_TYPE = "application/problem+json"
 URN = "urn:whylight:problem:"
@@ -256,7 +256,7 @@ _MISFIT = ("_type", "_parsing")
 
 def _pointer(error: ErrorDetails) -> str:
     """Return the place of an error; an odd key is told by the object that holds it."""
-    tokens = [str(part) for part in error["loc"]]
+    tokens = place_of(error)
     if tokens and _BRANCH.fullmatch(tokens[-1]) and error["type"] != "extra_forbidden":
         tokens.pop()
     return "".join(f"/{each}" for each in takewhile(_SAFE_TOKEN.fullmatch, tokens))

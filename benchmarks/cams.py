@@ -61,7 +61,7 @@ from workers.methods.input_x_gradient import InputXGradient
 from workers.methods.saliency import Saliency
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import SLICE
-from workers.targets.classes import ClassLogit
+from workers.targets.scalars import ClassLogit
 
 CLASSES: Final = 14
 JOBS: Final = 8

@@ -41,7 +41,7 @@ from workers.methods.rise import Rise
 from workers.methods.saliency import Saliency
 from workers.methods.smooth_grad import SmoothGrad
 from workers.runtimes.narrow import PRODUCTS
-from workers.targets.classes import ClassLogit
+from workers.targets.scalars import ClassLogit
 from workers.tokens import Tokens
 
 SECONDS: Final = 1.2

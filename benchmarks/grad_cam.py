@@ -48,7 +48,7 @@ from benchmarks.peers import (
 )
 from benchmarks.resnet50 import TARGET_LAYER, resnet50
 from workers.methods.grad_cam import GradCam
-from workers.targets.classes import ClassLogit
+from workers.targets.scalars import ClassLogit
 
 TARGET: Final = 9
 """A class whose map is positive: pytorch-grad-cam shows nothing of a negative one."""

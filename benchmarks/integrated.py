@@ -26,7 +26,7 @@ from benchmarks.maps import AIR, trained
 from benchmarks.networks import ResNet18, noise, seeded
 from benchmarks.peers import frozen
 from workers.methods.integrated_gradients import IntegratedGradients
-from workers.targets.classes import ClassLogit
+from workers.targets.scalars import ClassLogit
 
 TOLERANCE: Final = 0.02
 STEPS: Final = 50

@@ -31,7 +31,7 @@ from workers.passes import Plan
 from workers.running import Planned
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
-from workers.targets.classes import ClassLogit
+from workers.targets.scalars import ClassLogit
 
 MODEL: Final = Path(__file__).parents[1] / "models" / "chest-phantom"
 LAYER: Final = "peaks"

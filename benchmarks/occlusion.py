@@ -33,7 +33,7 @@ from workers.passes import Forward, Plan
 from workers.rows import Box, Patched
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import SLICE
-from workers.targets.classes import ClassLogit
+from workers.targets.scalars import ClassLogit
 
 WINDOW: Final = 16
 STRIDE: Final = 48

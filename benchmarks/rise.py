@@ -26,7 +26,7 @@ from benchmarks.findings import seen
 from benchmarks.maps import AIR, SHAPE, trained
 from benchmarks.peers import frozen
 from workers.methods.rise import Lattice, Rise
-from workers.targets.classes import ClassLogit
+from workers.targets.scalars import ClassLogit
 
 MASKS: Final = 512
 FEWER: Final = tuple(range(64, MASKS + 1, 32))

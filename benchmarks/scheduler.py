@@ -21,7 +21,7 @@ from workers.rows import Noisy
 from workers.running import Planned
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
-from workers.targets.classes import ClassLogit
+from workers.targets.scalars import ClassLogit
 
 BATCHES: Final = 300
 BAR: Final = 200e-6

@@ -35,7 +35,7 @@ from benchmarks.maps import trained
 from benchmarks.networks import ResNet18, seeded
 from benchmarks.peers import frozen
 from workers.methods.smooth_grad import SmoothGrad
-from workers.targets.classes import ClassLogit
+from workers.targets.scalars import ClassLogit
 
 SAMPLES: Final = 32
 FEWER: Final = tuple(range(8, SAMPLES + 20, 4))

@@ -6,9 +6,9 @@ Texts hold names out of the catalog, never what the caller wrote.
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
@@ -17,11 +17,21 @@ from pydantic import JsonValue
 from service.acceptance import choose_frame, choose_instance, choose_series, narrowed
 from service.additions import Addition, addition
 from service.certification import demand_certified
-from service.domain.catalog import Catalog, ClassEntry, MethodEntry, ModelEntry
+from service.domain.catalog import Catalog, ClassEntry, MethodEntry, ModelEntry, ValueEntry
 from service.domain.manifest import Accept
 from service.domain.request import ExplanationRequest, MethodChoice, Observed
 from service.domain.study import Instance, Study
-from service.domain.target import ABOVE_THRESHOLD, TOP1, Target
+from service.domain.target import (
+    ABOVE_THRESHOLD,
+    REST,
+    TOP1,
+    ClassTarget,
+    ContrastTarget,
+    Of,
+    PredictedMask,
+    SegmentationTarget,
+    Target,
+)
 from service.errors import (
     InvalidParameter,
     InvalidRequest,
@@ -48,6 +58,13 @@ LAYER = "layer"
 
 ABOVE_THRESHOLD_GUESS = 2
 """Classes above their thresholds, assumed for the estimate of a job's cost."""
+
+SCALES: Final[Mapping[str, tuple[str, ...]]] = {
+    "classification-multilabel": ("probability", "logit"),
+    "classification-multiclass": ("probability", "logit"),
+    "regression": ("value",),
+}
+"""By task: the kinds of numbers that observed ones can be compared with."""
 
 BOUNDS = {
     "minimum": "at least",
@@ -98,7 +115,7 @@ def admit(request: ExplanationRequest, catalog: Catalog, study: Study) -> Admitt
         A method's maps of the model are not known to be near enough in the
         precision asked for.
     InvalidTarget, UnknownFormat
-        The model has no such class; no worker writes such a format.
+        The model has no such target; no worker writes such a format.
     InvalidRequest
         What was observed cannot be compared, or the image has no such frame.
     NotFound, NotAcceptedByModel, AmbiguousStudy
@@ -143,10 +160,10 @@ def check_against_catalog(request: ExplanationRequest, catalog: Catalog) -> Mode
         demand_certified(request.methods, model)
     demand_offered(request, model)
     for place, target in enumerate(request.targets):
-        _check_target(target, f"/targets/{place}/of", model)
+        _check_target(target, f"/targets/{place}", model)
     _check_observed(request.observed, model)
     for place, annotation in enumerate(request.annotations):
-        _class_of(annotation.of, f"/annotations/{place}/of", model)
+        _named(annotation.of, f"/annotations/{place}/of", model)
     formats = [each.name for each in catalog.formats]
     for place, name in enumerate(request.artifacts):
         if name not in formats:
@@ -355,29 +372,105 @@ def _escaped(part: str) -> str:
 
 
 def _check_target(target: Target, pointer: str, model: ModelEntry) -> None:
-    """Refuse a class that the model does not have."""
-    if target.of not in (TOP1, ABOVE_THRESHOLD):
-        found = _class_of(target.of, pointer, model, ", an index, 'top1' or 'above_threshold'")
-        if found.not_for_use is not None:
-            raise InvalidTarget(
-                "The model's publisher marked this class as not for use; name one of 'classes'.",
-                pointer=pointer,
-                why=found.not_for_use,
-                classes=[each.key for each in model.classes[:100] if each.not_for_use is None],
-            )
+    """Refuse a target that the model does not have."""
+    if target.kind not in model.target_kinds:
+        raise InvalidTarget(
+            f"A model of task '{model.task}' has no targets of this kind; choose one of 'kinds'.",
+            pointer=f"{pointer}/kind",
+            kinds=[*model.target_kinds],
+        )
+    match target:
+        case ClassTarget() if target.of in (TOP1, ABOVE_THRESHOLD):
+            return
+        case ClassTarget():
+            also = ", an index, 'top1' or 'above_threshold'"
+            _usable(target.of, f"{pointer}/of", model, also)
+        case ContrastTarget():
+            _check_contrast(target, pointer, model)
+        case _:
+            _usable(target.of, f"{pointer}/of", model)
+    if isinstance(target, SegmentationTarget):
+        _check_region(target, f"{pointer}/region", model)
+
+
+def _check_contrast(target: ContrastTarget, pointer: str, model: ModelEntry) -> None:
+    """Refuse a contrast with a class that is not there, or with itself."""
+    first = None
+    if target.of != TOP1:
+        first = _usable(target.of, f"{pointer}/of", model, ", an index or 'top1'")
+    exclusive = model.task == "classification-multiclass"
+    if target.versus == REST and exclusive:
+        return
+    also = ", an index or 'rest'" if exclusive else " or an index"
+    if _usable(target.versus, f"{pointer}/versus", model, also) == first:
+        raise InvalidTarget(
+            "A class cannot be held against itself; name another of 'classes'.",
+            pointer=f"{pointer}/versus",
+            classes=_keys(model),
+        )
+
+
+def _check_region(target: SegmentationTarget, pointer: str, model: ModelEntry) -> None:
+    """Refuse a region of other axes than the images that the model takes."""
+    if isinstance(target.region, PredictedMask):
+        return
+    axes = 2 if Accept.model_validate(model.accept).volume is None else 3
+    numbers = target.region.at if target.region.kind == "point" else target.region.box[::2]
+    if len(numbers) != axes:
+        raise InvalidTarget(
+            "The region has not as many axes as what the model takes: give a row and a column, and"
+            " of a volume the slice before them.",
+            pointer=pointer,
+            axes=axes,
+        )
+
+
+def _usable(
+    of: Of, pointer: str, model: ModelEntry, others: str = " or an index"
+) -> ClassEntry | ValueEntry:
+    """Return a class or value that may be asked for."""
+    found = _named(of, pointer, model, others)
+    if found.not_for_use is not None:
+        raise InvalidTarget(
+            f"The model's publisher marked this as not for use; name one of '{_what(model)}'.",
+            pointer=pointer,
+            why=found.not_for_use,
+            **{_what(model): _keys(model)},
+        )
+    return found
+
+
+def _what(model: ModelEntry) -> str:
+    """Return what the model's outputs are called."""
+    return "classes" if model.classes else "values"
+
+
+def _keys(model: ModelEntry) -> list[JsonValue]:
+    """Return the keys of outputs that may be asked for."""
+    named = model.classes or model.values
+    return [each.key for each in named[:100] if each.not_for_use is None]
 
 
 def _check_observed(observed: Sequence[Observed], model: ModelEntry) -> None:
     """Refuse what cannot be compared with the model's answer."""
     before: set[int] = set()
     for place, each in enumerate(observed):
-        found = _class_of(each.of, f"/observed/{place}/of", model)
+        found = _named(each.of, f"/observed/{place}/of", model)
         if found.index in before:
             raise InvalidRequest(
                 "This class is observed already; give its score and decision together.",
                 pointer=f"/observed/{place}/of",
             )
-        if each.positive is not None and found.threshold is None:
+        scales = SCALES.get(model.task, ())
+        if each.score is not None and each.scale not in scales:
+            raise InvalidRequest(
+                f"A model of task '{model.task}' gives no such numbers; set one of 'scales'."
+                if scales
+                else "What a segmentation said cannot be compared by a number; leave it out.",
+                pointer=f"/observed/{place}/scale",
+                scales=[*scales],
+            )
+        if each.positive is not None and getattr(found, "threshold", None) is None:
             raise InvalidRequest(
                 "The model declares no threshold for this class, so no decision can be compared;"
                 " give its score alone.",
@@ -405,15 +498,18 @@ def _check_boxes(request: ExplanationRequest, instance: Instance) -> None:
             )
 
 
-def _class_of(
-    of: int | str, pointer: str, model: ModelEntry, others: str = " or an index"
-) -> ClassEntry:
-    """Return the class of a key or an index; `others` says what else may stand there."""
-    for each in model.classes:
+def _named(
+    of: Of, pointer: str, model: ModelEntry, others: str = " or an index"
+) -> ClassEntry | ValueEntry:
+    """Return the class or value of a key or an index; `others` says what else may stand there."""
+    for each in model.classes or model.values:
         if of in (each.key, each.index):
             return each
+    what = _what(model)
+    one = {"classes": "class", "values": "value"}[what]
+    keys: list[JsonValue] = [each.key for each in (model.classes or model.values)[:100]]
     raise InvalidTarget(
-        f"The model has no such class; name one of 'classes'{others}.",
+        f"The model has no such {one}; name one of '{what}'{others}.",
         pointer=pointer,
-        classes=[each.key for each in model.classes[:100]],
+        **{what: keys},
     )

@@ -10,7 +10,7 @@ from typing_extensions import override
 from service import wording
 from service.domain.manifest import Manifest
 from service.errors import InvalidPackage
-from service.wording import innermost, says, sentence
+from service.wording import innermost, place_of, says, sentence
 
 LARGEST = 256 * 1024
 """Bytes of the largest manifest."""
@@ -99,7 +99,7 @@ def _place(mark: Any) -> str:
 
 
 def _defect(error: Any) -> Defect:
-    pointer = "".join(f"/{_escaped(str(part))}" for part in error["loc"])
+    pointer = "".join(f"/{_escaped(part)}" for part in place_of(error))
     return defect(pointer, sentence(error, MESSAGES, _unfit))
 
 

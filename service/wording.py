@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from service.domain.value import TAG
+
 Says = Callable[[Mapping[str, Any]], str]
 """Makes a sentence of an error's context: the schema's numbers and names, never the input."""
 
@@ -12,6 +14,11 @@ def innermost(errors: Iterable[Any]) -> list[Any]:
     every = list(errors)
     outer = {each["loc"][:length] for each in every for length in range(1, len(each["loc"]))}
     return [each for each in every if each["loc"] not in outer]
+
+
+def place_of(error: Any) -> list[str]:
+    """Return the tokens of an error's place, without the kinds of a union on the way."""
+    return [str(part) for part in error["loc"] if not str(part).startswith(TAG)]
 
 
 def sentence(error: Any, says: Mapping[str, Says], otherwise: Says) -> str:
@@ -60,5 +67,8 @@ MESSAGES: Final[dict[str, Says]] = {
     "less_than_equal": says("Expected a number of at most {le}."),
     "too_short": says("Entries expected: at least {min_length}."),
     "too_long": says("Entries expected: at most {max_length}."),
+    "union_tag_invalid": lambda context: (
+        f"Expected one of the kinds {context['expected_tags'].replace(TAG, '')}."
+    ),
     "value_error": says("{error}"),  # raised by our own rules, in our words
 }

@@ -1,6 +1,6 @@
 """Whether a network that stands in for a model says what the model says of one image."""
 
-from collections.abc import Sequence
+from torch import Tensor
 
 from service.domain.manifest import Manifest
 from service.errors import SurrogateDisagrees
@@ -8,21 +8,21 @@ from workers.targets.classes import predictions_of
 
 
 def disagreement(
-    manifest: Manifest, original: Sequence[float], surrogate: Sequence[float]
+    manifest: Manifest, original: Tensor, surrogate: Tensor
 ) -> SurrogateDisagrees | None:
     """Return the failure of methods that run on the surrogate, or `None` if both agree.
 
-    They agree when no logit differs by more than the manifest's tolerance, and
-    all decisions are the same: what reaches its threshold, and of classes that
-    exclude each other which one comes first.
+    They agree when no output differs by more than the manifest's tolerance, and
+    all decisions of a classifier are the same: what reaches its threshold, and of
+    classes that exclude each other which one comes first.
 
     Parameters
     ----------
     original, surrogate
-        Logits of the image that is explained, in the order of the classes.
+        Outputs on the image that is explained, one row without its axis.
     """
     limit = manifest.surrogate
-    apart = limit.difference(original, surrogate)
+    apart = limit.difference(original.flatten().tolist(), surrogate.flatten().tolist())
     same = _decisions(manifest, original) == _decisions(manifest, surrogate)
     if same and apart <= limit.tolerance:
         return None
@@ -35,8 +35,11 @@ def disagreement(
     )
 
 
-def _decisions(manifest: Manifest, logits: Sequence[float]) -> tuple[object, ...]:
-    """Return what a reader is told of logits."""
+def _decisions(manifest: Manifest, outputs: Tensor) -> tuple[object, ...]:
+    """Return what a reader is told of a classifier's logits; of other models nothing is decided."""
+    if not manifest.task.startswith("classification"):
+        return ()
+    logits = outputs.tolist()
     reached = tuple(each.above_threshold for each in predictions_of(manifest, logits))
     if manifest.task != "classification-multiclass":
         return reached

@@ -14,9 +14,11 @@ from service.domain.catalog import (
     MethodEntry,
     ModelEntry,
     SurrogateEntry,
+    ValueEntry,
 )
 from service.domain.certificate import MethodCalibration, MethodRecord
-from service.domain.manifest import ClassSpec, Manifest
+from service.domain.manifest import ClassSpec, Manifest, ValueSpec
+from service.domain.target import KINDS
 from service.errors import Failure, WhylightError
 from service.packages import PackageRecord
 from workers.architectures.base import ARCHITECTURES
@@ -162,7 +164,9 @@ def _entry(manifest: Manifest, package: str) -> ModelEntry:
         runtime=manifest.runtime,
         state="unavailable",
         classes=tuple(_class(index, each) for index, each in enumerate(manifest.classes)),
-        default_targets=manifest.explain.default_targets,
+        values=tuple(_value(index, each) for index, each in enumerate(manifest.values)),
+        target_kinds=KINDS[manifest.task],
+        default_targets=manifest.default_targets,
         accept=manifest.inputs[0].accept.model_dump(mode="json"),
     )
 
@@ -184,6 +188,18 @@ def _class(index: int, spec: ClassSpec) -> ClassEntry:
         label=spec.label,
         index=index,
         threshold=spec.threshold,
+        not_for_use=spec.not_for_use,
+        code=spec.code.model_dump() if spec.code else None,
+    )
+
+
+def _value(index: int, spec: ValueSpec) -> ValueEntry:
+    return ValueEntry(
+        key=spec.key,
+        label=spec.label,
+        index=index,
+        unit=spec.unit,
+        reference=spec.reference,
         not_for_use=spec.not_for_use,
         code=spec.code.model_dump() if spec.code else None,
     )

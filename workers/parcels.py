@@ -8,7 +8,7 @@ slices, rows, columns)`` of a volume.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from service.domain.value import Value
 from service.domain.volume import Volume
 from service.errors import Failure
 from service.queue.base import Lease
+
+if TYPE_CHECKING:  # a slot's process loads no tensor library
+    from workers.targets.base import Chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,9 @@ class Attributed:
     attributions: tuple[Attribution, ...]
     parity: ParityReport
     """How the predictions compare with what the issuing AI was observed to say."""
+
+    chosen: "tuple[Chosen, ...]" = ()
+    """What was explained, each with its scalar."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,11 +64,9 @@ def _answer(observed: Observed, predictions: Sequence[Prediction]) -> Prediction
 
 def _pair(observed: Observed, answer: Prediction) -> Pair:
     """Compare one class by its score, its decision, or both."""
-    found = answer.logit if observed.scale == "logit" else answer.probability
+    found: float | None = getattr(answer, observed.scale)
     if found is None:
-        raise InvalidRequest(
-            "The model gives no probabilities; observe logits, and set 'scale' to 'logit'."
-        )
+        raise InvalidRequest("The model gives no numbers of this 'scale'; set another.")
     score, positive = observed.score, observed.positive
     same_score = None if score is None else abs(score - found) <= observed.tolerance
     undecided = positive is None or answer.above_threshold is None

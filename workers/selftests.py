@@ -62,8 +62,37 @@ def prepared(
         return tensor
 
 
+def answered(
+    manifest: Manifest, outputs: NDArray[np.float64], shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Return what self-tests tell of outputs: of a segmentation, each class's mean.
+
+    Parameters
+    ----------
+    shape
+        Shape of the model's input without the batch axis.
+
+    Raises
+    ------
+    ModelUnavailable
+        A segmentation gives no logit for each class at each pixel of its input.
+    """
+    if manifest.task != "segmentation":
+        return outputs
+    expected = (len(manifest.classes), *shape[1:])
+    if outputs.shape != expected:
+        raise ModelUnavailable(
+            "A segmentation must give one logit for each class at each pixel of its input; mend"
+            " 'outputs' or the network.",
+            pointer="/outputs",
+            expected=list(expected),
+            found=list(outputs.shape),
+        )
+    return np.asarray(outputs.reshape(len(outputs), -1).mean(1))
+
+
 def compare(test: SelfTest, logits: NDArray[np.floating[Any]]) -> None:
-    """Compare the model's answer, shape ``(classes,)``, with the one expected.
+    """Compare the model's answer, shape ``(outputs,)``, with the one expected.
 
     Raises
     ------

@@ -14,6 +14,7 @@ from service.command.failure import CommandFailure
 from service.command.report import table
 from service.domain.explanation import Explanation, ModelRef, Provenance, Result
 from service.domain.job import Priority
+from service.domain.target import ClassTarget
 from service.errors import ResultDamaged
 from service.paths import DOCUMENT_NAME
 
@@ -117,11 +118,13 @@ def _request(original: Explanation, model: ModelRef) -> dict[str, Any]:
     """Return the request anew, with everything as it was resolved then."""
     mapped = _mapped(original)
     methods = {each.method: each.parameters for each in mapped}
-    targets = dict.fromkeys(each.target.index for each in mapped if each.target)
+    targets = dict.fromkeys(
+        each.target.again or ClassTarget(of=each.target.index) for each in mapped if each.target
+    )
     return original.request.model_dump(mode="json") | {
         "model": f"{model.name}@{model.version}",
         "methods": [{"name": name, "parameters": given} for name, given in methods.items()],
-        "targets": [{"kind": "class", "of": index} for index in targets],
+        "targets": [each.model_dump(mode="json") for each in targets],
         "artifacts": list(FORMATS),
         "priority": Priority.LOW.value,
     }
@@ -160,8 +163,8 @@ def _compare(
             yield difference(result, other, values.of(result), values_again.of(other))
 
 
-def _which(result: Result) -> tuple[str, int | None]:
-    return result.method, result.target.index if result.target else None
+def _which(result: Result) -> tuple[str, str | None]:
+    return result.method, result.target.key if result.target else None
 
 
 def _tell(original: Explanation, again: Explanation, found: Sequence[Difference]) -> int:

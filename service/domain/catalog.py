@@ -54,6 +54,20 @@ class ClassEntry(Value):
     code: dict[str, str] | None = None
 
 
+class ValueEntry(Value):
+    """One number that a regression gives."""
+
+    key: str
+    label: str
+    index: int
+    unit: str
+    reference: float | None = None
+    """What it is counted from where a request does not say."""
+
+    not_for_use: str | None = None
+    code: dict[str, str] | None = None
+
+
 class CalibrationEntry(Value):
     """How a method's maps fare on a model's validation cases."""
 
@@ -136,6 +150,12 @@ class ModelEntry(Value):
     """Layers that the package names and that cannot be used, each with the reason."""
 
     classes: tuple[ClassEntry, ...] = ()
+    values: tuple[ValueEntry, ...] = ()
+    """Of a regression, in place of classes."""
+
+    target_kinds: tuple[str, ...] = ("class",)
+    """Kinds of target that can be asked for."""
+
     default_targets: tuple[Target, ...] = DEFAULT_TARGETS
     """What is explained when a request does not say."""
 

@@ -30,15 +30,26 @@ ExecutedOn = Literal["original", "surrogate"]
 
 
 class Prediction(Value):
-    """What the model said of one class on the image explained."""
+    """What the model said of one class or value on the image explained."""
 
     key: str
     label: str
     index: int
     logit: float
+    """What the network put out; of a segmentation, the greatest of all pixels."""
+
     probability: float | None
     threshold: float | None
     above_threshold: bool | None
+    value: float | None = None
+    """Of a regression, in its unit."""
+
+    unit: str | None = None
+    cells: int | None = None
+    """Pixels of the model's input at which a segmentation sees the class."""
+
+    share: float | None = None
+    """The same as a share of all."""
 
 
 class ModelRef(Value):

@@ -12,7 +12,12 @@ from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from service.domain.canonical import digest_of
 from service.domain.study import MOST_FRAMES
-from service.domain.target import DEFAULT_TARGETS, Target
+from service.domain.target import (
+    DEFAULT_TARGETS,
+    RegressionTarget,
+    SegmentationTarget,
+    Target,
+)
 from service.domain.value import Name, Sha256, Slug, Value, Version
 from service.domain.volume import Orientation
 
@@ -176,11 +181,47 @@ class ClassSpec(Value):
     code: Code | None = None
 
 
+class ValueSpec(Value):
+    """One number of a regression, in the order of the model's outputs."""
+
+    key: Slug
+    label: str
+    unit: str = Field(default="1", max_length=16)
+    """As of UCUM: ``mo``, ``mL``, ``1`` without one."""
+
+    slope: float = Field(default=1.0, allow_inf_nan=False)
+    intercept: float = Field(default=0.0, allow_inf_nan=False)
+    """What the network puts out, times the slope, plus the intercept, is the value."""
+
+    reference: float | None = Field(default=None, allow_inf_nan=False)
+    """What the value is counted from where a request does not say."""
+
+    not_for_use: str | None = None
+    """Why nobody may ask for this value, if so."""
+
+    code: Code | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "ValueSpec":
+        """Require that the value depends on the network."""
+        if self.slope == 0:
+            raise ValueError("a slope of 0 gives the same value for every image")
+        return self
+
+
 class Output(Value):
     """One output tensor and its meaning."""
 
     name: Name = "logits"
-    classes: tuple[ClassSpec, ...] = Field(min_length=1)
+    classes: tuple[ClassSpec, ...] = ()
+    """Of classifications and segmentations."""
+
+    values: tuple[ValueSpec, ...] = ()
+    """Of regressions."""
+
+    decoding: Literal["logits", "voxel_classes", "voxel_regions"] = "logits"
+    """What is said of logits: at each pixel of a segmentation the class of the highest one
+    (``voxel_classes``), or every class that reaches its threshold (``voxel_regions``)."""
 
 
 class Layer(Value):
@@ -255,6 +296,8 @@ class Explain(Value):
     """How the model is explained when the request does not say."""
 
     default_targets: tuple[Target, ...] = Field(default=DEFAULT_TARGETS, min_length=1)
+    """If not given: what is above its threshold, each value, or each class's predicted mask."""
+
     layers: tuple[Layer, ...] = ()
     """Target layers of CAM methods; the first is the default."""
 
@@ -287,6 +330,8 @@ class SelfTest(Value):
     """A DICOM file of the package (role ``selftest``)."""
 
     logits: tuple[float, ...]
+    """What the network puts out; of a segmentation, each class's mean over the image."""
+
     tolerance: float = Field(gt=0, le=1)
 
 
@@ -303,7 +348,9 @@ class Manifest(Value):
 
     intended_use: str
     not_for: str
-    task: Literal["classification-multilabel", "classification-multiclass"]
+    task: Literal[
+        "classification-multilabel", "classification-multiclass", "regression", "segmentation"
+    ]
     activation: Literal["logits"] = "logits"
     """What the network puts out."""
 
@@ -340,11 +387,27 @@ class Manifest(Value):
         known = {file.path for file in self.files}
         if missing := [test.input for test in self.selftests if test.input not in known]:
             raise ValueError(f"self-test inputs must be listed under 'files': {missing}")
-        keys = [each.key for each in self.classes]
+        return self
+
+    @model_validator(mode="after")
+    def _outputs_fit_the_task(self) -> "Manifest":
+        """Require what the task puts out, and nothing else."""
+        output, dense = self.outputs[0], self.task == "segmentation"
+        named, others = (
+            ("values", output.classes) if self.task == "regression" else ("classes", output.values)
+        )
+        if others or not self.named:
+            raise ValueError(f"an output of task '{self.task}' needs '{named}', and they alone")
+        if (output.decoding != "logits") != dense:
+            decodings = "'voxel_classes' or 'voxel_regions'" if dense else "'logits'"
+            raise ValueError(f"an output of task '{self.task}' needs decoding {decodings}")
+        keys = [each.key for each in self.named]
         if len(set(keys)) != len(keys):
-            raise ValueError("class keys must differ")
-        if all(each.not_for_use is not None for each in self.classes):
-            raise ValueError("at least one class must be for use")
+            raise ValueError(f"keys of {named} must differ")
+        if all(each.not_for_use is not None for each in self.named):
+            raise ValueError(f"at least one of the {named} must be for use")
+        if self.calibration and not self.task.startswith("classification"):
+            raise ValueError("'calibration' is for classifications alone")
         return self
 
     @model_validator(mode="after")
@@ -360,8 +423,30 @@ class Manifest(Value):
 
     @property
     def classes(self) -> tuple[ClassSpec, ...]:
-        """Classes of the one output, in logit order."""
+        """Classes of the one output, in logit order; none of a regression."""
         return self.outputs[0].classes
+
+    @property
+    def values(self) -> tuple[ValueSpec, ...]:
+        """Values of a regression, in the order of its outputs."""
+        return self.outputs[0].values
+
+    @property
+    def named(self) -> "tuple[ClassSpec, ...] | tuple[ValueSpec, ...]":
+        """Classes or values of the one output, in its order."""
+        return self.outputs[0].classes or self.outputs[0].values
+
+    @property
+    def default_targets(self) -> tuple[Target, ...]:
+        """What is explained when the request does not say."""
+        if "default_targets" in self.explain.model_fields_set:
+            return self.explain.default_targets
+        keys = [each.key for each in self.named if each.not_for_use is None]
+        if self.task == "regression":
+            return tuple(RegressionTarget(kind="regression", of=key) for key in keys)
+        if self.task == "segmentation":
+            return tuple(SegmentationTarget(kind="segmentation", of=key) for key in keys)
+        return DEFAULT_TARGETS
 
     @property
     def ref(self) -> str:

@@ -31,7 +31,7 @@ class Pair(Value):
     key: str
     outcome: Parity
     scale: str
-    """What kind of number the scores are: ``probability`` or ``logit``."""
+    """What kind of number the scores are: ``probability``, ``logit`` or ``value``."""
 
     observed: float | None
     found: float

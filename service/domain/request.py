@@ -65,14 +65,15 @@ class MethodChoice(Value):
 
 
 class Observed(Value):
-    """What the AI that issued the result said of one class, to compare with."""
+    """What the AI that issued the result said of one class or value, to compare with."""
 
     of: Annotated[int, Field(ge=0, le=100_000)] | Slug = Field(description="Class key or index.")
     score: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
         default=None, description="The number it gave."
     )
-    scale: Literal["probability", "logit"] = Field(
-        default="probability", description="What kind of number `score` is."
+    scale: Literal["probability", "logit", "value"] = Field(
+        default="probability",
+        description="What kind of number `score` is; 'value' for a regression.",
     )
     positive: bool | None = Field(
         default=None, description="Whether it reported the class, by its own threshold."

@@ -1,13 +1,22 @@
 """Which scalar is explained: as it is asked for, and as it was resolved."""
 
-from typing import Annotated, Literal
+from functools import partial
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from service.domain.value import Slug, Value
+from service.domain.value import TAG, Sha256, Slug, Value
 
 TOP1 = "top1"
 ABOVE_THRESHOLD = "above_threshold"
+REST = "rest"
+
+Of = Annotated[int, Field(ge=0, le=100_000)] | Slug
+"""An output of the model, by key or by index."""
+
+Place = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+"""A coordinate in source pixels."""
 
 
 class ClassTarget(Value):
@@ -19,37 +28,190 @@ class ClassTarget(Value):
     """
 
     kind: Literal["class"] = "class"
-    of: Annotated[int, Field(ge=0, le=100_000)] | Slug = Field(
-        description="Class key, class index, 'top1' or 'above_threshold'."
-    )
+    of: Of = Field(description="Class key, class index, 'top1' or 'above_threshold'.")
     score: Literal["logit"] = Field(
         default="logit",
         description="The scalar: the class's logit, before any activation.",
     )
 
 
-Target = ClassTarget
-"""Every kind of target; a union by `kind` once there are more."""
+class ContrastTarget(Value):
+    """Why one class of a classifier and not another: the difference of their logits."""
+
+    kind: Literal["contrast"]
+    of: Of = Field(description="Class key, class index, or 'top1'.")
+    versus: Of = Field(
+        description="Class key or index that it is held against; 'rest' for all others together,"
+        " of classes that exclude each other."
+    )
+
+
+class RegressionTarget(Value):
+    """A number that a regression gives, in the manifest's unit."""
+
+    kind: Literal["regression"]
+    of: Of = Field(description="Key or index of the value.")
+    direction: Literal["increase", "decrease"] = Field(
+        default="increase",
+        description="Whether evidence for a higher or for a lower value counts as positive.",
+    )
+    reference: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="Value that the score is counted from, such as the patient's age; if not"
+        " given, the manifest's.",
+    )
+
+
+class PredictedMask(Value):
+    """Where the model itself sees the class, on the unchanged image."""
+
+    kind: Literal["predicted_mask"] = "predicted_mask"
+
+
+class Box(Value):
+    """A box of the source image or volume."""
+
+    kind: Literal["box"]
+    box: tuple[Place, ...] = Field(
+        min_length=4,
+        max_length=6,
+        description="Top, left, bottom, right in source pixels, the last two past the end; of a"
+        " volume first slice, top, left, then last slice, bottom, right.",
+    )
+
+    @model_validator(mode="after")
+    def _holds_something(self) -> "Box":
+        """Require that the box is no line."""
+        half, odd = divmod(len(self.box), 2)
+        if odd or not all(low < high for low, high in zip(self.box, self.box[half:], strict=False)):
+            raise ValueError("a box needs four numbers or six, each end after its start")
+        return self
+
+
+class Point(Value):
+    """One pixel of the source image, or voxel of the source volume."""
+
+    kind: Literal["point"]
+    at: tuple[Place, ...] = Field(
+        min_length=2,
+        max_length=3,
+        description="Row and column in source pixels, of a volume slice, row and column, from 0.",
+    )
+
+
+def _kind(value: Any) -> str:
+    """Return the tag of a value's kind; what does not say is a class."""
+    says = value.get if isinstance(value, dict) else partial(getattr, value)
+    return f"{TAG}{says('kind', 'class')}"
+
+
+def _tag(kind: str) -> Tag:
+    """Return the tag of a kind: places of errors have it, and pointers leave it out."""
+    return Tag(f"{TAG}{kind}")
+
+
+Region = Annotated[
+    Annotated[PredictedMask, _tag("predicted_mask")]
+    | Annotated[Box, _tag("box")]
+    | Annotated[Point, _tag("point")],
+    Discriminator(_kind),
+]
+
+
+class SegmentationTarget(Value):
+    """A class of a segmentation, over a region that stays the same while the image is changed."""
+
+    kind: Literal["segmentation"]
+    of: Of = Field(description="Class key or index.")
+    region: Region = Field(default=PredictedMask(), description="Where the class is asked about.")
+    reduce: Literal["mean", "sum", "margin"] = Field(
+        default="mean",
+        description="The scalar: mean or sum of the class's logits over the region, or the mean of"
+        " their margin over what would be said instead.",
+    )
+
+
+Target = Annotated[
+    Annotated[ClassTarget, _tag("class")]
+    | Annotated[ContrastTarget, _tag("contrast")]
+    | Annotated[RegressionTarget, _tag("regression")]
+    | Annotated[SegmentationTarget, _tag("segmentation")],
+    Discriminator(_kind),
+]
+"""Every kind of target, told by `kind`; one that does not say is a class."""
+
+KINDS: Final = MappingProxyType(
+    {
+        "classification-multilabel": ("class", "contrast"),
+        "classification-multiclass": ("class", "contrast"),
+        "regression": ("regression",),
+        "segmentation": ("segmentation",),
+    }
+)
+"""Kinds of target that a model of a task has."""
 
 DEFAULT_TARGETS: tuple[Target, ...] = (ClassTarget(of=ABOVE_THRESHOLD),)
-"""What is explained when neither request nor model says."""
+"""What is explained when neither request nor package of a classifier says."""
+
+
+class FrozenRegion(Value):
+    """A region as the unchanged image made it definite."""
+
+    kind: Literal["predicted_mask", "box", "point"]
+    cells: int
+    """Pixels or voxels of the model's input."""
+
+    digest: Sha256
+    """Of the mask on the model's input: bits in C order, eight to a byte."""
+
+    box: tuple[float, ...]
+    """Its bounds in source pixels, starts before ends, the ends past the end."""
 
 
 class ResolvedTarget(Value):
     """A target as the model's answer on the image made it definite."""
 
+    kind: Literal["class", "contrast", "regression", "segmentation"] = "class"
     key: Slug
-    """Class key: names the target in artifact names."""
+    """Names the target in artifact names: the key of a class or value, or begins with it."""
 
     label: str
     index: int
+    """Of the class or value."""
+
+    of: Slug | None = None
+    """Key of the class or value; `None` where `key` is."""
+
     asked_as: str
     """What the request said: a key, an index, ``top1``, ``above_threshold``."""
 
     score: float
-    """The explained scalar on the unchanged image (a logit)."""
+    """The explained scalar on the unchanged image."""
+
+    quantity: str = "logit"
+    """What the scalar is, in words."""
 
     probability: float | None
     threshold: float | None
     above_threshold: bool | None
     """Whether the probability reaches the manifest's threshold."""
+
+    value: float | None = None
+    """The number that a regression gives."""
+
+    unit: str | None = None
+    """Its unit, as of UCUM."""
+
+    reference: float | None = None
+    """What the score of a regression is counted from."""
+
+    region: FrozenRegion | None = None
+    """Of a segmentation."""
+
+    again: Target | None = None
+    """What to ask for to have the same explained; `None` for the class of `index`."""
+
+    @property
+    def about(self) -> str:
+        """Key of the class or value that is explained."""
+        return self.of or self.key

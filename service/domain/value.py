@@ -16,6 +16,9 @@ Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 digest in hexadecimal."""
 
+TAG = "kind:"
+"""What the tags of a union's kinds begin with."""
+
 
 class Value(BaseModel):
     """A frozen value with strict fields: an unknown one is refused."""

@@ -131,10 +131,14 @@ def _labels(dataset: dict[str, Any], draft: Draft) -> None:
     labels = dataset.get("labels") or {}
     if any(isinstance(each, list) for each in labels.values()):
         draft.notes["/outputs/0/classes"] = "The labels are regions that overlap; name each output."
-        draft.fields["outputs"] = [{"classes": []}]
+        draft.fields["outputs"] = [{"classes": [], "decoding": "voxel_regions"}]
         return
     ordered = sorted((int(number), name) for name, number in labels.items() if name != "ignore")
-    draft.fields["outputs"] = [{"classes": classes(name for _, name in ordered)}]
+    named = classes(name for _, name in ordered)
+    for each in named:
+        if each["key"] == "background":
+            each["not_for_use"] = "It is what is left where nothing is seen."
+    draft.fields["outputs"] = [{"classes": named, "decoding": "voxel_classes"}]
 
 
 def _outputs(dataset: dict[str, Any]) -> int:

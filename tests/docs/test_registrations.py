@@ -238,7 +238,10 @@ def test_an_nnunet(capsys):
     files = [{"role": "weights", "format": "safetensors", "path": "weights.safetensors"}]
     Path("package/model.yaml").write_text(yaml.safe_dump(fields | {"files": files}))
     assert main(["models", "seal", "package"]) == 1
-    assert "/task" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "/not_for" in said
+    assert "/task" not in said
+    assert "/outputs" not in said
 
 
 def test_an_onnx_file(desk):

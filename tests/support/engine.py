@@ -13,7 +13,7 @@ from workers.running import Planned
 from workers.runtimes.base import Runtime, Segment
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
-from workers.targets.classes import ClassLogit
+from workers.targets.scalars import ClassLogit
 from workers.union import joined, step_of, work_of
 
 torch.set_num_threads(1)

@@ -24,7 +24,7 @@ from workers.drawing.overlay import Rgb, overlay, plain, scale_of
 from workers.methods.base import Maps, ModelFacts
 from workers.runtimes.torch import TorchOpener, TorchRuntime
 from workers.scheduler import Scheduler
-from workers.targets.classes import ClassLogit
+from workers.targets.scalars import ClassLogit
 
 ROOT: Final = Path(__file__).parents[2]
 STUDY: Final = ROOT / "examples" / "studies" / "chest" / "nodule.dcm"

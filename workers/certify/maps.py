@@ -17,7 +17,7 @@ from workers.methods.base import Maps, Method
 from workers.passes import Plan
 from workers.running import Planned
 from workers.runtimes.base import Runtime
-from workers.targets.classes import ClassLogit
+from workers.targets.scalars import ClassLogit
 
 SIDE: Final = 32
 """Cells along each axis of the grid on which maps are compared."""

@@ -35,6 +35,9 @@ NO_LINE = "No evidence reaches half of full strength: no line is drawn."
 PLANE = 2
 """Axes of a map on a single image."""
 
+REGIONS = {"predicted_mask": "where the model sees it", "box": "in a box", "point": "at a point"}
+"""What a segmentation was asked about."""
+
 EVIDENCE = frozenset(STATEMENTS[grade] for grade in Grade)
 
 
@@ -150,7 +153,7 @@ def _parity(words: Words) -> list[str]:
         f"Issuing system: {pair.scale} {pair.observed:.3g}; here: {pair.found:.3g}"
         f" (tolerance {pair.tolerance:.3g})."
         for pair in words.parity.pairs
-        if pair.key == words.target.key and pair.observed is not None
+        if pair.key == words.target.about and pair.observed is not None
     ]
     return said + figures
 
@@ -166,13 +169,20 @@ def _grade(words: Words) -> str:
 
 
 def _figures(target: ResolvedTarget) -> str:
-    """Say the score in one line."""
+    """Say the score in one line, after what the model says."""
+    score = f"{target.quantity} {target.score:.2f}"
+    if target.value is not None:
+        unit = "" if target.unit in (None, "1") else f" {target.unit}"
+        against = "" if target.reference is None else f" (reference {target.reference:.1f}{unit})"
+        return f"{target.value:.1f}{unit}{against}, {score}{unit}"
+    if target.region is not None:
+        return f"{score} ({REGIONS[target.region.kind]}, {target.region.cells} cells)"
     if target.probability is None:
-        return f"logit {target.score:.2f}"
+        return score
     text = f"probability {target.probability:.3f}"
     if target.threshold is not None:
         text += f" (threshold {target.threshold:.2f})"
-    return f"{text}, logit {target.score:.2f}"
+    return f"{text}, {score}"
 
 
 def _warnings(words: Words, scale: Scale | None) -> list[str]:

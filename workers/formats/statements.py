@@ -84,7 +84,13 @@ def _score(record: MapRecord) -> Iterator[Number]:
     target = record.target
     if target.probability is not None:
         yield own("probability", "Probability that the model gives"), target.probability, NO_UNITS
-    yield own("logit", "Score that is explained (logit)"), target.score, NO_UNITS
+    unit = NO_UNITS if target.unit is None else CodedConcept(target.unit, "UCUM", target.unit)
+    if target.value is not None:
+        yield own("value", "Value that the model gives"), target.value, unit
+    if target.reference is not None:
+        yield own("reference", "Value that the score is counted from"), target.reference, unit
+    name = "logit" if target.quantity == "logit" else "score"
+    yield own(name, f"Score that is explained ({target.quantity})"), target.score, unit
     if target.threshold is not None:
         yield own("threshold", "Operating threshold of the model"), target.threshold, NO_UNITS
 

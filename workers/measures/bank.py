@@ -18,7 +18,7 @@ from workers.device import sent
 from workers.measures.base import Inquiry, Scene
 from workers.measures.bearing import SMALLEST
 from workers.measures.cells import lattices, weights
-from workers.passes import Forward, Plan
+from workers.passes import Forward, Plan, Step, Targets
 from workers.rows import Blurred, Clean
 
 SIGMA_SHARE: Final = 1 / 2
@@ -36,16 +36,16 @@ AXES: Final = (2, 3)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bank:
-    """What hiding each place did to each of the model's outputs."""
+    """What hiding each place did to each scalar: by default, each of the model's outputs."""
 
     shape: tuple[int, ...]
     """Spatial shape of the model's input."""
 
     scores: NDArray[np.float64]
-    """Outputs on the unchanged image, shape ``(classes,)``."""
+    """Scalars on the unchanged image, shape ``(scalars,)``."""
 
     drops: NDArray[np.float64]
-    """Fall of each output, shape ``(cells, classes)``, cells lattice by lattice."""
+    """Fall of each scalar, shape ``(cells, scalars)``, cells lattice by lattice."""
 
 
 def rows_of(shape: Sequence[int]) -> int:
@@ -53,7 +53,9 @@ def rows_of(shape: Sequence[int]) -> int:
     return 1 + sum(len(each.walls) for each in lattices(len(shape) - 1))
 
 
-def bank(image: Tensor, scores: NDArray[np.float64] | None = None) -> Plan[Bank]:
+def bank(
+    image: Tensor, scores: NDArray[np.float64] | None = None, scalars: Targets = ()
+) -> Plan[Bank]:
     """Blur one cell of `image` after the other.
 
     Parameters
@@ -62,16 +64,18 @@ def bank(image: Tensor, scores: NDArray[np.float64] | None = None) -> Plan[Bank]
         Model input, shape ``(C, *spatial)`` with two or three spatial axes, on
         the runtime's device.
     scores
-        The model's outputs on it, shape ``(classes,)``; asked for if not known.
+        The scalars on it, shape ``(scalars,)``; asked for if not known.
+    scalars
+        What is asked of the model; if empty, each of a classifier's outputs.
     """
     shape = tuple(image.shape[1:])
     rows = Blurred(image, blurred(image), partial(_masks, image), rows_of(image.shape) - 1)
-    asks = [Forward(rows, outputs=True)]
+    asks = [Forward(rows, scalars, outputs=not scalars)]
     if scores is None:
-        asks.append(Forward(Clean(image), outputs=True))
+        asks.append(Forward(Clean(image), scalars, outputs=not scalars))
     hidden, *clean = yield tuple(asks)
-    known = _classes(clean[0].outputs)[0] if scores is None else scores
-    return Bank(shape, known, known - _classes(hidden.outputs))
+    known = said(clean[0])[0] if scores is None else scores
+    return Bank(shape, known, known - said(hidden))
 
 
 def blurred(image: Tensor, share: float = SIGMA_SHARE) -> Tensor:
@@ -107,9 +111,11 @@ def _smoother(size: int, share: float) -> Tensor:
     return empty.scatter_add(1, source, (kernel / kernel.sum()).expand(size, -1))
 
 
-def _classes(outputs: Tensor) -> NDArray[np.float64]:
-    """Return outputs as float64, shape ``(rows, classes)``."""
-    return outputs.detach().double().cpu().numpy()
+def said(step: Step) -> NDArray[np.float64]:
+    """Return the scalars of a step as float64, shape ``(rows, scalars)``; else its outputs."""
+    values = step.outputs if step.scores is None else step.scores
+    assert values is not None  # noqa: S101 - one of both was asked for
+    return values.detach().double().cpu().numpy()
 
 
 def _rows(scene: Scene) -> int:
@@ -119,5 +125,5 @@ def _rows(scene: Scene) -> int:
     return rows_of(scene.image.shape) - 1 if probed else 0
 
 
-BANK: Final = Inquiry("bank", lambda scene: bank(scene.image, scene.scores), _rows)
+BANK: Final = Inquiry("bank", lambda scene: bank(scene.image, scene.scores, scene.scalars), _rows)
 """Asked once for an image, whatever the number of its methods and targets."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from service.domain.explanation import Check
 from service.domain.grid import Grid
 from service.registry import Registry
-from workers.passes import Plan
+from workers.passes import Plan, Targets
 
 Outcome = Literal["pass", "weak", "fail", "not_applicable"]
 Level = Literal["standard", "full"]
@@ -40,7 +40,10 @@ class Scene:
     where the model declares none."""
 
     scores: NDArray[np.float64] | None = None
-    """The model's outputs on it, shape ``(classes,)``; `None` where they are not known yet."""
+    """The scalars' values on it, shape ``(scalars,)``; `None` where they are not known yet."""
+
+    scalars: Targets = ()
+    """What measures ask the model for; empty for each of a classifier's outputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,10 @@ class Case:
     """Cells of the map in the source image."""
 
     target: int = 0
-    """Which of the model's outputs is explained."""
+    """Which of the scene's scalars is explained."""
+
+    rivals: tuple[int, ...] | None = None
+    """Scalars that it can be told from: the other classes; `None` for all others."""
 
     gap: float | None = None
     """Mean score of validation cases with the finding, less that of those without."""

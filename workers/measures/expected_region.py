@@ -10,9 +10,9 @@ from typing_extensions import override
 
 from service.domain.explanation import Check
 from service.domain.trust import STATEMENTS, Flag
-from workers.measures.bank import blurred
+from workers.measures.bank import blurred, said
 from workers.measures.base import MEASURES, Case, Inquiry, Measure, Scene
-from workers.passes import Forward, Plan
+from workers.passes import Forward, Plan, Step
 from workers.rows import Blurred
 
 BLUR: Final = 1 / 12
@@ -20,13 +20,13 @@ BLUR: Final = 1 / 12
 
 
 def outside_hidden(scene: Scene) -> Plan[NDArray[np.float64]]:
-    """Ask for the outputs, shape ``(classes,)``, with all outside of the region blurred."""
+    """Ask for the scalars, shape ``(scalars,)``, with all outside of the region blurred."""
     image = scene.image
     inside = torch.from_numpy(np.asarray(scene.inside)).to(image)
     outside = (1 - inside)[None, None]
-    step = yield Forward(Blurred(image, blurred(image, BLUR), lambda *_: outside, 1), outputs=True)
-    outputs: torch.Tensor = step.outputs
-    return outputs[0].detach().double().cpu().numpy()
+    hidden = Blurred(image, blurred(image, BLUR), lambda *_: outside, 1)
+    step: Step = yield Forward(hidden, scene.scalars, outputs=not scene.scalars)
+    return np.asarray(said(step)[0])
 
 
 def _rows(scene: Scene) -> int:

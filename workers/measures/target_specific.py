@@ -34,10 +34,14 @@ class TargetSpecific(Measure):
     def judge(self, case: Case) -> Check:
         """Return the margin over the best other class."""
         bank: Bank | None = case.answers.get(BANK.name)
-        if bank is None or bank.drops.shape[1] < 2:  # noqa: PLR2004 - its own class and another
+        if bank is None:
+            return self.check("not_applicable")
+        every = range(bank.drops.shape[1]) if case.rivals is None else case.rivals
+        rivals = [each for each in every if each != case.target]
+        if not rivals:
             return self.check("not_applicable")
         found = agreements(case.values, case.grid, case.extent, bank.drops, bank.scores)
-        own, others = found[case.target], np.delete(found, case.target)
+        own, others = found[case.target], found[rivals]
         if not np.isfinite(own) or not np.isfinite(others).any():
             return self.check("not_applicable")
         values = {"r": float(own), "best_other_r": float(np.nanmax(others))}

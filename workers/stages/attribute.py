@@ -19,7 +19,7 @@ from service.domain.grid import Grid
 from service.domain.parity import Parity
 from service.domain.precision import Precision
 from service.domain.request import MethodChoice
-from service.domain.target import ABOVE_THRESHOLD, ResolvedTarget
+from service.domain.target import ResolvedTarget
 from service.errors import Failure, NothingToExplain, SurrogateDisagrees, WhylightError
 from workers.access import Access
 from workers.agreement import disagreement
@@ -31,11 +31,8 @@ from workers.parity import compare, refusal
 from workers.passes import Exclusive, Forward, Lease, Plan
 from workers.rows import Clean
 from workers.running import Planned
-from workers.targets.classes import Chosen, predictions_of, resolve
-
-NOTHING: Final = NothingToExplain(
-    "No class reaches its threshold on this image; name a class or 'top1' to see one explained."
-).failure()
+from workers.targets.base import Answer, Chosen
+from workers.targets.resolve import predict, resolve
 
 STAND_IN_SECONDS: Final = 30.0
 """For which the network that stands in for a model may be asked for its answer."""
@@ -56,7 +53,8 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
     Attributed
         One attribution for each method and target, method by method. A method
         that failed says so in its own attributions; a request for what is
-        above its threshold, where nothing is, gives one without a target.
+        above its threshold, where nothing is, gives one without a target, and
+        so does one for where a class is seen, which it is nowhere.
 
     Raises
     ------
@@ -65,7 +63,7 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
     ParityMismatch
         It is not what the issuing AI was observed to say, and must be.
     InvalidTarget
-        The model has no such class.
+        The model has no such target.
     Cancelled, Draining, LeaseLost
         The job was stopped.
     """
@@ -73,23 +71,19 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
     image = sent(torch.from_numpy(prepared.tensor), model.runtime.device, model.runtime.dtype)
     request = prepared.decoded.fetched.request
     bench = _Bench(access, image, request.precision)
-    logits = bench.logits()
-    predictions = predictions_of(model.manifest, logits)
+    answer = Answer(model.manifest, bench.outputs(), prepared.grid)
+    predictions = predict(answer)
     parity = access.held.parity = compare(request.observed, predictions)
     if parity.outcome is Parity.MISMATCHED and not request.allow_mismatch:
         raise refusal(parity)
-    targets = resolve(request.targets, model.manifest, logits)
-    above_none = any(each.of == ABOVE_THRESHOLD for each in request.targets) and not any(
-        each.above_threshold for each in predictions
-    )
+    asked = resolve(request.targets, answer, predictions)
     attributions: list[Attribution] = []
-    disagrees = bench.disagreement(request.methods, logits)
-    for tried, outcome in bench.explain(request.methods, targets, disagrees):
-        attributions += _attributions(tried, targets, outcome, prepared.grid)
-        if above_none:
-            attributions.append(tried.without_map(None, NOTHING))
+    disagrees = bench.disagreement(request.methods, answer.outputs)
+    for tried, outcome in bench.explain(request.methods, asked.chosen, disagrees):
+        attributions += _attributions(tried, asked.chosen, outcome, prepared.grid)
+        attributions += [tried.without_map(None, reason) for reason in asked.nothing]
     maps = bound(prepared, model.ref, attributions)
-    return Attributed(prepared, predictions, maps, parity)
+    return Attributed(prepared, predictions, maps, parity, asked.chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,34 +131,34 @@ class _Bench:
     precision: Precision
     """What maps are computed in; the model's answer is always float32's."""
 
-    def logits(self) -> tuple[float, ...]:
-        """Return the model's answer on the unchanged image, one number a class."""
+    def outputs(self) -> Tensor:
+        """Return the model's answer on the unchanged image, as of `Answer`."""
 
-        def plan() -> Plan[list[float]]:
+        def plan() -> Plan[Tensor]:
             step = yield Forward(Clean(self.image), outputs=True)
-            logits: list[float] = step.outputs[0].double().tolist()
-            return logits
+            outputs: Tensor = step.outputs[0].detach().double().cpu()
+            return outputs
 
         (outcome,) = self.access.serve([Planned(plan(), 1)]).outcomes
         if isinstance(outcome, WhylightError):
             raise outcome
-        return tuple(outcome)
+        return outcome
 
     def disagreement(
-        self, choices: Sequence[MethodChoice], logits: Sequence[float]
+        self, choices: Sequence[MethodChoice], outputs: Tensor
     ) -> SurrogateDisagrees | None:
         """Return that the model's stand-in says something else here, if a method runs on it."""
         if not any(self.access.model.executed_on(each.name) == "surrogate" for each in choices):
             return None
 
-        def plan() -> Plan[list[float]]:
-            answer: list[float] = yield Exclusive(partial(_answer, self.image), STAND_IN_SECONDS)
+        def plan() -> Plan[Tensor]:
+            answer: Tensor = yield Exclusive(partial(_answer, self.image), STAND_IN_SECONDS)
             return answer
 
         (outcome,) = self.access.serve([Planned(plan(), 1)]).outcomes
         if isinstance(outcome, WhylightError):
             raise outcome
-        return disagreement(self.access.model.manifest, logits, outcome)
+        return disagreement(self.access.model.manifest, outputs, outcome)
 
     def explain(
         self,
@@ -210,11 +204,11 @@ class _Bench:
         return _Tried(choice, method, where, work)
 
 
-def _answer(image: Tensor, lease: Lease) -> list[float]:
+def _answer(image: Tensor, lease: Lease) -> Tensor:
     """Return what a model that was lent says of an image."""
     with torch.no_grad():
-        (logits,) = lease.model(image[None])
-    answer: list[float] = logits.double().tolist()
+        (outputs,) = lease.model(image[None])
+    answer: Tensor = outputs.double().cpu()
     return answer
 
 

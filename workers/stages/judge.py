@@ -31,10 +31,10 @@ from workers.measures.bearing import described
 from workers.measures.integrity import DEGENERATE
 from workers.methods.base import METHODS, Method
 from workers.parcels import Attributed, Attribution, Judged, Verdict
-from workers.passes import Ability, Plan
+from workers.passes import Ability, Plan, Scalar, Targets
 from workers.regions import inside
 from workers.running import Planned
-from workers.targets.classes import ClassLogit
+from workers.targets.scalars import ClassLogit
 from workers.trust import Known, trust_report
 
 SCORES_ALONE: Final = frozenset({Ability.FORWARD})
@@ -92,7 +92,9 @@ class _Bench:
         inquiries = [each for each in self._inquiries() if each.rows(scene)]
         repeated = list(self._repeated())
         plans = [Planned(each.plan(scene), each.rows(scene)) for each in inquiries]
-        again = [_again(method, targets, scene) for method, targets in repeated]
+        again = [
+            _again(method, tuple(map(self._scalar, targets)), scene) for method, targets in repeated
+        ]
         told = zip(inquiries, self._served(plans, "float32"), strict=True)
         runs = zip(repeated, self._served(again, self._precision), strict=True)
         return (
@@ -120,9 +122,23 @@ class _Bench:
         prepared, model = self.attributed.prepared, self.access.model
         image = sent(torch.from_numpy(prepared.tensor), model.runtime.device, model.runtime.dtype)
         facts = prepared.decoded.facts
-        scores = np.array([each.logit for each in self.attributed.predictions])
         place = inside(model.manifest, model.region, prepared.grid, facts.shape, facts.regions)
-        return Scene(image, place, scores)
+        scores = np.array(list(self._scores.values()))
+        return Scene(image, place, scores, tuple(self._scores))
+
+    @property
+    def _classes(self) -> tuple[ClassLogit, ...]:
+        """Return the logits of a classifier; no other model has scalars of its own."""
+        if not self.access.model.manifest.task.startswith("classification"):
+            return ()
+        return tuple(ClassLogit(each.index) for each in self.attributed.predictions)
+
+    @property
+    def _scores(self) -> dict[Scalar, float]:
+        """Return the value of every class's logit, and of what else is explained."""
+        said = [each.logit for each in self.attributed.predictions]
+        known: dict[Scalar, float] = dict(zip(self._classes, said, strict=False))
+        return known | {each.scalar: each.target.score for each in self.attributed.chosen}
 
     def _inquiries(self) -> list[Inquiry]:
         """Return what the measures have to ask, each once."""
@@ -154,6 +170,10 @@ class _Bench:
             targets = tuple(each.target for each in group if each.target is not None)
             yield settled(group[0]).settled(self.access.model.facts), targets
 
+    def _scalar(self, target: ResolvedTarget) -> Scalar:
+        """Return what the engine computed for a target."""
+        return next(each.scalar for each in self.attributed.chosen if each.target == target)
+
     # ------------------------------------------------------------------- one map
 
     def verdict(
@@ -163,7 +183,7 @@ class _Bench:
         target = attribution.target
         if attribution.values is None or attribution.grid is None or target is None:
             return UNJUDGED
-        known = self._known(attribution)
+        known = self._known(attribution, target)
         case = self._case(attribution, target, answers, known, again.get(target.key))
         asked = self._measures()
         said = tuple(measure().judge(case) for measure in asked or [MEASURES["integrity"]])
@@ -187,8 +207,10 @@ class _Bench:
             reference=_reference(known),
         )
 
-    def _known(self, attribution: Attribution) -> Known:
-        """Return what is known of the method on this model."""
+    def _known(self, attribution: Attribution, target: ResolvedTarget) -> Known:
+        """Return what is known of the method on this model, which is of classes alone."""
+        if target.kind != "class":
+            return None
         return self.access.model.records.record(settled(attribution))
 
     def _measured(self, attribution: Attribution) -> PrecisionRecord | None:
@@ -210,6 +232,7 @@ class _Bench:
         grid = attribution.grid
         assert attribution.values is not None  # noqa: S101 - the caller looked
         assert grid is not None  # noqa: S101 - likewise
+        classes, of_class = self._classes, target.kind == "class"
         back = np.asarray(np.linalg.inv(prepared.grid.affine) @ grid.affine, np.float64)
         return Case(
             values=np.asarray(attribution.values, np.float32),
@@ -219,8 +242,9 @@ class _Bench:
             grid=Grid(grid.shape, back),
             extent=prepared.grid.shape,
             source=grid,
-            target=target.index,
-            gap=self.access.model.gaps.get(target.index),
+            target=list(self._scores).index(self._scalar(target)),
+            rivals=tuple(range(len(classes))) if of_class else (),
+            gap=self.access.model.gaps.get(target.index) if of_class else None,
             answers=answers,
             template=_template(known, target.key),
             again=again,
@@ -233,9 +257,8 @@ def settled(attribution: Attribution) -> Method:
     return METHODS[attribution.method].model_validate(attribution.parameters)
 
 
-def _again(method: Method, targets: Sequence[ResolvedTarget], scene: Scene) -> Planned[Any]:
+def _again(method: Method, scalars: Targets, scene: Scene) -> Planned[Any]:
     """Plan a method a second time."""
-    scalars = tuple(ClassLogit(each.index) for each in targets)
     plan: Plan[Any] = method.plan(scene.image, scalars)
     return Planned(plan, method.estimate(scene.image.shape, len(scalars)).rows)
 
@@ -248,7 +271,7 @@ def _by_class(targets: Sequence[ResolvedTarget], values: torch.Tensor) -> dict[s
 
 def _boxes(annotations: Sequence[Annotation], target: ResolvedTarget) -> tuple[Box, ...]:
     """Return the boxes that a reader drew for a class."""
-    return tuple(each.box for each in annotations if each.of in (target.key, target.index))
+    return tuple(each.box for each in annotations if each.of in (target.about, target.index))
 
 
 def _template(known: Known, key: str) -> NDArray[np.float64] | None:

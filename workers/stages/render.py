@@ -107,14 +107,14 @@ def record_of(
     if attribution.grid is None or attribution.target is None or verdict.trust is None:
         return None
     decoded = judged.attributed.prepared.decoded
-    classes = decoded.fetched.manifest.classes
+    named = decoded.fetched.manifest.named
     return MapRecord(
         number=number,
         method=attribution.method,
         method_title=METHODS[attribution.method].title,
         parameters=attribution.parameters,
         target=attribution.target,
-        finding=next((each.code for each in classes if each.key == attribution.target.key), None),
+        finding=next((each.code for each in named if each.key == attribution.target.about), None),
         signed=attribution.signed,
         executed_on=attribution.executed_on,
         degenerate=verdict.degenerate,

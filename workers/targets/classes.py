@@ -1,52 +1,23 @@
 """Targets of a classifier: which logit is explained, once the model has answered."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor
-from typing_extensions import override
 
 from service.domain.explanation import Prediction
 from service.domain.manifest import ClassSpec, Manifest
-from service.domain.target import ABOVE_THRESHOLD, TOP1, ResolvedTarget, Target
+from service.domain.target import ABOVE_THRESHOLD, TOP1, ClassTarget, ResolvedTarget
 from service.errors import InvalidTarget
+from workers.targets.base import Chosen
+from workers.targets.scalars import ClassLogit
 
 ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "classification-multilabel": torch.sigmoid,
     "classification-multiclass": lambda logits: logits.softmax(0),
 }
 """By task: logits ``(classes,)`` to probabilities."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClassLogit:
-    """The scalar of a class target: one column of the logits."""
-
-    index: int
-
-    @property
-    def weights(self) -> tuple[tuple[int, float], ...]:
-        """The one output that counts."""
-        return ((self.index, 1.0),)
-
-    @override
-    def __hash__(self) -> int:
-        """Hash by the class."""
-        return hash((ClassLogit, self.index))
-
-    def __call__(self, outputs: Tensor) -> Tensor:
-        """Return the class's logit of each row, shape ``(rows,)``."""
-        return outputs[:, self.index]
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """A target made definite, and what the engine computes for it."""
-
-    target: ResolvedTarget
-    scalar: ClassLogit
 
 
 def predictions_of(manifest: Manifest, logits: Sequence[float]) -> tuple[Prediction, ...]:
@@ -89,7 +60,7 @@ def _decision(spec: ClassSpec, probability: float) -> bool | None:
     return probability >= spec.threshold
 
 
-def check(target: Target, manifest: Manifest) -> None:
+def check(target: ClassTarget, manifest: Manifest) -> None:
     """Refuse a target that the model does not have, before anything runs.
 
     Raises
@@ -115,7 +86,7 @@ def check(target: Target, manifest: Manifest) -> None:
 
 
 def resolve(
-    targets: Iterable[Target], manifest: Manifest, logits: Sequence[float]
+    targets: Iterable[ClassTarget], manifest: Manifest, logits: Sequence[float]
 ) -> tuple[Chosen, ...]:
     """Make targets definite by the model's answer on the unchanged image.
 
@@ -143,7 +114,7 @@ def resolve(
 
 
 def _answers(
-    target: Target, answered: Sequence[Prediction], manifest: Manifest
+    target: ClassTarget, answered: Sequence[Prediction], manifest: Manifest
 ) -> list[Prediction]:
     """Return the classes that a target means; none where nothing is above its threshold."""
     if target.of == ABOVE_THRESHOLD:

@@ -14,7 +14,7 @@ from workers.methods.occlusion import Occlusion
 from workers.running import Planned
 from workers.scheduler import Scheduler
 from workers.slots import Slots
-from workers.targets.classes import ClassLogit
+from workers.targets.scalars import ClassLogit
 
 MODELS = Path(__file__).parents[3] / "models"
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from pydantic import ValidationError
 
 from service.admission import (
     canonical,
@@ -11,7 +12,7 @@ from service.admission import (
     find_model,
     worker_for,
 )
-from service.domain.catalog import Catalog, ClassEntry, LayerEntry
+from service.domain.catalog import Catalog, ClassEntry, LayerEntry, ValueEntry
 from service.domain.request import ExplanationRequest
 from service.errors import (
     InvalidParameter,
@@ -214,3 +215,112 @@ def test_a_class_that_is_not_for_use_is_refused_with_the_reason(of):
     assert refusal.value.pointer == "/targets/0/of"
     assert refusal.value.facts["why"] == "It never worked."
     assert "nodule" not in refusal.value.facts["classes"]
+
+
+REGRESSION = model(
+    "age@1.0.0",
+    "e" * 64,
+    task="regression",
+    classes=(),
+    values=(
+        ValueEntry(key="bone_age", label="Bone age", index=0, unit="mo"),
+        ValueEntry(key="height", label="Height", index=1, unit="cm", not_for_use="Untested."),
+    ),
+    target_kinds=("regression",),
+)
+SEGMENTATION = model("cysts@1.0.0", "f" * 64, task="segmentation", target_kinds=("segmentation",))
+EXCLUSIVE = model(
+    "one@1.0.0", "9" * 64, task="classification-multiclass", target_kinds=("class", "contrast")
+)
+KINDS = CATALOG.model_copy(
+    update={"models": (*CATALOG.models, REGRESSION, SEGMENTATION, EXCLUSIVE)}
+)
+
+
+def asked(of_model, **target):
+    return check_against_catalog(request(model=of_model, targets=[target]), KINDS)
+
+
+@pytest.mark.parametrize(
+    ("of_model", "target"),
+    [
+        ("age", {"kind": "regression", "of": "bone_age", "reference": 120}),
+        ("cysts", {"kind": "segmentation", "of": "nodule", "reduce": "sum"}),
+        ("cysts", {"kind": "segmentation", "of": 0, "region": {"kind": "point", "at": [3, 4]}}),
+        ("one", {"kind": "contrast", "of": "nodule", "versus": "effusion"}),
+        ("one", {"kind": "contrast", "of": "top1", "versus": "rest"}),
+    ],
+)
+def test_a_target_of_the_models_own_kind_is_admitted(of_model, target):
+    assert asked(of_model, **target).name == of_model
+
+
+@pytest.mark.parametrize(
+    ("of_model", "target", "kinds"),
+    [
+        ("age", {"of": "bone_age"}, ["regression"]),
+        ("age", {"kind": "segmentation", "of": 0}, ["regression"]),
+        ("cysts", {"of": "above_threshold"}, ["segmentation"]),
+        ("one", {"kind": "regression", "of": 0}, ["class", "contrast"]),
+    ],
+)
+def test_another_kind_of_target_is_refused_with_those_the_model_has(of_model, target, kinds):
+    with pytest.raises(InvalidTarget) as refusal:
+        asked(of_model, **target)
+    assert refusal.value.pointer == "/targets/0/kind"
+    assert refusal.value.failure().facts["kinds"] == kinds
+
+
+@pytest.mark.parametrize(
+    ("of_model", "target", "pointer"),
+    [
+        ("age", {"kind": "regression", "of": "weight"}, "/of"),
+        ("age", {"kind": "regression", "of": "height"}, "/of"),
+        ("one", {"kind": "contrast", "of": "x", "versus": 0}, "/of"),
+        ("one", {"kind": "contrast", "of": 0, "versus": "x"}, "/versus"),
+        ("one", {"kind": "contrast", "of": 0, "versus": "nodule"}, "/versus"),
+        ("cysts", {"kind": "segmentation", "of": "x"}, "/of"),
+        (
+            "cysts",
+            {"kind": "segmentation", "of": 0, "region": {"kind": "point", "at": [1, 2, 3]}},
+            "/region",
+        ),
+    ],
+)
+def test_a_target_that_the_model_does_not_have_is_named_by_its_place(of_model, target, pointer):
+    with pytest.raises(InvalidTarget) as refusal:
+        asked(of_model, **target)
+    assert refusal.value.pointer == f"/targets/0{pointer}"
+
+
+@pytest.mark.parametrize(
+    ("of_model", "observed"),
+    [
+        ("age", {"of": "bone_age", "score": 0.5}),
+        ("age", {"of": "bone_age", "positive": True}),
+        ("cysts", {"of": "nodule", "score": 0.5}),
+        ("one", {"of": "nodule", "score": 5, "scale": "value"}),
+    ],
+)
+def test_what_cannot_be_compared_with_the_models_answer_is_refused(of_model, observed):
+    targets = [{"kind": "regression", "of": 0}] if of_model == "age" else [{"of": 0}]
+    targets = [{"kind": "segmentation", "of": 0}] if of_model == "cysts" else targets
+    with pytest.raises(InvalidRequest):
+        check_against_catalog(request(model=of_model, targets=targets, observed=[observed]), KINDS)
+    fine = {"of": "bone_age", "score": 125.0, "scale": "value", "tolerance": 1}
+    age = [{"kind": "regression", "of": 0}]
+    check_against_catalog(request(model="age", targets=age, observed=[fine]), KINDS)
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        {"kind": "box", "box": [4, 4, 2, 8]},
+        {"kind": "box", "box": [0, 0, 1]},
+        {"kind": "mask"},
+        {"kind": "point", "at": [-1, 0]},
+    ],
+)
+def test_a_region_that_is_none_is_no_request(region):
+    with pytest.raises(ValidationError):
+        request(targets=[{"kind": "segmentation", "of": 0, "region": region}])

@@ -9,7 +9,8 @@ import torch
 from service.domain.manifest import Manifest
 from service.domain.target import ClassTarget
 from service.errors import InvalidTarget
-from workers.targets.classes import ClassLogit, check, predictions_of, resolve
+from workers.targets.classes import check, predictions_of, resolve
+from workers.targets.scalars import ClassLogit
 
 CLASSES = [
     {"key": "nodule", "label": "Nodule", "threshold": 0.5},

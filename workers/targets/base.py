@@ -1,0 +1,63 @@
+"""What kinds of targets share: the model's answer, and a target made definite."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from torch import Tensor
+
+from service.domain.grid import Grid
+from service.domain.manifest import ClassSpec, Manifest, ValueSpec
+from service.domain.target import Of, ResolvedTarget
+from service.errors import InvalidTarget
+from workers.passes import Scalar
+
+LONGEST: Final = 64
+"""Characters of a target's key."""
+
+Spec = TypeVar("Spec", ClassSpec, ValueSpec)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A target made definite, and what the engine computes for it."""
+
+    target: ResolvedTarget
+    scalar: Scalar
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What a model said of the unchanged image."""
+
+    manifest: Manifest
+    outputs: Tensor
+    """Float64, on the CPU, shape ``(outputs,)`` or, of a segmentation, ``(classes, *spatial)``."""
+
+    grid: Grid
+    """The model input's pixels in the source image."""
+
+
+def found(of: Of, specs: Sequence[Spec]) -> tuple[int, Spec]:
+    """Return a class or value by key or index, and its index.
+
+    Raises
+    ------
+    InvalidTarget
+        If there is none, or it is not for use.
+    """
+    for index, spec in enumerate(specs):
+        if of in (spec.key, index):
+            if spec.not_for_use is not None:
+                raise InvalidTarget("The model's publisher marked this as not for use.")
+            return index, spec
+    raise InvalidTarget("The model has no such output.", keys=[each.key for each in specs[:100]])
+
+
+def key_of(*parts: str) -> str:
+    """Return parts as one key; what would be too long ends with a digest of all."""
+    text = "-".join(parts)
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[:47]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"

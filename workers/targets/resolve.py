@@ -1,0 +1,93 @@
+"""Every kind of target, made definite by the model's answer on the unchanged image."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from service.domain.explanation import Prediction
+from service.domain.target import (
+    ABOVE_THRESHOLD,
+    KINDS,
+    ClassTarget,
+    ContrastTarget,
+    RegressionTarget,
+    SegmentationTarget,
+    Target,
+)
+from service.errors import Failure, InvalidTarget, NothingToExplain
+from workers.targets import classes, contrasts, regressions, segmentations
+from workers.targets.base import Answer, Chosen
+
+NOTHING_ABOVE: Final = NothingToExplain(
+    "No class reaches its threshold on this image; name a class or 'top1' to see one explained."
+).failure()
+
+NOTHING_SEEN: Final = NothingToExplain(
+    "The model sees a class that was asked for nowhere on this image; name a box or a point to see"
+    " its logits explained there."
+).failure()
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What is explained, and why some of what was asked for is not."""
+
+    chosen: tuple[Chosen, ...]
+    nothing: tuple[Failure, ...]
+
+
+def predict(answer: Answer) -> tuple[Prediction, ...]:
+    """Return what the model said of every class or value.
+
+    Raises
+    ------
+    InvalidTarget
+        If its outputs are not those of its manifest.
+    """
+    match answer.manifest.task:
+        case "regression":
+            return regressions.predictions_of(answer)
+        case "segmentation":
+            return segmentations.predictions_of(answer)
+        case _:
+            return classes.predictions_of(answer.manifest, answer.outputs.tolist())
+
+
+def resolve(
+    targets: Iterable[Target], answer: Answer, predictions: Sequence[Prediction]
+) -> Resolution:
+    """Make targets definite; each comes once, as it was first asked for.
+
+    Raises
+    ------
+    InvalidTarget
+        If the model has no such target.
+    """
+    chosen: dict[str, Chosen] = {}
+    nothing: list[Failure] = []
+    for target in targets:
+        made = _resolved(target, answer, predictions)
+        for each in made:
+            chosen.setdefault(each.target.key, each)
+        reason = NOTHING_ABOVE if target.of == ABOVE_THRESHOLD else NOTHING_SEEN
+        if not made and reason not in nothing:
+            nothing.append(reason)
+    return Resolution(tuple(chosen.values()), tuple(nothing))
+
+
+def _resolved(
+    target: Target, answer: Answer, predictions: Sequence[Prediction]
+) -> tuple[Chosen, ...]:
+    kinds = KINDS[answer.manifest.task]
+    if target.kind not in kinds:
+        raise InvalidTarget("The model has no targets of this kind.", kinds=list(kinds))
+    match target:
+        case ClassTarget():
+            return classes.resolve([target], answer.manifest, answer.outputs.tolist())
+        case ContrastTarget():
+            return (contrasts.resolve(target, answer, predictions),)
+        case RegressionTarget():
+            return (regressions.resolve(target, answer),)
+        case SegmentationTarget():
+            made = segmentations.resolve(target, answer)
+            return () if made is None else (made,)

@@ -1,0 +1,142 @@
+"""Scalars: how a row's outputs become the one number that is explained."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from typing_extensions import override
+
+from service.domain.value import Sha256
+from workers.device import sent
+
+
+@dataclass(frozen=True, slots=True)
+class ClassLogit:
+    """The scalar of a class target: one column of the logits."""
+
+    index: int
+
+    @property
+    def weights(self) -> tuple[tuple[int, float], ...]:
+        """The one output that counts."""
+        return ((self.index, 1.0),)
+
+    @override
+    def __hash__(self) -> int:
+        """Hash by the class."""
+        return hash((ClassLogit, self.index))
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """Return the class's logit of each row, shape ``(rows,)``."""
+        return outputs[:, self.index]
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """Outputs times weights, plus a constant."""
+
+    terms: tuple[tuple[int, float], ...]
+    constant: float = 0.0
+
+    @property
+    def weights(self) -> tuple[tuple[int, float], ...] | None:
+        """The outputs that count; `None` with a constant, which weights cannot tell."""
+        return None if self.constant else self.terms
+
+    @override
+    def __hash__(self) -> int:
+        """Hash by the numbers."""
+        return hash((Linear, self.terms, self.constant))
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """Return the sum of each row, shape ``(rows,)``."""
+        parts = [outputs[:, index] * weight for index, weight in self.terms]
+        return torch.stack(parts).sum(0) + self.constant
+
+
+@dataclass(frozen=True, slots=True)
+class LogOdds:
+    r"""One class against all others together, of classes that exclude each other.
+
+    .. math:: s = z_k - \log \sum_{j \ne k} e^{z_j} = \log \frac{p_k}{1 - p_k}
+    """
+
+    index: int
+
+    @property
+    def weights(self) -> None:
+        """It is not linear."""
+        return
+
+    @override
+    def __hash__(self) -> int:
+        """Hash by the class."""
+        return hash((LogOdds, self.index))
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """Return the log odds of each row, shape ``(rows,)``."""
+        others = torch.cat([outputs[:, : self.index], outputs[:, self.index + 1 :]], 1)
+        return outputs[:, self.index] - others.logsumexp(1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RegionLogits:
+    """A class's logits over a region that does not change with the image.
+
+    Parameters
+    ----------
+    index
+        The class.
+    mask
+        The region on the model's input, bool, shape ``spatial``, not empty.
+    digest
+        Of the mask: two scalars of one digest are equal.
+    mean
+        Whether the mean is taken and not the sum.
+    against
+        The margin is over the highest logit of the other classes (``others``)
+        or over a logit (a number); `None` for the logits themselves.
+    """
+
+    index: int
+    mask: NDArray[np.bool_] = field(repr=False)
+    digest: Sha256
+    mean: bool = True
+    against: float | str | None = None
+
+    @property
+    def weights(self) -> None:
+        """It weighs pixels, not outputs."""
+        return
+
+    @property
+    def _identity(self) -> tuple[object, ...]:
+        return (self.index, self.digest, self.mask.shape, self.mean, self.against)
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        """Compare by value."""
+        return isinstance(other, RegionLogits) and self._identity == other._identity
+
+    @override
+    def __hash__(self) -> int:
+        """Hash by value."""
+        return hash(self._identity)
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """Reduce ``(rows, classes, *spatial)`` to ``(rows,)``."""
+        mask = sent(torch.from_numpy(self.mask.astype(np.float32)), outputs.device, outputs.dtype)
+        total = (self._logits(outputs) * mask).flatten(1).sum(1)
+        return total / int(self.mask.sum()) if self.mean else total
+
+    def _logits(self, outputs: Tensor) -> Tensor:
+        """Return the class's logits or margins, shape ``(rows, *spatial)``."""
+        own = outputs[:, self.index]
+        if self.against is None:
+            return own
+        if isinstance(self.against, float):
+            return own - self.against
+        others = torch.cat([outputs[:, : self.index], outputs[:, self.index + 1 :]], 1)
+        return own - others.amax(1)

@@ -1,0 +1,179 @@
+"""Targets of a segmentation: a class's logits over a region frozen on the unchanged image."""
+
+import hashlib
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from service.domain.explanation import Prediction
+from service.domain.grid import Grid
+from service.domain.manifest import ClassSpec
+from service.domain.target import (
+    Box,
+    FrozenRegion,
+    Point,
+    PredictedMask,
+    Region,
+    ResolvedTarget,
+    SegmentationTarget,
+)
+from service.errors import InvalidTarget
+from workers.targets.base import Answer, Chosen, found, key_of
+from workers.targets.scalars import RegionLogits
+
+QUANTITIES = {
+    "mean": "mean logit of the region",
+    "sum": "sum of the region's logits",
+    "margin": "mean margin of the region's logits",
+}
+
+Mask = NDArray[np.bool_]
+
+
+def predictions_of(answer: Answer) -> tuple[Prediction, ...]:
+    """Return how much of the image each class was seen in.
+
+    Raises
+    ------
+    InvalidTarget
+        If the outputs are no logits of all classes at each pixel of the input.
+    """
+    classes = answer.manifest.classes
+    if answer.outputs.shape != (len(classes), *answer.grid.shape):
+        raise InvalidTarget("The model's outputs do not match the classes of its manifest.")
+    masks = [_predicted(answer, index) for index in range(len(classes))]
+    return tuple(
+        Prediction(
+            key=spec.key,
+            label=spec.label,
+            index=index,
+            logit=float(answer.outputs[index].max()),
+            probability=None,
+            threshold=spec.threshold,
+            above_threshold=None if spec.not_for_use else bool(mask.any()),
+            cells=int(mask.sum()),
+            share=float(mask.mean()),
+        )
+        for index, (spec, mask) in enumerate(zip(classes, masks, strict=True))
+    )
+
+
+def resolve(target: SegmentationTarget, answer: Answer) -> Chosen | None:
+    """Make a region definite; `None` where the model sees the class nowhere.
+
+    Raises
+    ------
+    InvalidTarget
+        There is no such class, it is not for use, or the region holds no pixel
+        of what the model was given.
+    """
+    index, spec = found(target.of, answer.manifest.classes)
+    mask = _mask(target.region, answer, index)
+    if not mask.any():
+        if isinstance(target.region, PredictedMask):
+            return None
+        raise InvalidTarget("The region holds no pixel of what the model was given.")
+    digest = hashlib.sha256(np.packbits(mask).tobytes()).hexdigest()
+    scalar = RegionLogits(
+        index, mask, digest, mean=target.reduce != "sum", against=_against(target, answer, spec)
+    )
+    return Chosen(
+        ResolvedTarget(
+            kind="segmentation",
+            key=_key(target, spec.key),
+            label=spec.label,
+            index=index,
+            of=spec.key,
+            asked_as=str(target.of),
+            score=scalar(answer.outputs[None]).item(),
+            quantity=QUANTITIES[target.reduce],
+            probability=None,
+            threshold=spec.threshold,
+            above_threshold=None,
+            region=FrozenRegion(
+                kind=target.region.kind,
+                cells=int(mask.sum()),
+                digest=digest,
+                box=_bounds(mask, answer.grid),
+            ),
+            again=target.model_copy(update={"of": spec.key}),
+        ),
+        scalar,
+    )
+
+
+def _predicted(answer: Answer, index: int) -> Mask:
+    """Return where the model sees a class, bool, shape ``spatial``."""
+    if answer.manifest.outputs[0].decoding == "voxel_classes":
+        seen = answer.outputs.argmax(0) == index
+    else:
+        seen = answer.outputs[index] >= _logit(answer.manifest.classes[index])
+    return np.asarray(seen.numpy(), np.bool_)
+
+
+def _logit(spec: ClassSpec) -> float:
+    """Return the logit from which on a class of its own is seen."""
+    threshold = 0.5 if spec.threshold is None else spec.threshold
+    return float(torch.logit(torch.tensor(threshold, dtype=torch.float64)))
+
+
+def _against(target: SegmentationTarget, answer: Answer, spec: ClassSpec) -> float | str | None:
+    """Return what margins are over: the other classes, or the class's own threshold."""
+    if target.reduce != "margin":
+        return None
+    return "others" if answer.manifest.outputs[0].decoding == "voxel_classes" else _logit(spec)
+
+
+def _mask(region: Region, answer: Answer, index: int) -> Mask:
+    """Return a region on the model's input."""
+    match region:
+        case PredictedMask():
+            return _predicted(answer, index)
+        case Box():
+            return _within(region.box, answer.grid)
+        case Point():
+            return _at(region.at, answer.grid)
+
+
+def _within(box: tuple[float, ...], grid: Grid) -> Mask:
+    """Return the pixels whose centers lie in a box of the source."""
+    _demand_axes(len(box) // 2, grid)
+    indices = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), -1)
+    edges = grid.to_source(indices) + 0.5  # source pixel i covers [i, i + 1) of a box
+    low, high = np.split(np.array(box), 2)
+    return np.asarray(((edges >= low) & (edges < high)).all(-1), np.bool_)
+
+
+def _at(place: tuple[float, ...], grid: Grid) -> Mask:
+    """Return the one pixel that holds a place of the source."""
+    _demand_axes(len(place), grid)
+    index = np.rint(grid.from_source(place)).astype(int)
+    mask = np.zeros(grid.shape, np.bool_)
+    if ((index >= 0) & (index < grid.shape)).all():
+        mask[tuple(index)] = True
+    return mask
+
+
+def _demand_axes(count: int, grid: Grid) -> None:
+    if count != len(grid.shape):
+        raise InvalidTarget("The region has not as many axes as the image.", axes=len(grid.shape))
+
+
+def _bounds(mask: Mask, grid: Grid) -> tuple[float, ...]:
+    """Return the box of a mask's pixels in the source, to a tenth of a pixel."""
+    places = grid.to_source(np.argwhere(mask)) + 0.5
+    half = np.abs(grid.affine[:-1, :-1]).sum(1) / 2
+    bounds = np.concatenate([places.min(0) - half, places.max(0) + half])
+    return tuple(round(float(each), 1) for each in bounds)
+
+
+def _key(target: SegmentationTarget, key: str) -> str:
+    """Return the class's key, and what else the target says beyond its defaults."""
+    region, parts = target.region, [key]
+    if not isinstance(region, PredictedMask):
+        numbers = region.box if isinstance(region, Box) else region.at
+        parts += [region.kind, *(f"{each:.10g}" for each in numbers)]
+    if target.reduce != "mean":
+        parts.append(target.reduce)
+    return key_of(*parts)
