@@ -112,6 +112,10 @@ conformance: $(TEST_READY)  ## Only the DICOM conformance tests, with every file
 fuzz: $(TEST_READY)  ## Send MUTATIONS damaged DICOM objects through gateway and decoder
 	@WHYLIGHT_MUTATIONS=$(MUTATIONS) $(BIN)/pytest -n $(JOBS) --dist load --timeout 1800 tests/conformance/test_mutations.py
 
+mlserver: $(TEST_READY)  ## Ask a real MLServer, in an environment of its own, for models on servers
+	@[ -x build/mlserver/bin/mlserver ] || { $(VENV)/bin/python -m venv build/mlserver && build/mlserver/bin/pip install -q "mlserver>=1.7,<2" onnxruntime; }
+	WHYLIGHT_TEST_MLSERVER=$(CURDIR)/build/mlserver/bin/mlserver $(VENV)/bin/pytest -q -k mlserver tests/workers/runtimes/test_remote.py
+
 bench: $(BENCH_READY)  ## Measure speed beside other libraries, in about 20 quiet minutes
 	@$(call measured,grad_cam cams integrated smooth occlusion rise scheduler datapath decoding volumes http_job)
 

@@ -36,7 +36,9 @@ from service.errors import (
     InvalidParameter,
     InvalidRequest,
     InvalidTarget,
+    Kind,
     MissingAbility,
+    ModelSilent,
     ModelUnavailable,
     NoWorker,
     TooLarge,
@@ -180,7 +182,7 @@ def find_model(ref: str, models: Sequence[ModelEntry]) -> ModelEntry:
 
     Raises
     ------
-    UnknownModel, ModelUnavailable
+    UnknownModel, ModelUnavailable, ModelSilent
         As of `admit`.
     """
     name, _, version = ref.partition("@")
@@ -195,6 +197,13 @@ def find_model(ref: str, models: Sequence[ModelEntry]) -> ModelEntry:
     if newest.state == "ready":
         return newest
     why = newest.failure
+    if why is not None and why.kind is Kind.WAIT:
+        raise ModelSilent(
+            "The server that this model runs on does not answer as it should; try again shortly.",
+            pointer="/model",
+            reason=why.code,
+            reason_detail=why.detail,
+        )
     raise ModelUnavailable(
         "The model did not pass its self-tests on any worker; its publisher must mend it.",
         pointer="/model",

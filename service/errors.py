@@ -510,6 +510,37 @@ class Draining(WhylightError):
     title = "The service is shutting down"
 
 
+class ModelSilent(WhylightError):
+    """The server that a model runs on does not answer, or not yet."""
+
+    kind = Kind.WAIT
+    code = "model_silent"
+    title = "The model's server does not answer"
+
+
+class RemoteUnreachable(ModelSilent):
+    """No connection, no answer in time, or one that says to try again later."""
+
+    code = "remote_unreachable"
+
+
+class RemoteNotReady(ModelSilent):
+    """The server answers, and says that it or the model is not ready."""
+
+    code = "remote_not_ready"
+    title = "The model's server is not ready"
+
+
+class RemoteChanged(ModelSilent):
+    """The server answers for another version, or otherwise than when the model was loaded.
+
+    It is loaded anew, with its self-tests.
+    """
+
+    code = "remote_changed"
+    title = "The model on the server has changed"
+
+
 class OutOfStorage(WhylightError):
     """The store's watermark is reached."""
 
@@ -583,6 +614,42 @@ class ModelUnavailable(WhylightError):
     kind = Kind.OURS
     code = "model_unavailable"
     title = "The model cannot be loaded"
+
+
+class RemoteNotAllowed(ModelUnavailable):
+    """The administrator has not listed the server that the model runs on."""
+
+    code = "remote_not_allowed"
+    title = "The model's server is not on the list"
+
+
+class RemoteTensorMismatch(ModelUnavailable):
+    """The server's model has no such tensor, or one of another shape."""
+
+    code = "remote_tensor_mismatch"
+    title = "The server's tensors are not those of the manifest"
+
+
+class RemoteWrongDatatype(ModelUnavailable):
+    """The server's tensors hold numbers of another type."""
+
+    code = "remote_wrong_datatype"
+    title = "The server's tensors are of another type"
+
+
+class RemoteError(WhylightError):
+    """The server refused or failed to answer a request that is as the protocol says."""
+
+    kind = Kind.OURS
+    code = "remote_error"
+    title = "The model's server failed"
+
+
+class RemoteMalformed(RemoteError):
+    """What the server sent is no answer by the protocol."""
+
+    code = "remote_malformed"
+    title = "The server's answer cannot be read"
 
 
 class ModelError(WhylightError):

@@ -8,9 +8,12 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.domain.value import Name
 
 MIB = 1024 * 1024
 PREFIX = "WHYLIGHT_"
@@ -25,6 +28,20 @@ def _seconds(value: object) -> object:
 
 Duration = Annotated[timedelta, BeforeValidator(_seconds)]
 """A span of time, written in seconds (``9``) or as ISO 8601 (``PT9S``)."""
+
+
+def _address(value: str) -> str:
+    """Return an address of scheme, host, port and path alone."""
+    parts = urlsplit(value)
+    _ = parts.port  # raises where it is no number
+    strange = parts.username or parts.password or parts.query or parts.fragment
+    if parts.scheme not in {"http", "https"} or not parts.hostname or strange:
+        raise ValueError("it must be http://host or https://host, with a port and a path at most")
+    return value.rstrip("/")
+
+
+Endpoint = Annotated[str, AfterValidator(_address)]
+"""The address of a server."""
 
 
 class QueueSettings(BaseModel):
@@ -159,6 +176,26 @@ class WorkerSettings(BaseModel):
     scratch: Path | None = Field(default=None, description="Folder for work in hand.")
 
 
+class RemoteSettings(BaseModel):
+    """Inference servers that models may run on."""
+
+    endpoints: dict[Name, Endpoint] = Field(
+        default={},
+        description="Inference servers that workers may send images to, by name, as JSON:"
+        ' {"triton": "https://triton.example:8000"}. No other address is ever asked.',
+    )
+    timeout: Duration = Field(
+        default=timedelta(seconds=30),
+        gt=timedelta(0),
+        description="Longest wait for an inference server's answer.",
+    )
+
+    def endpoint(self, wanted: str) -> tuple[str, str] | None:
+        """Return the name and address of an endpoint, by either; `None` if it is not listed."""
+        wanted = wanted.rstrip("/")
+        return next((each for each in self.endpoints.items() if wanted in each), None)
+
+
 class Settings(BaseSettings):
     """All settings of gateway, worker and command."""
 
@@ -169,6 +206,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     http: HttpSettings = HttpSettings()
     worker: WorkerSettings = WorkerSettings()
+    remote: RemoteSettings = RemoteSettings()
     log_level: str = Field(
         default="INFO", description="Least weighty log lines: DEBUG, INFO, WARNING or ERROR."
     )

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from service.domain.job import Priority
 from service.domain.precision import Precision
-from service.errors import WhylightError
+from service.errors import ModelSilent, WhylightError
 from workers.held import Held, LeaseLost
 from workers.model import Model
 from workers.running import Planned, Report
@@ -47,6 +47,8 @@ class Access:
         ------
         UnservablePass
             The model's runtime has no such precision.
+        ModelSilent
+            The model's server does not answer: the job waits for it.
         Cancelled, Draining, LeaseLost
             The job was stopped.
         """
@@ -62,6 +64,9 @@ class Access:
         with self.held.waking(lambda: self.scheduler.cancel(token)):
             report = _answer(ticket, self.deadline + MARGIN)
         self.held.check()
+        for outcome in report.outcomes:
+            if isinstance(outcome, ModelSilent):
+                raise outcome
         return report
 
     def _replica(self, precision: Precision) -> Runtime:

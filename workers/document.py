@@ -18,6 +18,7 @@ from service.domain.explanation import (
     ModelRef,
     Omission,
     Provenance,
+    RemoteModel,
     Result,
     Subject,
     VolumeFacts,
@@ -86,8 +87,8 @@ def unfinished(held: Held, ending: Ending, failure: Failure | None) -> Explanati
     )
 
 
-def model_ref(manifest: Manifest, package: str) -> ModelRef:
-    """Return the model to the byte: its package, and the weights that ran."""
+def model_ref(manifest: Manifest, package: str, remote: RemoteModel | None = None) -> ModelRef:
+    """Return the model: its package, and the weights that ran or who says that they did."""
     return ModelRef(
         name=manifest.id,
         version=manifest.version,
@@ -95,6 +96,7 @@ def model_ref(manifest: Manifest, package: str) -> ModelRef:
         package=package,
         weights=manifest.weights,
         runtime=manifest.runtime,
+        remote=remote,
     )
 
 
@@ -177,6 +179,7 @@ def _provenance(fetched: Fetched, model: Model) -> Provenance:
     return Provenance(
         package=model.ref.package,
         weights=model.ref.weights,
+        remote=model.ref.remote,
         request=request_digest(fetched.lease.job),
         instances=tuple(
             InstanceRef(id=each.id, sha256=each.sha256, sop_class_uid=each.sop_class_uid)

@@ -17,6 +17,7 @@ from service.domain.certificate import MethodRecord
 from service.domain.manifest import Manifest
 from service.domain.precision import PrecisionRecord
 from service.errors import WhylightError
+from service.settings import RemoteSettings
 from workers import selftests
 from workers.catalog import defaults, ready_model
 from workers.document import model_ref
@@ -48,7 +49,8 @@ class Loader:
     The device's owner thread only moves and probes the model, between two
     batches, and the tests' passes take turns with those of jobs. With
     `fixed_rows` the models run in the deterministic mode. What was measured in
-    lower precisions is looked for by `find`.
+    lower precisions is looked for by `find`. Models may run on the servers that
+    `remote` lists.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Loader:
         *,
         fixed_rows: int | None = None,
         find: Callable[[str], PrecisionRecord | None] = lambda _: None,
+        remote: RemoteSettings | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._device = device
@@ -67,6 +70,7 @@ class Loader:
         self._scratch = scratch
         self._fixed_rows = fixed_rows
         self._find = find
+        self._remote = remote
 
     def load(self, manifest: Manifest, package: str, folder: Path) -> Model:
         """Build, test and probe a model.
@@ -82,6 +86,8 @@ class Loader:
         ------
         ModelUnavailable
             The package does not hold what it promises.
+        ModelSilent
+            The server that the model runs on does not answer.
         """
         region = read_mask(manifest, folder)
         inputs = [
@@ -89,7 +95,7 @@ class Loader:
             for test in manifest.selftests
         ]
         shape = inputs[0].shape
-        opener = RUNTIMES[manifest.runtime]()
+        opener = RUNTIMES[manifest.runtime](self._remote)
         opened = opener.open(manifest, folder, shape, self._device, self._fixed_rows)
         runtime = self._owned(opened)
         try:
@@ -111,7 +117,7 @@ class Loader:
         )
         entry = ready_model(manifest, package, probe, shape, facts)
         records = _records(manifest, folder, runtime, entry, facts)
-        ref = model_ref(manifest, package)
+        ref = model_ref(manifest, package, probe.remote)
         precisions = Precisions(
             records.subject, self._device.type, _hindrance(manifest, probe), self._find
         )
@@ -163,7 +169,8 @@ def _records(
 ) -> Records:
     """Return the model's records; what no package brought is to be measured, cheapest first."""
     dtype = str(runtime.dtype).removeprefix("torch.")
-    records = Records(Subject(manifest, dtype), _brought(manifest, folder))
+    subject = Subject(manifest, dtype, runtime.probed.remote)
+    records = Records(subject, _brought(manifest, folder))
     ordinary = defaults(entry.methods, facts).values()
     for method in sorted(ordinary, key=lambda each: each.estimate(runtime.shape, 1).effort):
         records.record(method)

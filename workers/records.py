@@ -9,6 +9,7 @@ from pydantic import BaseModel, JsonValue
 
 from service.domain.canonical import digest_of
 from service.domain.certificate import Certificate, MethodRecord
+from service.domain.explanation import RemoteModel
 from service.domain.manifest import Manifest
 from workers.measures.probe_bank import ProbeBank
 from workers.methods.base import Method
@@ -33,10 +34,20 @@ class Subject:
     dtype: str
     """Floating type that the model computes in, such as ``float32``."""
 
+    remote: RemoteModel | None = None
+    """What its server reported, of a model that runs elsewhere."""
+
     @property
     def weights(self) -> str:
-        """Digest of what the runtime loads."""
-        return self.manifest.weights
+        """Digest of what the runtime loads.
+
+        Of a model that runs elsewhere, of what its server reported and of the
+        answers that it must give to be served.
+        """
+        if self.manifest.weights is not None:
+            return self.manifest.weights
+        answers: list[JsonValue] = [[*test.logits] for test in self.manifest.selftests]
+        return digest_of([_json(self.remote), answers])
 
     def identify(self, method: Method) -> str:
         """Return the digest of all that the method's record depends on.

@@ -58,6 +58,8 @@ from workers.union import joined, step_of, work_of
 
 R = TypeVar("R")
 
+CHANGED: Final = ModelUnavailable("The model was changed while it ran and is being reloaded.")
+
 SLICE: Final = 0.05
 """Seconds of device time to a batch: what a job arriving among others may have to wait."""
 
@@ -469,14 +471,14 @@ class Scheduler:
         try:
             job.runtime.check()
         except ReplicaChangedError as error:
-            self._on_bug(error, job.id)
-            self._drop_replica(job)
+            if error.reason is None:
+                self._on_bug(error, job.id)
+            self._drop_replica(job, error.reason or CHANGED)
         self._show(job)
         job.future.set_result(job.report())
 
-    def _drop_replica(self, job: Job) -> None:
+    def _drop_replica(self, job: Job, error: WhylightError) -> None:
         """Fail the job and everyone else on a replica that was changed under them."""
-        error = ModelUnavailable("The model was changed while it ran and is being reloaded.")
         for run in job.runs:
             run.end(error)
         self._batches.forget(job.runtime)

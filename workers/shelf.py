@@ -2,18 +2,20 @@
 
 The shelf follows the store: a package that appears is unpacked, its digests
 checked, loaded, tested and probed; one that disappears is let go. A package
-that fails stands on the shelf as unavailable, with the reason, and is not tried
-again; the others are served.
+that fails stands on the shelf as unavailable, with the reason, and is tried again
+only if its model runs on a server; the others are served.
 """
 
+import math
 import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from service.domain.catalog import ModelEntry
-from service.errors import Failure, Kind, ModelUnavailable, WhylightError
+from service.errors import Failure, ModelUnavailable, StoreUnavailable, WhylightError
 from service.packages import ModelPackages, PackageRecord
 from service.telemetry import MODEL_LOADED, Log
 from workers.catalog import certified, unavailable_model
@@ -24,6 +26,9 @@ from workers.runtimes.base import Runtime
 
 EVERY: Final = 2.0
 """Seconds between two looks into the store."""
+
+AGAIN: Final = 15.0
+"""Seconds until a model is tried again that runs on a server: what is wrong there may be mended."""
 
 
 class Shelf:
@@ -50,6 +55,9 @@ class Shelf:
         self._entries: dict[str, ModelEntry] = {}
         self._tenants: dict[str, tuple[str, ...]] = {}
         """To whom each package is given."""
+
+        self._again: dict[str, float] = {}
+        """Of an unavailable package of a model on a server: when to try it, `time.monotonic`."""
 
         self._shown: dict[str, tuple[int, int]] = {}
         """Changes of a model's records that its entry shows."""
@@ -130,10 +138,16 @@ class Shelf:
             self._tenants = {package: each.tenants for package, each in records.items()}
         for package in self.entries().keys() - records.keys():
             self._remove(package)
-        for package in records.keys() - self.entries().keys():
+        for package in records.keys() - self._settled():
             if ended is not None and ended.is_set():
                 return
             self._take_in(records[package])
+
+    def _settled(self) -> set[str]:
+        """Return the packages that need no try now; one that has to wait is tried in turn."""
+        now = time.monotonic()
+        with self._lock:
+            return {each for each in self._entries if now < self._again.get(each, math.inf)}
 
     def reload(self, runtime: Runtime) -> None:
         """Let go of a model that was changed while it ran; the next look loads it anew."""
@@ -147,12 +161,13 @@ class Shelf:
         """Load one package; whatever is wrong with it becomes its entry."""
         folder = self._cache / record.package
         manifest = None
+        self._again.pop(record.package, None)
         try:
             manifest = self._packages.unpack(record.package, folder)
             model = self._loader.load(manifest, record.package, folder)
+        except StoreUnavailable:  # no fault of the package
+            raise
         except WhylightError as error:
-            if error.failure().kind is Kind.WAIT:
-                raise  # the store is silent: no fault of the package
             failure = _with_field(error)
         except Exception as error:  # noqa: BLE001 - a package must not end the worker
             self._log.bug(error, package=record.package)
@@ -166,9 +181,13 @@ class Shelf:
             self._log.info("model_loaded", model=model.manifest.ref, package=record.package)
             return
         shutil.rmtree(folder, ignore_errors=True)
-        self._log.warning("model_unavailable", package=record.package, code=failure.code)
         with self._lock:
+            known = self._entries.get(record.package)
             self._entries[record.package] = unavailable_model(record, manifest, failure)
+            if manifest is not None and manifest.runtime == "remote":
+                self._again[record.package] = time.monotonic() + AGAIN
+        if known is None or known.failure != failure:
+            self._log.warning("model_unavailable", package=record.package, code=failure.code)
 
     def _remove(self, package: str) -> None:
         """Let a model go; jobs that use it now keep it until they end."""

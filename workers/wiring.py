@@ -69,7 +69,13 @@ class Worker:
         fixed_rows = settings.worker.fixed_rows
         measured = PrecisionRecords(backends.store)
         loader = Loader(
-            self._scheduler, self._device, slots, own, fixed_rows=fixed_rows, find=measured.find
+            self._scheduler,
+            self._device,
+            slots,
+            own,
+            fixed_rows=fixed_rows,
+            find=measured.find,
+            remote=settings.remote,
         )
         packages = ModelPackages(backends.store, scratch=own)
         unpacked = own / "packages"

@@ -78,6 +78,7 @@ ADMISSION_PROBLEMS: Final = (
     errors.AmbiguousStudy,
     errors.StudyFull,
     errors.NoWorker,
+    errors.ModelSilent,
 )
 """Why a request can be refused before anything is queued."""
 

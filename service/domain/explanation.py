@@ -52,8 +52,30 @@ class Prediction(Value):
     """The same as a share of all."""
 
 
+class RemoteModel(Value):
+    """What a server says of the model that it runs; nothing here can prove it."""
+
+    endpoint: Name
+    """The server's name in the administrator's list."""
+
+    server: str
+    """Name and version of the server's software, as it reports them."""
+
+    model: str
+    model_version: str | None
+    """As the server's answers report it; `None` if they do not."""
+
+    platform: str
+
+    @property
+    def words(self) -> str:
+        """What can be said in place of a digest of weights."""
+        version = self.model_version or "of unknown version"
+        return f"weights not known; model {self.model} {version} of server {self.endpoint}"
+
+
 class ModelRef(Value):
-    """The model that was explained, to the byte."""
+    """The model that was explained: to the byte, but for one that runs elsewhere."""
 
     name: str
     version: str
@@ -61,10 +83,17 @@ class ModelRef(Value):
     package: str
     """SHA-256 of the package."""
 
-    weights: str
-    """SHA-256 of the weights that ran."""
+    weights: Sha256 | None
+    """SHA-256 of the weights that ran; `None` of a model that runs elsewhere."""
 
     runtime: str
+    remote: RemoteModel | None = None
+    """What its server reported, of a model that runs elsewhere."""
+
+    @property
+    def weights_in_words(self) -> str:
+        """Which weights ran, as far as that is known."""
+        return self.remote.words if self.remote else f"weights sha256={self.weights}"
 
 
 class LeftOut(Value):
@@ -124,7 +153,10 @@ class Provenance(Value):
     """What ran on what: with the request, all that is needed to compute the same again."""
 
     package: Sha256
-    weights: Sha256
+    weights: Sha256 | None
+    """`None` of a model that runs elsewhere: `remote` tells what its server reported."""
+
+    remote: RemoteModel | None = None
     request: Sha256
     """Of the request as it was queued, in canonical JSON."""
 

@@ -144,7 +144,7 @@ class Input(Value):
     layout: Literal["NCHW", "NHWC", "NCDHW"] = "NCHW"
     """Axes of a batch; D are the slices, until a step orients them otherwise.
 
-    ``NHWC`` is for ONNX alone: the graph is given its channels last.
+    ``NHWC`` is for ONNX and remote models alone: they are given their channels last.
     """
 
     accept: Accept
@@ -234,6 +234,9 @@ class Layer(Value):
     """Tensor name in the ONNX graph."""
 
 
+ServerWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+"""A name or a version on an inference server; safe in the path of an address."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 """A length along an axis of the source image, as a share of its edge."""
 
@@ -276,6 +279,37 @@ class MaskRegion(Value):
 
 Region = Annotated[InnerRegion | BoxRegion | MaskRegion, Field(discriminator="kind")]
 """Where in a source image the model may find what it reports."""
+
+
+class Remote(Value):
+    """Where a model runs that the package does not hold: a server of the Open Inference Protocol.
+
+    The protocol's version 2 over HTTP, as Triton, KServe, MLServer and others speak it.
+    """
+
+    endpoint: str = Field(min_length=1, max_length=200)
+    """The server, by its name in the administrator's list or by its address there."""
+
+    model: ServerWord
+    """The model's name on the server."""
+
+    model_version: ServerWord | None = None
+    """The version to ask; the server's choice if not given."""
+
+    input: str = Field(min_length=1, max_length=200)
+    """Name of the tensor that takes the image."""
+
+    output: str = Field(min_length=1, max_length=200)
+    """Name of the tensor to explain."""
+
+    datatype: Literal["FP16", "FP32", "FP64"] = "FP32"
+    """Of both tensors, by the protocol's word."""
+
+    rows: int = Field(default=32, ge=1, le=1024)
+    """Most images in one request."""
+
+    tolerance: float = Field(default=1e-3, gt=0, le=1)
+    """How far the server's answer to one and the same input may move, counted as in `surrogate`."""
 
 
 class Calibration(Value):
@@ -335,6 +369,10 @@ class SelfTest(Value):
     tolerance: float = Field(gt=0, le=1)
 
 
+LOADED = {"torch": ("weights", "safetensors"), "onnx": ("forward", "onnx")}
+"""Role and format of the file that each runtime loads; one that loads none is not here."""
+
+
 class Manifest(Value):
     """A model package's ``model.yaml``."""
 
@@ -354,8 +392,11 @@ class Manifest(Value):
     activation: Literal["logits"] = "logits"
     """What the network puts out."""
 
-    runtime: Literal["torch", "onnx"]
+    runtime: Literal["torch", "onnx", "remote"]
     """Which runtime serves the package."""
+
+    remote: Remote | None = None
+    """Where the model runs, of runtime ``remote``."""
 
     architecture: Architecture | None = None
     key_map: KeyMap = KeyMap()
@@ -380,9 +421,11 @@ class Manifest(Value):
         if self.runtime == "torch" and self.architecture is None:
             raise ValueError("runtime 'torch' needs 'architecture'")
         if self.runtime == "torch" and self.inputs[0].layout == "NHWC":
-            raise ValueError("layout NHWC is for runtime 'onnx' alone")
-        wanted = {"torch": ("weights", "safetensors"), "onnx": ("forward", "onnx")}[self.runtime]
-        if not any((file.role, file.format) == wanted for file in self.files):
+            raise ValueError("layout NHWC is for the runtimes 'onnx' and 'remote' alone")
+        if (self.runtime == "remote") != (self.remote is not None):
+            raise ValueError("runtime 'remote' needs 'remote', and no other runtime has it")
+        wanted = LOADED.get(self.runtime)
+        if wanted and not any((file.role, file.format) == wanted for file in self.files):
             raise ValueError(f"runtime '{self.runtime}' needs a file with role and format {wanted}")
         known = {file.path for file in self.files}
         if missing := [test.input for test in self.selftests if test.input not in known]:
@@ -454,8 +497,13 @@ class Manifest(Value):
         return f"{self.id}@{self.version}"
 
     @property
-    def weights(self) -> str:
-        """SHA-256 of the file that the runtime loads; with its external data, of both digests."""
+    def weights(self) -> str | None:
+        """SHA-256 of the file that the runtime loads; with its external data, of both digests.
+
+        `None` of a model that runs elsewhere: nobody here has seen its weights.
+        """
+        if self.runtime == "remote":
+            return None
         if self.runtime == "torch":
             return self.file("weights", "safetensors").sha256
         model = self.file("forward", "onnx").sha256

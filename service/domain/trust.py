@@ -231,7 +231,9 @@ class Binding(Value):
     source: Sha256
     """Of the DICOM object as it was sent; of a series, see `source_digest`."""
 
-    weights: Sha256
+    weights: Sha256 | None
+    """`None` of a model that runs elsewhere."""
+
     precision: Precision
     """What the map was computed in."""
 

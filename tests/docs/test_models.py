@@ -1,8 +1,11 @@
-"""The page of networks lists what there is, with its layouts."""
+"""The pages on models list what there is."""
 
 import re
 from pathlib import Path
 
+import yaml
+
+from service.domain.manifest import Remote
 from workers.architectures.base import ARCHITECTURES
 
 MODELS = Path(__file__).parents[2] / "docs" / "models"
@@ -15,3 +18,11 @@ def test_every_network_is_listed_with_its_layouts():
     assert listed == {
         name: sorted(each.layouts, reverse=True) for name, each in ARCHITECTURES.items()
     }
+
+
+def test_a_model_on_a_server_is_described_as_its_page_says():
+    (block,) = re.findall(r"```yaml\n(.*?)```", (MODELS / "remote.md").read_text(), re.DOTALL)
+    fields = yaml.safe_load(block)
+    remote = Remote.model_validate(fields["remote"])
+    assert fields["runtime"] == "remote"
+    assert remote.model_fields_set == Remote.model_fields.keys()

@@ -1,10 +1,12 @@
+import json
 import subprocess
 import sys
 from datetime import timedelta
 
 import pytest
+from pydantic import ValidationError
 
-from service.settings import Settings
+from service.settings import Settings, faults
 
 
 @pytest.mark.parametrize("text", ["90", " 90 ", "90.0", "PT90S", "PT1M30S"])
@@ -23,3 +25,36 @@ def test_a_wrong_setting_ends_the_process_with_its_name_and_not_its_value(monkey
     assert "WHYLIGHT_WORKER__SLOTS: " in ended.stderr
     assert "secret-word" not in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ftp://host",
+        "file:///etc/passwd",
+        "host:8000",
+        "http://user:secret-word@host",
+        "http://host?to=x",
+        "http://host:port",
+        "http://",
+    ],
+)
+def test_an_inference_server_is_listed_by_a_plain_address(monkeypatch, address):
+    monkeypatch.setenv("WHYLIGHT_REMOTE__ENDPOINTS", json.dumps({"lab": address}))
+    with pytest.raises(ValidationError) as told:
+        Settings()
+    assert not any("secret-word" in each for each in faults(told.value))
+
+
+def test_no_server_is_listed_by_default():
+    assert Settings().remote.endpoints == {}
+
+
+def test_only_a_listed_server_is_found(monkeypatch):
+    listed = {"lab": "http://10.0.0.5:8000/lab/", "two": "https://two.example"}
+    monkeypatch.setenv("WHYLIGHT_REMOTE__ENDPOINTS", json.dumps(listed))
+    remote = Settings().remote
+    assert remote.endpoint("lab") == ("lab", "http://10.0.0.5:8000/lab")
+    assert remote.endpoint("http://10.0.0.5:8000/lab") == remote.endpoint("lab")
+    for other in ("http://10.0.0.5:8000", "http://10.0.0.5:8000/lab/../x", "http://two.example"):
+        assert remote.endpoint(other) is None

@@ -86,3 +86,21 @@ def write_onnx_package(
     manifest |= {"runtime": "onnx", "explain": {"baseline": 0.0}, **changes}
     (folder / "model.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
     return folder
+
+
+def write_remote_package(folder: Path, **remote: Any) -> Path:
+    """Write the package of `small_model` as of a model on a server, and return its folder.
+
+    Parameters
+    ----------
+    remote
+        Fields of ``remote`` to replace.
+    """
+    write_onnx_package(folder)
+    (folder / "model.onnx").unlink()
+    manifest = yaml.safe_load((folder / "model.yaml").read_text())
+    manifest["files"].pop()
+    words = {"endpoint": "lab", "model": "chest", "input": "image", "output": "logits"}
+    manifest |= {"id": "elsewhere", "runtime": "remote", "remote": words | remote}
+    (folder / "model.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
+    return folder

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-from service.errors import Draining, WhylightError
+from service.errors import Draining, ModelSilent, WhylightError
 from workers.running import Planned
 from workers.runtimes.base import Runtime
 from workers.scheduler import Scheduler
@@ -77,7 +77,7 @@ class Turns:
         Raises
         ------
         Unwanted
-            The worker drains, or the model is gone.
+            The worker drains, or the model or its server is gone.
         """
         self._wait()
         name = next(self._names)
@@ -92,6 +92,8 @@ class Turns:
                     self._scheduler.cancel(name)
                 continue
             self.check()
+            if any(isinstance(each, ModelSilent) for each in outcomes):
+                raise Unwanted  # now: it is measured once the model is loaded again
             return outcomes
 
     def _wait(self) -> None:

@@ -396,9 +396,8 @@ def _ourselves(record: MapRecord) -> Dataset:
     item.SoftwareVersions = record.software
     made = datetime.fromtimestamp(record.created / 1000, UTC)
     item.ContributionDateTime = made.strftime("%Y%m%d%H%M%S.%f+0000")
-    weights = record.model.weights
     model = f"{record.model.name}@{record.model.version}"
-    item.ContributionDescription = f"Explained {model}; weights sha256 {weights}"[:1024]
+    item.ContributionDescription = f"Explained {model}; {record.model.weights_in_words}"[:1024]
     return item
 
 

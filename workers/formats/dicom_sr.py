@@ -157,7 +157,7 @@ def _algorithm(record: MapRecord) -> AlgorithmIdentification:
     model = [
         f"model={record.model.name}@{record.model.version}",
         f"model package sha256={record.model.package}",
-        f"model weights sha256={record.model.weights}",
+        f"model {record.model.weights_in_words}",
     ]
     return AlgorithmIdentification(
         name=plain(record.method_title),

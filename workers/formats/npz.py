@@ -66,7 +66,7 @@ def _facts(record: MapRecord) -> dict[str, str | bool | int | float]:
         "partial": record.partial,
         "grade": record.trust.grade.value,
         "model": f"{record.model.name}@{record.model.version}",
-        "weights": record.model.weights,
+        "weights": record.model.weights or record.model.weights_in_words,
         **({} if record.facts.slices is None else {"slices": record.facts.slices}),
         "rows": record.facts.rows,
         "columns": record.facts.columns,

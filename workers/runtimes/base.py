@@ -15,8 +15,11 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from service.domain.explanation import RemoteModel
 from service.domain.manifest import Manifest
+from service.errors import WhylightError
 from service.registry import Registry
+from service.settings import RemoteSettings
 from workers.passes import Ability, Exclusive, Rule, Scalar, Tap
 from workers.rows import Ablated, Rows
 from workers.tokens import Tokens
@@ -151,12 +154,25 @@ class Probe:
     surrogate: frozenset[Ability] = frozenset()
     """Abilities of a network that stands in for the model, and not of the model itself."""
 
+    remote: RemoteModel | None = None
+    """What its server reports, of a model that runs elsewhere."""
+
     difference: float | None = None
     """By how much the two differ at most on noise, as the manifest counts it; `None` if one."""
 
 
 class ReplicaChangedError(Exception):
-    """The replica is not as it was when it was loaded; it must be dropped."""
+    """The replica is not as it was when it was loaded; it must be dropped.
+
+    Parameters
+    ----------
+    reason
+        What those who used it are told, where it was no fault of the work done on it.
+    """
+
+    def __init__(self, reason: WhylightError | None = None) -> None:
+        super().__init__()
+        self.reason = reason
 
 
 class Runtime(Protocol):
@@ -235,9 +251,18 @@ class Runtime(Protocol):
 
 
 class Opener(ABC):
-    """How packages of one runtime are opened; registered under the manifest's word for it."""
+    """How packages of one runtime are opened; registered under the manifest's word for it.
+
+    Parameters
+    ----------
+    remote
+        Which servers an administrator allows to be asked; none if not given.
+    """
 
     name: ClassVar[str]
+
+    def __init__(self, remote: RemoteSettings | None = None) -> None:
+        self.remote = remote or RemoteSettings()
 
     @abstractmethod
     def open(
@@ -268,6 +293,8 @@ class Opener(ABC):
         ------
         ModelUnavailable
             The package does not hold what the runtime needs.
+        ModelSilent
+            The server that the model runs on does not answer.
         """
 
 

@@ -42,6 +42,8 @@ def test_a_valid_manifest_is_read(fields: dict[str, Any]) -> None:
     assert found.ref == "small@1.0.0"
 
 
+REMOTE = {"endpoint": "lab", "model": "chest", "input": "image", "output": "logits"}
+
 CASES: list[tuple[Change, str, str]] = [
     (lambda m: m.pop("title"), "/title", "required"),
     (lambda m: m.update(titel="x"), "/titel", "unknown"),
@@ -71,6 +73,10 @@ CASES: list[tuple[Change, str, str]] = [
     (lambda m: m.update(architecture=None), "", "architecture"),
     (lambda m: m["inputs"][0].update(layout="NHWC"), "", "NHWC"),
     (lambda m: m.update(runtime="onnx"), "", "onnx"),
+    (lambda m: m.update(runtime="remote"), "", "needs 'remote'"),
+    (lambda m: m.update(remote=REMOTE), "", "no other runtime"),
+    (lambda m: m.update(remote=REMOTE | {"model": "../admin"}), "/remote/model", "form"),
+    (lambda m: m.update(remote=REMOTE | {"datatype": "INT8"}), "/remote/datatype", "FP32"),
     (lambda m: m["selftests"][0].update(input="b.dcm"), "", "self-test"),
     (
         lambda m: m["outputs"][0]["classes"].append(m["outputs"][0]["classes"][0].copy()),

@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ from service.domain.catalog import ModelEntry
 from service.domain.precision import Precision
 from service.errors import Kind, ModelUnavailable, StoreUnavailable
 from service.packages import ModelPackages, PackageRecord
-from service.settings import StoreSettings
+from service.settings import RemoteSettings, StoreSettings
 from service.store.base import BlobStore
 from service.store.objects import open_store
 from service.telemetry import Log
 from tests.support.dead_store import dead_store
+from tests.support.exported import write_remote_package
 from tests.support.hospital import register
 from tests.support.small_model import CLASSES, LAYER, NETWORK, SIDE, write_package
 from workers.catalog import catalog
@@ -322,3 +324,33 @@ def test_a_bad_package_is_told_and_the_others_are_served(
     later = room.register("later")
     room.shelf.sync()
     assert set(room.shelf.ready()) == {sound.package, later.package}
+
+
+def test_a_model_on_a_server_that_nobody_listed_is_refused_and_the_others_are_served(
+    room: Room,
+) -> None:
+    folder = write_remote_package(room.folder / "there", endpoint="http://127.0.0.1:9")
+    there, small = register(room.store, folder), room.register()
+    assert "WHYLIGHT_REMOTE__ENDPOINTS" in room.refusal(there)
+    failure = room.entry(there).failure
+    assert failure is not None
+    assert (failure.code, failure.facts["field"]) == ("remote_not_allowed", "/remote/endpoint")
+    assert room.entry(small).state == "ready"
+
+
+@pytest.mark.parametrize("endpoint", ["lab", "http://127.0.0.1:9/lab/"])
+def test_a_listed_server_is_found_by_name_and_by_address_and_tried_again(
+    room: Room, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    room.shelf._loader._remote = RemoteSettings(endpoints={"lab": "http://127.0.0.1:9/lab"})
+    there = register(room.store, write_remote_package(room.folder / "there", endpoint=endpoint))
+    failure = room.entry(there).failure
+    assert failure is not None
+    assert (failure.code, failure.kind) == ("remote_unreachable", Kind.WAIT)
+    tries: list[str] = []
+    monkeypatch.setattr(room.shelf, "_take_in", lambda record: tries.append(record.package))
+    room.shelf.sync()
+    assert tries == []
+    room.shelf._again[there.package] = time.monotonic()
+    room.shelf.sync()
+    assert tries == [there.package]

@@ -1,0 +1,369 @@
+"""Models that run elsewhere: forward passes by a server of the Open Inference Protocol.
+
+A package says which server, by a name or an address that the administrator has
+listed, which model and which tensors. Whether the model is still the one that
+passed its self-tests cannot be seen here. So it is asked: every answer's version
+is held against the first one's, and after each job the server must answer one
+and the same input as it did when the model was loaded.
+"""
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, NoReturn
+
+import numpy as np
+import torch
+from torch import nn
+from typing_extensions import override
+
+from service.domain.explanation import RemoteModel
+from service.domain.manifest import Manifest, Remote, Surrogate
+from service.errors import (
+    ModelSilent,
+    NonFiniteScore,
+    RemoteChanged,
+    RemoteNotAllowed,
+    RemoteTensorMismatch,
+    UnservablePass,
+    WhylightError,
+)
+from workers.passes import Ability, Exclusive
+from workers.runtimes.base import (
+    RUNTIMES,
+    Fit,
+    Opener,
+    Probe,
+    ReplicaChangedError,
+    Segment,
+    Served,
+    Work,
+)
+from workers.runtimes.batch import filled, guarded_scores, row_shape, spans
+from workers.runtimes.open_inference import (
+    ModelFacts,
+    Server,
+    ServerFacts,
+    Tensor,
+    demand_datatype,
+    word,
+)
+
+ALONE: Final = "The server of a model gives its outputs alone."
+SEED: Final = 20_231
+TRIES: Final = 3
+ROUNDING: Final = Surrogate(tolerance=1e-5)
+"""What a row's answer may move by when its neighbor changes; a server adds in no fixed order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What works must have in common to share a request."""
+
+    shape: tuple[int, ...]
+
+
+class RemoteRuntime:
+    """One model on one server.
+
+    Parameters
+    ----------
+    server
+        The model's server.
+    remote
+        The manifest's words for the model.
+    endpoint
+        The server's name in the administrator's list.
+    shape
+        Shape of one row, ``(C, *spatial)``.
+    layers
+        Layers that the package names; none of them can be had.
+    fixed_rows
+        Pad every batch to this many rows, if the model takes as many.
+    channels_last
+        Whether the model wants ``(N, *spatial, C)``.
+
+    Raises
+    ------
+    ModelSilent
+        The server does not answer, or is not ready.
+    ModelUnavailable
+        Its tensors are not those of the manifest.
+    NonFiniteScore
+        It answers a trial input with what is no number.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(
+        self,
+        server: Server,
+        remote: Remote,
+        endpoint: str,
+        shape: Sequence[int],
+        *,
+        layers: Sequence[str] = (),
+        fixed_rows: int | None = None,
+        channels_last: bool = False,
+    ) -> None:
+        self.dtype = torch.float64 if remote.datatype == "FP64" else torch.float32
+        self.shape = tuple(shape)
+        self._server = server
+        self._limit = Surrogate(tolerance=remote.tolerance)
+        self._channels_last = channels_last
+        facts, model = server.describe()
+        self._rows = self._demand_tensors(model, remote)
+        self.fixed_rows = fixed_rows and min(fixed_rows, self._rows)
+        self._lost: ModelSilent | None = None
+        self._version: str | None = None
+        one = self._noise(1)
+        self._known, self._version = self._first(one)
+        self.probed = self._probe(one, layers, _told(facts, model, remote, endpoint, self._version))
+
+    def _demand_tensors(self, model: ModelFacts, remote: Remote) -> int:
+        """Hold what the server lists against the manifest; return the most rows of a request."""
+        channels, *spatial = self.shape
+        row = (*spatial, channels) if self._channels_last else self.shape
+        most = remote.rows
+        if model.inputs:
+            given = _named(model.inputs, remote.input, "/remote/input")
+            demand_datatype(given, remote.datatype, "/remote/datatype")
+            most = _most_rows(given, row, most)
+        if model.outputs:
+            wanted = _named(model.outputs, remote.output, "/remote/output")
+            demand_datatype(wanted, remote.datatype, "/remote/datatype")
+        return most
+
+    def _first(self, one: torch.Tensor) -> tuple[list[float], str | None]:
+        """Return the answer to the trial input, and the version that gave it."""
+        values, version = self._server.infer(self._laid(one))
+        if not np.isfinite(values).all():
+            raise NonFiniteScore("The server answers a trial input with what is no number.")
+        return values[0].ravel().tolist(), version
+
+    def _probe(self, one: torch.Tensor, layers: Sequence[str], told: RemoteModel) -> Probe:
+        """Find out what the server can do."""
+        outputs, spent = self._run(one), []
+        for _ in range(TRIES):
+            began = time.perf_counter()
+            self._run(one)
+            spent.append(time.perf_counter() - began)
+        return Probe(
+            abilities=frozenset({Ability.FORWARD}),
+            layers=(),
+            refused=dict.fromkeys(layers, ALONE),
+            outputs=tuple(outputs.shape[1:]),
+            mixes_rows=self._rows > 1 and self._mixes_rows(),
+            row_seconds={"forward": median(spent)},
+            row_bytes={"forward": one.element_size() * one.numel()},
+            unable=dict.fromkeys(set(Ability) - {Ability.FORWARD}, ALONE),
+            remote=told,
+        )
+
+    def _mixes_rows(self) -> bool:
+        """Tell whether a row's answer depends on its neighbor; also true if two are refused."""
+        two = self._noise(2)
+        other = two.clone()
+        other[1] = 0
+        try:
+            first, second = (self._run(each)[0].ravel().tolist() for each in (two, other))
+        except ModelSilent:
+            raise
+        except WhylightError:
+            return True
+        return ROUNDING.difference(first, second) > ROUNDING.tolerance
+
+    def group(self, work: Work) -> Hashable:
+        """Return a key; works with equal keys may share a batch.
+
+        Raises
+        ------
+        UnservablePass
+            If more is wanted than scores and outputs.
+        """
+        if work.at or work.taps or work.ablated is not None:
+            raise UnservablePass(ALONE)
+        return Group(row_shape(work))
+
+    def fits(self, group: Hashable) -> Fit:  # noqa: ARG002 - all works are alike
+        """Return how many rows of the group one batch may hold."""
+        fixed = self.fixed_rows is not None
+        if self.probed.mixes_rows:
+            return Fit(rows=1, fixed=fixed)
+        return Fit(rows=self.fixed_rows or self._rows, fixed=fixed)
+
+    def serve(self, group: Hashable, segments: Sequence[Segment]) -> list[Served | Exception]:
+        """Ask for one batch; a silent server is every segment's answer."""
+        rows = sum(segment.count for segment in segments)
+        size = max(rows, self.fits(group).rows) if self.fixed_rows is not None else rows
+        batch, failures = filled(segments, size, self.dtype, self.device)
+        try:
+            outputs = self._run(batch)
+        except ModelSilent as error:  # to ask again for each half would find the same
+            return [error for _ in segments]
+        return [
+            failures.get(k) or _served(segment.work, outputs[span])
+            for k, (segment, span) in enumerate(zip(segments, spans(segments), strict=True))
+        ]
+
+    def lend(self, work: Exclusive, until: float) -> NoReturn:  # noqa: ARG002 - nothing to lend
+        """Refuse: the model is not here.
+
+        Raises
+        ------
+        UnservablePass
+            Always.
+        """
+        raise UnservablePass(ALONE)
+
+    def variant(self, model: nn.Module | None) -> "RemoteRuntime":
+        """Serve the same model; it has no other weights, and rows share requests all the same.
+
+        Raises
+        ------
+        UnservablePass
+            If a model is given.
+        """
+        if model is not None:
+            raise UnservablePass("A model on a server cannot be served with other weights.")
+        return self
+
+    def recast(self, dtype: torch.dtype) -> NoReturn:  # noqa: ARG002 - nothing to copy
+        """Refuse: the model is not here.
+
+        Raises
+        ------
+        UnservablePass
+            Always.
+        """
+        raise UnservablePass("A model on a server computes in the type that the server chose.")
+
+    def check(self) -> None:
+        """Raise `ReplicaChangedError` unless the server answers as it did at the start."""
+        try:
+            answer = self._run(self._noise(1))[0].ravel().tolist()
+        except WhylightError as error:
+            raise ReplicaChangedError(error) from None
+        if len(answer) != len(self._known) or (
+            self._limit.difference(self._known, answer) > self._limit.tolerance
+        ):
+            raise ReplicaChangedError(
+                RemoteChanged("The server answers otherwise than when the model was loaded.")
+            )
+
+    def _run(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return the outputs of a batch, shape ``(N, ...)``.
+
+        Raises
+        ------
+        ModelSilent
+            The server fell silent, or another version answers than at the start: from
+            then on, until the model is loaded again.
+        """
+        if self._lost is not None:
+            raise self._lost
+        try:
+            values, version = self._server.infer(self._laid(batch))
+            if version != self._version:
+                raise RemoteChanged("Another version of the model answers than when it was loaded.")
+        except ModelSilent as error:
+            self._lost = error
+            raise
+        return torch.from_numpy(values).to(self.dtype)
+
+    def _laid(self, batch: torch.Tensor) -> Any:
+        """Return a batch as the server wants its axes."""
+        return (batch.movedim(1, -1) if self._channels_last else batch).numpy()
+
+    def _noise(self, rows: int) -> torch.Tensor:
+        """Return rows of standard normal noise, always the same."""
+        generator = torch.Generator().manual_seed(SEED)
+        return torch.randn(rows, *self.shape, generator=generator).to(self.dtype)
+
+
+def _named(tensors: Sequence[Tensor], name: str, pointer: str) -> Tensor:
+    """Return the tensor of a name that the server lists."""
+    for each in tensors:
+        if each.name == name:
+            return each
+    raise RemoteTensorMismatch(
+        "The server's model has no tensor of this name.",
+        pointer=pointer,
+        found=[word(each.name) for each in tensors],
+    )
+
+
+def _most_rows(tensor: Tensor, row: Sequence[int], most: int) -> int:
+    """Return how many rows a request may have; refuse a tensor that takes no such rows."""
+    batch, *axes = tensor.shape or [0]
+    fits = len(axes) == len(row) and all(
+        axis in (-1, wanted) for axis, wanted in zip(axes, row, strict=True)
+    )
+    if not fits or batch not in (-1, 1):
+        raise RemoteTensorMismatch(
+            "The server's input takes no images of the shape that the manifest's steps make; its"
+            " first axis must be free, or 1.",
+            pointer="/remote/input",
+            expected=[-1, *row],
+            found=[*tensor.shape],
+        )
+    return most if batch == -1 else 1
+
+
+def _told(
+    facts: ServerFacts, model: ModelFacts, remote: Remote, endpoint: str, version: str | None
+) -> RemoteModel:
+    """Return what the server reported, in words that may be repeated."""
+    software = (word(facts.name) or "unknown", word(facts.version) or "")
+    return RemoteModel(
+        endpoint=endpoint,
+        server=" ".join(software).strip(),
+        model=remote.model,
+        model_version=version,
+        platform=word(model.platform) or "unknown",
+    )
+
+
+def _served(work: Work, outputs: torch.Tensor) -> Served | Exception:
+    """Return what a request gave for one segment."""
+    scores = guarded_scores(outputs, work) if work.targets else None
+    if isinstance(scores, Exception):
+        return scores
+    return Served(scores=scores, outputs=outputs if work.outputs else None)
+
+
+@RUNTIMES.register("remote")
+class RemoteOpener(Opener):
+    """Models on servers that an administrator has listed."""
+
+    @override
+    def open(
+        self,
+        manifest: Manifest,
+        folder: Path,
+        shape: tuple[int, ...],
+        device: torch.device,
+        fixed_rows: int | None = None,
+    ) -> Callable[[], RemoteRuntime]:
+        """Ask the server what it has, in the calling thread: the owner's must not wait for it."""
+        remote = manifest.remote
+        listed = None if remote is None else self.remote.endpoint(remote.endpoint)
+        if remote is None or listed is None:
+            raise RemoteNotAllowed(
+                "The administrator's list has no server of this name or address; add it to"
+                " WHYLIGHT_REMOTE__ENDPOINTS of the workers.",
+                pointer="/remote/endpoint",
+            )
+        name, address = listed
+        runtime = RemoteRuntime(
+            Server(address, remote, self.remote.timeout.total_seconds()),
+            remote,
+            name,
+            shape,
+            layers=[layer.name for layer in manifest.explain.layers],
+            fixed_rows=fixed_rows,
+            channels_last=manifest.inputs[0].layout == "NHWC",
+        )
+        return lambda: runtime
