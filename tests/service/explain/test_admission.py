@@ -18,7 +18,9 @@ from service.errors import (
     InvalidParameter,
     InvalidRequest,
     InvalidTarget,
+    ModelSilent,
     NoWorker,
+    RemoteUnreachable,
     UnknownModel,
 )
 from service.fleet.base import WorkerRecord
@@ -74,6 +76,15 @@ def test_the_newest_version_is_the_greatest_number_not_the_last_word():
     assert find_model("chest@1.2.0", versions).version == "1.2.0"
     with pytest.raises(UnknownModel):
         find_model("ches", versions)
+
+
+def test_a_model_whose_server_is_silent_can_be_asked_for_again():
+    silent = RemoteUnreachable("There is no connection to the server.")
+    elsewhere = model("far@1.0.0", "f" * 64, state="unavailable", failure=silent.failure())
+    with pytest.raises(ModelSilent) as told:
+        find_model("far", [elsewhere])
+    assert told.value.retryable
+    assert told.value.facts["reason"] == "remote_unreachable"
 
 
 def test_a_target_layer_is_one_that_was_found_in_the_model():
