@@ -10,8 +10,10 @@ import torch
 from typing_extensions import override
 
 from service.domain.certificate import MethodRecord
+from service.domain.manifest import Remote
 from tests.support.engine import logits
 from tests.support.exported import onnx_of, uninterpreted
+from tests.support.inference_server import InferenceServer, serving
 from tests.support.small_model import network
 from workers.certify.edges import edges
 from workers.certify.measure import HIGHEST_EFFORT
@@ -27,6 +29,8 @@ from workers.rows import Clean, Noisy
 from workers.running import Planned
 from workers.runtimes.graph.read import read_model
 from workers.runtimes.onnx import OnnxRuntime
+from workers.runtimes.open_inference import Server
+from workers.runtimes.remote import RemoteRuntime
 from workers.runtimes.torch import TorchRuntime
 
 SMALL = 24
@@ -237,6 +241,37 @@ def test_a_network_that_stands_in_for_the_model_certifies_nothing_of_it(bench):
     record = measured(bench, model, Saliency())
     assert record.certificate.reason == "model_not_lent"
     assert record.calibration.maps == 24
+
+
+@pytest.fixture
+def elsewhere(bench):
+    """The bench's model on a server, and that server."""
+    model = bench.model(side=48)
+    remote = Remote(endpoint="lab", model="chest", input="image", output="logits")
+    with serving(InferenceServer(onnx_of(network(), torch.zeros(model.runtime.shape)))) as server:
+        runtime = RemoteRuntime(Server(server.url, remote, 5), remote, "lab", model.runtime.shape)
+        model = replace(model, runtime=runtime)
+        bench.shelf[:] = [model]
+        yield model, server
+
+
+def test_a_model_on_a_server_is_calibrated_and_never_certified(bench, elsewhere):
+    model, _ = elsewhere
+    record = measured(bench, model, Occlusion(window=24, stride=12, baseline=0.0))
+    assert record.certificate.reason == "model_not_lent"
+    assert record.calibration.maps == 24
+    assert record.calibration.reference > 0
+
+
+def test_a_silent_server_leaves_its_model_to_be_measured_later(bench, elsewhere):
+    model, server = elsewhere
+    method = Occlusion(window=24, stride=12, baseline=0.0)
+    model.records.record(method)
+    server.status = 503
+    with pytest.raises(Unwanted):
+        bench.certifier.serve(model)
+    assert model.records.record(method) == "pending"
+    assert not list((bench.folder / "store").rglob("*.json"))
 
 
 def test_images_without_edges_say_nothing_of_a_method(bench):
