@@ -16,7 +16,7 @@ from workers.certify.heads import headed
 from workers.certify.turns import Turns
 from workers.certify.weights import SEEDS, head_of, shuffled
 from workers.measures.bank import Bank, bank, rows_of
-from workers.measures.bearing import SMALLEST
+from workers.measures.bearing import too_small
 from workers.model import Model
 from workers.passes import Ability, Exclusive, Plan
 from workers.running import Planned
@@ -147,7 +147,7 @@ def _copies(network: nn.Module, plain: Runtime, case: Case, turns: Turns) -> Cop
 
 def _banks(runtime: Runtime, cases: tuple[Case, ...], turns: Turns) -> tuple[Bank | None, ...]:
     """Have each case's probe bank made, where the images are large enough for one."""
-    if min(cases[0].image.shape[1:]) < SMALLEST:
+    if too_small(cases[0].image.shape[1:]):
         return (None,) * len(cases)
     images = [case.image.to(runtime.device, runtime.dtype) for case in cases]
     plans = [Planned(bank(image), rows_of(image.shape)) for image in images]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from workers.device import sent
 from workers.measures.base import Inquiry, Scene
-from workers.measures.bearing import SMALLEST
+from workers.measures.bearing import too_small
 from workers.measures.cells import lattices, weights
 from workers.passes import Forward, Plan, Step, Targets
 from workers.rows import Blurred, Clean
@@ -121,7 +121,7 @@ def said(step: Step) -> NDArray[np.float64]:
 def _rows(scene: Scene) -> int:
     """Return the rows of an image's cells; none where there are none, or too small ones."""
     spatial = scene.image.shape[1:]
-    probed = len(spatial) in AXES and min(spatial) >= SMALLEST
+    probed = len(spatial) in AXES and not too_small(spatial, scene.pixels)
     return rows_of(scene.image.shape) - 1 if probed else 0
 
 

@@ -7,6 +7,7 @@ a text made up on the way. What it must ask the model first is an `Inquiry`:
 one plan of passes for an image, whatever the number of its maps.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -45,6 +46,9 @@ class Scene:
     scalars: Targets = ()
     """What measures ask the model for; empty for each of a classifier's outputs."""
 
+    pixels: float = math.inf
+    """Fewest source pixels along an axis of the image; an enlarged one has more of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Inquiry:
@@ -77,6 +81,9 @@ class Case:
 
     extent: tuple[int, ...] = ()
     """Spatial shape of the model's input."""
+
+    pixels: float = math.inf
+    """Fewest source pixels along an axis of the model's input."""
 
     source: Grid = field(default_factory=lambda: Grid.identity((1, 1)))
     """Cells of the map in the source image."""

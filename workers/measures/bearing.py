@@ -17,9 +17,10 @@ is needed for that. A map that equals its own mirror images and its transpose
 equals eight of the transforms: its `p` is never below 0.06.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Final, Literal
 
 import numpy as np
@@ -27,37 +28,19 @@ from numpy.typing import NDArray
 
 from service.domain.grid import Grid
 from service.domain.trust import Probes
-from workers.measures.cells import SOFT_SHARE, Lattice, lattices
+from workers.measures.cells import SOFT_SHARE, lattices
+from workers.measures.frame import SHIFTS, SIDE, TIE, along, frame_of, masses
 
 Array = NDArray[np.float64]
 Bearing = Literal["measured", "uninformative", "too_small", "constant_map", "non_finite", "no_bank"]
 
-SMALLEST: Final = 32
-"""Pixels of the shortest edge under which a cell hides too little to mean anything."""
-
-SIDE: Final = 24
-"""Points along each axis of the square grid that maps are brought to.
-
-Every lattice and every number of shifts divides it, so that cells of one
-lattice are alike and a constant map has the same mass in each.
-"""
-
-SHIFTS: Final = {2: 4, 3: 3}
-"""Wrap-around shifts of the map along each axis, by axes."""
+LEAST: Final = 8
+"""Pixels along a cell under which it hides too little: 32 along an image, 24 along a volume."""
 
 INFILL: Final = "the image under a Gaussian blur of half of each edge"
 
 SPREAD: Final = 64 * float(np.finfo(np.float32).eps)
 """Fall of a score, relative to its size (at least 1), that rounding alone can make."""
-
-PLANE: Final = 2
-"""Axes of an image whose rows and columns may change places."""
-
-FLAT: Final = 1e-6
-"""Spread of numbers, relative to the largest, under which they are all alike."""
-
-TIE: Final = 1e-6
-"""Difference of statistics under which a transform is no worse than the map itself."""
 
 FEW: Final = 6
 """Levels among the falls under which the score is called stepped."""
@@ -103,26 +86,26 @@ def bearings(
         ``measured`` with `r` and `p`, or why nothing could be measured;
         ``uninformative`` where hiding lowers the score nowhere more than elsewhere.
     """
-    if min(extent) < SMALLEST:
+    if too_small(extent):
         return Bearings("too_small")
-    if not np.isfinite(values).all():
+    relevance = summed(values)
+    if not np.isfinite(relevance).all():
         return Bearings("non_finite")
     if not (np.isfinite(drops).all() and np.isfinite(score)):
         return Bearings("no_bank")
     falls, spread = np.clip(drops, 0, None), _spread(drops, score)
     if np.ptp(falls) <= spread:
         return Bearings("uninformative")
-    square = brought(values, grid, extent, SIDE)
-    parts = [masses(square, each) for each in lattices(len(extent))]
-    if not any(_varies(part[0]) for part in parts):
+    found, frame = masses(squared(relevance, grid, extent, SIDE)), frame_of(len(extent))
+    if not frame.varies(found[0]):
         return Bearings("constant_map")
-    z, freedoms = _agreement(parts, falls[:, None])
+    z = frame.agreement(found, falls[:, None])
     return Bearings(
         "measured",
-        r=float(np.tanh(z[0, 0] / freedoms)),
+        r=float(frame.correlation(z[0])[0]),
         p=float((z >= z[0] - TIE).mean()),
         transforms=len(z) - 1,
-        few_levels=np.unique(np.round(drops / spread)).size < FEW,
+        few_levels=len(set(np.round(drops / spread).tolist())) < FEW,
     )
 
 
@@ -143,23 +126,41 @@ def agreements(
     Array
         The correlation `r` of :func:`bearings`; NaN where it measures nothing.
     """
-    found = np.full(len(scores), np.nan)
-    if min(extent) < SMALLEST or not np.isfinite(values).all():
-        return found
-    square = brought(values, grid, extent, SIDE)
-    parts = [masses(square, each)[:1] for each in lattices(len(extent))]
+    r = np.full(len(scores), np.nan)
+    relevance = summed(values)
+    if too_small(extent) or not np.isfinite(relevance).all():
+        return r
+    found, frame = masses(squared(relevance, grid, extent, SIDE))[:1], frame_of(len(extent))
     falls = np.clip(drops, 0, None)
-    spread = [_spread(drops[:, k], score) for k, score in enumerate(scores)]
-    told = np.isfinite(drops).all(axis=0) & (np.ptp(falls, axis=0) > spread)
-    if told.any() and any(_varies(part) for part in parts):
-        z, freedoms = _agreement(parts, falls[:, told])
-        found[told] = np.tanh(z[0] / freedoms)
-    return found
+    told = np.isfinite(drops).all(axis=0) & (np.ptp(falls, axis=0) > _spread(drops, scores))
+    if told.any() and frame.varies(found[0]):
+        r[told] = frame.correlation(frame.agreement(found, falls[:, told])[0])
+    return r
+
+
+def too_small(extent: Sequence[int], pixels: float = math.inf) -> bool:
+    """Tell whether a cell of the bank would hide too little.
+
+    Parameters
+    ----------
+    extent
+        Spatial shape of the model's input, two or three axes.
+    pixels
+        Fewest source pixels along an axis of it: an enlarged image has no more to hide.
+    """
+    finest = max(each.count for each in lattices(len(extent)))
+    return min(*extent, pixels) < LEAST * finest
+
+
+def summed(values: NDArray[np.float32]) -> Array:
+    """Return a map's channels added up, shape ``cells``."""
+    relevance: Array = values.sum(axis=0, dtype=np.float64)
+    return relevance
 
 
 def brought(values: NDArray[np.float32], grid: Grid, extent: Sequence[int], side: int) -> Array:
     """Return the mass of a map ``(C, *cells)`` on `side` equal cells along each axis."""
-    return squared(values.astype(np.float64).sum(axis=0), grid, extent, side)
+    return squared(summed(values), grid, extent, side)
 
 
 def described(extent: Sequence[int], grid: Grid, drops: Array) -> Probes:
@@ -189,17 +190,15 @@ def described(extent: Sequence[int], grid: Grid, drops: Array) -> Probes:
 
 def squared(relevance: Array, grid: Grid, extent: Sequence[int], side: int) -> Array:
     """Return a map on `side` points along each axis: the mass that falls on each point."""
-    result = relevance
-    for axis, count in enumerate(relevance.shape):
-        scale, offset = grid.affine[axis, axis], grid.affine[axis, -1]
-        edges = (np.arange(count + 1) - 0.5) * scale + offset + 0.5
-        share = _overlap(edges / extent[axis] * side, side)
-        result = np.moveaxis(np.tensordot(share, result, axes=(1, axis)), 0, axis)
-    return result
+    lines = zip(relevance.shape, np.diag(grid.affine), grid.affine[:-1, -1], extent, strict=False)
+    shares = [_share(n, float(scale), float(offset), e, side) for n, scale, offset, e in lines]
+    return along(relevance, shares)
 
 
-def _overlap(edges: Array, side: int) -> Array:
-    """Return the share of each source cell that lies on each of `side` unit cells."""
+@lru_cache(maxsize=64)
+def _share(count: int, scale: float, offset: float, extent: int, side: int) -> Array:
+    """Return the share of each of `count` cells on each point, shape ``(side, count)``."""
+    edges = ((np.arange(count + 1) - 0.5) * scale + offset + 0.5) / extent * side
     lower, upper = edges[:-1], edges[1:]
     unit = np.arange(side)[:, None]
     common = np.minimum(unit + 1, upper) - np.maximum(unit, lower)
@@ -207,76 +206,7 @@ def _overlap(edges: Array, side: int) -> Array:
     return share
 
 
-def masses(square: Array, lattice: Lattice) -> Array:
-    """Return the mass of a map and its transforms in every cell, shape ``(n, cells)``.
-
-    The map itself stands first. In 2-D there are 8 flips and turns, each with
-    16 shifts: 128. In 3-D the 8 flips, because slices are no rows, each with 27
-    shifts: 216. To flip and shift a map is to flip and shift the cells, axis by
-    axis.
-    """
-    turned = (square, square.T) if square.ndim == PLANE else (square,)
-    return np.concatenate([_summed(each, _moved(lattice)) for each in turned])
-
-
-@cache
-def _moved(lattice: Lattice) -> Array:
-    """Return the cells along one axis in all moves, shape ``(moves, count, side)``."""
-    profiles = lattice.profiles(SIDE)
-    return np.stack(
-        [
-            np.roll(flipped, shift, axis=1)
-            for flipped in (profiles, profiles[:, ::-1])
-            for shift in range(0, SIDE, SIDE // SHIFTS[lattice.axes])
-        ]
-    )
-
-
-def _summed(square: Array, moved: Array) -> Array:
-    """Return the mass in every cell, for every combination of moves of the axes."""
-    moves, count, side = moved.shape
-    result = square
-    for _ in range(square.ndim):  # sums over the first axis and puts its cells last
-        result = np.tensordot(result, moved.reshape(-1, side), axes=(0, 1))
-    result = result.reshape((moves, count) * square.ndim)
-    order = (*range(0, result.ndim, 2), *range(1, result.ndim, 2))
-    return result.transpose(order).reshape(moves**square.ndim, count**square.ndim)
-
-
-def _agreement(parts: Sequence[Array], falls: Array) -> tuple[Array, float]:
-    """Return `z` of every row of masses with every score, and the sum of the lattices' weights.
-
-    Parameters
-    ----------
-    parts
-        Masses in the cells of each lattice, shape ``(n, cells)``.
-    falls
-        Shape ``(cells, scores)``, lattice by lattice.
-    """
-    weights = [float(np.sqrt(part.shape[1] - 3)) for part in parts]
-    ends = np.cumsum([part.shape[1] for part in parts])[:-1]
-    total = np.zeros((len(parts[0]), falls.shape[1]))
-    for part, weight, fall in zip(parts, weights, np.split(falls, ends), strict=True):
-        total += weight * np.arctanh(_pearson(part, fall))
-    return total, sum(weights)
-
-
-def _pearson(rows: Array, falls: Array) -> Array:
-    """Return the correlation of every row with every column; 0 where either is constant."""
-    mass, fall = rows - rows.mean(axis=1, keepdims=True), falls - falls.mean(axis=0)
-    flat = (np.ptp(rows, axis=1) <= FLAT * np.abs(rows).max())[:, None]
-    flat = flat | (np.ptp(falls, axis=0) <= FLAT * np.abs(falls).max(axis=0))
-    norm = np.linalg.norm(mass, axis=1)[:, None] * np.linalg.norm(fall, axis=0)
-    r = np.divide(mass @ fall, norm, out=np.zeros_like(norm), where=~flat)
-    bounded: Array = np.clip(r, -1 + TIE, 1 - TIE)
-    return bounded
-
-
-def _varies(mass: Array) -> bool:
-    """Tell whether any cell differs from another by more than rounding."""
-    return bool(np.ptp(mass) > FLAT * np.abs(mass).max())
-
-
-def _spread(drops: Array, score: float) -> float:
-    """Return the fall of a score that rounding alone can make."""
-    return SPREAD * max(1.0, abs(score), float(np.abs(drops).max()))
+def _spread(drops: Array, scores: Array | float) -> Array:
+    """Return the fall of each score that rounding alone can make."""
+    spread: Array = SPREAD * np.maximum(np.maximum(1.0, np.abs(scores)), np.abs(drops).max(axis=0))
+    return spread

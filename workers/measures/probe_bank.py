@@ -6,9 +6,9 @@ from typing_extensions import override
 
 from service.domain.explanation import Check
 from service.domain.trust import STATEMENTS, Flag, Grade, evidence_of
-from workers.measures.bank import BANK, Bank
+from workers.measures.bank import AXES, BANK, Bank
 from workers.measures.base import MEASURES, Case, Measure, Outcome
-from workers.measures.bearing import SMALLEST, Bearings, bearings
+from workers.measures.bearing import Bearings, bearings, too_small
 
 OUTCOMES: Final[dict[Grade, Outcome]] = {
     Grade.SUPPORTED: "pass",
@@ -46,7 +46,7 @@ class ProbeBank(Measure):
         "weak": STATEMENTS[Grade.WEAK],
         "fail": STATEMENTS[Grade.NOT_SUPPORTED],
         "uninformative": STATEMENTS[Grade.UNINFORMATIVE],
-        "too_small": "The model's input is too small to hide single places of it.",
+        "too_small": "The image, or the model's input, has too few pixels to hide a single place.",
         "constant_map": "The map marks no place more than another.",
         "non_finite": "The map holds values that are not finite.",
         "no_bank": "The model did not answer on the image with hidden places.",
@@ -57,7 +57,7 @@ class ProbeBank(Measure):
         """Return r, p, and how the score fell at each place."""
         bank: Bank | None = case.answers.get(BANK.name)
         if bank is None:
-            small = min(case.extent, default=0) < SMALLEST
+            small = len(case.extent) in AXES and too_small(case.extent, case.pixels)
             return self.check("not_applicable", "too_small" if small else "no_bank")
         drops = bank.drops[:, case.target]
         found = bearings(case.values, case.grid, case.extent, drops, case.score)

@@ -44,6 +44,9 @@ UNJUDGED: Final = Verdict(checks=(), degenerate=False)
 SAMPLED: Final = 100
 """One job in so many has its methods run again, whether asked or not."""
 
+DECIMALS: Final = 3
+"""Of a count of pixels, whose rounding errors must not decide."""
+
 Values = NDArray[np.float32]
 
 
@@ -124,7 +127,7 @@ class _Bench:
         facts = prepared.decoded.facts
         place = inside(model.manifest, model.region, prepared.grid, facts.shape, facts.regions)
         scores = np.array(list(self._scores.values()))
-        return Scene(image, place, scores, tuple(self._scores))
+        return Scene(image, place, scores, tuple(self._scores), pixels=self._pixels())
 
     @property
     def _classes(self) -> tuple[ClassLogit, ...]:
@@ -139,6 +142,12 @@ class _Bench:
         said = [each.logit for each in self.attributed.predictions]
         known: dict[Scalar, float] = dict(zip(self._classes, said, strict=False))
         return known | {each.scalar: each.target.score for each in self.attributed.chosen}
+
+    def _pixels(self) -> float:
+        """Return the fewest pixels of the source along an axis of what the model takes of it."""
+        prepared = self.attributed.prepared
+        taken = np.round(np.multiply(prepared.grid.shape, prepared.grid.cell), DECIMALS)
+        return min(*prepared.decoded.facts.shape, float(taken.min()))
 
     def _inquiries(self) -> list[Inquiry]:
         """Return what the measures have to ask, each once."""
@@ -241,6 +250,7 @@ class _Bench:
             extras=attribution.extras,
             grid=Grid(grid.shape, back),
             extent=prepared.grid.shape,
+            pixels=self._pixels(),
             source=grid,
             target=list(self._scores).index(self._scalar(target)),
             rivals=tuple(range(len(classes))) if of_class else (),

@@ -16,7 +16,7 @@ from service.domain.job import State
 from service.domain.trust import STATEMENTS, SUPPORTED_TO, Flag, Grade
 from service.packages import PackageRecord
 from tests.support.hospital import document, published, register, take_in
-from tests.support.small_model import CLASSES, SIDE, write_package
+from tests.support.small_model import CLASSES, MEAN, SIDE, STD, picture, write_package
 from tests.workers.line.conftest import House, leased
 from workers import line
 from workers.access import Access
@@ -169,6 +169,29 @@ def test_an_image_too_small_for_places_is_not_checked(house: House) -> None:
     assert result.trust.grade is Grade.NOT_CHECKED
 
 
+@pytest.mark.parametrize("shape", [(20, 20), (31, 200)])
+def test_an_enlarged_image_has_no_more_places_than_it_was_sent_with(
+    house: House, odd: dict[str, Any], shape: tuple[int, int]
+) -> None:
+    small = picture(rows=shape[0], columns=shape[1])
+    file = house.image("enlarged", stored=small)
+    _, found = house.explain(file, odd["enlarging"], methods=METHODS, targets=["top1"])
+    for each in found.results:
+        assert each.trust is not None
+        assert each.trust.grade is Grade.NOT_CHECKED
+        assert checks(each)["probe_bank"].flags == ("too_small",)
+        assert checks(each)["target_specific"].outcome == "not_applicable"
+
+
+def test_an_image_of_just_enough_pixels_is_checked_enlarged(
+    house: House, odd: dict[str, Any]
+) -> None:
+    file = house.image("enough", stored=picture(rows=32, columns=33))
+    _, found = house.explain(file, odd["enlarging"], targets=["top1"])
+    (result,) = found.results
+    assert "p" in checks(result)["probe_bank"].values
+
+
 @pytest.mark.parametrize("black", ["left", "top"])
 def test_an_image_with_black_padding_is_judged_like_any(house: House, black: str) -> None:
     stored = np.random.default_rng(1).integers(1000, 3000, (SIDE, SIDE)).astype(np.uint16)
@@ -293,6 +316,17 @@ def one_class(folder: Any) -> Any:
     )
 
 
+def enlarging(folder: Any) -> Any:
+    """Write a package whose model takes images of every size, brought to its own."""
+    steps = [
+        {"name": "invert_monochrome1"},
+        {"name": "normalize", "parameters": {"mean": [MEAN], "std": [STD]}},
+        {"name": "resize", "parameters": {"size": [SIDE, SIDE]}},
+    ]
+    inputs = [{"accept": {"modalities": ["CR", "DX"]}, "steps": steps}]
+    return write_package(folder, name="enlarging", changes={"inputs": inputs})
+
+
 @pytest.fixture(scope="module")
 def odd(house: House, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Packages of models that answer oddly, served by the house's worker."""
@@ -303,6 +337,7 @@ def odd(house: House, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
             write_package(folder / "constant", name="constant", break_weights=constant),
         ),
         "one_class": register(house.backends.store, one_class(folder / "single")),
+        "enlarging": register(house.backends.store, enlarging(folder / "enlarging")),
     }
     served_by(house, {each.package for each in records.values()})
     return records

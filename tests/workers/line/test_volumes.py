@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 from pathlib import Path
 
 import nibabel
@@ -19,6 +20,7 @@ from tests.support import redis_server
 from tests.support.hospital import ask, document, ended, register, take_in
 from tests.support.phantom_dicom import encoded, image
 from tests.workers.line.conftest import working
+from tests.workers.measures.test_recompute import recomputed
 
 PACKAGE = Path(__file__).parents[3] / "models" / "sphere-phantom"
 ASKED = [
@@ -27,7 +29,7 @@ ASKED = [
     {"name": "occlusion", "parameters": {"window": 8}},
 ]
 METHODS = ["grad_cam", "integrated_gradients", "occlusion"]
-FORMATS = ["npy", "npz", "nifti", "dicom_sc"]
+FORMATS = ["npy", "npz", "nifti", "dicom_sc", "json"]
 PHANTOM = draw(4242, ["dense"])
 
 
@@ -121,6 +123,17 @@ def test_the_peak_lies_in_the_planted_sphere(explained, method):
     assert_in_sphere((np.array(entry.map.peak) - middle) * SPACING)
     outcomes = {each.name: each.outcome for each in entry.checks}
     assert outcomes["probe_bank"] == outcomes["integrity"] == "pass"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_p_of_a_volume_can_be_computed_from_its_json_alone(explained, method):
+    backends, record, told = explained
+    (entry,) = [each for each in told.results if each.method == method]
+    (bank,) = [each for each in entry.checks if each.name == "probe_bank"]
+    r, p = recomputed(json.loads(artifact(backends, record, entry, "json")))
+    assert r == pytest.approx(bank.values["r"], abs=1e-7)
+    assert p == bank.values["p"]
+    assert bank.values["transforms"] == 215
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,6 +1,7 @@
 """An outsider computes r and p again, from a map's JSON alone, with numpy alone."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ def recomputed(document: dict[str, Any]) -> tuple[float, float]:
     """Return r and p of the map that `document` holds on its native grid."""
     probes, square = document["trust"]["probes"], np.array(document["map"]["values"]).sum(axis=0)
     side, sizes, falls = probes["side"], probes["lattices"], np.clip(probes["drops"], 0, None)
-    points = np.arange(side)[:, None]
-    for axis, length in enumerate(probes["extent"]):  # the map's mass on side x side points
+    axes, points = square.ndim, np.arange(side)[:, None]
+    for axis, length in enumerate(probes["extent"]):  # the map's mass on `side` points an axis
         scale, offset = np.array(probes["map_to_input"])[axis, [axis, -1]]
         edge = ((np.arange(square.shape[axis] + 1) - 0.5) * scale + offset + 0.5) / length * side
         shared = np.minimum(points + 1, edge[1:]) - np.maximum(points, edge[:-1])
@@ -30,17 +31,18 @@ def recomputed(document: dict[str, Any]) -> tuple[float, float]:
     walls, soft = np.array(probes["cells"]), np.repeat(probes["softness"], sizes)[:, None, None]
     steps = [(points.T + 0.5) / side - walls[..., :1], walls[..., 1:] - (points.T + 0.5) / side]
     rise, fall = (np.clip(step / soft + 0.5, 0, 1) for step in steps)
-    down, across = (rise * fall).swapaxes(0, 1)  # each cell's weight along each axis
+    cells = np.array([math.prod(np.ix_(*lines)) for lines in rise * fall])  # weight of each point
 
     def z(values: Any) -> float:  # Fisher's z of every lattice, by its degrees of freedom
-        masses, ends = np.einsum("ci,ij,cj->c", down, values, across), np.cumsum(sizes)[:-1]
+        masses, ends = np.tensordot(cells, values, axes), np.cumsum(sizes)[:-1]
         pairs = zip(np.split(masses, ends), np.split(falls, ends), strict=True)
         r = np.clip([np.corrcoef(*pair)[0, 1] for pair in pairs], -1 + 1e-6, 1 - 1e-6)
         return float((np.sqrt(np.array(sizes) - 3) * np.arctanh(r)).sum())
 
-    turned = [np.rot90(each, k) for each in (square, square.T) for k in range(4)]
-    shifts = range(0, side, side // probes["shifts"])
-    moved = [np.roll(each, (y, x), (0, 1)) for each in turned for y in shifts for x in shifts]
+    flips = [tuple(np.flatnonzero(each)) for each in np.ndindex((2,) * axes)]
+    shifts = side // probes["shifts"] * np.array(list(np.ndindex((probes["shifts"],) * axes)))
+    turned = [np.flip(each, flip) for each in (square, square.T)[: 4 - axes] for flip in flips]
+    moved = [np.roll(each, shift, range(axes)) for each in turned for shift in shifts]
     r = np.tanh(z(square) / np.sqrt(np.array(sizes) - 3).sum())
     return float(r), float(np.mean([z(each) >= z(square) - 1e-6 for each in moved]))
 
