@@ -1,15 +1,16 @@
 """How often the probe bank supports right and wrong maps of the demo model, and what it costs.
 
-Cost: the bank through the scheduler and the statistics of 14 targets x 3
-methods, interleaved with nothing but the bank's 26 forwards::
+The cost (:mod:`benchmarks.checking`) can be measured anew alone; it keeps the
+conditions of its own run::
 
-    python -m benchmarks.trust [images]
+    python -m benchmarks.trust [images | cost]
 """
 
+import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from statistics import median
@@ -18,34 +19,23 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 
+from benchmarks.checking import SUBJECTS, cost
 from benchmarks.maps import (
     CLASSES,
     METHODS,
-    SHAPE,
     WRONG,
     Finding,
-    Map,
     Subjects,
     auc,
     findings,
-    trained,
 )
-from benchmarks.measure import conditions, publish
-from service.domain.grid import Grid
+from benchmarks.measure import RESULTS, conditions, publish
 from service.domain.trust import SUPPORTED_TO, WEAK_TO
-from workers.measures.bank import Bank, bank
-from workers.measures.bearing import agreements, bearings
-from workers.running import Planned
-from workers.runtimes.torch import TorchRuntime
-from workers.scheduler import Scheduler
+from workers.measures.bearing import bearings
 
 IMAGES: Final = 200
 SEED: Final = 20_261
-ROUNDS: Final = 15
 PROBES: Final = 25
-MAPS: Final = 14 * 3
-BATCH: Final = 8
-"""Rows of a batch of bare forwards: the fastest size on the machine of the results."""
 
 AUC_BARS: Final = {
     **dict.fromkeys(
@@ -60,7 +50,11 @@ MISTAKEN_BAR: Final = 0.12
 MISTAKEN: Final = ("blank", "noise", "edge", "random_weights", "wrong_class", "mirrored")
 """Wrong kinds of which at most `MISTAKEN_BAR` may be supported."""
 
+COST: Final = "cost"
 COST_BAR: Final = 1.1
+COST_OF: Final = "resnet50"
+"""A network of ordinary size; the demo model's ratio is told beside it."""
+
 PACKAGES: Final = ("torch", "numpy")
 
 
@@ -123,61 +117,9 @@ def held(pooled: Mapping[str, Mapping[str, float]]) -> dict[str, bool]:
     }
 
 
-def cost(count: int) -> dict[str, float]:
-    """Return the least CPU time of bare forwards, and of what checking `MAPS` maps adds, in ms.
-
-    The demo model is the hardest case: the smaller the model, the more the
-    statistics weigh. `ratio` is bank and statistics by bare forwards; `r` for
-    all other classes is told apart.
-    """
-    network, shape = trained(), SHAPE
-    runtime, scheduler = TorchRuntime(network, shape), Scheduler()
-    rows = torch.randn(PROBES + 1, *shape, generator=torch.Generator().manual_seed(1))
-    values = rows[: MAPS // 2, :1, ::16, ::16].numpy()
-    maps = [Map(each, Grid.partition(each.shape[1:], shape[1:])) for each in values] * 2
-
-    @torch.no_grad()
-    def forwards() -> None:
-        for batch in rows.split(BATCH):
-            network(batch)
-
-    def banked() -> Bank:
-        ticket = scheduler.submit("job", runtime, [Planned(bank(rows[0]), PROBES + 1)])
-        scheduler.run_until_idle()
-        (known,) = ticket.result(0).outcomes
-        assert isinstance(known, Bank)
-        return known
-
-    known = banked()
-
-    def statistics() -> None:
-        for k, each in enumerate(maps):
-            drops, score = known.drops[:, k % CLASSES], float(known.scores[k % CLASSES])
-            bearings(each.values, each.grid, known.shape, drops, score)
-
-    def other_classes() -> None:
-        for each in maps:
-            agreements(each.values, each.grid, known.shape, known.drops, known.scores)
-
-    parts: tuple[Callable[[], object], ...] = (forwards, banked, statistics, other_classes)
-    spent: dict[str, list[float]] = {each.__name__: [] for each in parts}
-    for _ in range(count):
-        for part in parts:
-            began = time.thread_time()
-            part()
-            spent[part.__name__].append(1000 * (time.thread_time() - began))
-    least = {name: round(min(each), 1) for name, each in spent.items()}
-    whole = least["banked"] + least["statistics"]
-    return {**least, "ratio": round(whole / least["forwards"], 2)}
-
-
-def result(
-    said: Sequence[Said], shares: Sequence[tuple[int, int]], spent: Mapping[str, float]
-) -> dict[str, Any]:
-    """Return everything that is published."""
+def result(said: Sequence[Said], shares: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """Return everything that is published, but for the cost."""
     pooled = figures(said)
-    bars = held(pooled)
-    bars["cost"] = spent["ratio"] <= COST_BAR
     statistics = [1000 * each.seconds for each in said]
     return {
         "conditions": conditions(PACKAGES),
@@ -188,7 +130,6 @@ def result(
             "median": round(median(statistics), 2),
             "p99": round(float(np.percentile(statistics, 99)), 2),
         },
-        "cost": spent,
         "pooled": pooled,
         "methods": {
             name: figures([each for each in said if each.method == name]) for name in METHODS
@@ -197,23 +138,41 @@ def result(
             figures([each for each in said if each.target == target])["right"]["supported"]
             for target in range(CLASSES)
         ],
-        "bars": bars,
+        "bars": held(pooled),
     }
 
 
-def main() -> int:
-    """Run the bench and publish its figures."""
-    torch.set_num_threads(1)
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else IMAGES
+def costs() -> dict[str, Any]:
+    """Return what checking costs, under conditions of its own."""
+    return {
+        "conditions": conditions(PACKAGES),
+        "maps": "14 targets x 3 methods",
+        **{name: cost(subject()) for name, subject in SUBJECTS.items()},
+    }
+
+
+def judged_images(count: int) -> dict[str, Any]:
+    """Return what was found of the maps of `count` radiographs."""
     workers = os.cpu_count() or 1
     shares = [(SEED + k, count // workers + (k < count % workers)) for k in range(workers)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         said = [each for found in pool.map(judged, shares) for each in found]
-    spent = cost(ROUNDS)
-    found = result(said, shares, spent)
+    return result(said, shares)
+
+
+def main() -> int:
+    """Run the bench, or of it the cost alone, and publish its figures."""
+    torch.set_num_threads(1)
+    asked = sys.argv[1] if len(sys.argv) > 1 else str(IMAGES)
+    if asked == COST:
+        found = json.loads((RESULTS / "trust.json").read_text())
+    else:
+        found = judged_images(int(asked))
+    found["cost"] = costs()
+    found["bars"]["cost"] = found["cost"][COST_OF]["ratio"] <= COST_BAR
     for kind, each in found["pooled"].items():
         print(f"{kind:15} AUC {each['auc']:.3f}  supported {each['supported']:.3f}")
-    print(f"{MAPS} maps: {spent}")
+    print(found["cost"])
     path = publish("trust", found)
     missed = [name for name, kept in found["bars"].items() if not kept]
     print(f"bars missed: {missed}; written to {path}")

@@ -1,0 +1,140 @@
+"""What checking 42 maps of one image costs beside the bare forward passes of its probe bank.
+
+Fourteen targets of three methods, on the grids that Grad-CAM, integrated
+gradients and occlusion make: the bank through the scheduler, then everything
+that the product computes of each map from it (`r`, `p`, and `r` for all other
+classes). Figures are the least CPU time of the process over repeated runs,
+parts interleaved; the bare passes count at their fastest batch size.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.maps import HEAD, SHAPE, trained
+from benchmarks.resnet50 import resnet50
+from service.domain.grid import Grid
+from workers.measures.bank import BANK, Bank, bank, rows_of
+from workers.measures.base import Case
+from workers.measures.probe_bank import ProbeBank
+from workers.measures.target_specific import TargetSpecific
+from workers.running import Planned
+from workers.runtimes.torch import TorchRuntime
+from workers.scheduler import Scheduler
+
+TARGETS: Final = 14
+BATCHES: Final = (1, 4, 8)
+"""Rows of a batch of bare passes that are tried."""
+
+
+class Subject(NamedTuple):
+    """A model, and the maps that three methods make of one of its images."""
+
+    network: nn.Module
+    shape: tuple[int, ...]
+    maps: tuple[tuple[int, ...], ...]
+    """Shape of each method's map, ``(C, *grid)``."""
+
+    rounds: int
+    """Runs of each part, of which the least counts."""
+
+
+def demo() -> Subject:
+    """Return the demo model with fourteen outputs: the smaller a model, the more checks weigh."""
+    network = trained()
+    head = network.get_submodule(HEAD)
+    assert isinstance(head, nn.Linear)
+    network.set_submodule(HEAD, nn.Linear(head.in_features, TARGETS))
+    return Subject(network.eval(), SHAPE, ((1, 8, 8), SHAPE, (1, 15, 15)), 20)
+
+
+def ordinary() -> Subject:
+    """Return a ResNet-50 at 224 pixels."""
+    shape = (3, 224, 224)
+    return Subject(resnet50(), shape, ((1, 7, 7), shape, (1, 27, 27)), 3)
+
+
+SUBJECTS: Final = {"demo_model": demo, "resnet50": ordinary}
+
+
+def cost(subject: Subject) -> dict[str, float]:
+    """Return milliseconds of the bare passes, of the bank and of all maps' checks, and the ratio.
+
+    `ratio` is everything, the bank's passes among it, by the bare passes.
+    """
+    image = torch.randn(subject.shape, generator=torch.Generator().manual_seed(1))
+    runtime, scheduler = TorchRuntime(subject.network, subject.shape), Scheduler()
+    rows = rows_of(subject.shape)
+
+    def banked() -> Bank:
+        ticket = scheduler.submit("job", runtime, [Planned(bank(image), rows)])
+        scheduler.run_until_idle()
+        (known,) = ticket.result(0).outcomes
+        assert isinstance(known, Bank)
+        return known
+
+    cases = list(_cases(subject, banked()))
+    checked = {
+        measure.name: lambda measure=measure: [measure.judge(each) for each in cases]
+        for measure in (ProbeBank(), TargetSpecific())
+    }
+    least = _least(
+        {
+            **{f"forwards_by_{each}": _bare(subject, rows, each) for each in BATCHES},
+            "bank": banked,
+            **checked,
+        },
+        subject.rounds,
+    )
+    forwards = min(least.pop(f"forwards_by_{each}") for each in BATCHES)
+    return {
+        "forwards": round(forwards, 1),
+        **{name: round(each, 1) for name, each in least.items()},
+        "ratio": round(sum(least.values()) / forwards, 3),
+    }
+
+
+def _cases(subject: Subject, known: Bank) -> list[Case]:
+    """Return the maps as the measures get them."""
+    random, extent = np.random.default_rng(1), subject.shape[1:]
+    return [
+        Case(
+            values=random.normal(size=shape).astype(np.float32),
+            score=float(known.scores[target]),
+            of_scores=False,
+            extras={},
+            grid=Grid.partition(shape[1:], extent),
+            extent=extent,
+            target=target,
+            answers={BANK.name: known},
+        )
+        for shape in subject.maps
+        for target in range(TARGETS)
+    ]
+
+
+def _bare(subject: Subject, rows: int, batch: int) -> Callable[[], object]:
+    """Return a run of nothing but the network."""
+    images = torch.randn(rows, *subject.shape, generator=torch.Generator().manual_seed(2))
+
+    @torch.no_grad()
+    def run() -> None:
+        for each in images.split(batch):
+            subject.network(each)
+
+    return run
+
+
+def _least(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Return the least milliseconds of CPU time of each."""
+    spent: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            began = time.process_time()
+            run()
+            spent[name].append(1000 * (time.process_time() - began))
+    return {name: min(each) for name, each in spent.items()}
