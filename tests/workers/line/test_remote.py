@@ -5,9 +5,11 @@ import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from numpy.typing import NDArray
 from pydicom import dcmread
 
 from service.backends import Backends, open_backends
@@ -133,15 +135,24 @@ def test_maps_are_those_of_the_same_model_here_and_tell_whose_they_are(
     assert "Phantom^Small" not in caplog.text
 
 
-def test_a_job_waits_for_a_server_that_was_silent(lab: Lab) -> None:
+@pytest.mark.parametrize("midway", [False, True])
+def test_a_job_waits_for_a_server_that_was_silent(lab: Lab, midway: bool) -> None:
     lab.wait_for("ready")
-    lab.server.status = 503
+
+    def fall_silent(outputs: NDArray[Any]) -> NDArray[Any]:
+        if len(outputs) > 1:  # a method's rows; the image alone has been answered
+            lab.server.status = 503
+        return outputs
+
+    lab.server.change, before = fall_silent, lab.server.change
+    lab.server.status = None if midway else 503
     job = lab.ask(lab.there)
     entry = lab.wait_for("unavailable")
     assert entry.failure is not None
     assert entry.failure.code == "remote_unreachable"
     here = lab.explained(lab.ask(lab.here))  # other models are served meanwhile
     assert here.results[0].status == "succeeded"
+    lab.server.change = before
     lab.server.status = None
     there = lab.explained(job)
     assert {each.status for each in there.results} == {"succeeded"}
