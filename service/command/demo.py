@@ -163,9 +163,10 @@ def _hit(lesions: Lesions, study: Path, result: dict[str, Any]) -> bool | None:
 
 
 def _mark(lesions: Lesions, study: Path, result: dict[str, Any]) -> bool | None:
-    """Tell whether the map's peak lies on the planted marker."""
-    peak = (result["map"] or {}).get("peak")
-    return None if peak is None else lesions.on_marker(study, (peak[0], peak[1]))
+    """Tell whether the map's most relevant cell covers part of the planted marker."""
+    found = result["map"] or {}
+    peak = found.get("peak")
+    return None if peak is None else lesions.on_marker(study, tuple(peak), tuple(found["cell"]))
 
 
 def _empty(output: Path) -> None:

@@ -1,6 +1,7 @@
-"""The known lesions of the bundled phantoms, and whether a map's peak lies in one."""
+"""The known lesions of the bundled phantoms, and where a map's peak lies."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -66,10 +67,19 @@ class Lesions:
         path = self._masks[study.name].get(finding)
         return None if path is None else _holds(path, peak)
 
-    def on_marker(self, study: Path, peak: Peak) -> bool | None:
-        """Tell whether `peak` lies on the planted marker; `None` where there is none."""
+    def on_marker(self, study: Path, peak: Peak, cell: Peak) -> bool | None:
+        """Tell whether the map's cell at `peak` covers part of the planted marker.
+
+        `cell` holds the cell's edges, in source pixels; `None` where no marker is.
+        """
         path = self._markers.get(study.name)
-        return None if path is None else _holds(path, peak)
+        if path is None:
+            return None
+        rows, columns = (
+            slice(max(0, math.ceil(center - edge / 2)), math.floor(center + edge / 2) + 1)
+            for center, edge in zip(peak, cell, strict=True)
+        )
+        return bool(_mask(path)[rows, columns].any())
 
 
 def _holds(path: Path, peak: Peak) -> bool:

@@ -4,8 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from service.domain.explanation import Check
+from service.domain.figures import fall_outside, probed
 from service.domain.parity import WORDS as PARITY_WORDS
 from service.domain.parity import Parity
+from service.domain.trust import TrustReport
 
 GUIDE = """\
 The phantoms' lesions are known to the pixel. *Peak in lesion* tells whether the map's most
@@ -24,9 +27,11 @@ patients with one finding is information alone. Brackets hold 95 % intervals."""
 
 SHORTCUT = """\
 The study `marker` shows a side marker in a corner and no nodule. One model was trained on images
-where that marker came with nodules, the control on images where it came at random. *Fall outside*
-is how far the score falls when all that lies outside the region declared for the model is hidden,
-as a share of the distance between known cases with and without a nodule."""
+where that marker came with nodules, the control on images where it came at random. *Peak on
+marker* tells whether the map's most relevant cell covers part of the marker; Occlusion's cells
+are 80 pixels wide, Grad-CAM's 40. *Fall outside* is how far the score falls when all that lies
+outside the region declared for the model is hidden, as a share of the usual distance: that of the
+mean scores of known cases with and without a nodule."""
 
 PEAK_WORDS = {True: "yes", False: "no", None: "-"}
 
@@ -55,7 +60,7 @@ class Explained:
     """For each result, whether the map's peak lies in the known lesion."""
 
     marks: tuple[bool | None, ...]
-    """For each result, whether the map's peak lies on the planted marker."""
+    """For each result, whether the map's most relevant cell covers part of the planted marker."""
 
     seconds: float
 
@@ -152,17 +157,28 @@ def _belief(explained: Explained, result: dict[str, Any]) -> Iterable[str]:
     if result["trust"] is None:
         yield f"- No map. {(result['reason'] or {}).get('detail', '')}"
     else:
-        yield f"- **{_grade(result)}**"
+        checks = [Check.model_validate(each) for each in result["checks"]]
+        yield f"- {_decided(result, checks)}"
         yield f"- {_parity(explained.job['parity'], result['target']['key'])}"
         yield from (f"- {sentence}" for sentence in result["trust"]["statements"])
+        yield from (f"- {figures}" for figures in [fall_outside(checks)] if figures)
         yield f"- {_certificate(result['trust']['certificate'])}"
         yield from (
-            f"- *{each['name']}*: {each['meaning']}"
-            for each in result["checks"]
-            if each["outcome"] != "not_applicable"
-            and each["meaning"] not in result["trust"]["statements"]
+            f"- *{each.name}*: {each.meaning}"
+            for each in checks
+            if each.outcome != "not_applicable"
+            and each.meaning not in result["trust"]["statements"]
         )
     yield ""
+
+
+def _decided(result: dict[str, Any], checks: Sequence[Check]) -> str:
+    """Say the grade, what decided it where the map's own evidence did not, and its figures."""
+    because, figures = TrustReport.model_validate(result["trust"]).because, probed(checks)
+    said = f"**{_grade(result)}**"
+    if because is not None:
+        said, figures = f"{said} {because}", figures and f"this image alone: {figures}"
+    return f"{said} ({figures})" if figures else said
 
 
 def _parity(parity: dict[str, Any], key: str) -> str:

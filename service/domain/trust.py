@@ -50,6 +50,15 @@ class Flag(StrEnum):
 OF_THE_METHOD: Final = frozenset({Flag.CERTIFICATE_FAILED, Flag.CERTIFICATE_WEAK, Flag.UNCERTIFIED})
 """Flags that lower the grade of a map whose own evidence says more."""
 
+BECAUSE: Final = MappingProxyType(
+    {
+        Flag.CERTIFICATE_FAILED: "because its method failed on known cases",
+        Flag.CERTIFICATE_WEAK: "because its method was not clear on known cases",
+        Flag.UNCERTIFIED: "because its method was not measured on known cases",
+    }
+)
+"""Why a grade is lower than the map's own evidence, to stand right after it."""
+
 ALWAYS: Final = (
     "This describes the model, not the patient. It does not show that the finding is"
     " present or that the model is right."
@@ -310,3 +319,10 @@ class TrustReport(Value):
     """`None` for a map that was computed in float32."""
 
     binding: Binding | None = None
+
+    @property
+    def because(self) -> str | None:
+        """Why the grade is lower than this case's own evidence; `None` where it is not."""
+        if STATEMENTS[self.grade] in self.statements:
+            return None
+        return next((BECAUSE[flag] for flag in self.flags if flag in BECAUSE), None)

@@ -43,6 +43,9 @@ class Legend:
     warnings: tuple[str, ...] = ()
     """What a reader must know before believing the picture."""
 
+    grave: tuple[str, ...] = ()
+    """Warnings that outweigh the evidence; they stand next to the grade."""
+
     scale: Scale | None = None
     """Scale of the color bar; without one there is no color in the picture."""
 
@@ -131,6 +134,7 @@ def _stack(
         (legend.heading, large, BRIGHT),
         (legend.figures, size, BRIGHT),
         (legend.grade, size, BRIGHT),
+        *((warning, size, WARNING) for warning in legend.grave),
         *((line, size, MUTED) for line in legend.lines),
         *((warning, size, WARNING) for warning in legend.warnings),
         (CAUTION, size, WARNING),

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.explanation import Check, ModelRef
+from service.domain.figures import fall_outside, probed
 from service.domain.grid import Grid
 from service.domain.parity import WORDS as PARITY_WORDS
 from service.domain.parity import Parity, ParityReport
@@ -15,6 +16,7 @@ from service.domain.trust import (
     ALWAYS,
     OF_THE_METHOD,
     STATEMENTS,
+    Flag,
     Grade,
     PrecisionRef,
     TrustReport,
@@ -39,6 +41,8 @@ REGIONS = {"predicted_mask": "where the model sees it", "box": "in a box", "poin
 """What a segmentation was asked about."""
 
 EVIDENCE = frozenset(STATEMENTS[grade] for grade in Grade)
+GRAVE = OF_THE_METHOD | {Flag.PARITY_MISMATCH}
+"""Flags that outweigh what this case's own checks say of the map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +121,9 @@ def _legend(words: Words, edges: tuple[float, ...], scale: Scale | None, *more: 
         heading=legible(target.label, target.key),
         figures=_figures(target),
         grade=_grade(words),
+        grave=tuple(_grave(words)),
         lines=(
-            *_found(words.trust),
+            next(each for each in words.trust.statements if each in EVIDENCE),
             ALWAYS,
             *_parity(words),
             f"{words.method} of {title} {model.version}",
@@ -132,10 +137,10 @@ def _legend(words: Words, edges: tuple[float, ...], scale: Scale | None, *more: 
     )
 
 
-def _found(trust: TrustReport) -> list[str]:
-    """Say what the case's own checks found, after what outweighs it."""
-    evidence = next(each for each in trust.statements if each in EVIDENCE)
-    return [*trust.statements[: trust.statements.index(evidence)], evidence]
+def _grave(words: Words) -> list[str]:
+    """Say what outweighs the evidence; a mismatch with both figures."""
+    said = [STATEMENTS[flag] for flag in words.trust.flags if flag in GRAVE]
+    return [*said, *(_observed(words) if Flag.PARITY_MISMATCH in words.trust.flags else ())]
 
 
 def _precision(measured: PrecisionRef | None) -> list[str]:
@@ -147,25 +152,30 @@ def _precision(measured: PrecisionRef | None) -> list[str]:
 
 
 def _parity(words: Words) -> list[str]:
-    """Say whether the issuing system said the same, with both figures of this target."""
-    said = [] if words.parity.outcome is Parity.MISMATCHED else [PARITY_WORDS[words.parity.outcome]]
-    figures = [
+    """Say that the issuing system said the same, or that none was asked; see `_grave`."""
+    if words.parity.outcome is Parity.MISMATCHED:
+        return []
+    return [PARITY_WORDS[words.parity.outcome], *_observed(words)]
+
+
+def _observed(words: Words) -> list[str]:
+    """Return both figures of this target, the issuing system's and ours."""
+    return [
         f"Issuing system: {pair.scale} {pair.observed:.3g}; here: {pair.found:.3g}"
         f" (tolerance {pair.tolerance:.3g})."
         for pair in words.parity.pairs
         if pair.key == words.target.about and pair.observed is not None
     ]
-    return said + figures
 
 
 def _grade(words: Words) -> str:
-    """Say the grade in one line, with the figures that it stands on."""
+    """Say the grade in one line, with what decided it and this case's own figures."""
     grade = words.trust.grade.replace("_", " ").upper()
-    bank = next((check for check in words.checks if check.name == "probe_bank"), None)
-    p = None if bank is None else bank.values.get("p")
-    if bank is None or not isinstance(p, float):
-        return f"Map: {grade}"
-    return f"Map: {grade} (p = {p:.3f}, {bank.passes} places hidden in turn)"
+    because = words.trust.because
+    figures = probed(words.checks)
+    if because is not None:
+        grade, figures = f"{grade} {because}", figures and f"this image alone: {figures}"
+    return f"Map: {grade}" if figures is None else f"Map: {grade} ({figures})"
 
 
 def _figures(target: ResolvedTarget) -> str:
@@ -198,7 +208,11 @@ def _warnings(words: Words, scale: Scale | None) -> list[str]:
         said.append(OWN_SCALE)
     if words.partial:
         said.append(PARTIAL)
-    said.extend(STATEMENTS[flag] for flag in words.trust.flags if flag not in OF_THE_METHOD)
+    for flag in words.trust.flags:
+        if flag not in GRAVE:
+            said.append(STATEMENTS[flag])
+        if flag is Flag.DEPENDS_OUTSIDE_EXPECTED_REGION:
+            said.extend(filter(None, [fall_outside(words.checks)]))
     if not words.degenerate:
         said.extend(check.meaning for check in words.checks if _unsaid(check))
     return list(dict.fromkeys(said))

@@ -47,10 +47,19 @@ def test_the_marker_is_where_it_was_drawn_and_only_there(lesions):
     assert [study.stem for study in marked] == ["marker"]
     mask = np.asarray(Image.open(STUDIES / "marker.marker.png").convert("L")) > 0
     row, column = center(mask)
-    assert lesions.on_marker(marked[0], (float(row), float(column))) is True
-    assert lesions.on_marker(marked[0], (mask.shape[0] / 2, mask.shape[1] / 2)) is False
-    assert lesions.on_marker(STUDIES / "nodule.dcm", (0.0, 0.0)) is None
+    middle, pixel = (mask.shape[0] / 2, mask.shape[1] / 2), (1.0, 1.0)
+    assert lesions.on_marker(marked[0], (float(row), float(column)), pixel) is True
+    assert lesions.on_marker(marked[0], middle, pixel) is False
+    assert lesions.on_marker(STUDIES / "nodule.dcm", (0.0, 0.0), pixel) is None
     assert lesions.findings(marked[0]) == frozenset()
+
+
+def test_a_cell_that_covers_part_of_the_marker_is_on_it(lesions):
+    (marked,) = (study for study in lesions.studies() if lesions.marked(study))
+    corner = (39.5, 39.5)  # of a map with cells of 80 pixels; the marker begins at (45, 68)
+    assert lesions.on_marker(marked, corner, (80.0, 80.0)) is True
+    assert lesions.on_marker(marked, corner, (80.0, 56.0)) is False  # columns 12 to 67
+    assert lesions.on_marker(marked, corner, (80.0, 58.0)) is True
 
 
 def test_what_was_issued_names_every_finding_of_every_study(lesions):

@@ -8,9 +8,12 @@ from service.command import report
 from service.domain.parity import WORDS
 from service.domain.trust import (
     ALWAYS,
+    BECAUSE,
+    OF_THE_METHOD,
     STATEMENTS,
     Flag,
     Grade,
+    TrustReport,
     evidence_of,
     grade_of,
     statements,
@@ -86,6 +89,21 @@ def test_no_other_sentence_to_a_reader_promises_more(text: str) -> None:
 
 def test_every_grade_and_flag_has_its_sentence() -> None:
     assert set(STATEMENTS) == {*Grade, *Flag}
+
+
+@pytest.mark.parametrize("flag", sorted(OF_THE_METHOD))
+def test_a_grade_lowered_by_the_method_has_its_reason(flag: Flag) -> None:
+    certificate = "failed" if flag is Flag.CERTIFICATE_FAILED else None
+    for evidence in Grade:
+        grade = grade_of(evidence, certificate)
+        report = TrustReport(grade=grade, flags=(flag,), statements=statements(evidence, (flag,)))
+        assert report.because == (None if grade is evidence else BECAUSE[flag])
+
+
+@pytest.mark.parametrize("text", BECAUSE.values())
+def test_no_reason_promises_more_either(text: str) -> None:
+    assert not FORBIDDEN.search(text)
+    assert text.isascii()
 
 
 @pytest.mark.parametrize("text", [*STATEMENTS.values(), ALWAYS])

@@ -10,7 +10,7 @@ from service.domain.parity import Pair, Parity, ParityReport
 from service.domain.trust import STATEMENTS, Flag, Grade, TrustReport, statements
 from tests.support.sheets import MODEL, REPORT, TARGET, blob
 from workers.drawing import picture as picture_module
-from workers.drawing.legend import CAUTION, Legend, _font, _stack, legible
+from workers.drawing.legend import CAUTION, WARNING, Legend, _font, _stack, legible
 from workers.drawing.overlay import Scale, scale_of
 from workers.drawing.palettes import FAINT, OPAQUE, diverging, sequential, weights
 from workers.drawing.picture import DEGENERATE, OWN_SCALE, Words, draw
@@ -51,17 +51,81 @@ PAIR = Pair(
 )
 
 
-def test_what_outweighs_the_evidence_stands_before_it_and_is_said_once(legends):
+BANK = Check(
+    name="probe_bank", outcome="pass", values={"p": 0.0078125}, passes=25, meaning="It is so."
+)
+
+
+@pytest.mark.parametrize(
+    ("flag", "grade", "said"),
+    [
+        (
+            Flag.CERTIFICATE_FAILED,
+            Grade.NOT_SUPPORTED,
+            "Map: NOT SUPPORTED because its method failed on known cases",
+        ),
+        (
+            Flag.CERTIFICATE_WEAK,
+            Grade.WEAK,
+            "Map: WEAK because its method was not clear on known cases",
+        ),
+        (
+            Flag.UNCERTIFIED,
+            Grade.WEAK,
+            "Map: WEAK because its method was not measured on known cases",
+        ),
+    ],
+)
+def test_what_outweighs_the_evidence_is_named_by_the_grade_and_said_once(
+    legends, flag, grade, said
+):
+    report = TrustReport(
+        grade=grade, flags=(flag,), statements=statements(Grade.SUPPORTED, (flag,))
+    )
+    picture(blob((8, 8)), scale=Scale(1, signed=False), trust=report, checks=(BANK,))
+    (legend,) = legends
+    assert legend.grade == f"{said} (this image alone: p = 0.008, 25 places hidden in turn)"
+    assert legend.grave == (STATEMENTS[flag],)
+    assert legend.lines[0] == STATEMENTS[Grade.SUPPORTED]
+    assert STATEMENTS[flag] not in (*legend.lines, *legend.warnings)
+
+
+def test_a_grade_that_the_evidence_gives_names_no_other_reason(legends):
     flags = (Flag.CERTIFICATE_FAILED,)
     report = TrustReport(
-        grade=Grade.NOT_SUPPORTED, flags=flags, statements=statements(Grade.SUPPORTED, flags)
+        grade=Grade.NOT_SUPPORTED, flags=flags, statements=statements(Grade.NOT_SUPPORTED, flags)
     )
     picture(blob((8, 8)), scale=Scale(1, signed=False), trust=report)
-    assert legends[0].lines[:2] == (
-        STATEMENTS[Flag.CERTIFICATE_FAILED],
-        STATEMENTS[Grade.SUPPORTED],
+    assert legends[0].grade == "Map: NOT SUPPORTED"
+    assert legends[0].grave == (STATEMENTS[Flag.CERTIFICATE_FAILED],)
+
+
+def test_grave_words_stand_next_to_the_grade_in_the_color_of_warnings():
+    legend = Legend("Nodule", "logit 2.5", "Map: WEAK", ("Quiet.",), ("Loud.",), ("Grave.",))
+    lines, _ = _stack(legend, (900, 900), 0, 13)
+    colors = {line.text: line.color for line in lines}
+    order = [line.text for line in lines]
+    assert order[order.index("Map: WEAK") + 1] == "Grave."
+    assert colors["Grave."] == colors["Loud."] == WARNING != colors["Quiet."]
+
+
+def test_a_fall_outside_of_the_region_is_told_with_its_figures(legends):
+    flag = Flag.DEPENDS_OUTSIDE_EXPECTED_REGION
+    report = TrustReport(
+        grade=Grade.SUPPORTED, flags=(flag,), statements=statements(Grade.SUPPORTED, (flag,))
     )
-    assert STATEMENTS[Flag.CERTIFICATE_FAILED] not in legends[0].warnings
+    region = Check(
+        name="expected_region",
+        outcome="fail",
+        values={"fall": 7.467, "share": 0.638, "share_from": 0.2},
+        meaning=STATEMENTS[flag],
+    )
+    picture(blob((8, 8)), scale=Scale(1, signed=False), trust=report, checks=(BANK, region))
+    figures = (
+        "With all outside the declared region hidden the logit falls by 7.47, 0.64 of the usual"
+        " distance (flagged above 0.20)."
+    )
+    assert legends[0].warnings[1:] == (STATEMENTS[flag], figures)
 
 
 def test_a_mismatch_is_said_once_with_both_figures(legends):
@@ -71,9 +135,13 @@ def test_a_mismatch_is_said_once_with_both_figures(legends):
     )
     parity = ParityReport(outcome=Parity.MISMATCHED, pairs=(PAIR,))
     picture(blob((8, 8)), scale=Scale(1, signed=False), trust=report, parity=parity)
-    assert PARITY_WORDS[Parity.MISMATCHED] not in legends[0].lines
-    assert legends[0].lines[2].startswith("Issuing system: logit 2.6; here: 2.5")
-    assert STATEMENTS[Flag.PARITY_MISMATCH] in legends[0].warnings
+    (legend,) = legends
+    assert legend.grave == (
+        STATEMENTS[Flag.PARITY_MISMATCH],
+        "Issuing system: logit 2.6; here: 2.5 (tolerance 0.2).",
+    )
+    elsewhere = (*legend.lines, *legend.warnings)
+    assert not {PARITY_WORDS[Parity.MISMATCHED], *legend.grave} & set(elsewhere)
 
 
 @pytest.fixture
@@ -209,14 +277,11 @@ def test_the_legend_tells_grade_parity_flags_and_scale(legends):
         flags=(Flag.SAME_KIND_OF_EVIDENCE,),
         statements=statements(Grade.SUPPORTED),
     )
-    bank = Check(
-        name="probe_bank", outcome="pass", values={"p": 0.0078125}, passes=25, meaning="It is so."
-    )
     picture(
         blob((8, 8)),
         scale=Scale(1, signed=False),
         trust=report,
-        checks=(bank,),
+        checks=(BANK,),
         parity=ParityReport(outcome=Parity.MATCHED, pairs=(PAIR,)),
     )
     (legend,) = legends
@@ -294,7 +359,7 @@ def test_labels_that_the_font_lacks_fall_back_to_the_key(text, shown):
 @pytest.mark.parametrize("size", [13, 34])
 def test_no_word_is_lost_and_no_line_is_too_long(size):
     sentence = "Hiding the places marked by this map changed the model's score more than " * 4
-    legend = Legend("Nodule", "logit 2.5", "Map: WEAK", (sentence,), (), Scale(1, signed=False))
+    legend = Legend("Nodule", "logit 2.5", "Map: WEAK", (sentence,), scale=Scale(1, signed=False))
     beside, whole, below = 20 * size, 50 * size, 6 * size
     lines, height = _stack(legend, (beside, whole), below, size)
     said = " ".join(line.text for line in lines)

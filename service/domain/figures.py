@@ -1,0 +1,34 @@
+"""The numbers that stand beside the sentences of a report, as a person reads them.
+
+The sentences come from a fixed table; these lines hold what was measured in the
+study, for pictures and summaries alike.
+"""
+
+from collections.abc import Iterable
+
+from service.domain.explanation import Check
+
+
+def probed(checks: Iterable[Check]) -> str | None:
+    """Return what the evidence stands on, for brackets; `None` where there is no p."""
+    bank = next((each for each in checks if each.name == "probe_bank"), None)
+    p = None if bank is None else bank.values.get("p")
+    if bank is None or not isinstance(p, float):
+        return None
+    return f"p = {p:.3f}, {bank.passes} places hidden in turn"
+
+
+def fall_outside(checks: Iterable[Check]) -> str | None:
+    """Return how far the logit fell with all outside the expected region hidden, if it was asked.
+
+    The usual distance is that of the mean logits of known cases with and without the finding.
+    """
+    region = next((each for each in checks if each.name == "expected_region"), None)
+    values = {} if region is None else region.values
+    fall, share, start = (values.get(name) for name in ("fall", "share", "share_from"))
+    if not isinstance(fall, float):
+        return None
+    said = f"With all outside the declared region hidden the logit falls by {fall:z.2f}"
+    if isinstance(share, float) and isinstance(start, float):
+        said += f", {share:z.2f} of the usual distance (flagged above {start:.2f})"
+    return f"{said}."
