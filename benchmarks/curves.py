@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.maps import METHODS, SHAPE, WRONG, Finding, Map, Subjects, auc, findings
-from benchmarks.measure import conditions, publish
+from benchmarks.measure import RESAMPLES, conditions, publish
 from workers.measures.bank import blurred
 from workers.measures.bearing import bearings, brought
 
@@ -203,6 +203,35 @@ def compared(said: list[Said]) -> dict[str, dict[str, float]]:
     }
 
 
+def intervals(said: Sequence[Sequence[Said]]) -> dict[str, dict[str, tuple[float, float]]]:
+    """Return the AUCs' bootstrap intervals of 95 %, by check and kind.
+
+    Findings are drawn as wholes, because the maps of one are no independent cases.
+    """
+    random = np.random.default_rng(0)
+    drawn = random.multinomial(len(said), np.full(len(said), 1 / len(said)), RESAMPLES)
+    return {
+        check: {kind: _interval(said, drawn.astype(np.float64), check, kind) for kind in WRONG}
+        for check in ("probe_bank", *CURVES)
+    }
+
+
+def _interval(
+    said: Sequence[Sequence[Said]], drawn: Array, check: str, kind: str
+) -> tuple[float, float]:
+    """Return one interval, given how often each finding was drawn, ``(resamples, findings)``."""
+    right, wrong = (
+        [[s.figure for s in each if (s.check, s.kind) == (check, wanted)] for each in said]
+        for wanted in ("right", kind)
+    )
+    differences = [[np.subtract.outer(r, w) for w in wrong] for r in right]
+    wins = np.array([[((d > 0) + 0.5 * (d == 0)).sum() for d in row] for row in differences])
+    pairs = np.array([[d.size for d in row] for row in differences])
+    aucs = ((drawn @ wins) * drawn).sum(axis=1) / ((drawn @ pairs) * drawn).sum(axis=1)
+    low, high = np.percentile(aucs, [2.5, 97.5])
+    return round(float(low), 3), round(float(high), 3)
+
+
 def result(said: Sequence[Sequence[Said]], shares: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """Return everything that is published, given what was said of each finding."""
     return {
@@ -212,6 +241,7 @@ def result(said: Sequence[Sequence[Said]], shares: Sequence[tuple[int, int]]) ->
         "right_maps": len(said) * len(METHODS),
         "forwards": {"probe_bank": "26 an image", **dict.fromkeys(CURVES, "26 a map")},
         "auc": compared([each for finding in said for each in finding]),
+        "interval": intervals(said),
     }
 
 
