@@ -1,0 +1,105 @@
+"""The pictures: where each structure was planted is known to the pixel.
+
+Every picture is drawn from its seed alone; lengths are in pixels and values in
+what a plate stores.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIDE: Final = 128
+MAXIMUM: Final = 4095
+AIR, TISSUE, NOISE = 300.0, 900.0, 40.0
+AGES: Final = (24.0, 204.0)
+"""Least and greatest bone age, in months."""
+
+GROWTH: Final = (4.0, 15.0)
+"""Radius of the growth center at these ages; between them it grows evenly."""
+
+SHAPES: Final = ("cyst", "stone")
+"""What a segmentation finds: dark disks, and bright squares."""
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """A drawn plate and what is in it."""
+
+    stored: NDArray[np.uint16]
+    """12 bits, denser is more, shape ``(SIDE, SIDE)``."""
+
+    masks: Mapping[str, Mask]
+    """Where each structure lies, shape ``(SIDE, SIDE)``; empty masks are left out."""
+
+    age: float | None = None
+    """Bone age in months."""
+
+
+def hand(seed: int, age: float | None = None) -> Picture:
+    """Draw three shafts, and above one of them the growth center: its size alone tells the age."""
+    random = np.random.default_rng(seed)
+    drawn = random.uniform(*AGES)
+    age = float(drawn) if age is None else age
+    rows, columns = _indices()
+    values = _tissue(random)
+    places = random.permutation([28, 64, 100]) + random.integers(-4, 5, 3)
+    for place in places:
+        width, top = random.integers(4, 10), random.integers(72, 84)
+        values[(np.abs(columns - place) <= width) & (rows >= top)] += 900
+    row = random.integers(38, 54)
+    radius = np.interp(age, AGES, GROWTH)
+    center = (rows - row) ** 2 + (columns - places[0]) ** 2 <= radius**2
+    values[center] += 1100
+    return Picture(_stored(values, random), {"growth_center": center}, age)
+
+
+def shapes(seed: int, counts: Mapping[str, int] | None = None) -> Picture:
+    """Draw tissue with up to two of each of `SHAPES` in it, apart from each other."""
+    random = np.random.default_rng(seed)
+    odds = {shape: int(random.integers(0, 3)) for shape in SHAPES}
+    values, taken = _tissue(random), np.zeros((SIDE, SIDE), np.bool_)
+    masks = {shape: np.zeros((SIDE, SIDE), np.bool_) for shape in SHAPES}
+    for shape, count in (odds if counts is None else counts).items():
+        for _ in range(count):
+            mask = _placed(shape, random, taken)
+            taken |= mask
+            masks[shape] |= mask
+    values[masks["cyst"]] -= 500
+    values[masks["stone"]] += 1100
+    return Picture(_stored(values, random), {k: mask for k, mask in masks.items() if mask.any()})
+
+
+def _placed(shape: str, random: np.random.Generator, taken: Mask) -> Mask:
+    """Place a shape where nothing lies yet."""
+    rows, columns = _indices()
+    while True:
+        size = random.integers(7, 15) if shape == "cyst" else random.integers(5, 10)
+        row, column = random.integers(34, 94, 2)
+        down, right = np.abs(rows - row), np.abs(columns - column)
+        round_ = down**2 + right**2 <= size**2
+        mask = round_ if shape == "cyst" else np.maximum(down, right) <= size
+        if not (mask & taken).any():
+            return mask
+
+
+def _indices() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    rows, columns = np.indices((SIDE, SIDE))
+    return rows, columns
+
+
+def _tissue(random: np.random.Generator) -> NDArray[np.float64]:
+    """Return an ellipse of soft tissue in air."""
+    rows, columns = _indices()
+    middle = (SIDE - 1) / 2 + random.uniform(-3, 3, 2)
+    inside = ((rows - middle[0]) / 60) ** 2 + ((columns - middle[1]) / 58) ** 2 <= 1
+    return np.where(inside, AIR + TISSUE, AIR)
+
+
+def _stored(values: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.uint16]:
+    noisy = values + random.normal(0, NOISE, values.shape)
+    return np.clip(np.rint(noisy), 0, MAXIMUM).astype(np.uint16)

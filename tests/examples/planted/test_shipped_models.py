@@ -1,0 +1,65 @@
+"""The packages of planted pictures: what their inputs are, and that they are as good as told."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from examples.planted.dicom import plate
+from examples.planted.pictures import AGES, GROWTH, hand, shapes
+from examples.planted.train import (
+    BONE_AGE,
+    RECIPES,
+    SHAPE_SEGMENTATION,
+    STEPS,
+    error,
+    overlap,
+    prepared,
+)
+from service.manifests import read_manifest
+from tests.support.phantom_dicom import encoded
+from workers.pixels.decode import decode_file
+from workers.stages.prepare import prepare_files
+
+MODELS = Path(__file__).parents[3] / "models"
+
+
+def network(recipe):
+    made = recipe.network.build()
+    made.load_state_dict(load_file(MODELS / recipe.id / "weights.safetensors"))
+    return made.eval()
+
+
+def test_the_growth_center_grows_with_age_and_nothing_else_does():
+    for age, radius in zip(AGES, GROWTH, strict=True):
+        for seed in range(4):
+            (mask,) = hand(seed, age).masks.values()
+            assert mask.sum() == pytest.approx(np.pi * radius**2, rel=0.1)
+
+
+def test_shapes_are_apart_and_as_many_as_asked_for():
+    picture = shapes(5, {"cyst": 2, "stone": 1})
+    assert set(picture.masks) == {"cyst", "stone"}
+    assert not (picture.masks["cyst"] & picture.masks["stone"]).any()
+    values = picture.stored.astype(float)
+    assert values[picture.masks["stone"]].mean() > values[picture.masks["cyst"]].mean() + 1000
+    assert shapes(6, {}).masks == {}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda each: each.id)
+def test_the_model_sees_of_a_plate_what_it_was_trained_on(tmp_path, recipe):
+    manifest = read_manifest((MODELS / recipe.id / "model.yaml").read_bytes())
+    picture = recipe.draw(12)
+    (tmp_path / "plate.dcm").write_bytes(encoded(plate(picture, "x", recipe.body_part)))
+    decoded = decode_file(tmp_path / "plate.dcm", tmp_path)
+    tensor, _ = prepare_files(decoded.pixels, decoded.padding, decoded.facts, STEPS)
+    assert manifest.inputs[0].steps == STEPS
+    np.testing.assert_allclose(tensor, prepared(picture), atol=1e-4)
+
+
+def test_they_are_right_on_pictures_they_never_saw():
+    with torch.no_grad():
+        assert error(network(BONE_AGE), [hand(seed) for seed in range(40)]) < 8
+        assert overlap(network(SHAPE_SEGMENTATION), [shapes(seed) for seed in range(40)]) > 0.95

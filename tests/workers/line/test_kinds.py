@@ -1,0 +1,170 @@
+"""A regression and a segmentation through the whole line: maps point at what was planted."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from examples.planted.dicom import plate
+from examples.planted.pictures import hand, shapes
+from service import paths
+from service.backends import open_backends
+from service.domain.job import State
+from service.domain.parity import Parity
+from service.settings import QueueSettings, Settings, StoreSettings, WorkerSettings
+from tests.support import redis_server
+from tests.support.hospital import ask, document, ended, register, take_in
+from tests.support.phantom_dicom import encoded
+from tests.workers.line.conftest import working
+
+MODELS = Path(__file__).parents[3] / "models"
+OCCLUSION = {"name": "occlusion", "parameters": {"window": 8}}
+HAND = hand(4_711, 180.0)
+SHAPES = shapes(4_712, {"cyst": 1, "stone": 1})
+AWAY = 6
+"""Source pixels that a peak may lie beside what was planted: a cell of the coarsest map."""
+
+
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory):
+    """A worker that serves both models."""
+    folder = tmp_path_factory.mktemp("clinic")
+    with redis_server.running(redis_server.any_server()) as server:
+        settings = Settings(
+            queue=QueueSettings(url=server.url),
+            store=StoreSettings(url=f"file://{folder}/store", reserve_bytes=0),
+            worker=WorkerSettings(slots=1, scratch=folder / "scratch"),
+        )
+        backends = open_backends(settings)
+        packages = {
+            name: register(backends.store, MODELS / name)
+            for name in ("bone-age-phantom", "shape-phantom")
+        }
+        with working(settings, backends, {each.package for each in packages.values()}):
+            yield backends, packages, folder
+        backends.close()
+
+
+def explain(clinic, model, picture, **asked):
+    backends, packages, folder = clinic
+    part = "HAND" if model == "bone-age-phantom" else "KIDNEY"
+    file = folder / f"{model}.dcm"
+    file.write_bytes(encoded(plate(picture, f"line {model}", part)))
+    study = take_in(backends.store, file)
+    record = ended(backends, ask(backends, packages[model], study, **asked), 120)
+    return record, document(backends, record)
+
+
+def beside(mask, place):
+    """Tell how far a place lies from a mask, in pixels."""
+    return np.linalg.norm(np.argwhere(mask) - np.array(place), axis=1).min()
+
+
+# ---------------------------------------------------------------------- regression
+
+
+@pytest.fixture(scope="module")
+def aged(clinic):
+    return explain(
+        clinic,
+        "bone-age-phantom",
+        HAND,
+        targets=[{"kind": "regression", "of": "bone_age", "reference": 120}],
+        methods=["grad_cam", "integrated_gradients", "input_x_gradient", OCCLUSION],
+        artifacts=["json", "png", "dicom_sc", "dicom_sr"],
+        observed=[{"of": "bone_age", "score": 180, "scale": "value", "tolerance": 20}],
+    )
+
+
+def test_a_value_is_predicted_in_its_unit_and_compared(aged):
+    record, told = aged
+    assert record.state is State.SUCCEEDED, told.failure
+    (said,) = told.predictions
+    assert said.unit == "mo"
+    assert abs(said.value - 180) < 20
+    assert told.parity.outcome is Parity.MATCHED
+
+
+@pytest.mark.parametrize(
+    "method", ["grad_cam", "integrated_gradients", "input_x_gradient", "occlusion"]
+)
+def test_the_map_of_an_age_points_at_the_growth_center(aged, method):
+    _, told = aged
+    (entry,) = [each for each in told.results if each.method == method]
+    assert entry.target.score == pytest.approx(told.predictions[0].value - 120)
+    assert beside(HAND.masks["growth_center"], entry.map.peak) <= AWAY
+    assert entry.trust.grade != "supported"  # no certificate was made for values
+    assert "uncertified" in entry.trust.flags
+    outcomes = {each.name: each.outcome for each in entry.checks}
+    assert outcomes["integrity"] == "pass"
+    assert outcomes["target_specific"] == "not_applicable"
+    assert not entry.omitted
+
+
+def test_evidence_for_a_lower_value_is_the_same_map_with_its_sign_turned(clinic):
+    asked = {"methods": ["integrated_gradients"], "artifacts": ["json"]}
+    both = [{"kind": "regression", "of": 0, "direction": each} for each in ("increase", "decrease")]
+    record, told = explain(clinic, "bone-age-phantom", HAND, targets=both, **asked)
+    maps = []
+    for entry in told.results:
+        (file,) = entry.artifacts
+        found = json.loads(clinic[0].store.get(paths.artifact(str(record.result), file.name)))
+        maps.append(np.array(found["map"]["values"]))
+    np.testing.assert_allclose(maps[0], -maps[1], rtol=1e-4, atol=1e-6)
+
+
+# -------------------------------------------------------------------- segmentation
+
+
+@pytest.fixture(scope="module")
+def segmented(clinic):
+    return explain(
+        clinic,
+        "shape-phantom",
+        SHAPES,
+        targets=[
+            {"kind": "segmentation", "of": "cyst"},
+            {"kind": "segmentation", "of": "stone", "reduce": "margin"},
+        ],
+        methods=["grad_cam", "integrated_gradients", OCCLUSION],
+        artifacts=["json", "png", "dicom_sc", "dicom_sr"],
+    )
+
+
+def test_a_segmentation_says_what_it_saw(segmented):
+    record, told = segmented
+    assert record.state is State.SUCCEEDED, told.failure
+    seen = {each.key: each.share for each in told.predictions}
+    for shape, mask in SHAPES.masks.items():
+        assert seen[shape] == pytest.approx(mask.mean(), rel=0.1)
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "integrated_gradients", "occlusion"])
+def test_the_map_of_a_region_points_at_the_shape(segmented, method):
+    _, told = segmented
+    entries = [each for each in told.results if each.method == method]
+    assert [each.target.key for each in entries] == ["cyst", "stone-margin"]
+    for entry in entries:
+        assert entry.status == "succeeded", entry.reason
+        mask = SHAPES.masks[entry.target.about]
+        assert beside(mask, entry.map.peak) <= AWAY
+        assert entry.target.region.cells == pytest.approx(mask.sum() / 4, rel=0.1)
+        assert entry.trust.grade != "supported"
+        assert not entry.omitted
+
+
+def test_a_shape_that_is_not_there_is_a_success_without_a_map(clinic):
+    empty = shapes(4_713, {"stone": 1})
+    both = [{"kind": "segmentation", "of": each} for each in ("cyst", "stone")]
+    record, told = explain(clinic, "shape-phantom", empty, targets=both, methods=["grad_cam"])
+    assert record.state is State.SUCCEEDED
+    found = {each.target and each.target.key: each.status for each in told.results}
+    assert found == {"stone": "succeeded", None: "skipped"}
+
+
+def test_the_receptive_field_of_a_point_lies_about_the_point(clinic):
+    point = {"kind": "segmentation", "of": "cyst", "region": {"kind": "point", "at": [60, 70]}}
+    _, told = explain(clinic, "shape-phantom", SHAPES, targets=[point], methods=["saliency"])
+    (entry,) = told.results
+    assert np.linalg.norm(np.subtract(entry.map.peak, (60, 70))) <= 12
