@@ -345,6 +345,7 @@ OPERATIONS = [
     ("GET", "/v1/methods", Scope.MODELS_READ),
     ("GET", "/v1/methods/saliency", Scope.MODELS_READ),
     ("GET", "/v1/models", Scope.MODELS_READ),
+    ("GET", "/v1/models:schema", Scope.MODELS_READ),
     ("GET", "/v1/models/chest", Scope.MODELS_READ),
     ("GET", "/v1/models/chest/versions/1.0.0", Scope.MODELS_READ),
     ("PUT", "/v1/models/chest/versions/1.0.0", Scope.MODELS_ADMIN),

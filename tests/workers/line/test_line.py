@@ -142,7 +142,7 @@ def test_parameters_are_told_whole(explained: tuple[Job, Explanation]) -> None:
         "steps": 32,
         "baseline": 0.0,
         "tolerance": None,
-        "max_steps": 512,
+        "max_steps": 256,
     }
     assert result(document, "grad_cam", CLASSES[0]).parameters == {"layer": "blocks.1"}
 
