@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import JsonValue, StringConstraints
 from starlette.concurrency import run_in_threadpool
 
-from api.auth import KeyHolder, ModelAdmin, holder, needs
+from api.auth import ModelAdmin, holder, needs
 from api.context import Gateway, Here
 from api.intake.base import FileSink, pour
 from api.problems import answers
@@ -88,7 +88,7 @@ def index(here: Here, who: Looking) -> ModelsBody:
     operation_id="getManifestSchema",
     summary="Give the schema of model.yaml",
     responses=answers(),
-    dependencies=[KeyHolder],
+    dependencies=[Depends(needs(Scope.MODELS_READ))],
 )
 def schema() -> dict[str, JsonValue]:
     """Give the JSON schema that a package's model.yaml is held against."""
