@@ -9,14 +9,26 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+import torch
+from typing_extensions import override
 
 from service import paths
 from service.domain.explanation import Check, Result
 from service.domain.job import State
 from service.domain.trust import STATEMENTS, SUPPORTED_TO, Flag, Grade
 from service.packages import PackageRecord
+from tests.support.exported import onnx_of, write_onnx_package
 from tests.support.hospital import document, published, register, take_in
-from tests.support.small_model import CLASSES, MEAN, SIDE, STD, picture, write_package
+from tests.support.small_model import (
+    CLASSES,
+    MEAN,
+    SIDE,
+    STD,
+    model_input,
+    network,
+    picture,
+    write_package,
+)
 from tests.workers.line.conftest import House, leased
 from workers import line
 from workers.access import Access
@@ -362,3 +374,72 @@ def test_a_model_of_one_class_is_checked_without_other_classes(
     (result,) = found.results
     assert checks(result)["target_specific"].outcome == "not_applicable"
     assert "p" in checks(result)["probe_bank"].values
+
+
+class Stepped(torch.nn.Module):
+    """The small network with its scores in steps, as one has them that was quantized."""
+
+    def __init__(self, step: float) -> None:
+        super().__init__()
+        self.network, self.step = network(), step
+
+    @override
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.round(self.network(image) / self.step) * self.step
+
+
+def stepped(folder: Path, name: str, step: float) -> Path:
+    """Write the package of a stepped network."""
+    model = Stepped(step).eval()
+    content = onnx_of(model, torch.zeros(1, SIDE, SIDE))
+    with torch.no_grad():
+        logits = model(model_input(picture())[None])[0].tolist()
+    tests = [
+        {"title": each, "input": f"{each}.dcm", "logits": list(logits), "tolerance": 1e-4}
+        for each in ("plain", "inverted")
+    ]
+    return write_onnx_package(folder / name, {"model.onnx": content}, id=name, selftests=tests)
+
+
+@pytest.fixture(scope="module")
+def quantized(house: House, tmp_path_factory: pytest.TempPathFactory) -> dict[str, PackageRecord]:
+    """Packages of two stepped networks; hiding a place moves a score by up to 0.001."""
+    folder = tmp_path_factory.mktemp("quantized")
+    records = {
+        name: register(house.backends.store, stepped(folder, name, step))
+        for name, step in {"few_steps": 3e-4, "one_step": 1.0}.items()
+    }
+    served_by(house, {each.package for each in records.values()})
+    return records
+
+
+SCORING = ["occlusion", "feature_ablation"]
+
+
+def test_a_score_that_moves_in_few_steps_is_told_and_supports_nothing(
+    house: House, quantized: dict[str, PackageRecord]
+) -> None:
+    _, found = house.explain(
+        house.image("few"), quantized["few_steps"], methods=SCORING, targets=["nodule"]
+    )
+    assert len(found.results) == len(SCORING)
+    for each in found.results:
+        drops = checks(each)["probe_bank"].values["drops"]
+        assert isinstance(drops, list)
+        assert 2 <= len({round(float(str(drop)) / 3e-4) for drop in drops}) < 6
+        assert Flag.FEW_LEVELS in _flags(each)
+        assert each.trust is not None
+        assert STATEMENTS[Flag.FEW_LEVELS] in each.trust.statements
+        assert each.trust.grade in UNCERTIFIED
+
+
+def test_a_score_whose_steps_are_wider_than_any_fall_says_nothing(
+    house: House, quantized: dict[str, PackageRecord]
+) -> None:
+    _, found = house.explain(
+        house.image("one"), quantized["one_step"], methods=[*SCORING, "saliency"], targets=["top1"]
+    )
+    assert len(found.results) == len(SCORING) + 1
+    for each in found.results:
+        assert each.trust is not None
+        assert each.trust.grade in (Grade.INVALID, Grade.UNINFORMATIVE)
