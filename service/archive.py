@@ -23,9 +23,6 @@ from typing_extensions import Buffer, override
 
 from service.errors import ArchiveTooLarge, TooLarge, UnsafeArchive
 
-FREE_BYTES = 1024 * 1024
-"""Bytes that an entry may expand to whatever its ratio: padding compresses well."""
-
 END_SIGNATURE = b"PK\x05\x06"
 END64_SIGNATURE = b"PK\x06\x06"
 DIRECTORY_SIGNATURE = b"PK\x01\x02"
@@ -62,13 +59,16 @@ class Bounds:
 
     entries: int
     ratio: int
-    """Bytes that one stored byte may become, beyond the first MiB."""
+    """Bytes that one stored byte may become in an entry of more than `free_bytes`."""
+
+    free_bytes: int
+    """Bytes that an entry may become whatever its ratio: masks and padding compress well."""
 
     total_bytes: int
 
 
 def safe_entries(
-    file: BinaryIO, *, max_entries: int, max_ratio: int, max_total_bytes: int
+    file: BinaryIO, *, max_entries: int, max_ratio: int, free_bytes: int, max_total_bytes: int
 ) -> Iterator[tuple[str, BinaryIO]]:
     """Give each file of a zip archive: its name and its opened stream.
 
@@ -82,8 +82,10 @@ def safe_entries(
     max_entries
         Most entries.
     max_ratio
-        Bytes that one compressed byte may become, beyond the first MiB of an
-        entry.
+        Bytes that one compressed byte may become in an entry of more than
+        `free_bytes`.
+    free_bytes
+        Bytes that an entry may become whatever its ratio.
     max_total_bytes
         Most bytes that all entries together may become.
 
@@ -103,7 +105,7 @@ def safe_entries(
         out, a link, encryption, an archive within, entries that overlap or
         share a name.
     """
-    bounds = Bounds(max_entries, max_ratio, max_total_bytes)
+    bounds = Bounds(max_entries, max_ratio, free_bytes, max_total_bytes)
     with _readable():
         _check_directory(file, bounds)
         archive = zipfile.ZipFile(file)
@@ -137,7 +139,7 @@ class _Counted(io.RawIOBase):
         self._raw = raw
         self._number = number
         self._stored = max(entry.compress_size, 1)
-        self._room = max(entry.compress_size * bounds.ratio, FREE_BYTES)
+        self._room = max(entry.compress_size * bounds.ratio, bounds.free_bytes)
         self._inflated = 0
         self._bounds = bounds
         self._left = left

@@ -335,6 +335,7 @@ def _extract(zip_path: Path, folder: Path, limits: LimitSettings) -> Path:
             file,
             max_entries=limits.archive_entries,
             max_ratio=limits.archive_ratio,
+            free_bytes=limits.archive_free_bytes,
             max_total_bytes=limits.body_bytes,
         )
         for number, (name, stream) in enumerate(entries, 1):

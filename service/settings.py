@@ -101,7 +101,13 @@ class LimitSettings(BaseModel):
     json_bytes: int = Field(default=64 * 1024, description="Largest JSON body.")
     instances: int = Field(default=2000, description="Most objects in one upload.")
     archive_entries: int = Field(default=20_000, description="Most entries in a zip archive.")
-    archive_ratio: int = Field(default=100, description="Largest expansion of one entry.")
+    archive_ratio: int = Field(
+        default=100, description="Largest expansion of an entry beyond its free bytes."
+    )
+    archive_free_bytes: int = Field(
+        default=64 * MIB,
+        description="Bytes that an entry may expand to whatever its ratio: masks compress well.",
+    )
     pixels: int = Field(
         default=128 * 1024 * 1024,
         description="Most samples (rows x columns x samples) in one frame.",

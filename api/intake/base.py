@@ -300,6 +300,7 @@ def entries_of(file: Path, first: int, room: Room, limits: LimitSettings) -> Ite
             stream,
             max_entries=limits.archive_entries,
             max_ratio=limits.archive_ratio,
+            free_bytes=limits.archive_free_bytes,
             max_total_bytes=limits.body_bytes,
         )
         for number, (_, entry) in enumerate(entries, first):

@@ -29,8 +29,9 @@ def redis_server():
 @pytest.fixture(scope="module")
 def served_once(redis_server, tmp_path_factory):
     limits = {"body_bytes": 2_000_000, "json_bytes": 20_000, "instances": 5, "pixels": 1_000_000}
+    limits |= {"archive_entries": 8, "archive_free_bytes": 1_000_000}
     folder = tmp_path_factory.mktemp("served")
-    with serve(redis_server, folder, **limits, archive_entries=8) as served:
+    with serve(redis_server, folder, **limits) as served:
         yield served
 
 

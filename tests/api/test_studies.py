@@ -7,11 +7,12 @@ import time
 import zipfile
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
 from service.errors import StoreUnavailable
 from service.studies import Studies
-from tests.support.phantom_dicom import compressed, encoded, image
+from tests.support.phantom_dicom import compressed, encoded, image, of_pixels
 from tests.support.problems import problem
 
 DICOM = {"Content-Type": "application/dicom"}
@@ -79,6 +80,14 @@ def test_an_archive_is_a_study(client):
     data = zipped(("a/1.dcm", numbered(1)), ("a/2.dcm", numbered(2)))
     body = client.post("/v1/studies", content=data, headers=ZIP).json()
     assert len(body["instances"]) == 2
+
+
+def test_an_object_may_compress_as_well_as_it_likes(client):
+    mask = encoded(of_pixels(np.zeros((900, 900), np.uint8)))
+    data = zipped(("mask.dcm", mask), method=zipfile.ZIP_DEFLATED)
+    assert len(mask) > 200 * len(data)
+    body = client.post("/v1/studies", content=data, headers=ZIP).json()
+    assert [each["bytes"] for each in body["instances"]] == [len(mask)]
 
 
 def test_an_archive_in_a_form_is_a_study(client):

@@ -13,17 +13,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typing_extensions import Buffer, override
 
-from service.archive import FREE_BYTES, safe_entries
+from service.archive import safe_entries
 from service.errors import ArchiveTooLarge, TooLarge, UnsafeArchive, WhylightError
 
 MIB = 1024 * 1024
+FREE = MIB
 
 
 def read(
-    data: bytes, *, entries: int = 100, ratio: int = 100, total: int = 64 * MIB
+    data: bytes,
+    *,
+    entries: int = 100,
+    ratio: int = 100,
+    free: int = FREE,
+    total: int = 64 * MIB,
 ) -> dict[str, bytes]:
     found = safe_entries(
-        io.BytesIO(data), max_entries=entries, max_ratio=ratio, max_total_bytes=total
+        io.BytesIO(data),
+        max_entries=entries,
+        max_ratio=ratio,
+        free_bytes=free,
+        max_total_bytes=total,
     )
     return {name: stream.read() for name, stream in found}
 
@@ -100,7 +110,7 @@ def test_an_entry_that_is_not_read_does_not_disturb_the_next() -> None:
     names = [
         (name, stream.read() if name == "b" else b"")
         for name, stream in safe_entries(
-            io.BytesIO(data), max_entries=9, max_ratio=100, max_total_bytes=MIB
+            io.BytesIO(data), max_entries=9, max_ratio=100, free_bytes=FREE, max_total_bytes=MIB
         )
     ]
     assert names == [("a", b""), ("b", b"2")]
@@ -190,20 +200,35 @@ def test_a_bomb_stops_at_the_ratio() -> None:
     data = made([("bomb", bytes(50 * MIB))])
     assert len(data) < 100_000
     (entry,) = zipfile.ZipFile(io.BytesIO(data)).infolist()
-    found = safe_entries(io.BytesIO(data), max_entries=9, max_ratio=100, max_total_bytes=64 * MIB)
+    found = safe_entries(
+        io.BytesIO(data), max_entries=9, max_ratio=100, free_bytes=FREE, max_total_bytes=64 * MIB
+    )
     _, stream = next(found)
     taken: list[int] = []
     with pytest.raises(ArchiveTooLarge) as refused:
         taken.extend(iter(lambda: len(stream.read(64 * 1024)), 0))
-    assert FREE_BYTES < sum(taken) <= entry.compress_size * 100
+    assert FREE < sum(taken) <= entry.compress_size * 100
     observed = refused.value.facts["observed_ratio"]
     assert isinstance(observed, int)
     assert 100 < observed <= (sum(taken) + MIB) / entry.compress_size + 1
 
 
 def test_small_entries_may_compress_as_well_as_they_like() -> None:
-    black = bytes(FREE_BYTES)
-    assert read(made([("black.dcm", black)]), ratio=1) == {"black.dcm": black}
+    mask = bytes(4 * MIB)
+    data = made([("mask.dcm", mask)])
+    assert len(mask) > 600 * len(data)
+    assert read(data, free=len(mask)) == {"mask.dcm": mask}
+    with pytest.raises(ArchiveTooLarge) as refused:
+        read(data, free=len(mask) - 1)
+    assert "limit_ratio" in refused.value.facts
+
+
+def test_many_small_entries_that_compress_well_are_held_to_the_total() -> None:
+    data = made((f"{n}.dcm", bytes(MIB)) for n in range(9))
+    assert len(read(data, total=9 * MIB)) == 9
+    with pytest.raises(ArchiveTooLarge) as refused:
+        read(data, total=9 * MIB - 1)
+    assert refused.value.facts["limit_bytes"] == 9 * MIB - 1
 
 
 def test_what_an_entry_declares_is_not_believed() -> None:
