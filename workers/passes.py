@@ -59,6 +59,9 @@ class Ability(StrEnum):
     RESCALE_RULE = "rescale_rule"
     """DeepLIFT's rescale rule: contributions that add up to the change in score."""
 
+    PATH_GRADIENT = "path_gradient"
+    """Gradients with respect to the input that add up to the change in score along a way."""
+
 
 class Rule(StrEnum):
     """How derivatives are taken."""

@@ -12,7 +12,12 @@ from workers.passes import Ability
 from workers.records import Subject
 
 OF_PIXELS: Final = frozenset(
-    {Ability.INPUT_GRADIENT, Ability.RECTIFIER_RULES, Ability.RESCALE_RULE}
+    {
+        Ability.INPUT_GRADIENT,
+        Ability.RECTIFIER_RULES,
+        Ability.RESCALE_RULE,
+        Ability.PATH_GRADIENT,
+    }
 )
 """Needs of methods whose maps are derivatives with respect to the input."""
 

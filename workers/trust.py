@@ -70,7 +70,7 @@ def trust_report(
         )
     )
     return TrustReport(
-        grade=grade_of(evidence, certificate.outcome if certificate else None),
+        grade=grade_of(evidence, certificate.outcome if certificate else None, flags),
         flags=flags,
         statements=statements(evidence, flags),
         certificate=certificate,

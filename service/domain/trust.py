@@ -45,6 +45,8 @@ class Flag(StrEnum):
     WEAK_FOR_THIS_MODEL = "weak_for_this_model"
     SAME_KIND_OF_EVIDENCE = "same_kind_of_evidence"
     FEW_LEVELS = "few_levels"
+    INCOMPLETE = "incomplete"
+    TOLERANCE_MISSED = "tolerance_missed"
 
 
 OF_THE_METHOD: Final = frozenset({Flag.CERTIFICATE_FAILED, Flag.CERTIFICATE_WEAK, Flag.UNCERTIFIED})
@@ -55,9 +57,14 @@ BECAUSE: Final = MappingProxyType(
         Flag.CERTIFICATE_FAILED: "because its method failed on known cases",
         Flag.CERTIFICATE_WEAK: "because its method was not clear on known cases",
         Flag.UNCERTIFIED: "because its method was not measured on known cases",
+        Flag.INCOMPLETE: "because its values do not add up",
+        Flag.TOLERANCE_MISSED: "because its sum missed the tolerance",
     }
 )
 """Why a grade is lower than the map's own evidence, to stand right after it."""
+
+OF_THE_SUM: Final = frozenset({Flag.INCOMPLETE, Flag.TOLERANCE_MISSED})
+"""Flags of a map that is not what its method promises; nothing in it is well supported."""
 
 ALWAYS: Final = (
     "This describes the model, not the patient. It does not show that the finding is"
@@ -126,6 +133,14 @@ STATEMENTS: Final = MappingProxyType(
             "The method hides places too: agreement is consistency, not independent evidence."
         ),
         Flag.FEW_LEVELS: "The model's score moves in few steps, so small effects are lost.",
+        Flag.INCOMPLETE: (
+            "The map's values do not add up to the change in score that they should share out:"
+            " it counts as weak at best."
+        ),
+        Flag.TOLERANCE_MISSED: (
+            "The map's sum is farther from the change in score than the tolerance that was asked"
+            " for: it counts as weak at best."
+        ),
     }
 )
 """By code; the one place where these words stand."""
@@ -156,20 +171,25 @@ def evidence_of(*, intact: bool, informative: bool, p: float | None) -> Grade:
     return Grade.WEAK if p > SUPPORTED_TO else Grade.SUPPORTED
 
 
-def grade_of(evidence: Grade, certificate: str | None) -> Grade:
+def grade_of(evidence: Grade, certificate: str | None, flags: Iterable[Flag] = ()) -> Grade:
     """Return the grade: the worse of this case's evidence and the method's certificate.
+
+    A map that does not add up, of a method that promises it, is weak at best.
 
     Parameters
     ----------
     certificate
         The certificate's outcome; `None` when there is none. Only ``passed``
         leaves ``supported`` as it is, and ``failed`` leaves nothing.
+    flags
+        Of the map; those of its sum count.
     """
     if evidence not in (Grade.SUPPORTED, Grade.WEAK):
         return evidence
     if certificate == "failed":
         return Grade.NOT_SUPPORTED
-    return evidence if certificate == "passed" else Grade.WEAK
+    sound = certificate == "passed" and OF_THE_SUM.isdisjoint(flags)
+    return evidence if sound else Grade.WEAK
 
 
 def statements(evidence: Grade, flags: Iterable[Flag] = ()) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import pytest
 from service.domain.certificate import Certificate, MethodCalibration, MethodRecord, Similarity
 from service.domain.explanation import Check, ExecutedOn
 from service.domain.parity import Parity, ParityReport
-from service.domain.trust import ALWAYS, STATEMENTS, Flag, Grade, TrustReport
+from service.domain.trust import ALWAYS, BECAUSE, STATEMENTS, Flag, Grade, TrustReport
 from tests.support.sheets import TARGET
 from workers.parcels import Attribution
 from workers.trust import Known, trust_report
@@ -144,6 +144,17 @@ def test_flags_are_said_in_words(changes: dict[str, Any], flag: Flag) -> None:
     said = report(**{"known": record("passed")} | changes)
     assert said.flags == (flag,)
     assert STATEMENTS[flag] in said.statements
+
+
+@pytest.mark.parametrize("flag", [Flag.INCOMPLETE, Flag.TOLERANCE_MISSED])
+def test_a_map_that_does_not_add_up_is_weak_at_best_and_says_why(flag: Flag) -> None:
+    off = check("completeness", "fail", flag.value)
+    said = report((*SOUND, off), known=record("passed"))
+    assert (said.grade, said.flags) == (Grade.WEAK, (flag,))
+    assert STATEMENTS[flag] in said.statements
+    assert said.because == BECAUSE[flag]
+    unsupported = (SOUND[0], check("probe_bank", "fail", p=0.4), off)
+    assert report(unsupported, known=record("passed")).grade is Grade.NOT_SUPPORTED
 
 
 def test_flags_of_checks_come_in_the_order_of_the_table() -> None:

@@ -15,6 +15,7 @@ from service.domain.target import ResolvedTarget
 from service.domain.trust import (
     ALWAYS,
     OF_THE_METHOD,
+    OF_THE_SUM,
     STATEMENTS,
     Flag,
     Grade,
@@ -41,7 +42,7 @@ REGIONS = {"predicted_mask": "where the model sees it", "box": "in a box", "poin
 """What a segmentation was asked about."""
 
 EVIDENCE = frozenset(STATEMENTS[grade] for grade in Grade)
-GRAVE = OF_THE_METHOD | {Flag.PARITY_MISMATCH}
+GRAVE = OF_THE_METHOD | OF_THE_SUM | {Flag.PARITY_MISMATCH}
 """Flags that outweigh what this case's own checks say of the map."""
 
 
@@ -220,4 +221,4 @@ def _warnings(words: Words, scale: Scale | None) -> list[str]:
 
 def _unsaid(check: Check) -> bool:
     """Tell whether a check failed in a way that neither grade nor flags tell of."""
-    return check.outcome == "fail" and check.name in ("integrity", "completeness")
+    return check.outcome == "fail" and check.name == "integrity"

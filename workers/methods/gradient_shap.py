@@ -34,7 +34,11 @@ class GradientShap(LentMethod):
     of the references, up to the error of sampling.
 
     It is computed by captum, an optional extra. It takes plain gradients, which
-    follow a network however it is written.
+    follow a network however it is written; whether they add up to the change in
+    score is tried on every network when it is loaded, and a network on which
+    they do not is refused. What the draws leave of it on an image is judged by
+    the check of completeness: a map that misses more than 5 % is flagged, and
+    weak at best.
 
     Parameters
     ----------
@@ -59,7 +63,7 @@ class GradientShap(LentMethod):
     """
 
     title: ClassVar = "Gradient SHAP"
-    needs: ClassVar = frozenset({Ability.EXCLUSIVE, Ability.INPUT_GRADIENT})
+    needs: ClassVar = frozenset({Ability.EXCLUSIVE, Ability.PATH_GRADIENT})
     paper: ClassVar = "Lundberg, Lee (2017), arXiv:1705.07874; Erion et al. (2021), eq. 3"
     cost: ClassVar = "samples gradient rows for each target; grays + 1 forward rows"
     weaknesses: ClassVar = (

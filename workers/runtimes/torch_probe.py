@@ -16,6 +16,7 @@ from workers.runtimes.attention import Attentions
 from workers.runtimes.base import LayerFacts, Probe
 from workers.runtimes.capture import Capture
 from workers.runtimes.memory import bytes_a_row
+from workers.runtimes.path import path_fault
 from workers.runtimes.rescale import rescale_fault
 from workers.runtimes.rules import rectifiers
 from workers.tokens import Tokens
@@ -101,6 +102,7 @@ def probe(subject: Subject) -> Probe:
         Ability.LINEAR_HEAD,
         Ability.ATTENTION,
         Ability.RESCALE_RULE,
+        Ability.PATH_GRADIENT,
     }
     abilities |= asked - set(unable) if gradient else set()
     kinds = {"forward": False} | ({"gradient": True} if gradient else {})
@@ -176,7 +178,11 @@ def _unable(subject: Subject, outputs: Tensor, heads: frozenset[str]) -> dict[Ab
         unable[Ability.LINEAR_HEAD] = (
             "No declared layer is followed by just a mean over its grid and a linear head."
         )
-    uneven = rescale_fault(subject.model, torch.cat(_shifted(subject)[:RESCALED]))
+    shifted = _shifted(subject)
+    short = path_fault(subject.model, *shifted[:2])
+    if short is not None:
+        unable[Ability.PATH_GRADIENT] = short
+    uneven = rescale_fault(subject.model, torch.cat(shifted[:RESCALED]))
     if uneven is not None:
         unable[Ability.RESCALE_RULE] = uneven
     return unable

@@ -320,7 +320,7 @@ def test_every_picture_has_a_legend_with_ink_in_it(shape):
 def test_failed_checks_and_thresholds_lengthen_the_legend():
     values = blob((8, 8))
     scale = Scale(1, signed=False)
-    check = Check(name="completeness", outcome="fail", meaning="The map does not add up.")
+    check = Check(name="integrity", outcome="fail", meaning="The map holds too little.")
     flags = (Flag.BELOW_THRESHOLD,)
     below = REPORT.model_copy(update={"flags": flags})
     heights = [

@@ -20,6 +20,7 @@ def test_a_map_that_adds_up_passes() -> None:
 def test_the_residual_is_judged_relative_to_the_change(change: float, outcome: str) -> None:
     check = Completeness().judge(case([[[3.0]]], score_change=change))
     assert check.outcome == outcome
+    assert check.flags == (("incomplete",) if outcome == "fail" else ())
     assert check.values["relative_residual"] == pytest.approx(abs(3.0 - change) / abs(change))
 
 
@@ -37,7 +38,25 @@ def test_no_change_in_score_cannot_be_shared_out() -> None:
 def test_a_map_that_is_not_finite_does_not_add_up() -> None:
     check = Completeness().judge(case([[[np.nan]]], score_change=1.0))
     assert check.outcome == "fail"
+    assert check.flags == ("incomplete",)
     assert "relative_residual" not in check.values
+
+
+@pytest.mark.parametrize(
+    ("asked", "change", "flags"),
+    [
+        (0.02, 3.03, ()),
+        (0.001, 3.03, ("tolerance_missed",)),
+        (0.02, 3.3, ("incomplete", "tolerance_missed")),
+        (0.2, 3.3, ("incomplete",)),  # what was asked for excuses nothing
+    ],
+)
+def test_a_map_must_meet_the_tolerance_that_was_asked_for(
+    asked: float, change: float, flags: tuple[str, ...]
+) -> None:
+    check = Completeness().judge(case([[[3.0]]], score_change=change, tolerance=asked))
+    assert check.flags == flags
+    assert check.outcome == ("fail" if flags else "pass")
 
 
 def test_the_tolerance_is_a_parameter() -> None:

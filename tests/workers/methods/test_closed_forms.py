@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from service.domain.trust import Flag
 from service.errors import InvalidParameter, MissingAbility
 from tests.support.engine import (
     SIZES,
@@ -16,6 +17,8 @@ from tests.support.engine import (
     settled,
     small_runtime,
 )
+from workers.measures.base import Case
+from workers.measures.completeness import Completeness
 from workers.methods.base import METHODS, Maps, Method, ModelFacts
 from workers.methods.grad_cam import GradCam
 from workers.methods.integrated_gradients import IntegratedGradients
@@ -124,12 +127,18 @@ def test_points_are_added_where_the_slope_changes_and_nowhere_else(at: float) ->
     assert len(set(model.seen)) == len(model.seen) == maps.extras[0]["steps"]
 
 
-def test_points_are_no_more_than_allowed_and_none_when_the_first_are_enough() -> None:
+def test_points_are_no_more_than_allowed_and_a_missed_tolerance_is_told() -> None:
     runtime, image = small_runtime(), image_for()
     bounded = IntegratedGradients(tolerance=1e-9, max_steps=20)
-    steps = attribute(bounded, runtime, image, logits(1)).extras[0]["steps"]
-    assert 9 < steps <= 20
+    maps = attribute(bounded, runtime, image, logits(1))
+    assert 9 < maps.extras[0]["steps"] <= 20
     assert bounded.estimate(image.shape, 1).gradient_rows == 20
+    case = Case(maps.values[0].numpy(), score=1.0, of_scores=False, extras=maps.extras[0])
+    assert Flag.TOLERANCE_MISSED in Completeness().judge(case).flags
+
+
+def test_a_path_that_is_straight_needs_no_more_points_than_the_first() -> None:
+    image = image_for()
     easy = IntegratedGradients(tolerance=1e-9)
     model = Polynomial(image.shape)  # whose slope is linear: each part's ends give its integral
     maps = attribute(easy, TorchRuntime(model, image.shape), image, logits(0))

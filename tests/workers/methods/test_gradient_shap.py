@@ -5,8 +5,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from service.domain.trust import Flag
 from tests.support.engine import Polynomial, attribute, image_for, logits, small_net, small_runtime
+from workers.measures.base import Case
+from workers.measures.completeness import Completeness
 from workers.methods.gradient_shap import GradientShap
+from workers.passes import Ability
 from workers.runtimes.torch import TorchRuntime
 
 SHAPE = (1, 4, 3)
@@ -108,3 +112,30 @@ def test_all_targets_see_the_same_draws() -> None:
     both = attribute(GradientShap(samples=8), runtime, image, logits(0, 3)).values
     alone = attribute(GradientShap(samples=8), runtime, image, logits(3)).values
     assert torch.equal(both[1], alone[0])
+
+
+class Blind(Weighted):
+    """f(x) = w x + a part of w x that has no gradient."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = super().forward(x)
+        return seen + self.share * seen.detach()
+
+
+@pytest.mark.parametrize(("share", "served"), [(0.0, True), (0.3, False), (-0.9, False)])
+def test_a_network_with_a_part_without_gradient_is_refused(share: float, *, served: bool) -> None:
+    probed = TorchRuntime(Blind(share), SHAPE).probed
+    assert (Ability.PATH_GRADIENT in probed.abilities) == served
+    if not served:
+        assert "no gradient" in probed.unable[Ability.PATH_GRADIENT]
+        assert not GradientShap.needs <= probed.abilities
+
+
+def test_a_map_of_too_few_samples_is_flagged_as_incomplete() -> None:
+    maps = attribute(GradientShap(samples=4), small_runtime(), image_for(), logits(2))
+    case = Case(maps.values[0].numpy(), score=1.0, of_scores=False, extras=maps.extras[0])
+    assert Completeness().judge(case).flags == (Flag.INCOMPLETE,)
