@@ -5,6 +5,7 @@ come in portions, each a test of its own: several processes share them, and what
 broken off goes on with ``--last-failed``.
 """
 
+import io
 import os
 import resource
 import time
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread, dcmwrite
+from pydicom.encaps import encapsulate, generate_frames
 
 from service.errors import UndecodablePixels, WhylightError
 from tests.support import corpus
@@ -126,3 +129,43 @@ def test_damage_is_answered_or_refused_by_name(gateway, slots, files, tmp_path, 
     few = len(numbers) // 20
     assert ends["taken", "decoded"] > few
     assert sum(count for (intake, _), count in ends.items() if intake != "taken") > few
+
+
+def cut_short(data: bytes, random: np.random.Generator) -> bytes | None:
+    """End every frame's code stream early, and wrap it up anew; `None` where there is none."""
+    into = io.BytesIO()
+    try:
+        ds = dcmread(io.BytesIO(data))
+        if not ds.file_meta.TransferSyntaxUID.is_encapsulated:
+            return None
+        frames = int(ds.get("NumberOfFrames") or 1)
+        codes = generate_frames(ds.PixelData, number_of_frames=frames)
+        cut = [code[: int(random.integers(len(code) // 4, len(code)))] for code in codes]
+        ds.PixelData = encapsulate(cut)
+        dcmwrite(into, ds)
+    except Exception:  # noqa: BLE001 - damaged as it is
+        return None
+    return into.getvalue()
+
+
+def test_a_code_stream_that_ends_early_is_refused_or_lacks_nothing(slots, files, tmp_path):
+    whole, hurt = tmp_path / "whole", tmp_path / "hurt"
+    whole.mkdir()
+    hurt.mkdir()
+    ends: Counter[str] = Counter()
+    for number, data in enumerate(files):
+        short = cut_short(data, np.random.default_rng([SEED, number]))
+        if short is None:
+            continue
+        (whole / "object.dcm").write_bytes(data)
+        (hurt / "object.dcm").write_bytes(short)
+        if decoded(slots, whole / "object.dcm", 1) != "decoded":
+            continue
+        end = decoded(slots, hurt / "object.dcm", 1)
+        if end == "decoded":  # only padding was cut off
+            assert np.array_equal(np.load(whole / "pixels.npy"), np.load(hurt / "pixels.npy")), (
+                number
+            )
+        ends[end] += 1
+    assert ends["undecodable_pixels"] >= len(LOSSLESS)
+    assert set(ends) <= {"decoded", "undecodable_pixels"}

@@ -22,6 +22,10 @@ from workers.pixels.damage import is_damage
 Frame = NDArray[Any]
 HTJ2K_LOSSY = "1.2.840.10008.1.2.4.203"
 OTHER_SIZE = "The compressed pixels are of another size than the header says."
+CUT_SHORT = "The compressed pixels end before the image does; send it again, whole."
+END_OF_IMAGE = b"\xff\xd9"
+"""Ends a code stream of any JPEG; coded data cannot hold these bytes."""
+
 APP0, APP14, START_OF_SCAN = 0xE0, 0xEE, 0xDA
 FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 """Start of frame: of JPEG, and of JPEG-LS (0xF7)."""
@@ -33,6 +37,9 @@ CODING_STYLE = 0x52
 """Second byte of the marker COD of JPEG 2000."""
 
 SEQUENTIAL = frozenset({Family.JPEG_BASELINE, Family.JPEG_EXTENDED})
+START_OF_TILE_PART, TILE_PART = b"\xff\x90", 12
+"""Marker SOT of JPEG 2000, and the bytes of its segment with it (ISO 15444-1 A.4.2)."""
+
 JPEG_COLOR = SEQUENTIAL | {Family.JPEG_LOSSLESS}
 """Families whose code streams may say whether they hold YCbCr."""
 
@@ -62,12 +69,14 @@ def decode_frame(code: bytes, header: Header) -> Frame:
     Raises
     ------
     UndecodablePixels
-        The code stream is damaged, or is another image than the header's.
+        The code stream is damaged or cut short, or is another image than the header's.
     """
     family = FAMILIES[header.transfer_syntax_uid]
     declared = code_size(code, family)
     if declared not in {None, (header.rows, header.columns)}:
         raise UndecodablePixels(OTHER_SIZE)  # before the decoder makes room for it
+    if not is_whole(code, family):
+        raise UndecodablePixels(CUT_SHORT)  # of which libjpeg and OpenJPH say nothing
     try:
         frame = _DECODERS[family](code, header)
     except (MemoryError, UndecodablePixels):
@@ -106,6 +115,30 @@ def jpeg_segments(code: bytes) -> Iterator[tuple[int, bytes]]:
         if marker == START_OF_SCAN:
             return
         at += 2 + length
+
+
+def is_whole(code: bytes, family: Family) -> bool:
+    """Tell whether a code stream reaches its end marker; what follows that is padding.
+
+    RLE has no such marker: its segments' lengths are checked as they are decoded.
+    """
+    if family in {Family.JPEG_2000, Family.HTJ2K}:
+        return _tile_parts_end(code)
+    if family is Family.RLE:
+        return True
+    scan = 2 + sum(4 + len(segment) for _, segment in jpeg_segments(code))
+    return code.rfind(END_OF_IMAGE, scan) >= 0
+
+
+def _tile_parts_end(code: bytes) -> bool:
+    """Tell whether a JPEG 2000 code stream's tile-parts, as long as they say, lead to its end."""
+    at = code.find(START_OF_TILE_PART, max(0, code.find(SIZ, 0, BOXES)))
+    while at >= 0 and code[at : at + 2] == START_OF_TILE_PART and len(code) >= at + TILE_PART:
+        length = int.from_bytes(code[at + 6 : at + 10], "big")
+        if length < TILE_PART:  # 0: up to the end
+            return length == 0 and code.rfind(END_OF_IMAGE, at) >= 0
+        at += length
+    return at >= 0 and code[at : at + 2] == END_OF_IMAGE
 
 
 def doubts_of(code: bytes, header: Header) -> tuple[str, ...]:
@@ -215,9 +248,9 @@ def _rle(code: bytes, header: Header) -> Frame:
         sample, plane = divmod(number, planes)
         segment = imagecodecs.packbits_decode(code[edges[number] : edges[number + 1]])
         data = np.frombuffer(segment, np.uint8)
-        if len(data) < size:
-            raise UndecodablePixels("An RLE segment ends before its plane is full.")
-        samples[sample, :, planes - 1 - plane] = data[:size]
+        if len(data) != size:
+            raise UndecodablePixels("An RLE segment does not hold its plane and no more.")
+        samples[sample, :, planes - 1 - plane] = data
     values = samples.view(f"<u{planes}")[..., 0]
     shaped = values.reshape(header.samples_per_pixel, header.rows, header.columns)
     return shaped[0] if header.samples_per_pixel == 1 else np.moveaxis(shaped, 0, -1)

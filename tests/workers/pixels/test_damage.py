@@ -2,17 +2,38 @@
 
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
 from service.errors import UndecodablePixels, WhylightError
-from tests.support.phantom_dicom import LOSSLESS, compress, compressed, encoded, of_pixels
+from tests.support.phantom_dicom import (
+    JPEG_BASELINE,
+    JPEG_EXTENDED,
+    LOSSLESS,
+    RLE,
+    compress,
+    compressed,
+    encoded,
+    of_pixels,
+)
 from workers.pixels import decode
 from workers.pixels.damage import is_damage
 from workers.slots import Slots
 
 SMOOTH = (np.add.outer(np.arange(96), np.arange(80)) * 20).astype(np.uint16)
+
+
+CODES = {
+    **{syntax: (SMOOTH, compress(SMOOTH, syntax)) for syntax in LOSSLESS},
+    JPEG_BASELINE: (
+        (SMOOTH >> 4).astype(np.uint8),
+        compress((SMOOTH >> 4).astype(np.uint8), JPEG_BASELINE),
+    ),
+    JPEG_EXTENDED: (SMOOTH, bytes(imagecodecs.jpeg8_encode(SMOOTH, bitspersample=12))),
+}
+"""An image and its code stream, by syntax."""
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +65,33 @@ def outcome(slots: Slots, file: Path) -> str:
     except WhylightError as refusal:
         return refusal.failure().code
     return "decoded"
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("syntax", CODES)
+def test_a_code_stream_that_is_cut_short_is_never_shown_as_a_whole_image(tmp_path, syntax, kept):
+    pixels, code = CODES[syntax]
+    file = tmp_path / "cut.dcm"
+    file.write_bytes(compressed(of_pixels(pixels), syntax, code[: int(len(code) * kept)]))
+    with pytest.raises(UndecodablePixels):
+        decode.decode_file(file, tmp_path)
+
+
+@pytest.mark.parametrize("syntax", [each for each in CODES if each != RLE])
+def test_padding_behind_a_whole_code_stream_is_passed_over(tmp_path, syntax):
+    pixels, code = CODES[syntax]
+    file, scratch = tmp_path / "padded.dcm", tmp_path
+    file.write_bytes(compressed(of_pixels(pixels), syntax, code))
+    whole = np.load(decode.decode_file(file, scratch).pixels)
+    file.write_bytes(compressed(of_pixels(pixels), syntax, code + bytes(1 + len(code) % 2)))
+    assert np.array_equal(np.load(decode.decode_file(file, scratch).pixels), whole)
+
+
+def test_an_rle_segment_that_overflows_its_plane_is_refused(tmp_path):
+    file = tmp_path / "longer.dcm"
+    file.write_bytes(compressed(of_pixels(SMOOTH), RLE, compress(SMOOTH, RLE) + b"\x01\x05\x05"))
+    with pytest.raises(UndecodablePixels):
+        decode.decode_file(file, tmp_path)
 
 
 @pytest.mark.parametrize("syntax", [each for each in LOSSLESS if not each.endswith(".5")])
