@@ -1,9 +1,11 @@
 """What explanations add to a study of the archive, and how much they may.
 
 Every question about an image that is answered by DICOM objects adds series to
-the patient's study, one for each format. A note of each series stays in the
-store when its explanation is gone, because the objects may lie in a PACS by
-then. A note names digests alone, and a question asked again adds no series.
+the patient's study, one for each format. A note of each job's objects stays
+in the store when its explanation is gone, because the objects may lie in a
+PACS by then. A note names digests and the job alone. A question asked again
+adds no series, but its objects count again: in another style, of other slices
+or with other last digits they are other objects.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -101,10 +103,8 @@ class Additions:
         """
         if not asked.series:
             return
-        most: dict[str, int] = {}
-        for name, count in (*self._noted(tenant, asked.study), *asked.series.items()):
-            most[name] = max(count, most.get(name, 0))
-        series, objects = len(most), sum(most.values())
+        added = [*self._noted(tenant, asked.study), *asked.series.items()]
+        series, objects = len({name for name, _ in added}), sum(count for _, count in added)
         if series > self._limits.study_series or objects > self._limits.study_objects:
             raise StudyFull(
                 "Explanations would add more series or objects to the study than is allowed; ask"
@@ -116,13 +116,23 @@ class Additions:
                 objects_limit=self._limits.study_objects,
             )
 
-    def note(self, tenant: str, asked: Addition) -> None:
-        """Note what was asked for."""
-        for name, objects in asked.series.items():
-            self._store.put(paths.addition(tenant, asked.study, name, objects), b"")
+    def note(self, tenant: str, job: str, asked: Addition) -> None:
+        """Note what a job may add."""
+        for path in _notes(tenant, job, asked):
+            self._store.put(path, b"")
+
+    def forget(self, tenant: str, job: str, asked: Addition) -> None:
+        """Remove the notes of a job that was not queued."""
+        for path in _notes(tenant, job, asked):
+            self._store.delete(path)
 
     def _noted(self, tenant: str, study: str) -> Iterable[tuple[str, int]]:
-        """Yield the series that were noted, with the objects of each."""
+        """Yield the series that were noted, with the objects that a job adds to it."""
         for blob in self._store.list(paths.additions(tenant, study)):
-            name, _, objects = blob.path.rpartition("/")[2].rpartition(".")
+            name, _, objects = blob.path.rpartition("/")[2].rsplit(".", 2)
             yield name, int(objects)
+
+
+def _notes(tenant: str, job: str, asked: Addition) -> Iterable[str]:
+    for name, objects in asked.series.items():
+        yield paths.addition(tenant, asked.study, name, job, objects)

@@ -11,7 +11,7 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from service import documents, paths
-from service.additions import Additions
+from service.additions import Addition, Additions
 from service.admission import Admitted, admit, find_model, resolved_parameters, worker_for
 from service.backends import Backends
 from service.domain.artifact import Artifact
@@ -216,14 +216,26 @@ class Explain:
         try:
             admitted = self._admit_or_wish(caller, request)
             job = self._new_job(caller, admitted)
-            self._additions.note(caller.tenant, admitted.addition)
-            return self._queue.submit(job, digest=digest, key=key)
+            return self._noted_and_queued(job, admitted.addition, digest, key)
         except WhylightError:
             # asked after the refusal, so that a twin that came first meanwhile is found too
             earlier = key and self._queue.earlier(caller.tenant, digest=digest, key=key)
             if not earlier:
                 raise
             return earlier
+
+    def _noted_and_queued(
+        self, job: Job, addition: Addition, digest: str, key: str | None
+    ) -> Submitted:
+        """Queue a job whose objects count; those of a job that is not queued do not."""
+        self._additions.note(job.tenant, job.id, addition)
+        submitted = None
+        try:
+            submitted = self._queue.submit(job, digest=digest, key=key)
+            return submitted
+        finally:
+            if submitted is None or submitted.replayed:
+                self._additions.forget(job.tenant, job.id, addition)
 
     def _new_job(self, caller: Caller, admitted: Admitted) -> Job:
         request = admitted.request

@@ -34,9 +34,9 @@ def additions(tenant: str, study_digest: str) -> str:
     return f"{tenant}/additions/{study_digest}"
 
 
-def addition(tenant: str, study_digest: str, name: str, objects: int) -> str:
-    """Path of the note of one series with so many objects."""
-    return f"{additions(tenant, study_digest)}/{name}.{objects}"
+def addition(tenant: str, study_digest: str, name: str, job_id: str, objects: int) -> str:
+    """Path of the note of one series to which a job adds so many objects."""
+    return f"{additions(tenant, study_digest)}/{name}.{job_id}.{objects}"
 
 
 def job(tenant: str, job_id: str) -> str:

@@ -1,12 +1,14 @@
 """A study of the archive is given so many explanations, and no more."""
 
+import json
+
 import pytest
 
 from service.additions import addition
 from service.backends import open_backends
 from service.domain.request import ExplanationRequest
 from service.domain.study import Instance
-from service.errors import StudyFull
+from service.errors import KeyReused, StudyFull
 from service.explain import Caller, Explain
 from service.settings import Settings
 from service.studies import Part
@@ -75,10 +77,24 @@ def test_the_last_series_that_is_allowed_is_made_and_no_other(asking):
         ask(methods=["integrated_gradients"], dry=True)
 
 
-def test_a_question_asked_again_adds_nothing(asking):
-    ask = asking(study_series=1)
+def test_a_question_asked_again_adds_objects_to_the_same_series(asking):
+    ask = asking(study_series=1, study_objects=2)
     ask()
     ask(priority="high", style="contour", label="again")
+    with pytest.raises(StudyFull) as refused:
+        ask()
+    assert refused.value.facts["series"] == 1
+    assert refused.value.facts["objects"] == 3
+
+
+def test_a_job_that_is_not_queued_anew_adds_nothing(backends, asking):
+    ask = asking(study_objects=2)
+    study = json.loads(ask(key="k").job.request)["study"]
+    assert ask(key="k", study=study).replayed
+    with pytest.raises(KeyReused):
+        ask(key="k", study=study, targets=[1])
+    assert len(list(backends.store.list("clinic/additions"))) == 1
+    ask()
 
 
 def test_what_is_no_dicom_object_is_never_counted(asking):
