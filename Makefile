@@ -107,7 +107,8 @@ unit: $(TEST_READY)  ## Every test: unit, contract, oracle, conformance, end to 
 	@$(BIN)/pytest -n $(JOBS) --dist loadfile
 
 conformance: $(TEST_READY)  ## Only the DICOM conformance tests, with every file of the corpus
-	@WHYLIGHT_CONFORMANCE_EVERY=1 $(BIN)/pytest tests/conformance
+	@[ -d "$$WHYLIGHT_CORPUS" ] || { echo "WHYLIGHT_CORPUS must name the folder of real DICOM files." >&2; exit 1; }
+	@CI=true WHYLIGHT_CONFORMANCE_EVERY=1 $(BIN)/pytest tests/conformance
 
 fuzz: $(TEST_READY)  ## Send MUTATIONS damaged DICOM objects through gateway and decoder
 	@WHYLIGHT_MUTATIONS=$(MUTATIONS) $(BIN)/pytest -n $(JOBS) --dist load --timeout 1800 tests/conformance/test_mutations.py
