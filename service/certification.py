@@ -62,6 +62,7 @@ def _passed(model: ModelEntry) -> list[str]:
 
 def _told(certificate: CertificateEntry) -> dict[str, JsonValue]:
     """Return a certificate's numbers as facts of a failure."""
-    fields = {"id", "outcome", "similarities", "cases", "seeds", "synthetic", "protocol"}
+    fields = {"id", "outcome", "similarities", "cases", "seeds", "protocol"}
+    fields |= {"synthetic", "surrogate"}
     told: dict[str, JsonValue] = certificate.model_dump(mode="json", include=fields)
     return told

@@ -176,7 +176,7 @@ def _surrogate(manifest: Manifest, probe: Probe, served: Sequence[str]) -> Surro
     if probe.difference is None:
         return None
     return SurrogateEntry(
-        methods=tuple(name for name in served if METHODS[name].needs & probe.surrogate),
+        methods=tuple(name for name in served if not probe.computes(METHODS[name].needs)),
         difference=probe.difference,
         tolerance=manifest.surrogate.tolerance,
     )

@@ -169,7 +169,8 @@ def _records(
 ) -> Records:
     """Return the model's records; what no package brought is to be measured, cheapest first."""
     dtype = str(runtime.dtype).removeprefix("torch.")
-    subject = Subject(manifest, dtype, runtime.probed.remote)
+    probe = runtime.probed
+    subject = Subject(manifest, dtype, probe.remote, surrogate=probe.stood_in)
     records = Records(subject, _brought(manifest, folder))
     ordinary = defaults(entry.methods, facts).values()
     for method in sorted(ordinary, key=lambda each: each.estimate(runtime.shape, 1).effort):

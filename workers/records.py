@@ -37,6 +37,9 @@ class Subject:
     remote: RemoteModel | None = None
     """What its server reported, of a model that runs elsewhere."""
 
+    surrogate: bool = False
+    """Whether a network stands in for the model, so that weights can be shuffled."""
+
     @property
     def weights(self) -> str:
         """Digest of what the runtime loads.
@@ -75,7 +78,7 @@ class Subject:
             if calibration is None
             else [calibration.synthetic, *(f.sha256 for f in cases if f.path == calibration.cases)],
         }
-        return digest_of(facts)
+        return digest_of(facts | ({"surrogate": True} if self.surrogate else {}))
 
 
 class Records:

@@ -135,6 +135,7 @@ def _certificate(known: Known) -> CertificateRef | None:
         cases=found.cases,
         seeds=found.seeds,
         synthetic=found.synthetic,
+        surrogate=found.surrogate,
         protocol=found.protocol,
     )
 

@@ -36,7 +36,7 @@ mean scores of known cases with and without a nodule."""
 PEAK_WORDS = {True: "yes", False: "no", None: "-"}
 
 REASONS = {
-    "model_not_lent": "its runtime has no weights that could be exchanged",
+    "model_not_lent": "no weights of it could be exchanged here",
     "no_calibration_set": "its package has no known cases",
     "pending": "this is still being measured",
 }
@@ -202,6 +202,7 @@ def _certificate(certificate: dict[str, Any] | None) -> str:
     )
     cases = f"{certificate['cases']} {'synthetic ' if certificate['synthetic'] else ''}cases"
     cases += f", {certificate['seeds']} shuffles of the weights each"
+    cases += ", on the network that stands in for the file" if certificate["surrogate"] else ""
     outcome = certificate["outcome"].replace("_", " ")
     return f"Method on this model: {outcome}. Likeness of maps on {cases}: {figures}."
 

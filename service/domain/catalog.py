@@ -110,6 +110,9 @@ class CertificateEntry(Value):
     cases: int = 0
     seeds: int = 0
     synthetic: bool = False
+    surrogate: bool = False
+    """Whether its maps are those of the network that stands in for the model."""
+
     protocol: int
     calibration: CalibrationEntry | None = None
 

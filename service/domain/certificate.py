@@ -46,6 +46,10 @@ class Certificate(Value):
     synthetic: bool
     """Whether the cases are drawn and not taken of persons."""
 
+    surrogate: bool = False
+    """Whether its maps are those of a network that stands in for the model, whose weights alone
+    could be shuffled."""
+
     protocol: int
     """Version of how this was measured."""
 

@@ -219,6 +219,9 @@ class CertificateRef(Value):
     """Shuffles of the weights for each case."""
 
     synthetic: bool = False
+    surrogate: bool = False
+    """Whether its maps are those of the network that stands in for the model."""
+
     protocol: int = 0
 
 

@@ -163,3 +163,10 @@ def test_the_onnx_file_serves_gradients_by_its_interpreted_graph_and_refuses_the
     refused = client.post("/v1/explanations", json=body | {"methods": ["deep_lift"]})
     assert refused.status_code == 422
     assert refused.json()["code"] == "method_not_applicable"
+    guided = body | {"methods": ["guided_backprop"]}
+    refused = client.post("/v1/explanations", json=guided)
+    assert refused.status_code == 422
+    assert refused.json()["code"] == "method_uncertified"
+    job = journey.explain(client, guided | {"allow_uncertified": True})
+    (result,) = job["results"]
+    assert "certificate_failed" in result["trust"]["flags"]

@@ -18,7 +18,7 @@ from workers.certify.weights import SEEDS, head_of, shuffled
 from workers.measures.bank import Bank, bank, rows_of
 from workers.measures.bearing import too_small
 from workers.model import Model
-from workers.passes import Ability, Exclusive, Plan
+from workers.passes import Exclusive, Plan
 from workers.running import Planned
 from workers.runtimes.base import Runtime
 from workers.targets.classes import predictions_of
@@ -33,6 +33,9 @@ class Copies:
 
     network: nn.Module
     """On the CPU; all others are made of it."""
+
+    surrogate: bool
+    """Whether it is one that stands in for the model."""
 
     plain: Runtime
     """Serves a copy, unchanged."""
@@ -67,7 +70,7 @@ class Ground:
     """`None` where the runtime lends no model, so that no weights can be shuffled."""
 
     banks: tuple[Bank | None, ...]
-    """The probe bank of each case; `None` where it could not be had."""
+    """The probe bank of each case, by the model itself; `None` where it could not be had."""
 
     def reported(self, case: int) -> tuple[int, ...]:
         """Return the classes of a case that are present and that the model reports."""
@@ -117,11 +120,8 @@ def prepare(model: Model, folder: Path, turns: Turns) -> Ground:
 def _copied(runtime: Runtime, turns: Turns) -> nn.Module | None:
     """Borrow the model for as long as it takes to copy it to the CPU; `None` if it is not lent.
 
-    Nor where a network is lent that stands in for the model: its shuffles would
-    certify maps that are computed on the model itself.
+    A network that stands in for the model is borrowed in its place.
     """
-    if Ability.EXCLUSIVE in runtime.probed.surrogate:
-        return None
 
     def plan() -> Plan[nn.Module]:
         network: nn.Module = yield Exclusive(lambda lease: copy.deepcopy(lease.model).cpu(), LOAN)
@@ -136,13 +136,23 @@ def _copied(runtime: Runtime, turns: Turns) -> nn.Module | None:
 
 
 def _copies(network: nn.Module, plain: Runtime, case: Case, turns: Turns) -> Copies:
-    """Find the head, and put all of its shuffles into one copy where that can be."""
+    """Find the head, and put all of its shuffles into one copy where that can be.
+
+    Parameters
+    ----------
+    plain
+        Serves the model itself.
+    """
+    surrogate = plain.probed.stood_in
+    if surrogate:  # so that maps are compared with maps of the same network
+        own = copy.deepcopy(network)
+        plain = turns.owned(lambda: plain.variant(own))
     image = case.image.to(plain.dtype)
     head = head_of(network, image)
     layers = [layer.name for layer in plain.probed.layers]
     together = headed(network, head, image, layers)
     many = None if together is None else turns.owned(lambda: plain.variant(together))
-    return Copies(network, plain, head, many)
+    return Copies(network, surrogate, plain, head, many)
 
 
 def _banks(runtime: Runtime, cases: tuple[Case, ...], turns: Turns) -> tuple[Bank | None, ...]:

@@ -54,6 +54,10 @@ def headed(
     path = owners.pop() if len(owners) == 1 else ""
     if not path or any(f"{layer}.".startswith(f"{path}.") for layer in layers):
         return None
+    try:
+        model.get_submodule(path)
+    except AttributeError:  # a node of a graph, whose name has a dot
+        return None
     versions = [shuffled(model, seed, names) for seed in SEEDS]
     copied = shuffled(model, SEEDS[0], frozenset())
     members = [each.get_submodule(path) for each in (copied, *versions)]

@@ -70,7 +70,7 @@ class Measurement:
             weights=subject.weights,
             runtime=ground.manifest.runtime,
             certificate=self._certificate(plain, maps, heads),
-            calibration=calibrated(ground, maps, signed=method.signed),
+            calibration=calibrated(ground, self._as_served(maps), signed=method.signed),
         )
 
     def _effort(self) -> int:
@@ -102,6 +102,7 @@ class Measurement:
             cases=len(ground.cases),
             seeds=len(SEEDS),
             synthetic=calibration is not None and calibration.synthetic,
+            surrogate=ground.copies.surrogate,
             protocol=PROTOCOL,
         )
 
@@ -123,10 +124,26 @@ class Measurement:
         copies = self.ground.copies
         if copies is not None and copies.many is not None:
             return self._of_every_head(copies.many)
-        plain = self._maps(self.ground.plain, lambda case: case.explained)
+        unchanged = self.ground.plain if copies is None else copies.plain
+        plain = self._maps(unchanged, lambda case: case.explained)
         if copies is None or not copies.head:
             return [plain]
         return [plain, *map(self._of_target, copies.variants(self.turns, copies.head))]
+
+    def _as_served(self, maps: MapsByClass) -> MapsByClass:
+        """Return the maps that are calibrated: of the model itself where that serves the method.
+
+        Parameters
+        ----------
+        maps
+            Of the copy that is unchanged.
+        """
+        ground = self.ground
+        if ground.copies is None or not ground.copies.surrogate:
+            return maps
+        if not ground.plain.probed.computes(self.method.needs):
+            return maps
+        return self._maps(ground.plain, lambda case: case.present)
 
     def _of_every_head(self, many: Runtime) -> list[MapsByClass]:
         """Explain all heads at once: classes of the second follow those of the first."""

@@ -12,6 +12,10 @@ SEEDS: Final = (1, 2, 3, 4)
 """One shuffle of the weights each: similarities differ by up to 0.14 between shuffles."""
 
 
+SHIFTS: Final = ("AddBackward", "SubBackward")
+"""Operations that add: where they add parameters alone, all gradients stay the same."""
+
+
 def shuffled(model: nn.Module, seed: int, names: frozenset[str] | None = None) -> nn.Module:
     """Return a copy in which the values of each parameter have changed places.
 
@@ -41,8 +45,9 @@ def head_of(model: nn.Module, image: Tensor) -> frozenset[str]:
 
     They are looked for in the graph of one forward pass, from the outputs back:
     an operation has parameters when one of its arguments leads to parameters
-    and not to the image. So a head of many branches is found whole. A factor
-    whose values are all equal is passed over: no shuffle changes it.
+    and not to the image. So a head of many branches is found whole. Behind an
+    operation that adds parameters the search goes on, for they move no map; a
+    factor whose values are all equal is passed over: no shuffle changes it.
 
     Parameters
     ----------
@@ -82,7 +87,8 @@ def _last(end: Node, names: dict[int, str], image: int) -> frozenset[str]:
         own = [below[p] for p in parents if below[p] and image not in below[p]]
         if own:
             found |= {names[each] for parameters in own for each in parameters}
-            continue
+            if not node.name().startswith(SHIFTS):
+                continue
         fresh = [p for p in parents if p not in seen]
         seen.update(fresh)
         level += fresh

@@ -160,6 +160,15 @@ class Probe:
     difference: float | None = None
     """By how much the two differ at most on noise, as the manifest counts it; `None` if one."""
 
+    @property
+    def stood_in(self) -> bool:
+        """Whether a network stands in for the model."""
+        return self.difference is not None
+
+    def computes(self, needs: frozenset[Ability]) -> bool:
+        """Tell whether the model itself serves what needs these, and not what stands in for it."""
+        return needs.isdisjoint(self.surrogate)
+
 
 class ReplicaChangedError(Exception):
     """The replica is not as it was when it was loaded; it must be dropped.
@@ -226,7 +235,7 @@ class Runtime(Protocol):
         Parameters
         ----------
         model
-            A copy of the model that was lent; `None` for the model as it is.
+            A copy of what was lent; `None` for the model as it is.
 
         Raises
         ------

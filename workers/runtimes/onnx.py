@@ -230,16 +230,16 @@ class OnnxRuntime:
         """
         return self._interpreting().lend(work, until)
 
-    def variant(self, model: nn.Module | None) -> "OnnxRuntime":
-        """Serve the same model a row at a time; it has no other weights.
+    def variant(self, model: nn.Module | None) -> "OnnxRuntime | TorchRuntime":
+        """Serve the same model a row at a time; or a copy of the interpreted graph, in torch.
 
         Raises
         ------
         UnservablePass
-            If a model is given: that which is lent only stands in for this one.
+            If a copy is given and the graph is not interpreted.
         """
         if model is not None:
-            raise UnservablePass("An ONNX model cannot be served with other weights.")
+            return self._interpreting().variant(model)
         variant = copy.copy(self)
         variant.fixed_rows = 1
         variant._twin = None if self._twin is None else self._twin.variant(None)  # noqa: SLF001 - its own

@@ -14,12 +14,14 @@ from service.domain.manifest import Remote
 from tests.support.engine import logits
 from tests.support.exported import onnx_of, uninterpreted
 from tests.support.inference_server import InferenceServer, serving
-from tests.support.small_model import network
+from tests.support.small_model import LAYER, network
 from workers.certify.edges import edges
 from workers.certify.measure import HIGHEST_EFFORT
 from workers.certify.turns import Unwanted
+from workers.certify.verdict import outcome_of
 from workers.methods.base import Maps, Method, cells
 from workers.methods.grad_cam import GradCam
+from workers.methods.guided_backprop import GuidedBackprop
 from workers.methods.occlusion import Occlusion
 from workers.methods.rise import Rise
 from workers.methods.saliency import Saliency
@@ -79,7 +81,7 @@ def weights(model):
 def test_a_method_is_certified_and_calibrated_and_the_served_model_stays_as_it_was(bench):
     model = bench.model(side=48)
     before = weights(model)
-    record = measured(bench, model, GradCam(layer="blocks.1"))
+    record = measured(bench, model, GradCam(layer=LAYER))
     certificate = record.certificate
     assert certificate.outcome in ("passed", "weakly_specific", "failed")
     pairs = {name: each.pairs for name, each in certificate.similarities.items()}
@@ -246,14 +248,61 @@ def test_where_no_weights_are_lent_blank_maps_are_no_calibration(bench):
     assert record.calibration is None
 
 
-def test_a_network_that_stands_in_for_the_model_certifies_nothing_of_it(bench):
+METHODS = [
+    Saliency(),
+    GuidedBackprop(),
+    GradCam(layer=LAYER),
+    Occlusion(window=24, stride=12, baseline=0.0),
+]
+
+
+def interpreted(model):
+    """Return the model with its network as a file of ONNX."""
+    shape = model.runtime.shape
+    content = read_model(onnx_of(network(), torch.zeros(shape)))
+    runtime = OnnxRuntime(content, shape, {LAYER: "/blocks/blocks.1/rectify/Relu_output_0"})
+    subject = replace(model.records.subject, surrogate=True)
+    return replace(model, runtime=runtime, records=Records(subject))
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda each: each.name)
+def test_a_method_is_certified_on_the_network_that_stands_in_for_the_model(bench, method):
+    """As in torch: the two are one network, and shuffles are of the same weights."""
     model = bench.model(side=48)
-    content = onnx_of(network(), torch.zeros(model.runtime.shape))
-    model = replace(model, runtime=OnnxRuntime(read_model(content), model.runtime.shape))
+    lent = measured(bench, model, method)
+    assert not lent.certificate.surrogate
+    model = interpreted(model)
     bench.shelf[:] = [model]
-    record = measured(bench, model, Saliency())
-    assert record.certificate.reason == "model_not_lent"
-    assert record.calibration.maps == 24
+    record = measured(bench, model, method)
+    certificate = record.certificate
+    assert certificate.surrogate
+    assert (certificate.cases, certificate.seeds) == (24, 4)
+    assert certificate.control == lent.certificate.control
+    for name, theirs in lent.certificate.similarities.items():
+        ours = certificate.similarities[name]
+        assert ours.pairs == theirs.pairs
+        if name != "all_random":  # whose order of weights is another
+            assert ours.value == pytest.approx(theirs.value, abs=2e-3)
+    assert certificate.outcome == outcome_of(certificate.similarities)
+    assert record.calibration.maps == lent.calibration.maps == 24
+    assert record.calibration.reference == pytest.approx(lent.calibration.reference, rel=1e-3)
+    model.runtime.check()
+
+
+def test_forward_methods_are_calibrated_by_the_session_itself(bench, monkeypatch):
+    model = interpreted(bench.model(side=48))
+    bench.shelf[:] = [model]
+    occlusion = Occlusion(window=24, stride=12, baseline=0.0)
+    reference = measured(bench, model, occlusion).calibration.reference
+    for path in (bench.folder / "store").rglob("*.json"):
+        path.unlink()
+    run = OnnxRuntime._run
+    monkeypatch.setattr(OnnxRuntime, "_run", lambda *a: [2 * each for each in run(*a)])
+    model = replace(model, records=Records(model.records.subject))
+    bench.shelf[:] = [model]
+    assert measured(bench, model, occlusion).calibration.reference == pytest.approx(
+        2 * reference, rel=1e-4
+    )
 
 
 @pytest.fixture

@@ -40,9 +40,9 @@ def fields(bare):
     return {**bare, **with_cases(bare)}
 
 
-def subject(fields, *, dtype="float32", **changes):
+def subject(fields, *, dtype="float32", surrogate=False, **changes):
     manifest = read_manifest(yaml.safe_dump({**fields, **changes}).encode())
-    return Subject(manifest, dtype)
+    return Subject(manifest, dtype, surrogate=surrogate)
 
 
 def with_cases(fields, digest="c" * 64, synthetic=True):
@@ -72,6 +72,7 @@ def test_every_part_on_which_numbers_depend_makes_another_record(bare, fields):
         subject(fields, architecture=network),
         subject(fields, inputs=[{**fields["inputs"][0], "steps": steps[:1]}]),
         subject(fields, dtype="float64"),
+        subject(fields, surrogate=True),
         subject(fields, task="classification-multiclass"),
         subject(fields, **of_class(fields, key="mass")),
         subject(fields, **of_class(fields, threshold=0.7)),

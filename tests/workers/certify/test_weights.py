@@ -77,6 +77,19 @@ class Shared(nn.Module):
         return self.head(features.relu())
 
 
+class Shifted(nn.Module):
+    """A product whose shift is added by an operation of its own, as graphs have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(16, 4)
+        self.weight = nn.Parameter(torch.randn(4, 2))
+        self.bias = nn.Parameter(torch.randn(2))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.body(image.flatten(1)).relu() @ self.weight + self.bias
+
+
 HEADS = {f"heads.{k}.weight" for k in range(3)}  # of one value, a bias cannot be shuffled
 
 
@@ -86,6 +99,7 @@ HEADS = {f"heads.{k}.weight" for k in range(3)}  # of one value, a bias cannot b
         (small_net(), image_for(), {"head.weight", "head.bias"}),
         (Branches(), torch.rand(1, 8, 8), HEADS),
         (Shared(), torch.rand(1, 4, 4), {"head.weight"}),
+        (Shifted(), torch.rand(1, 4, 4), {"weight", "bias"}),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(16, 2)),
             torch.rand(1, 4, 4),

@@ -13,9 +13,12 @@ import torch
 from typing_extensions import override
 
 from service import paths
+from service.admission import check_against_catalog
 from service.domain.explanation import Check, Result
 from service.domain.job import State
-from service.domain.trust import STATEMENTS, SUPPORTED_TO, Flag, Grade
+from service.domain.request import ExplanationRequest
+from service.domain.trust import STATEMENTS, Flag, Grade
+from service.errors import MethodUncertified
 from service.packages import PackageRecord
 from tests.support.exported import onnx_of, write_onnx_package
 from tests.support.hospital import document, published, register, take_in
@@ -273,8 +276,8 @@ def test_a_bank_that_comes_too_late_leaves_the_maps_unchecked(
 
 
 @pytest.fixture(scope="module")
-def weightless(house: House) -> PackageRecord:
-    """The demo model that lends no weights, its records in its package, served by the worker."""
+def interpreted(house: House) -> PackageRecord:
+    """The demo model as a file of ONNX, with records of its own, served by the worker."""
     record = register(house.backends.store, ONNX)
     served_by(house, {record.package})
     return record
@@ -289,29 +292,52 @@ def served_by(house: House, wanted: set[str]) -> None:
     raise AssertionError(house.backends.fleet.catalog())
 
 
-def test_a_model_without_weights_to_shuffle_is_calibrated_and_never_supported(
-    house: House, weightless: PackageRecord
+def test_maps_of_an_interpreted_graph_have_certificates_measured_on_it(
+    house: House, interpreted: PackageRecord
 ) -> None:
     study = take_in(house.backends.store, ONNX / "selftest" / "ordinary.dcm")
-    methods = ["feature_ablation", "eigen_cam"]
-    record, found = house.explain(study, weightless, methods=methods, targets=["nodule"])
+    record, found = house.explain(
+        study, interpreted, methods=["grad_cam", "eigen_cam"], targets=["nodule"]
+    )
     assert record.state is State.SUCCEEDED
-    ablation, eigen_cam = found.results
     for each in found.results:
         assert each.trust is not None
         assert each.trust.certificate is not None
-        assert each.trust.certificate.outcome == "not_certifiable"
-        assert each.trust.certificate.reason == "model_not_lent"
+        assert each.trust.certificate.surrogate
+        assert "all_random" in each.trust.certificate.similarities
         assert each.trust.calibration is not None
-        assert each.trust.statements[0] == STATEMENTS[Flag.UNCERTIFIED]
         assert "similarity" in checks(each)["template"].values
         told = artifact(house, record, f"{each.method}.nodule.json")
+        assert told["trust"]["certificate"]["surrogate"] is True
         assert told["display"]["own_scale"] is False
-    assert checks(ablation)["probe_bank"].values["p"] <= SUPPORTED_TO
-    assert ablation.trust is not None
-    assert ablation.trust.grade is Grade.WEAK
-    assert Flag.WEAK_FOR_THIS_MODEL not in _flags(ablation)
+    grad_cam, eigen_cam = found.results
+    assert grad_cam.trust is not None
+    assert grad_cam.trust.grade is Grade.SUPPORTED
+    assert Flag.WEAK_FOR_THIS_MODEL not in _flags(grad_cam)
+    assert Flag.CERTIFICATE_FAILED in _flags(eigen_cam)
     assert Flag.WEAK_FOR_THIS_MODEL in _flags(eigen_cam)
+
+
+def test_guided_backprop_is_refused_on_an_interpreted_graph_unless_it_is_allowed(
+    house: House, interpreted: PackageRecord
+) -> None:
+    asked = ExplanationRequest(
+        study="st_1", model=interpreted.name, targets=["nodule"], methods=["guided_backprop"]
+    )
+    catalog = house.backends.fleet.catalog()
+    with pytest.raises(MethodUncertified) as caught:
+        check_against_catalog(asked, catalog)
+    assert "grad_cam" in caught.value.facts["methods"]
+    allowed = asked.model_copy(update={"allow_uncertified": True})
+    assert check_against_catalog(allowed, catalog).name == interpreted.name
+    study = take_in(house.backends.store, ONNX / "selftest" / "ordinary.dcm")
+    _, found = house.explain(
+        study, interpreted, methods=["guided_backprop"], targets=["nodule"], allow_uncertified=True
+    )
+    (result,) = found.results
+    assert result.trust is not None
+    assert result.trust.grade in (Grade.NOT_SUPPORTED, Grade.UNINFORMATIVE)
+    assert result.trust.statements[0] == STATEMENTS[Flag.CERTIFICATE_FAILED]
 
 
 def constant(model: Any) -> None:

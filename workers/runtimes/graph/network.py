@@ -24,6 +24,9 @@ NAMED: Final = 10
 """Missing operators that are told of at most."""
 
 
+Names = tuple[str, ...]
+
+
 class Operation(nn.Module):
     """One node: its operator, its attributes, and those of its inputs that never change.
 
@@ -104,17 +107,17 @@ class Network(nn.Module):
                 kept.append(operation)
                 continue
             with torch.no_grad():
-                found = _outputs(operation, operation())
+                found = _outputs(operation.outputs, operation())
             constants |= {name: _constant(each) for name, each in found}
         self.inputs = graph.inputs
         self.output = graph.outputs[0]
         if self.output in constants:
             raise UnsupportedGraph("Its output does not depend on its input.")
-        self._order: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = []
-        """Name, inputs, and the tensors that nobody needs afterwards."""
+        self._order: list[tuple[str, Names, Names, Names]] = []
+        """Name, inputs, outputs, and the tensors that nobody needs afterwards."""
         for name, operation, done in _steps(_needed(kept, self.output), self.output, names or {}):
             self._modules[name] = operation  # not `add_module`, which takes no name with a dot
-            self._order.append((name, operation.inputs, done))
+            self._order.append((name, operation.inputs, operation.outputs, done))
 
     @override
     def forward(self, *given: Tensor) -> Tensor:
@@ -122,10 +125,10 @@ class Network(nn.Module):
         if self._channels_last:
             given = tuple(each.movedim(1, -1) for each in given)
         values = dict(zip(self.inputs, given, strict=True))
-        for name, inputs, done in self._order:
-            operation: Any = self._modules[name]
-            found = operation(*[values[each] for each in inputs])
-            values.update(_outputs(operation, found))
+        for name, inputs, outputs, done in self._order:
+            module: Any = self._modules[name]
+            found = module(*[values[each] for each in inputs])
+            values.update(_outputs(outputs, found))
             for each in done:
                 values.pop(each, None)
         return values[self.output]
@@ -165,10 +168,10 @@ def _attributes(node: Node, function: Function) -> dict[str, Any]:
     return {**node.attributes, **count}
 
 
-def _outputs(operation: Any, found: Tensor | tuple[Tensor, ...]) -> Iterator[tuple[str, Tensor]]:
+def _outputs(names: Names, found: Tensor | tuple[Tensor, ...]) -> Iterator[tuple[str, Tensor]]:
     """Iterate over what a node put out, by name."""
     values = (found,) if isinstance(found, Tensor) else found
-    return zip(operation.outputs, values, strict=False)
+    return zip(names, values, strict=False)
 
 
 def _needed(operations: Sequence[Operation], output: str) -> list[Operation]:
