@@ -117,18 +117,21 @@ mlserver: $(TEST_READY)  ## Ask a real MLServer, in an environment of its own, f
 	@[ -x build/mlserver/bin/mlserver ] || { $(VENV)/bin/python -m venv build/mlserver && build/mlserver/bin/pip install -q "mlserver>=1.7,<2" onnxruntime; }
 	WHYLIGHT_TEST_MLSERVER=$(CURDIR)/build/mlserver/bin/mlserver $(VENV)/bin/pytest -q -k mlserver tests/workers/runtimes/test_remote.py
 
-bench: $(BENCH_READY)  ## Measure speed beside other libraries, in about 20 quiet minutes
+bench: $(BENCH_READY)  ## Measure speed beside other libraries, in about 25 quiet minutes
 	@$(call measured,grad_cam cams integrated smooth occlusion rise scheduler datapath decoding volumes http_job)
 
 bench-trust: $(BENCH_READY)  ## Measure what trust reports are worth; takes much longer
 	@$(call measured,trust curves shortcut)
 
 define measured
-export LOAD_BEFORE=$$(cut -d ' ' -f 1 /proc/loadavg); missed=; \
+export LOAD_BEFORE=$$(cut -d ' ' -f 1 /proc/loadavg) BENCH_BEGAN=$$(date +%s); missed=; failed=; \
 for each in $(1); do \
-    echo "== $$each"; $(BIN)/python -m benchmarks.$$each || missed="$$missed $$each"; \
+    echo "== $$each"; $(BIN)/python -m benchmarks.$$each; \
+    case $$? in 0) ;; 3) missed="$$missed $$each";; *) failed="$$failed $$each";; esac; \
 done; \
-[ -z "$$missed" ] || { echo "A bar was missed, or a run is not valid:$$missed"; exit 1; }
+[ -z "$$missed" ] || echo "Valid, with bars missed (named above):$$missed"; \
+[ -z "$$failed" ] || echo "Failed, or a case is not valid:$$failed"; \
+[ -z "$$missed$$failed" ]
 endef
 
 sbom: $(DEMO_READY)  ## List what the product is made of, as CycloneDX, in sbom.json

@@ -17,8 +17,13 @@ from benchmarks.measure import (
     CLOCK,
     CONTROL,
     DEVICE,
+    INVALID,
+    MISSED,
+    ROUNDS,
     Ratio,
+    complete,
     conditions,
+    least,
     publish,
     ratio,
     rounds,
@@ -46,6 +51,9 @@ ALIKE: Final = 1e-3
 ALONE: Final = 1.0
 """Seconds of a batch where nobody else waits; the service's own default is 0.05."""
 
+BATCHES: Final = (4, 8, 16, 32)
+"""Rows to a call among which a peer's best tuning is sought."""
+
 Run = Callable[[], Any]
 
 
@@ -64,6 +72,9 @@ class Case:
     """By competitor, on the case's own scale."""
 
     allowed: float = EQUAL
+    gates: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Errors on scales of their own, each with what it may be at most."""
+
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What else there is to tell, such as passes used."""
 
@@ -73,8 +84,29 @@ class Case:
     modes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Competitors that are ours in another way, each with bars of its own."""
 
-    count: int = 9
+    count: int = ROUNDS
     """Rounds that are timed at most."""
+
+    def faults(self) -> list[str]:
+        """Return what makes timings of this case mean nothing."""
+        every = {name: (value, self.allowed) for name, value in self.errors.items()} | self.gates
+        return [
+            f"{name}: an error of {value:.3g}, over {most:.3g}"
+            for name, (value, most) in every.items()
+            if not value <= most  # nor where it is not a number
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Unmet:
+    """A case that cannot be timed, because no size that was tried is near enough."""
+
+    name: str
+    what: str
+
+    def faults(self) -> list[str]:
+        """Return what makes this case mean nothing."""
+        return [f"no number of {self.what} that was tried met the error"]
 
 
 class Own:
@@ -136,25 +168,62 @@ def bare(net: nn.Module, batch: Tensor, times: int = 1) -> Run:
     return run
 
 
-def hold(program: str, packages: Sequence[str], cases: Iterable[Case], count: int | None) -> int:
-    """Measure all cases and publish them; return 0 if each is valid and every bar held."""
-    found, good = {}, True
+def fewest(
+    sizes: Iterable[int], error_of: Callable[[int], float], allowed: float
+) -> tuple[int, float] | None:
+    """Return the first size whose error is allowed, and its error; None where there is none."""
+    found = ((each, error_of(each)) for each in sizes)
+    return next((pair for pair in found if pair[1] <= allowed), None)
+
+
+def quickest(run: Callable[[int], object], batches: Sequence[int] = BATCHES) -> int:
+    """Return the batch with which a peer is quickest; the first runs warm up."""
+    return min(batches, key=lambda batch: least(lambda: run(batch), 2))
+
+
+def hold(
+    program: str, packages: Sequence[str], cases: Iterable[Case | Unmet], count: int | None
+) -> int:
+    """Measure all cases, publish them, and return the exit status.
+
+    It is 0 if each case is valid and every bar held, `MISSED` if only bars were missed,
+    and `INVALID` if a case says nothing. A run with a number of rounds of its own is a
+    trial and is not kept.
+    """
+    found: dict[str, dict[str, Any]] = {}
     for case in cases:
         print(f"-- {case.name}")
-        print("errors:", {name: f"{value:.2g}" for name, value in case.errors.items()})
-        if max(case.errors.values()) > case.allowed:
-            print(f"an error is over {case.allowed:g}: timings would mean nothing")
-            good = False
-            continue
-        found[case.name] = _measured(case, count or case.count)
-        good &= found[case.name]["valid"] and all(found[case.name]["held"].values())
-    where = publish(program, {"conditions": conditions(packages), "cases": found})
-    print(f"written to {where}")
-    return 0 if good else 1
+        if faults := case.faults():
+            print("not timed:", "; ".join(faults))
+            found[case.name] = {"valid": False, "faults": faults}
+        else:
+            assert isinstance(case, Case)
+            found[case.name] = _measured(case, count or case.count)
+    where = "not kept: the number of rounds was given"
+    if count is None:
+        told = {"conditions": conditions(packages), "cases": found}
+        where = f"written to {publish(program, told)}"
+    print(where)
+    invalid = [name for name, case in found.items() if not case["valid"]]
+    missed = [
+        f"{name}: {bar}"
+        for name, case in found.items()
+        for bar, held in case.get("held", {}).items()
+        if case["valid"] and not held
+    ]
+    print("not valid:", "; ".join(invalid) or "none")
+    print("bars missed:", "; ".join(missed) or "none")
+    if invalid:
+        return INVALID
+    return MISSED if missed else 0
 
 
 def _measured(case: Case, count: int) -> dict[str, Any]:
     """Time one case and print its lines."""
+    print("errors:", {name: f"{value:.2g}" for name, value in case.errors.items()})
+    print(
+        "gates:", {name: f"{value:.2g} of {most:.2g}" for name, (value, most) in case.gates.items()}
+    )
     spent = rounds({**case.runs, CONTROL: case.runs[OURS]}, count)
     bars, modes = (case.bars, case.modes) if DEVICE.type == "cpu" else ({}, {})
     ratios = {
@@ -169,20 +238,25 @@ def _measured(case: Case, count: int) -> dict[str, Any]:
         _tell(name, OURS, each, bars.get(name))
     held = {name: ratios[CLOCK][name].median >= bar for name, bar in bars.items()}
     beside: dict[str, dict[str, Ratio]] = {}
-    for mode, least in modes.items():
+    for mode, bars_of_mode in modes.items():
         beside[mode] = {
             name: ratio(spent[name][CLOCK], spent[mode][CLOCK]) for name in spent if name != mode
         }
         for name, each in beside[mode].items():
-            _tell(name, mode, each, least.get(name))
+            _tell(name, mode, each, bars_of_mode.get(name))
         held |= {
-            f"{name} / {mode}": beside[mode][name].median >= bar for name, bar in least.items()
+            f"{name} / {mode}": beside[mode][name].median >= bar
+            for name, bar in bars_of_mode.items()
         }
     held |= {name: value <= most for name, (value, most) in case.limits.items()}
-    valid = within(ratios[CLOCK][CONTROL])
-    print(f"bars held: {held}; control valid: {valid}; {dict(case.facts)} {dict(case.limits)}")
+    control = ratios[CLOCK][CONTROL]
+    valid = within(control) and complete(spent)
+    print(f"bars held: {held}; {dict(case.facts)} {dict(case.limits)}")
+    print(f"control within 5 %: {within(control)}; rounds enough: {complete(spent)}")
     return {
         "errors": dict(case.errors),
+        "gates": {name: list(pair) for name, pair in case.gates.items()},
+        "rounds": control.rounds,
         "ratios": {clock: _plain(each) for clock, each in ratios.items()},
         "bars": dict(bars),
         "modes": {
@@ -200,7 +274,10 @@ def _measured(case: Case, count: int) -> dict[str, Any]:
 def _tell(name: str, subject: str, found: Ratio, bar: float | None) -> None:
     """Print one line of a case."""
     end = "" if bar is None else f"  bar {bar}"
-    print(f"{name:36} / {subject}: {found.median:.3f} [{found.low:.3f}, {found.high:.3f}]{end}")
+    print(
+        f"{name:36} / {subject}: {found.median:.3f} [{found.low:.3f}, {found.high:.3f}]"
+        f" of {found.rounds} rounds{end}"
+    )
 
 
 def _plain(ratios: Mapping[str, Ratio]) -> dict[str, list[float]]:

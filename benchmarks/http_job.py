@@ -1,6 +1,6 @@
 """The whole job over HTTP: a 2048 x 2048 CR in, a Secondary Capture out.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.http_job [--runs 9] [--write]
+    OMP_NUM_THREADS=1 python -m benchmarks.http_job [--runs 9]
 
 A private stack (Redis, gateway and one worker as processes of their own) takes
 the study in, explains it by Grad-CAM with the bundled model, and hands the
@@ -114,18 +114,16 @@ def write(steps: dict[str, dict[str, float]], runs: int) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write the result when asked to."""
+    """Measure, print and publish."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=9)
-    parser.add_argument("--write", action="store_true", help="write benchmarks/results")
     arguments = parser.parse_args()
     steps = summary(measure(arguments.runs))
     for step, figures in steps.items():
         print(
             f"{step:10} {figures['median']:8.1f} ms  ({figures['min']:.1f} to {figures['max']:.1f})"
         )
-    if arguments.write:
-        write(steps, arguments.runs)
+    write(steps, arguments.runs)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
 """How everything here is measured: interleaved, with a control, beside its conditions.
 
 Rounds are ABBA: each competitor runs in order and then in reverse, so that a
-drift of the machine falls on all alike. One round warms up. No round begins after
-`ENOUGH` seconds, but for the least that give an interval. The figure is the median
-of the rounds' ratios with a bootstrap interval of 95 %. The first competitor runs
-twice, as A and A': where this control is off by more than 5 %, the run says nothing.
+drift of the machine falls on all alike. Two rounds warm up; nine are timed, or as
+many as begin within 20 seconds, three at least. The figure is the median of the
+rounds' ratios with a bootstrap interval of 95 %. The first competitor runs twice,
+as A and A': where this control is off by more than 5 %, the run says nothing.
 
 Everything runs on a CPU, or with ``BENCH_DEVICE=cuda`` on a GPU; a run has ended when the
 device has. Of a CPU the ratios are those of its time; of a GPU those of the clock.
 
 Nothing is published from a busy machine: where the load average was over half
-of the cores before the run, the result goes to standard output alone, unless
-``PUBLISH_ANYWAY=1`` is set.
+of the cores before the run, or is after it without what the run itself adds, the
+result goes to standard output alone, unless ``PUBLISH_ANYWAY=1`` is set.
 """
 
 import json
@@ -38,12 +38,21 @@ DEVICE: Final = choose(os.environ.get("BENCH_DEVICE", "cpu"))
 CLOCK: Final = "cpu" if DEVICE.type == "cpu" else "wall"
 """What ratios are judged by."""
 
-WARM_UP: Final = 1
+WARM_UP: Final = 2
+ROUNDS: Final = 9
+"""Rounds that are timed, unless they take too long."""
+
 LEAST: Final = 3
 """Rounds that are timed in any case."""
 
-ENOUGH: Final = 12.0
+ENOUGH: Final = 20.0
 """Wall seconds of timed rounds after which there are no more."""
+
+MISSED: Final = 3
+"""Exit status of a program that measured well and missed a bar; 1 is Python's own failure."""
+
+INVALID: Final = 4
+"""Exit status of a program one of whose cases says nothing."""
 
 RESAMPLES: Final = 4000
 CONTROL: Final = "control"
@@ -55,6 +64,12 @@ LOAD_BEFORE: Final = float(os.environ.get("LOAD_BEFORE", os.getloadavg()[0]))
 
 Where one program follows another, what it was before the first of them is handed down.
 """
+
+BEGAN: Final = float(os.environ.get("BENCH_BEGAN", time.time()))
+"""When this program began, or the first of those that follow each other."""
+
+FORGETS: Final = 60.0
+"""Seconds in which a load average of one minute forgets all but 1/e."""
 
 
 forbid_tf32()
@@ -69,6 +84,7 @@ class Ratio:
     """Lower end of the 95 % interval."""
 
     high: float
+    rounds: int
 
 
 def rounds(
@@ -81,11 +97,9 @@ def rounds(
     """
     order = [*runs, *reversed(list(runs))]
     spent: dict[str, dict[str, list[float]]] = {name: {"cpu": [], "wall": []} for name in runs}
-    until = math.inf
+    timed = 0.0
     for number in range(WARM_UP + count):
-        if number == WARM_UP:
-            until = time.perf_counter() + ENOUGH
-        if number >= WARM_UP + LEAST and time.perf_counter() > until:
+        if number >= WARM_UP + LEAST and timed >= ENOUGH:
             break
         sums = {name: [0.0, 0.0] for name in runs}
         for name in order:
@@ -98,6 +112,7 @@ def rounds(
             for name, (cpu, wall) in sums.items():
                 spent[name]["cpu"].append(cpu / 2)
                 spent[name]["wall"].append(wall / 2)
+                timed += wall
     return spent
 
 
@@ -107,7 +122,26 @@ def ratio(peer: Sequence[float], subject: Sequence[float]) -> Ratio:
     random = np.random.default_rng(0)
     medians = np.median(random.choice(each, (RESAMPLES, len(each))), axis=1)
     low, high = np.percentile(medians, [2.5, 97.5])
-    return Ratio(round(float(median(each)), 3), round(float(low), 3), round(float(high), 3))
+    figures = (round(float(figure), 3) for figure in (median(each), low, high))
+    return Ratio(*figures, len(each))
+
+
+def complete(spent: Mapping[str, Mapping[str, Sequence[float]]]) -> bool:
+    """Tell whether there were as many rounds, or as many seconds of them, as there should be."""
+    wall = [clocks["wall"] for clocks in spent.values()]
+    return len(wall[0]) >= ROUNDS or 2 * sum(map(sum, wall)) >= ENOUGH
+
+
+def least(run: Callable[[], object], times: int = 3) -> float:
+    """Return the least seconds of a few runs, by the clock that ratios are judged by."""
+    clock = time.process_time if CLOCK == "cpu" else time.perf_counter
+    seconds = []
+    for _ in range(times):
+        began = clock()
+        run()
+        synchronize(DEVICE)
+        seconds.append(clock() - began)
+    return min(seconds)
 
 
 def within(control: Ratio) -> bool:
@@ -126,10 +160,17 @@ def conditions(packages: Sequence[str]) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "load_before": round(LOAD_BEFORE, 2),
         "load": [round(load, 2) for load in os.getloadavg()],
+        "load_of_others": round(load_of_others(), 2),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in packages},
         "flags": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+def load_of_others() -> float:
+    """Return the load average of the last minute without the one thread that measures."""
+    own = 1 - math.exp((BEGAN - time.time()) / FORGETS)
+    return max(0.0, os.getloadavg()[0] - own)
 
 
 def busy(load: float, cores: int) -> bool:
@@ -140,9 +181,10 @@ def busy(load: float, cores: int) -> bool:
 def publish(name: str, result: Mapping[str, Any]) -> str:
     """Keep one run's result as JSON, or print it when the machine was busy; tell where it is."""
     text = json.dumps(result, indent=2)
-    if busy(LOAD_BEFORE, os.cpu_count() or 1) and os.environ.get(ANYWAY) != "1":
+    load = max(LOAD_BEFORE, load_of_others())
+    if busy(load, os.cpu_count() or 1) and os.environ.get(ANYWAY) != "1":
         print(text)
-        return f"standard output alone, for a load of {LOAD_BEFORE:.1f}; {ANYWAY}=1 keeps it"
+        return f"standard output alone, for a load of {load:.1f} by others; {ANYWAY}=1 keeps it"
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / (f"{name}.json" if DEVICE.type == "cpu" else f"{name}.{DEVICE.type}.json")
     path.write_text(text + "\n")

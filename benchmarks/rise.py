@@ -12,7 +12,6 @@ black-box models. BMVC. arXiv:1806.07421.
 """
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -21,9 +20,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.contest import ALONE, FLOOR, OURS, Case, Own, Run, bare, hold, loaded
+from benchmarks.contest import (
+    ALONE,
+    FLOOR,
+    OURS,
+    Case,
+    Own,
+    Run,
+    Unmet,
+    bare,
+    fewest,
+    hold,
+    loaded,
+)
 from benchmarks.findings import seen
 from benchmarks.maps import AIR, SHAPE, trained
+from benchmarks.measure import least
 from benchmarks.peers import frozen
 from workers.methods.rise import Lattice, Rise
 from workers.targets.scalars import ClassLogit
@@ -89,7 +101,7 @@ def recipe(
     return total / (count * SHOWN)
 
 
-def case(count: int) -> Case:
+def case() -> Case | Unmet:
     net = frozen(trained())
     own = Own(loaded(net, SHAPE), slice_seconds=ALONE)
     questions = list(seen())[:FINDINGS]
@@ -107,11 +119,10 @@ def case(count: int) -> Case:
         return sum(1 - correlation(run(*each), truth) for each, truth in pairs) / len(truths)
 
     allowed = mean_error(lambda *question: recipe(net, *question, together, count=MASKS, seed=1))
-    masks, reached = next(
-        (each, error)
-        for each in FEWER
-        if (error := mean_error(lambda *q, n=each: ours(*q, n))) <= allowed
-    )
+    found = fewest(FEWER, lambda n: mean_error(lambda *q: ours(*q, n)), allowed)
+    if found is None:
+        return Unmet("demo model", "masks")
+    masks, reached = found
     image, target = questions[0]
     runs: dict[str, Run] = {
         OURS: lambda: ours(image, target, masks),
@@ -120,16 +131,15 @@ def case(count: int) -> Case:
         FLOOR: bare(net, image.expand(BATCH, -1, -1, -1).clone(), masks // BATCH),
     }
     facts = {"masks": masks, "the recipe's masks": MASKS, "findings": len(questions)}
-    share = masking(image, masks) / spent(runs[OURS])
+    share = masking(image, masks) / least(runs[OURS])
     return Case(
         "demo model",
         runs,
         BARS,
         {OURS: reached, TUNED: allowed},
         allowed,
-        facts,
-        {MASKING: (round(share, 4), 0.01)},
-        count,
+        facts=facts,
+        limits={MASKING: (round(share, 4), 0.01)},
     )
 
 
@@ -141,17 +151,7 @@ def masking(image: Tensor, masks: int) -> float:
         for start in range(0, masks, BATCH):
             lattice.masks(start, min(start + BATCH, masks))
 
-    return spent(run)
-
-
-def spent(run: Run) -> float:
-    """Return the CPU seconds of a run, the least of three."""
-    seconds = []
-    for _ in range(3):
-        began = time.process_time()
-        run()
-        seconds.append(time.process_time() - began)
-    return min(seconds)
+    return least(run)
 
 
 def correlation(found: Tensor, truth: Tensor) -> float:
@@ -159,8 +159,8 @@ def correlation(found: Tensor, truth: Tensor) -> float:
     return torch.corrcoef(torch.stack([found.flatten(), truth.flatten()]))[0, 1].item()
 
 
-def cases() -> Iterator[Case]:
-    yield case(7)
+def cases() -> Iterator[Case | Unmet]:
+    yield case()
 
 
 def main() -> int:

@@ -14,6 +14,8 @@ RESULT = {"seconds": 1.5}
 def results(tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(measure.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(measure, "LOAD_BEFORE", 0.0)
+    monkeypatch.setattr(measure.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     monkeypatch.delenv(measure.ANYWAY, raising=False)
     return tmp_path / "results"
 
@@ -34,6 +36,23 @@ def test_a_result_of_a_busy_machine_is_printed_and_not_kept(
         assert measure.ANYWAY in told
 
 
+@pytest.mark.parametrize(("load", "kept"), [(2.9, True), (3.2, False)])
+def test_what_others_do_by_the_end_counts_and_the_run_itself_does_not(
+    results, monkeypatch, load, kept
+):
+    an_hour_ago = measure.time.time() - 3600
+    monkeypatch.setattr(measure, "BEGAN", an_hour_ago)
+    monkeypatch.setattr(measure.os, "getloadavg", lambda: (load, 0.0, 0.0))
+    measure.publish("example", RESULT)
+    assert (results / "example.json").exists() is kept
+
+
+def test_a_run_that_has_just_begun_is_hardly_in_the_load(monkeypatch):
+    monkeypatch.setattr(measure, "BEGAN", measure.time.time())
+    monkeypatch.setattr(measure.os, "getloadavg", lambda: (2.5, 0.0, 0.0))
+    assert measure.load_of_others() == pytest.approx(2.5, abs=0.05)
+
+
 def test_a_result_is_kept_anyway_when_somebody_says_so(results, monkeypatch):
     monkeypatch.setattr(measure, "LOAD_BEFORE", 9.0)
     monkeypatch.setenv(measure.ANYWAY, "1")
@@ -51,6 +70,7 @@ def test_a_ratio_is_the_median_of_rounds_with_its_interval():
     found = measure.ratio(peer, subject)
     assert found.median == 2.0
     assert 1.7 < found.low < 2.0 < found.high < 2.3
+    assert found.rounds == 101
 
 
 def test_slow_competitors_get_fewer_rounds_but_enough_for_an_interval(monkeypatch):
@@ -63,3 +83,12 @@ def test_slow_competitors_get_fewer_rounds_but_enough_for_an_interval(monkeypatc
 
 def test_quick_competitors_get_all_rounds_that_were_asked_for():
     assert len(measure.rounds({"ours": lambda: None}, 50)["ours"]["wall"]) == 50
+
+
+@pytest.mark.parametrize(
+    ("rounds", "seconds", "enough"),
+    [(9, 0.001, True), (8, 0.001, False), (3, 1.6, False), (3, 1.7, True)],
+)
+def test_a_run_is_complete_after_nine_rounds_or_twenty_seconds(rounds, seconds, enough):
+    spent = {name: {"wall": [seconds] * rounds} for name in ("ours", "peer")}
+    assert measure.complete(spent) is enough
