@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from service.domain.trust import ALWAYS, BECAUSE, STATEMENTS, Flag
+from service.domain.trust import ALWAYS, STATEMENTS, Flag
 from tests.support import journey
 from tests.support.redis_server import any_server
 from tests.support.up import COMMAND, up
@@ -186,7 +186,6 @@ def test_the_demo_leaves_every_file_and_stops_what_it_started(tmp_path):
     job = json.loads((output / "marker-marker" / "job.json").read_text())
     fall = next(each for each in job["results"][0]["checks"] if each["name"] == "expected_region")
     assert f"the logit falls by {fall['values']['fall']:.2f}, " in summary
-    assert f"**weak** {BECAUSE[Flag.UNCERTIFIED]} (this image alone: p = " in summary
     on_marker = [line for line in out.splitlines() if line.startswith("| chest-phantom-marker")]
     assert [line.split("|")[5].strip() for line in on_marker] == ["yes", "yes"]
     assert "mismatched" not in out
