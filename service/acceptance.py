@@ -12,10 +12,14 @@ from service.errors import (
     InvalidRequest,
     NotAcceptedByModel,
     NotFound,
+    SingleImageModel,
     TooFewSlices,
 )
 
 NOT_CHOSEN = "not_chosen"
+STACKED = ("CT", "MR", "PT")
+"""Modalities of which several frames of one object are slices, and not moments."""
+
 SHOWN = 20
 """Objects that a refusal names at most."""
 
@@ -102,6 +106,40 @@ def choose_series(study: Study, accept: Accept, request: ExplanationRequest) -> 
         slices=max(slices.values()),
         least=least,
     )
+
+
+def choose_image(study: Study, accept: Accept, request: ExplanationRequest) -> Instance:
+    """Return the one image, of one frame that is named, of which a model of images is asked.
+
+    Raises
+    ------
+    SingleImageModel
+        The request names a series of several images that fit, or an object of
+        several frames that are the slices of a volume, and no image of it.
+    NotFound, NotAcceptedByModel, AmbiguousStudy, InvalidRequest
+        As of `narrowed`, `choose_instance` and `choose_frame`.
+    """
+    asked = narrowed(study, request.series)
+    if request.series is not None and request.instance is None:
+        fitting = [each.id for each in asked.instances if not refusals(each, accept, unnamed=True)]
+        if len(fitting) > 1:
+            raise SingleImageModel(
+                "The model takes single images, not a whole series: name one image of it in"
+                " 'instance', or choose a model of volumes.",
+                pointer="/series",
+                instances=[*fitting[:SHOWN]],
+            )
+    instance = choose_instance(asked, accept, request.instance)
+    if request.frame is None and instance.number_of_frames > 1 and instance.modality in STACKED:
+        raise SingleImageModel(
+            "The model takes single images, and this object is a volume of several frames: name"
+            " one in 'frame', counted from 1, or choose a model of volumes.",
+            pointer="/frame",
+            instance=instance.id,
+            number_of_frames=instance.number_of_frames,
+        )
+    choose_frame(instance, request.frame)
+    return instance
 
 
 def choose_instance(study: Study, accept: Accept, instance_id: str | None) -> Instance:

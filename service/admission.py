@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from pydantic import JsonValue
 
-from service.acceptance import choose_frame, choose_instance, choose_series, narrowed
+from service.acceptance import choose_image, choose_series
 from service.additions import Addition, addition
 from service.certification import demand_certified
 from service.domain.catalog import Catalog, ClassEntry, MethodEntry, ModelEntry, ValueEntry
@@ -120,6 +120,8 @@ def admit(request: ExplanationRequest, catalog: Catalog, study: Study) -> Admitt
         The model has no such target; no worker writes such a format.
     InvalidRequest
         What was observed cannot be compared, or the image has no such frame.
+    SingleImageModel
+        A volume was named, and the model takes single images.
     NotFound, NotAcceptedByModel, AmbiguousStudy
         The study holds no image, or not just one frame, that the model was made for.
     TooLarge
@@ -142,8 +144,7 @@ def _with_subject(
 ) -> tuple[ExplanationRequest, tuple[Instance, ...]]:
     """Return the request with the image or the series that it means, and its objects."""
     if accept.volume is None:
-        instance = choose_instance(narrowed(study, request.series), accept, request.instance)
-        choose_frame(instance, request.frame)
+        instance = choose_image(study, accept, request)
         _check_boxes(request, instance)
         return request.model_copy(update={"instance": instance.id}), (instance,)
     if request.annotations:
@@ -305,10 +306,12 @@ def _check_layer(choice: MethodChoice, pointer: str, model: ModelEntry) -> None:
     layers = [each.name for each in model.layers]
     if asked is not None and asked not in layers:
         raise InvalidParameter(
-            "The model has no such target layer; name one of 'layers', or none for its default.",
+            "The model has no such target layer, or it cannot be used; name one of 'layers', or"
+            " none for its default.",
             pointer=pointer,
             method=choice.name,
             layers=[*layers[:100]],
+            **({"reason": model.refused_layers[asked]} if asked in model.refused_layers else {}),
         )
 
 

@@ -363,6 +363,14 @@ class NotAcceptedByModel(WhylightError):
     title = "The study is not what the model was made for"
 
 
+class SingleImageModel(WhylightError):
+    """A volume was named, and the model takes single images."""
+
+    kind = Kind.CALLER
+    code = "single_image_model"
+    title = "The model takes single images"
+
+
 class AmbiguousStudy(WhylightError):
     """More than one image fits and the request names none."""
 

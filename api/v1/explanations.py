@@ -76,6 +76,7 @@ ADMISSION_PROBLEMS: Final = (
     errors.NotAcceptedByModel,
     errors.TooFewSlices,
     errors.AmbiguousStudy,
+    errors.SingleImageModel,
     errors.StudyFull,
     errors.NoWorker,
     errors.ModelSilent,

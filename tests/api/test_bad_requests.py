@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from service.domain.catalog import LayerEntry
 from service.keys import Scope
-from tests.support.fake_fleet import FakeWorker
+from tests.support.fake_fleet import CATALOG, FakeWorker, method, model
 from tests.support.problems import problem
 
 NOBODY = "ex_" + "0" * 26
@@ -239,6 +240,63 @@ def test_a_frame_of_several_must_be_named(client, ask, send):
     assert problem(refused, 422, "invalid_request")["errors"][0]["pointer"] == "/frame"
     answer = client.post("/v1/explanations:validate", json=ask | several | {"frame": 3})
     assert answer.json()["request"]["frame"] == 3
+
+
+def test_a_series_for_a_model_of_single_images_says_what_to_name(client, ask, two_images):
+    asked = ask | {"study": two_images, "series": "se_0001"}
+    answer = client.post("/v1/explanations", json=asked)
+    body = problem(answer, 422, "single_image_model")
+    assert "takes single images" in body["detail"]
+    assert "'instance'" in body["detail"]
+    assert body["errors"][0]["pointer"] == "/series"
+    assert body["facts"]["instances"] == ["in_0001", "in_0002"]
+    answer = client.post("/v1/explanations:validate", json=asked | {"instance": "in_0002"})
+    assert answer.json()["request"]["instance"] == "in_0002"
+
+
+def test_an_enhanced_volume_for_a_model_of_single_images_says_what_to_name(
+    served, client, ask, send
+):
+    flat = model("slices@1.0.0", "e" * 64, accept={"modalities": ["CT"]})
+    models = (*CATALOG.models, flat)
+    FakeWorker(served.backends).publish(CATALOG.model_copy(update={"models": models}))
+    study = send(Modality="CT", NumberOfFrames=3, Rows=4, Columns=4).json()["id"]
+    asked = ask | {"model": "slices", "study": study}
+    body = problem(client.post("/v1/explanations", json=asked), 422, "single_image_model")
+    assert "volume of several frames" in body["detail"]
+    assert (body["errors"][0]["pointer"], body["facts"]["number_of_frames"]) == ("/frame", 3)
+    answer = client.post("/v1/explanations:validate", json=asked | {"frame": 2})
+    assert answer.json()["request"]["frame"] == 2
+
+
+@pytest.mark.parametrize("layer", ["shared", "unused"])
+def test_a_declared_layer_that_cannot_be_used_is_refused_with_the_probes_reason(
+    served, client, ask, layer
+):
+    refused = {
+        "shared": "The layer 'shared' was reached more than once.",
+        "unused": "The layer 'unused' was not reached.",
+    }
+    entry = model(
+        "reused@1.0.0",
+        "e" * 64,
+        methods=("grad_cam",),
+        layers=(LayerEntry(name="last", shape=(8, 4, 4)),),
+        refused_layers=refused,
+    )
+    catalog = CATALOG.model_copy(
+        update={
+            "models": (*CATALOG.models, entry),
+            "methods": (*CATALOG.methods, method("grad_cam", layer={"type": "string"})),
+        }
+    )
+    FakeWorker(served.backends).publish(catalog)
+    choice = {"name": "grad_cam", "parameters": {"layer": layer}}
+    asked = ask | {"model": "reused", "methods": [choice]}
+    body = problem(client.post("/v1/explanations", json=asked), 422, "invalid_parameter")
+    assert body["errors"][0]["pointer"] == "/methods/0/parameters/layer"
+    assert body["facts"]["reason"] == refused[layer]
+    assert body["facts"]["layers"] == ["last"]
 
 
 def test_without_a_worker_the_request_waits_for_nobody(served, client, ask):

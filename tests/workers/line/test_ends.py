@@ -5,19 +5,24 @@ import threading
 import time
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import torch
 
 from service.domain.job import Job, State
 from tests.support.dead_store import dead_store
-from tests.support.hospital import blank_job, published
+from tests.support.hospital import blank_job, document, published
 from tests.workers.line.conftest import ELSEWHERE, House, lease_of, leased
+from workers import line
+from workers.access import Access
 from workers.device import DeviceLostError
 from workers.held import Held
 from workers.line import Line
+from workers.parcels import Attributed, Prepared
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
+from workers.stages.attribute import attribute
 from workers.stages.deliver import prefix_of
 
 
@@ -144,6 +149,32 @@ def test_drawing_stops_when_its_job_is_cancelled(house: House, own: Line) -> Non
     job = record(house, held)
     assert job.state is State.CANCELLED
     assert len(drawn) == 1
+
+
+def test_a_late_job_that_has_part_of_a_map_publishes_it_marked_so(
+    house: House, own: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time is up while the method runs; what was done by then is a map."""
+    serve = TorchRuntime.serve
+
+    def slowly(self: TorchRuntime, *asked: Any) -> Any:
+        time.sleep(0.01)
+        return serve(self, *asked)
+
+    def hurried(prepared: Prepared, access: Access) -> Attributed:
+        return attribute(prepared, replace(access, deadline=time.monotonic() + 0.5))
+
+    monkeypatch.setattr(TorchRuntime, "serve", slowly)
+    monkeypatch.setattr(line, "attribute", hurried)
+    held = leased(house, methods=[{"name": "rise", "parameters": {"samples": 16384}}])
+    own.lead(held)
+    job = record(house, held)
+    assert (job.state, job.partial) == (State.SUCCEEDED, True)
+    (result,) = document(house.backends, job).results
+    assert result.partial
+    assert result.map is not None
+    assert 0 < result.extras["samples"] < 16384
+    assert result.artifacts
 
 
 def test_a_late_job_ends_by_its_deadline(house: House, own: Line) -> None:

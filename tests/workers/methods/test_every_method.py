@@ -20,6 +20,7 @@ from tests.support.engine import (
 )
 from workers.methods.base import METHODS
 from workers.methods.saliency import Saliency
+from workers.running import Planned
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
 
@@ -128,8 +129,12 @@ def test_two_tenants_jobs_taking_turns_get_their_own_maps(axes: int) -> None:
     scheduler = Scheduler()
     for name in names:
         method = settled(METHODS[name](), runtime)
-        plans = [method.plan(image, targets) for image, targets in tenants]
-        merged = through(scheduler, runtime, *plans, job=name)
+        jobs = [
+            scheduler.submit(f"{name} of {tenant}", runtime, [Planned(method.plan(*asked), 1)])
+            for tenant, asked in enumerate(tenants)
+        ]
+        scheduler.run_until_idle()
+        merged = [job.result(0).outcomes[0] for job in jobs]
         for maps, (image, targets) in zip(merged, tenants, strict=True):
             alone = attribute(method, runtime, image, targets).values
             torch.testing.assert_close(maps.values, alone, rtol=0, atol=1e-11)
