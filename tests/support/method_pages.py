@@ -20,6 +20,21 @@ SHAPE: Final = (1, 128, 128)
 
 FACTS: Final = ModelFacts(layers=("layer",), linear_heads=("layer",))
 
+NO_ATTENTION: Final = (
+    "the demo model, of which the others are made, is a convolutional network and has no attention."
+)
+NOT_RESCALED: Final = (
+    "DeepLIFT's contributions do not add up on the demo model, of which the others are made:"
+    " it is refused there."
+)
+UNSHOWN: Final[Mapping[str, str]] = {
+    "attention_rollout": NO_ATTENTION,
+    "gradient_attention": NO_ATTENTION,
+    "deep_lift": NOT_RESCALED,
+    "deep_lift_shap": NOT_RESCALED,
+}
+"""Why methods have no picture."""
+
 BOUNDS: Final = (
     ("minimum", "from {}"),
     ("exclusiveMinimum", "above {}"),
@@ -99,11 +114,12 @@ def page(method: type[Method]) -> str:
     summary, _, body = sections[""].partition("\n\n")
     picture = PICTURES / f"{method.name}.png"
     shown = f"![{method.title} of a nodule](images/{method.name}.png)\n\n"
+    reason = f"There is no picture: {UNSHOWN.get(method.name)}\n\n"
     return PAGE.format(
         name=method.name,
         title=method.title,
         summary=_inline(summary),
-        picture=shown if picture.exists() else "",
+        picture=shown if picture.exists() else reason,
         body=_markdown(body),
         cost=method.cost,
         rows=_rows(_cost(method)),

@@ -36,7 +36,9 @@ class AttentionRollout(AttentionMethod):
     cost: ClassVar = "1 forward row"
     weaknesses: ClassVar = (
         "It does not ask about the target: the map is the same for all. Where the model looks is "
-        "not what it concludes from it, and what perceptrons do between blocks is not followed."
+        "not what it concludes from it, and what perceptrons do between blocks is not followed. "
+        "Networks whose tokens attend within windows (Swin) are refused: there is no attention of "
+        "all tokens to all to be followed from block to block."
     )
 
     @override

@@ -38,7 +38,9 @@ class GradientAttention(AttentionMethod):
     cost: ClassVar = "1 gradient row"
     weaknesses: ClassVar = (
         "Evidence against the target is not shown. As coarse as the patches. What perceptrons do "
-        "between blocks is followed by the gradient alone."
+        "between blocks is followed by the gradient alone. Networks whose tokens attend within "
+        "windows (Swin) are refused: there is no attention of all tokens to all to be followed "
+        "from block to block."
     )
 
     @override
