@@ -291,6 +291,14 @@ class InvalidPackage(WhylightError):
 # ------------------------------------------------------------------ the study
 
 
+class SeveralStudies(WhylightError):
+    """An upload holds images of more than one study, maybe of more than one patient."""
+
+    kind = Kind.CALLER
+    code = "several_studies"
+    title = "The upload holds images of several studies"
+
+
 class NotDicom(WhylightError):
     """The bytes are not a DICOM object."""
 

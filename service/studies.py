@@ -13,7 +13,15 @@ from service import paths
 from service.dicom.header import read_header
 from service.domain.ids import ALPHABET, LENGTH, new_id
 from service.domain.study import Instance, Skipped, Study
-from service.errors import InvalidRequest, Kind, NotFound, NothingUsable, TooLarge, WhylightError
+from service.errors import (
+    InvalidRequest,
+    Kind,
+    NotFound,
+    NothingUsable,
+    SeveralStudies,
+    TooLarge,
+    WhylightError,
+)
 from service.redis_server import Clock
 from service.settings import Settings
 from service.store.base import Blob, BlobStore
@@ -73,6 +81,8 @@ class Studies:
             The one object's own failure, when nothing else was sent.
         NothingUsable
             Not one of several objects is an image that is read.
+        SeveralStudies
+            Images of two studies came together.
         InvalidRequest
             Nothing was sent.
         TooLarge
@@ -102,6 +112,7 @@ class Studies:
                 failure = error
                 skipped.append(_skip(part, error.code, error.detail))
                 continue
+            _require_one_study(instance, kept.values(), part)
             if instance.sop_instance_uid in kept:
                 skipped.append(_skip(part, "duplicate", "An object with its UID came before it."))
                 continue
@@ -181,6 +192,15 @@ class Studies:
             return self.get(tenant, study_id)
         except NotFound:
             return None
+
+
+def _require_one_study(instance: Instance, before: Iterable[Instance], part: Part) -> None:
+    """Refuse an image of another study: two patients' images must not become one study."""
+    if any(each.study_instance_uid != instance.study_instance_uid for each in before):
+        raise SeveralStudies(
+            "An object is of another study than those before it; send each study by itself.",
+            part=part.number,
+        )
 
 
 def _skip(part: Part, code: str, detail: str) -> Skipped:

@@ -43,6 +43,7 @@ INTAKE_PROBLEMS: Final = (
     errors.UnsupportedImage,
     errors.UnsupportedMediaType,
     errors.NothingUsable,
+    errors.SeveralStudies,
     errors.UnsafeArchive,
     errors.TooLarge,
     errors.ArchiveTooLarge,

@@ -218,6 +218,14 @@ def test_an_archive_that_expands_too_far_tells_the_limit_and_what_was_observed(c
 
 
 @pytest.mark.usefixtures("nothing_stays")
+def test_two_patients_studies_are_not_made_one(client):
+    other = image(SOPInstanceUID="2.25.99", StudyInstanceUID="2.25.98", PatientID="other")
+    data = zipped(("1.dcm", numbered(1)), ("note.txt", b"text"), ("2.dcm", encoded(other)))
+    body = problem(client.post("/v1/studies", content=data, headers=ZIP), 422, "several_studies")
+    assert body["facts"] == {"part": 3}
+
+
+@pytest.mark.usefixtures("nothing_stays")
 def test_too_many_objects_are_refused(client):
     data = zipped(*((f"{n}.dcm", numbered(n)) for n in range(6)))
     body = problem(client.post("/v1/studies", content=data, headers=ZIP), 413, "too_large")
