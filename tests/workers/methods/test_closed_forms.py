@@ -55,6 +55,21 @@ def test_integrated_gradients_equal_the_integral(axes: int, baseline: float, ste
     torch.testing.assert_close(maps.values[0], by_hand)
 
 
+@pytest.mark.parametrize("axes", [2, 3])
+def test_saliency_is_what_small_differences_of_the_score_give(axes: int) -> None:
+    runtime, image = small_runtime(axes), image_for(axes)
+    values = attribute(Saliency(), runtime, image, logits(2)).values[0].flatten()
+    step = 1e-6
+    for place in range(0, image.numel(), image.numel() // 40):
+        moved = torch.zeros(image.numel(), dtype=torch.float64)
+        moved[place] = step
+        ends = torch.stack([image + moved.view_as(image), image - moved.view_as(image)])
+        with torch.no_grad():
+            above, below = runtime.model(ends)[:, 2].tolist()
+        slope = (above - below) / (2 * step)
+        assert values[place].item() == pytest.approx(slope, rel=1e-5, abs=1e-8)
+
+
 @pytest.mark.parametrize("axes", AXES)
 def test_integrated_gradients_add_up_to_the_change_in_score(axes: int) -> None:
     runtime, image = small_runtime(axes), image_for(axes)
