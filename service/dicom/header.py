@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from service.dicom import syntaxes
+from service.dicom.damage import is_damage
 from service.dicom.dataset import (
     DOUBLE_FLOAT,
     FLOAT,
@@ -23,7 +24,7 @@ from service.dicom.dataset import (
     fragments,
     parsed,
 )
-from service.dicom.frames import described
+from service.dicom.frames import PER_FRAME, SHARED, described
 from service.dicom.syntaxes import Family
 from service.domain.study import MOST_FRAMES
 from service.domain.value import Value
@@ -50,6 +51,35 @@ FLOATS = {FLOAT: 32, DOUBLE_FLOAT: 64}
 
 GRAY = frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"})
 COLOR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"})
+
+SNOMED = frozenset({"SCT", "SRT", "SNM3"})
+"""Designators of SNOMED CT, and of what mammography systems keep on writing (CID 4014)."""
+
+VIEWS = {
+    "399260004": "ML",
+    "399368009": "MLO",
+    "399352003": "LM",
+    "399099002": "LMO",
+    "399162004": "CC",
+    "399196006": "FB",
+    "399188001": "SIO",
+    "441555000": "ISO",
+    "399192008": "XCCL",
+    "399101009": "XCCM",
+    "R-10224": "ML",
+    "R-10226": "MLO",
+    "R-10228": "LM",
+    "R-10230": "LMO",
+    "R-10242": "CC",
+    "R-10244": "FB",
+    "R-102D0": "SIO",
+    "R-40AAA": "ISO",
+    "R-1024A": "XCCL",
+    "R-1024B": "XCCM",
+    "Y-X1770": "XCCL",
+    "Y-X1771": "XCCM",
+}
+"""Values of View Position by code, of SNOMED CT and of SNOMED RT (PS3.16 CID 4014)."""
 
 
 class Header(Value):
@@ -119,6 +149,8 @@ def read_header(file: Path, *, max_samples: int) -> Header:
     except (WhylightError, OSError):
         raise
     except Exception as error:
+        if not is_damage(error):
+            raise
         raise TruncatedDicom("The object's elements cannot be read: it is damaged.") from error
 
 
@@ -145,13 +177,19 @@ def header_of(found: Parsed, *, max_samples: int, identified: bool = True) -> He
 
 
 def _require_image(found: Parsed) -> None:
-    if found.pixels is None or _text(found.dataset, "SOPClassUID") == DIRECTORY:
+    if found.pixels is None or _sop_class(found.dataset) == DIRECTORY:
         raise NoPixelData(f"The object holds no image: it is {_kind(found.dataset)}.")
+
+
+def _sop_class(dataset: Dataset) -> str:
+    """Return the SOP Class UID; a directory has one in its file meta information alone."""
+    meta = dataset.file_meta if hasattr(dataset, "file_meta") else Dataset()
+    return _text(dataset, "SOPClassUID") or _text(meta, "MediaStorageSOPClassUID")
 
 
 def _kind(dataset: Dataset) -> str:
     """Name what an object is by the standard's word; never by the object's own text."""
-    uid = _text(dataset, "SOPClassUID")
+    uid = _sop_class(dataset)
     name = UID(uid).name
     article = "an" if name[:1] in "AEIOU" or name.startswith("RT ") else "a"
     return "of a private or unknown kind" if name == uid else f"{article} {name}"
@@ -183,18 +221,45 @@ def identifiers(dataset: Dataset, required: bool) -> dict[str, str]:
 
 
 def _strings(dataset: Dataset) -> dict[str, Any]:
-    laterality = code_string(dataset, "ImageLaterality") or code_string(dataset, "Laterality")
     image_type = _image_type(dataset)
     return {
         "modality": code_string(dataset, "Modality"),
         "body_part_examined": code_string(dataset, "BodyPartExamined"),
-        "view_position": code_string(dataset, "ViewPosition"),
-        "laterality": laterality,
+        "view_position": code_string(dataset, "ViewPosition") or _view(dataset),
+        "laterality": _laterality(dataset),
         "localizer": "LOCALIZER" in image_type,
         "image_type": image_type,
         "plane": _plane(dataset),
         "photometric_interpretation": code_string(dataset, "PhotometricInterpretation"),
     }
+
+
+def _view(dataset: Dataset) -> str:
+    """Return the view that View Code Sequence names, as View Position would (CID 4014)."""
+    item = _first(dataset, "ViewCodeSequence")
+    known = _text(item, "CodingSchemeDesignator") in SNOMED
+    return VIEWS.get(_text(item, "CodeValue"), "") if known else ""
+
+
+def _laterality(dataset: Dataset) -> str:
+    """Return the side: of the image, of its (first) frame, or of the series."""
+    holders = (_first(dataset, group) for group in (PER_FRAME, SHARED))
+    frames = [_first(holder, "FrameAnatomySequence") for holder in holders]
+    said = (
+        code_string(dataset, "ImageLaterality"),
+        *(code_string(frame, "FrameLaterality") for frame in frames),
+        code_string(dataset, "Laterality"),
+    )
+    return next(filter(None, said), "")
+
+
+def _first(dataset: Dataset, sequence: str) -> Dataset:
+    """Return a sequence's first item; an empty one where there is none that can be read."""
+    try:
+        items: Any = dataset.get(sequence)
+        return items[0] if items else Dataset()
+    except Exception:  # noqa: BLE001 - sequences are parsed here; whatever ails them, it is not said
+        return Dataset()
 
 
 def _image_type(dataset: Dataset) -> tuple[str, ...]:
@@ -323,6 +388,14 @@ def _require_whole(found: Parsed, header: Header) -> None:
             "The pixel data is shorter than the image's numbers say; send it again, whole.",
             expected_bytes=expected,
         )
+
+
+def surplus_bytes(found: Parsed, header: Header) -> int:
+    """Return how many bytes uncompressed pixel data has beyond its frames and their padding."""
+    if found.pixels is None or found.pixels.length == UNDEFINED:
+        return 0
+    needed = -(-native_bits(header) * header.number_of_frames // 8)
+    return max(0, found.pixels.length - needed - needed % 2)
 
 
 def native_bits(header: Header) -> int:

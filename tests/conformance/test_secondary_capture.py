@@ -52,6 +52,27 @@ def test_a_capture_has_no_error(phantom, tmp_path):
     assert complaints(capture(phantom, tmp_path)) == []
 
 
+NAMED = [path for path in corpus.FILES if path.name.startswith("chr")]
+
+
+@pytest.mark.skipif(not corpus.FILES, reason=corpus.REASON)
+def test_a_name_in_any_character_set_is_kept(tmp_path):
+    kept = {}
+    pixels = of_pixels(np.zeros((64, 48), np.uint16))
+    for path in NAMED:
+        ds = pydicom.dcmread(path)
+        for element in pixels.group_dataset(0x0028):
+            ds[element.tag] = element
+        ds.add_new("PixelData", "OW", pixels.PixelData)
+        ds.save_as(tmp_path / path.name)  # the name's bytes stay as they are
+        made = pydicom.dcmread(capture(tmp_path / path.name, tmp_path))
+        kept[path.name] = str(made.get("PatientName") or "")
+        name = str(ds.get("PatientName") or "")
+        assert kept[path.name] == name.replace("\x1b$)A", ""), path.name  # pydicom leaves it in
+    assert kept["chrGB2312.dcm"] == "Zhang^XiaoDong=\u5f20^\u5c0f\u4e1c"
+    assert kept["chrH31.dcm"].startswith("Yamada^Tarou=\u5c71\u7530^\u592a\u90ce=")
+
+
 @needs("dciodvfy")
 def test_the_validator_sees_an_error_when_there_is_one(phantom, tmp_path):
     file = capture(phantom, tmp_path)

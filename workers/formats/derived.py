@@ -26,7 +26,7 @@ from service.dicom.header import identifiers
 from service.dicom.uids import derived_uid, instance_uid, series_uid
 from workers.formats.base import Made, MapRecord, Sheet
 
-UTF8 = "ISO_IR 192"
+UTF8, TO_GB_2312 = "ISO_IR 192", "\x1b$)A"
 LOSSY = "01"
 IMPLEMENTATION = derived_uid("implementation")
 SERIES_NUMBER = 9900
@@ -174,8 +174,13 @@ class Source:
         except (LookupError, NotImplementedError, TypeError, ValueError):
             return "", []  # absent, or of a VR that there is none
         several = list(value) if isinstance(value, list | tuple | MultiValue) else [value]
-        texts = ["" if each is None else str(each).strip(" \0") for each in several]
+        texts = ["" if each is None else _plain(str(each)).strip(" \0") for each in several]
         return str(element.VR), texts
+
+
+def _plain(text: str) -> str:
+    """Take out the escape to GB 2312 (PS3.5 K.2), which pydicom leaves in its text."""
+    return text.replace(TO_GB_2312, "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from service.dicom.damage import is_damage
 from service.dicom.header import Header
 from service.dicom.syntaxes import FAMILIES, Family
 from service.errors import UndecodablePixels
-from workers.pixels.damage import is_damage
 
 Frame = NDArray[Any]
 HTJ2K_LOSSY = "1.2.840.10008.1.2.4.203"

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from service.dicom import syntaxes
+from service.dicom.damage import is_damage
 from service.dicom.dataset import Parsed, parsed
 from service.dicom.frames import flatten
 from service.dicom.header import Header, header_of
@@ -20,7 +21,6 @@ from service.errors import InvalidRequest, UndecodablePixels, WhylightError
 from workers.formats.derived import Source
 from workers.parcels import ImageFacts
 from workers.pixels.arrays import ArrayWriter
-from workers.pixels.damage import is_damage
 from workers.pixels.display import chosen_window, show_color, show_gray
 from workers.pixels.modality import Modality, modality_of
 from workers.pixels.padding import Mask, padding_of, without_holes

@@ -14,13 +14,15 @@ from pydicom.dataset import Dataset
 from service.dicom import syntaxes
 from service.dicom.dataset import Parsed, PixelElement
 from service.dicom.frames import frame_fragments
-from service.dicom.header import FLOATS, GRAY, Header, native_bits, number
+from service.dicom.header import FLOATS, GRAY, Header, native_bits, number, surplus_bytes
 from service.dicom.syntaxes import Family
 from service.errors import NoPixelData, UnsupportedImage
 from workers.pixels import palette
 from workers.pixels.codecs import JPEG_COLOR, decode_frame, doubts_of, has_component_transform
 
 Stored = NDArray[Any]
+SURPLUS = "surplus_pixel_data"
+"""Warning of pixel data that is longer than rows, columns and frames say."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +71,7 @@ def read_stored(found: Parsed, header: Header, frame: int) -> Pixels:
     if syntaxes.FAMILIES[header.transfer_syntax_uid] is Family.NATIVE:
         values = _native(found, found.pixels, header, frame)
         rgb = header.photometric_interpretation in GRAY | {"RGB"}
+        doubts = (SURPLUS,) if surplus_bytes(found, header) else ()
     else:
         code = _code(found, found.pixels, header, frame)
         doubts = doubts_of(code, header)
@@ -76,7 +79,7 @@ def read_stored(found: Parsed, header: Header, frame: int) -> Pixels:
         rgb = _is_rgb(code, header)
     if found.pixels.tag in FLOATS:
         native = values.astype(values.dtype.newbyteorder("="), copy=False)
-        return Pixels(native, header.bits_allocated)
+        return Pixels(native, header.bits_allocated, doubts)
     values = _clean(values, header, _shift(found.dataset, header))
     if header.photometric_interpretation == "PALETTE COLOR":
         return Pixels(*palette.colors(values, found.dataset), doubts)

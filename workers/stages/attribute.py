@@ -20,7 +20,13 @@ from service.domain.parity import Parity
 from service.domain.precision import Precision
 from service.domain.request import MethodChoice
 from service.domain.target import ResolvedTarget
-from service.errors import Failure, NothingToExplain, SurrogateDisagrees, WhylightError
+from service.errors import (
+    Failure,
+    NotAcceptedByModel,
+    NothingToExplain,
+    SurrogateDisagrees,
+    WhylightError,
+)
 from workers.access import Access
 from workers.agreement import disagreement
 from workers.binding import bound
@@ -58,6 +64,8 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
 
     Raises
     ------
+    NotAcceptedByModel
+        The image has another number of channels than the model takes.
     NonFiniteScore
         The model's answer on the image is not finite.
     ParityMismatch
@@ -68,6 +76,7 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
         The job was stopped.
     """
     model = access.model
+    _require_channels(len(prepared.tensor), model.runtime.shape[0])
     image = sent(torch.from_numpy(prepared.tensor), model.runtime.device, model.runtime.dtype)
     request = prepared.decoded.fetched.request
     bench = _Bench(access, image, request.precision)
@@ -84,6 +93,17 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
         attributions += [tried.without_map(None, reason) for reason in asked.nothing]
     maps = bound(prepared, model.ref, attributions)
     return Attributed(prepared, predictions, maps, parity, asked.chosen)
+
+
+def _require_channels(found: int, taken: int) -> None:
+    """Refuse a color image of a model for gray ones, and the other way round, by name."""
+    if found != taken:
+        raise NotAcceptedByModel(
+            "The prepared image has another number of channels than the model takes: a color image"
+            " for a model of gray ones, or the other way round.",
+            channels=found,
+            taken=taken,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from pydicom.dataset import Dataset
 
+from service.dicom.damage import is_damage
 from service.dicom.dataset import Parsed, parsed
 from service.dicom.frames import flatten
 from service.dicom.header import GRAY, Header, header_of
@@ -240,6 +241,8 @@ def _opened(file: Path, max_samples: int) -> Iterator[tuple[Parsed, Header]]:
     except (WhylightError, OSError, MemoryError):
         raise
     except Exception as error:
+        if not is_damage(error):
+            raise
         raise UndecodablePixels("A slice's pixels or their description are damaged.") from error
 
 

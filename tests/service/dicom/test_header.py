@@ -4,13 +4,18 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.sr._cid_dict import cid_concepts
+from pydicom.sr._concepts_dict import concepts
 from pydicom.uid import ExplicitVRLittleEndian
 
 from service.dicom import dataset
-from service.dicom.header import Header, read_header
+from service.dicom.header import VIEWS, Header, read_header
 from service.errors import (
     AbsurdDimensions,
     NoPixelData,
@@ -91,6 +96,58 @@ def test_side_and_localizer_are_told(read):
     scout = read(encoded(image(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], Laterality="R")))
     assert (scout.laterality, scout.localizer) == ("R", True)
     assert read(encoded(image(ImageLaterality="L", Laterality="R"))).laterality == "L"
+
+
+def test_a_directory_is_named_by_its_meta_information(read):
+    data = encoded(image(PixelData=None, SOPClassUID="1.2.840.10008.1.3.10"))
+    ds = pydicom.dcmread(io.BytesIO(data))
+    del ds.SOPClassUID
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, ds)
+    with pytest.raises(NoPixelData, match="a Media Storage Directory Storage"):
+        read(buffer.getvalue())
+
+
+def view(scheme: str, value: str) -> Sequence:
+    item = Dataset()
+    item.CodingSchemeDesignator, item.CodeValue, item.CodeMeaning = scheme, value, "a view"
+    return Sequence([item])
+
+
+@pytest.mark.parametrize(
+    ("scheme", "value", "told"),
+    [
+        ("SCT", "399162004", "CC"),
+        ("SCT", "399368009", "MLO"),
+        ("SRT", "R-10226", "MLO"),
+        ("SNM3", "R-10242", "CC"),
+        ("99HOSPITAL", "R-10242", ""),
+        ("SCT", "127457009", ""),  # tissue specimen
+    ],
+)
+def test_a_mammograms_view_is_told_by_its_code(read, scheme, value, told):
+    ds = image(Modality="MG", ViewPosition=None, ViewCodeSequence=view(scheme, value))
+    assert read(encoded(ds)).view_position == told
+
+
+def test_the_view_of_every_code_of_the_standard_is_known():
+    named = (concepts["SCT"][name].items() for name in cid_concepts[4014]["SCT"])
+    values = {value for each in named for value, (_, groups) in each if 4014 in groups}
+    assert values - set(VIEWS) == {"127457009"}  # a specimen, of which there is no view
+
+
+@pytest.mark.parametrize("group", ["SharedFunctionalGroups", "PerFrameFunctionalGroups"])
+def test_the_side_of_a_tomosynthesis_is_that_of_its_frames(read, group):
+    anatomy, groups = Dataset(), Dataset()
+    anatomy.FrameLaterality = "R"
+    groups.FrameAnatomySequence = [anatomy]
+    assert read(encoded(image(**{f"{group}Sequence": [groups]}))).laterality == "R"
+
+
+def test_a_bug_of_ours_is_not_told_as_a_truncated_object(read, monkeypatch):
+    monkeypatch.setattr("service.dicom.header._strings", lambda _: None)
+    with pytest.raises(TypeError):
+        read(encoded(image()))
 
 
 @pytest.mark.parametrize("cut", [1, 40, 97, 110])

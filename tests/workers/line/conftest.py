@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,15 @@ class working:  # noqa: N801 - read as a verb: `with working(...)`
     def __exit__(self, *error: object) -> None:
         self._stop()
         self._rooms.__exit__(None, None, None)
+
+
+def served_by(house: House, wanted: set[str]) -> None:
+    """Wait until the house's worker serves these packages."""
+    for _ in range(300):
+        if wanted <= {p for w in house.backends.fleet.workers() for p in w.packages}:
+            return
+        time.sleep(0.1)
+    raise AssertionError(house.backends.fleet.catalog())
 
 
 ELSEWHERE = "elsewhere"

@@ -32,7 +32,7 @@ from tests.support.small_model import (
     picture,
     write_package,
 )
-from tests.workers.line.conftest import House, leased
+from tests.workers.line.conftest import House, leased, served_by
 from workers import line
 from workers.access import Access
 from workers.binding import Seen
@@ -281,15 +281,6 @@ def interpreted(house: House) -> PackageRecord:
     record = register(house.backends.store, ONNX)
     served_by(house, {record.package})
     return record
-
-
-def served_by(house: House, wanted: set[str]) -> None:
-    """Wait until the house's worker serves these packages."""
-    for _ in range(300):
-        if wanted <= {p for w in house.backends.fleet.workers() for p in w.packages}:
-            return
-        time.sleep(0.1)
-    raise AssertionError(house.backends.fleet.catalog())
 
 
 def test_maps_of_an_interpreted_graph_have_certificates_measured_on_it(

@@ -9,12 +9,14 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+import yaml
 
 from service import paths
 from service.domain.explanation import Explanation, Result
 from service.domain.job import Job, State
 from service.errors import Kind
-from tests.support.hospital import TENANT, take_in
+from tests.support.hospital import TENANT, register, take_in
+from tests.support.phantom_dicom import encoded, of_pixels
 from tests.support.small_model import (
     CLASSES,
     SIDE,
@@ -22,8 +24,9 @@ from tests.support.small_model import (
     network,
     picture,
     write_image,
+    write_package,
 )
-from tests.workers.line.conftest import House
+from tests.workers.line.conftest import House, served_by
 
 ALL_METHODS = ["saliency", "grad_cam", "integrated_gradients", "occlusion"]
 
@@ -119,6 +122,21 @@ def test_a_frame_is_explained_as_if_it_were_the_whole_image(house: House) -> Non
     data = house.backends.store.get(paths.artifact(str(record.result), made.name))
     (reference,) = pydicom.dcmread(io.BytesIO(data)).SourceImageSequence
     assert reference.ReferencedFrameNumber == 2
+
+
+def test_a_color_image_of_a_model_for_gray_ones_is_refused_by_name(house: House) -> None:
+    folder = write_package(house.folder / "careless", name="careless")
+    manifest = yaml.safe_load((folder / "model.yaml").read_text())
+    manifest["inputs"][0]["accept"]["photometric_interpretations"] = []
+    (folder / "model.yaml").write_text(yaml.safe_dump(manifest))
+    careless = register(house.backends.store, folder)
+    served_by(house, {careless.package})
+    color = house.folder / "color.dcm"
+    color.write_bytes(encoded(of_pixels(np.full((SIDE, SIDE, 3), 90, np.uint8))))
+    record, _ = house.explain(color, careless, targets=["top1"])
+    assert record.failure is not None
+    assert record.failure.code == "not_accepted_by_model"
+    assert record.failure.facts == {"channels": 3, "taken": 1}
 
 
 def test_checks_stand_beside_each_map(explained: tuple[Job, Explanation]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
+from service.dicom.damage import is_damage
 from service.errors import UndecodablePixels, WhylightError
 from tests.support.phantom_dicom import (
     JPEG_BASELINE,
@@ -19,7 +20,6 @@ from tests.support.phantom_dicom import (
     of_pixels,
 )
 from workers.pixels import decode
-from workers.pixels.damage import is_damage
 from workers.slots import Slots
 
 SMOOTH = (np.add.outer(np.arange(96), np.arange(80)) * 20).astype(np.uint16)

@@ -438,6 +438,18 @@ def test_the_kept_header_has_everything_but_the_pixels(decode, tmp_path):
     assert RAMP.tobytes()[:64] not in kept
 
 
+@pytest.mark.parametrize(
+    ("shape", "extra", "told"), [((64, 48), 0, False), ((64, 48), 96, True), ((5, 5), 1, False)]
+)
+def test_pixel_data_beyond_the_image_is_told(decode, shape, extra, told):
+    pixels = noise(np.uint8, 8, shape)
+    ds = of_pixels(pixels)
+    ds.PixelData = ds.PixelData + bytes(extra)
+    facts, values, *_ = decode(encoded(ds))
+    assert np.array_equal(values[0], pixels)
+    assert ("surplus_pixel_data" in facts.warnings) is told
+
+
 def test_an_element_of_a_value_representation_that_there_is_none_hurts_nothing_else(decode):
     data = encoded(of_pixels(RAMP))
     _, values, _, _ = decode(data.replace(b"\x10\x00\x10\x00PN", b"\x10\x00\x10\x00Pn"))
