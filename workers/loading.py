@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -38,8 +39,12 @@ from workers.slots import Slots
 T = TypeVar("T")
 
 Shape = tuple[int, ...]
+
 LIMIT: Final = 600.0
 """Seconds for one step of loading on the device; large weights take a while."""
+
+UNASKED: Final = 64
+"""Forward passes to a map, or their like, beyond which a method is measured when asked for."""
 
 
 class Loader:
@@ -167,14 +172,19 @@ class Loader:
 def _records(
     manifest: Manifest, folder: Path, runtime: Runtime, entry: ModelEntry, facts: ModelFacts
 ) -> Records:
-    """Return the model's records; what no package brought is to be measured, cheapest first."""
+    """Return the model's records; what no package brought is to be measured, cheapest first.
+
+    What is dear is measured when it is first asked for: most is never asked.
+    """
     dtype = str(runtime.dtype).removeprefix("torch.")
     probe = runtime.probed
     subject = Subject(manifest, dtype, probe.remote, surrogate=probe.stood_in)
     records = Records(subject, _brought(manifest, folder))
     ordinary = defaults(entry.methods, facts).values()
-    for method in sorted(ordinary, key=lambda each: each.estimate(runtime.shape, 1).effort):
-        records.record(method)
+    efforts = [(method.estimate(runtime.shape, 1).effort, method) for method in ordinary]
+    for effort, method in sorted(efforts, key=itemgetter(0)):
+        if effort <= UNASKED or records.at_hand(method):
+            records.record(method)
     return records
 
 

@@ -125,6 +125,11 @@ class Records:
                 self._ask(id_, method)
             return self._kept.get(id_, "pending" if id_ in self._waiting else None)
 
+    def at_hand(self, method: Method) -> bool:
+        """Tell whether a method's record needs no measuring."""
+        nothing = self.subject.manifest.calibration is None
+        return nothing or self.subject.identify(method) in self._brought
+
     def _ask(self, id_: str, method: Method) -> None:
         """Find the record of a method that was not asked for yet, or have it measured."""
         if len(self._asked) >= MOST:

@@ -24,6 +24,7 @@ from service.manifests import read_manifest
 from service.settings import StoreSettings
 from service.store.objects import open_store
 from service.telemetry import Log
+from workers.catalog import defaults
 from workers.certify.certifier import Certifier
 from workers.certify.turns import Turns
 from workers.loading import Loader
@@ -76,6 +77,8 @@ def workbench(package: Path) -> Iterator[Workbench]:
 def measure(package: Path) -> tuple[MethodRecord, ...]:
     """Return the records of every method that a package's model serves by default."""
     with workbench(package) as bench:
+        for method in defaults(bench.model.entry.methods, bench.model.facts).values():
+            bench.model.records.record(method)
         Certifier(
             models=lambda: (bench.model,),
             unpacked=package.parent,

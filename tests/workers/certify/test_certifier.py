@@ -19,6 +19,7 @@ from workers.certify.edges import edges
 from workers.certify.measure import HIGHEST_EFFORT
 from workers.certify.turns import Unwanted
 from workers.certify.verdict import outcome_of
+from workers.loading import _records as records_of
 from workers.methods.base import Maps, Method, cells
 from workers.methods.grad_cam import GradCam
 from workers.methods.guided_backprop import GuidedBackprop
@@ -179,6 +180,15 @@ def test_what_one_worker_measured_no_other_measures(bench):
     bench.scheduler.stop(drain=False)  # nothing can be measured any more
     bench.certifier.serve(model)
     assert model.records.record(Saliency()) == record
+
+
+def test_dear_methods_are_not_measured_before_somebody_asks_for_them(bench):
+    model = bench.model()
+    folder = bench.folder / model.ref.package
+    records = records_of(model.manifest, folder, model.runtime, model.entry, model.facts)
+    assert {"saliency", "smooth_grad"} <= {method.name for method, _ in records.all()}
+    assert not {"rise", "lime"} & {method.name for method, _ in records.all()}
+    assert records.record(Rise()) == "pending"
 
 
 def test_the_edge_detector_fails_as_a_method_too(bench):
