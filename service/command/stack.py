@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
+from typing import Final
 from urllib.parse import quote
 
 from service.command import own_redis
@@ -16,6 +18,9 @@ from service.command.environment import QUEUE_URL, STORE_URL, read_settings
 from service.command.failure import CommandFailure
 from service.command.home import Home, Running
 from service.settings import PREFIX, Settings
+
+CHOSEN_FROM: Final = range(16_384, 32_768)
+"""Ports that are no system's own choice for outgoing connections."""
 
 READY_WITHIN = 180.0  # a cold import of torch takes half a minute on a slow disk
 GATEWAY_ENDS_WITHIN = 20.0
@@ -195,10 +200,15 @@ def _reached(host: str) -> str:
 
 
 def free_port(host: str) -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on, nor that a connection may take meanwhile.
+
+    Seconds pass before it is bound, and outgoing connections take theirs from higher up.
+    """
+    tried = SystemRandom().sample(CHOSEN_FROM, 100)
+    port = next((each for each in tried if _is_free(host, each)), None)
+    if port is None:
+        raise CommandFailure(f"No port is free at {host}.")
+    return port
 
 
 def _is_free(host: str, port: int) -> bool:

