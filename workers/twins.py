@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
+from workers.architectures.base import Square
 from workers.passes import Scalar
 
 warnings.filterwarnings("ignore", category=UserWarning, module="captum")  # of its own hooks
@@ -39,12 +40,15 @@ def separated(network: nn.Module) -> nn.Module:
     or from other branches. So every module gets an input tensor of its own.
 
     It keeps one contribution for each place in front of max-pooling, the last
-    one. So overlapping windows are laid out side by side.
+    one. So overlapping windows are laid out side by side. And it has no rule
+    for squares; they bring their own.
     """
     for parent in tuple(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, POOLS) and _overlaps(child):
                 parent.add_module(name, _SideBySide(child))
+            elif isinstance(child, Square):
+                parent.add_module(name, _RescaledSquare())
     for module in network.modules():
         module.register_forward_pre_hook(_cloned)
     return network
@@ -70,6 +74,33 @@ class _SideBySide(nn.Module):
         grid = windows.shape[: rows.dim()]
         peaks: Tensor = self.peaks(windows.reshape(len(rows), -1, math.prod(self.kernel)))
         return peaks.reshape(grid)
+
+
+class _RescaledSquare(nn.Module):
+    """The square, with the slope between two rows for its gradient."""
+
+    @override
+    def forward(self, rows: Tensor) -> Tensor:
+        squares: Tensor = _Slope.apply(rows)  # type: ignore[no-untyped-call] # torch's
+        return squares
+
+
+class _Slope(torch.autograd.Function):
+    """Squares of images followed by as many references, as captum stacks them."""
+
+    @staticmethod
+    @override
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        return rows * rows
+
+    @staticmethod
+    @override
+    def backward(ctx: Any, given: Tensor) -> Tensor:
+        images, references = ctx.saved_tensors[0].chunk(2)
+        slopes = images + references  # (z^2 - z_b^2) / (z - z_b), also where they are equal
+        led: Tensor = given * slopes.repeat(2, *(1,) * (slopes.dim() - 1))
+        return led
 
 
 def _overlaps(pool: Pool) -> bool:

@@ -23,15 +23,9 @@ FACTS: Final = ModelFacts(layers=("layer",), linear_heads=("layer",))
 NO_ATTENTION: Final = (
     "the demo model, of which the others are made, is a convolutional network and has no attention."
 )
-NOT_RESCALED: Final = (
-    "DeepLIFT's contributions do not add up on the demo model, of which the others are made:"
-    " it is refused there."
-)
 UNSHOWN: Final[Mapping[str, str]] = {
     "attention_rollout": NO_ATTENTION,
     "gradient_attention": NO_ATTENTION,
-    "deep_lift": NOT_RESCALED,
-    "deep_lift_shap": NOT_RESCALED,
 }
 """Why methods have no picture."""
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
-from torch import nn
+from torch import Tensor, nn
+from typing_extensions import override
 
 from service.registry import Registry
 from workers.state_dicts import Layout
@@ -43,3 +44,11 @@ class Architecture(BaseModel, ABC):
 
 ARCHITECTURES: Registry[Architecture] = Registry("workers.architectures", "whylight.architectures")
 """Architectures by name."""
+
+
+class Square(nn.Module):
+    """The square as a module: a place for hooks, and known to DeepLIFT."""
+
+    @override
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows * rows

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
-from workers.architectures.base import ARCHITECTURES, Architecture
+from workers.architectures.base import ARCHITECTURES, Architecture, Square
 
 Width = Annotated[int, Field(ge=1, le=1024)]
 Stride = Annotated[int, Field(ge=1, le=4)]
@@ -87,7 +87,7 @@ class _Network(nn.Module):
         entries = (shape.stem, *shape.widths[:-1])
         plan = zip(entries, shape.widths, shape.strides, shape.dilations, strict=True)
         self.blocks = nn.Sequential(*(_Block(shape.axes, *block) for block in plan))
-        self.peaks = _Square()
+        self.peaks = Square()
         self.head = nn.Linear(shape.widths[-1], shape.classes)
 
     @override
@@ -95,14 +95,6 @@ class _Network(nn.Module):
         features = self.peaks(self.blocks(self.stem(image)))
         logits: Tensor = self.head(features.flatten(2).mean(dim=2))
         return logits
-
-
-class _Square(nn.Module):
-    """The square, as a module: a place for hooks."""
-
-    @override
-    def forward(self, image: Tensor) -> Tensor:
-        return image * image
 
 
 class _Block(nn.Module):

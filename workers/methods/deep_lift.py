@@ -34,7 +34,8 @@ class DeepLift(LentMethod):
     other non-linearities by their modules: one that is used twice or written as
     a function would be passed in silence as if it were linear. Whether
     contributions add up is therefore tried on every network when it is loaded,
-    and a network on which they do not is refused.
+    and a network on which they do not is refused. To captum's rules is added
+    that of the square, which ends the features of our own networks.
 
     Parameters
     ----------

@@ -24,6 +24,7 @@ from tests.support.engine import (
     through,
 )
 from tests.support.small_model import network
+from workers.architectures.base import Square
 from workers.methods import lent
 from workers.methods.base import METHODS, Maps
 from workers.methods.deep_lift import DeepLift
@@ -51,7 +52,9 @@ def layered(axes: int, *, in_place: bool = False) -> nn.Sequential:
         nn.Flatten(),
         nn.Linear(2 * cells, 6),
         nn.ReLU(inplace=in_place),
-        nn.Linear(6, 4),
+        nn.Linear(6, 5),
+        Square(),
+        nn.Linear(5, 4),
     )
     net[1].running_mean.uniform_(-0.3, 0.3)
     return net.double().eval()
@@ -66,7 +69,7 @@ def by_the_paper(net: nn.Sequential, image: Tensor, reference: Tensor, target: i
         multipliers = [float(k == target) for k in range(seen[-1][0].numel())]
         for layer, (here, there) in zip(reversed(net), reversed(seen[:-1]), strict=True):
             after = [layer(each.clone()).flatten() for each in (here, there)]
-            if isinstance(layer, (nn.ReLU, nn.Tanh)):
+            if isinstance(layer, (nn.ReLU, nn.Tanh, Square)):
                 change, given = after[0] - after[1], (here - there).flatten()
                 multipliers = [
                     m * float(out) / float(into) if into else 0.0
@@ -267,13 +270,31 @@ class Smooth(SmallNet):
         self.features[5] = nn.GELU()
 
 
+class Squared(SmallNet):
+    """Its features are squared by a function."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.pool(self.features(x) ** 2).flatten(1))
+
+
+def test_the_demos_network_is_served_and_its_squares_keep_the_sum() -> None:
+    side, model = 48, network()
+    runtime = TorchRuntime(model.double(), (1, side, side))
+    assert Ability.RESCALE_RULE in runtime.probed.abilities
+    generator = torch.Generator().manual_seed(4)
+    image = torch.randn(1, side, side, generator=generator, dtype=torch.float64)
+    maps = attribute(DeepLift(baseline=-0.5), runtime, image, logits(0, 2))
+    for figures in maps.extras:
+        assert abs(figures["residual"]) <= 1e-9 * abs(figures["score_change"])
+
+
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
         (Functional, "no module of its own"),
         (Reused, "more than once"),
         (Smooth, "has no rule"),
-        (network, "miss the change"),  # the demo's: its last layer is a square
+        (Squared, "miss the change"),
     ],
     ids=["functional", "reused", "gelu", "square"],
 )
