@@ -105,6 +105,9 @@ def up(home: Path | None = None) -> Iterator[Up]:
     finally:
         if process.poll() is None:
             running.stop()
+        elif process.stdout is not None and not process.stdout.closed:
+            rest = process.stdout.read()
+            raise AssertionError(f"The stack ended by itself: {rest}")
         if home is None:
             shutil.rmtree(folder, ignore_errors=True)
 
