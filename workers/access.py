@@ -6,14 +6,20 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+import torch
+from torch import Tensor
+
 from service.domain.job import Priority
 from service.domain.precision import Precision
 from service.errors import ModelSilent, WhylightError
 from workers.held import Held, LeaseLost
+from workers.methods.base import Maps, Method
 from workers.model import Model
+from workers.passes import Plan, Targets
 from workers.running import Planned, Report
 from workers.runtimes.base import Runtime
 from workers.scheduler import Scheduler
+from workers.sliding.passes import Sliding
 
 R = TypeVar("R")
 
@@ -33,6 +39,39 @@ class Access:
     held: Held
     deadline: float
     """Moment of `time.monotonic` at which the job ends."""
+
+    @property
+    def _sliding(self) -> Sliding | None:
+        """The way through windows, of a model that is given its images in windows."""
+        rules, runtime = self.model.manifest.sliding_window, self.model.runtime
+        if rules is None:
+            return None
+        return Sliding(rules, torch.zeros(0, dtype=runtime.dtype, device=runtime.device))
+
+    def planned(self, plan: Plan[R], rows: int, image: Tensor, targets: Targets = ()) -> Planned[R]:
+        """Return a plan of passes over versions of an image, as the model takes them.
+
+        Parameters
+        ----------
+        rows
+            Whole images that the plan asks for.
+        image
+            Shape ``(C, *spatial)``.
+        targets
+            All that is asked of them; if empty, whole answers are.
+        """
+        sliding = self._sliding
+        if sliding is None:
+            return Planned(plan, rows)
+        return Planned(sliding.led(plan), rows * sliding.windows(image.shape, targets))
+
+    def mapped(self, method: Method, image: Tensor, targets: Targets) -> Planned[Maps]:
+        """Return the plan of a method on an image, shape ``(C, *spatial)``, likewise."""
+        sliding, rows = self._sliding, method.estimate(image.shape, len(targets)).rows
+        if sliding is None:
+            return Planned(method.plan(image, targets), rows)
+        windows = sliding.windows(image.shape, targets)
+        return Planned(sliding.maps(method, image, targets), rows * windows)
 
     def serve(
         self,

@@ -29,6 +29,7 @@ from workers.passes import Ability
 from workers.precisions import Precisions
 from workers.records import PROTOCOL, Pending, Records
 from workers.runtimes.base import Probe
+from workers.sliding.tiling import Tiling
 
 
 def catalog(models: Iterable[ModelEntry]) -> Catalog:
@@ -58,6 +59,8 @@ def ready_model(
         Shape of the model's input without the batch axis.
     """
     refused = {name: reason for name in METHODS if (reason := refusal(name, probe, manifest))}
+    rules = manifest.sliding_window
+    pieces = 1 if rules is None else Tiling(rules, tuple(shape[1:])).count
     served = tuple(name for name in METHODS if name not in refused)
     return _entry(manifest, package).model_copy(
         update={
@@ -72,7 +75,7 @@ def ready_model(
             "refused": refused,
             "surrogate": _surrogate(manifest, probe, served),
             "row_seconds": dict(probe.row_seconds),
-            "method_rows": {name: _rows(name, shape, facts) for name in served},
+            "method_rows": {name: _rows(name, shape, facts, pieces) for name in served},
         }
     )
 
@@ -205,13 +208,19 @@ def _value(index: int, spec: ValueSpec) -> ValueEntry:
     )
 
 
-def _rows(method: str, shape: Sequence[int], facts: ModelFacts) -> dict[str, int]:
-    """Return the rows of one target by default, for the estimate at admission."""
+def _rows(method: str, shape: Sequence[int], facts: ModelFacts, pieces: int) -> dict[str, int]:
+    """Return the rows of one target by default, for the estimate at admission.
+
+    Parameters
+    ----------
+    pieces
+        Windows in which the model is given an image; 1 if whole.
+    """
     try:
         cost = METHODS[method]().settled(facts).estimate(shape, 1)
     except (WhylightError, ValueError):  # a method without defaults cannot be estimated
         return {}
-    return {"forward": cost.forward_rows, "gradient": cost.gradient_rows}
+    return {"forward": cost.forward_rows * pieces, "gradient": cost.gradient_rows * pieces}
 
 
 def _certificate(

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from service.certificates import read_records
 from service.domain.catalog import ModelEntry
 from service.domain.certificate import MethodRecord
-from service.domain.manifest import Manifest
+from service.domain.manifest import Manifest, SlidingWindow
 from service.domain.precision import PrecisionRecord
 from service.errors import WhylightError
 from service.settings import RemoteSettings
@@ -34,6 +34,7 @@ from workers.rows import Given
 from workers.running import Planned
 from workers.runtimes.base import RUNTIMES, Probe, Runtime
 from workers.scheduler import Scheduler
+from workers.sliding.passes import Sliding, windowed
 from workers.slots import Slots
 
 T = TypeVar("T")
@@ -99,15 +100,17 @@ class Loader:
             selftests.prepared(manifest, test, folder, self._slots, self._scratch)
             for test in manifest.selftests
         ]
-        shape = inputs[0].shape
+        shape, rules = inputs[0].shape, manifest.sliding_window
+        taken = shape if rules is None else (shape[0], *rules.size)
         opener = RUNTIMES[manifest.runtime](self._remote)
-        opened = opener.open(manifest, folder, shape, self._device, self._fixed_rows)
+        opened = opener.open(manifest, folder, taken, self._device, self._fixed_rows)
         runtime = self._owned(opened)
         try:
             for test, image in zip(manifest.selftests, inputs, strict=True):
-                (logits,) = self._logits(runtime, package, torch.from_numpy(image)[None])
-                selftests.compare(test, selftests.answered(manifest, logits, shape))
+                (logits,) = self._logits(runtime, package, torch.from_numpy(image)[None], rules)
+                selftests.compare(test, selftests.answered(manifest, logits, image.shape))
             probe = self._owned(lambda: runtime.probed)
+            probe = probe if rules is None else windowed(probe)
             apart = gaps(manifest, folder, shape, partial(self._logits, runtime, package))
         except WhylightError:
             self._owned(lambda: self._scheduler.forget(runtime))
@@ -152,8 +155,14 @@ class Loader:
         """Have the owner thread do something between two batches."""
         return self._scheduler.call(work).result(LIMIT)
 
-    def _logits(self, runtime: Runtime, package: str, images: torch.Tensor) -> NDArray[np.float64]:
-        """Return the model's answers on prepared inputs, shape ``(N, classes)``."""
+    def _logits(
+        self,
+        runtime: Runtime,
+        package: str,
+        images: torch.Tensor,
+        rules: SlidingWindow | None = None,
+    ) -> NDArray[np.float64]:
+        """Return the model's answers on prepared inputs, shape ``(N, classes, ...)``."""
 
         def plan() -> Plan[torch.Tensor]:
             rows = Given(images.to(runtime.device, runtime.dtype))
@@ -161,7 +170,9 @@ class Loader:
             outputs: torch.Tensor = step.outputs
             return outputs
 
-        planned = Planned(plan(), len(images))
+        like = torch.zeros(0, dtype=runtime.dtype, device=runtime.device)
+        sliding = rules and Sliding(rules, like)
+        planned = Planned(sliding.led(plan()) if sliding else plan(), len(images))
         report = self._scheduler.submit(f"load-{package}", runtime, [planned])
         (outcome,) = report.result(LIMIT).outcomes
         if isinstance(outcome, WhylightError):

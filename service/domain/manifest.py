@@ -234,6 +234,26 @@ class Layer(Value):
     """Tensor name in the ONNX graph."""
 
 
+class SlidingWindow(Value):
+    """How a segmentation is given an image of any size: window by window, its answers blended."""
+
+    size: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(min_length=2, max_length=3)
+    """Cells of a window along each spatial axis of the prepared image.
+
+    Along an axis where the image is smaller it is padded with zeros.
+    """
+
+    overlap: float = Field(default=0.5, ge=0, lt=1)
+    """Share of a window's edge that it has in common with the next one, at least."""
+
+    blend: Literal["gaussian", "constant"] = "gaussian"
+    """How windows count where they overlap: most at their centers, or alike."""
+
+    convention: Literal["monai", "nnunet"] = "monai"
+    """Whose windows these are to the cell: those of MONAI's ``sliding_window_inference``, or
+    those of nnU-Net's predictor, which spreads them evenly."""
+
+
 ServerWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 """A name or a version on an inference server; safe in the path of an address."""
 
@@ -408,6 +428,9 @@ class Manifest(Value):
     files: tuple[File, ...] = Field(min_length=1)
     inputs: tuple[Input, ...] = Field(min_length=1, max_length=1)
     outputs: tuple[Output, ...] = Field(min_length=1, max_length=1)
+    sliding_window: SlidingWindow | None = None
+    """Without it the network is given the prepared image whole."""
+
     explain: Explain = Explain()
     surrogate: Surrogate = Surrogate()
     calibration: Calibration | None = None
@@ -451,6 +474,18 @@ class Manifest(Value):
             raise ValueError(f"at least one of the {named} must be for use")
         if self.calibration and not self.task.startswith("classification"):
             raise ValueError("'calibration' is for classifications alone")
+        return self
+
+    @model_validator(mode="after")
+    def _windows_fit_the_input(self) -> "Manifest":
+        """Require that windows are of a segmentation and have the axes of its input."""
+        if self.sliding_window is None:
+            return self
+        if self.task != "segmentation":
+            raise ValueError("'sliding_window' is for segmentations alone")
+        axes = len(self.inputs[0].layout) - 2
+        if len(self.sliding_window.size) != axes:
+            raise ValueError(f"'sliding_window.size' needs one number for each of {axes} axes")
         return self
 
     @model_validator(mode="after")

@@ -43,6 +43,9 @@ from workers.targets.resolve import predict, resolve
 STAND_IN_SECONDS: Final = 30.0
 """For which the network that stands in for a model may be asked for its answer."""
 
+ANSWER: Final = 0.1
+"""Share of this stage's progress that is the model's own answer: many windows of a volume."""
+
 NO_TARGET: Final = NothingToExplain("There was no target to explain.")
 
 
@@ -159,10 +162,15 @@ class _Bench:
             outputs: Tensor = step.outputs[0].detach().double().cpu()
             return outputs
 
-        (outcome,) = self.access.serve([Planned(plan(), 1)]).outcomes
+        planned = self.access.planned(plan(), 1, self.image)
+        (outcome,) = self.access.serve([planned], partial(self._report, 0.0, ANSWER)).outcomes
         if isinstance(outcome, WhylightError):
             raise outcome
         return outcome
+
+    def _report(self, low: float, high: float, share: float) -> None:
+        """Note the progress of what stands between two shares of the stage."""
+        self.access.held.report(low + (high - low) * share)
 
     def disagreement(
         self, choices: Sequence[MethodChoice], outputs: Tensor
@@ -175,7 +183,8 @@ class _Bench:
             answer: Tensor = yield Exclusive(partial(_answer, self.image), STAND_IN_SECONDS)
             return answer
 
-        (outcome,) = self.access.serve([Planned(plan(), 1)]).outcomes
+        planned = self.access.planned(plan(), 1, self.image)
+        (outcome,) = self.access.serve([planned]).outcomes
         if isinstance(outcome, WhylightError):
             raise outcome
         return disagreement(self.access.model.manifest, outputs, outcome)
@@ -190,7 +199,9 @@ class _Bench:
         tried = [self._tried(choice, targets, disagrees) for choice in choices]
         works = [each.work for each in tried if isinstance(each.work, Planned)]
         served = (
-            self.access.serve(works, self.access.held.report, precision=self.precision).outcomes
+            self.access.serve(
+                works, partial(self._report, ANSWER, 1.0), precision=self.precision
+            ).outcomes
             if targets and works
             else ()
         )
@@ -215,8 +226,7 @@ class _Bench:
             if where == "surrogate" and disagrees is not None:
                 raise disagrees
             scalars = tuple(each.scalar for each in targets)
-            rows = method.estimate(self.image.shape, len(scalars)).rows
-            work = Planned(method.plan(self.image, scalars), rows)
+            work = self.access.mapped(method, self.image, scalars)
         except WhylightError as error:
             if error.retryable:  # the store is silent: the job waits for it
                 raise

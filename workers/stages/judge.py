@@ -31,7 +31,7 @@ from workers.measures.bearing import described
 from workers.measures.integrity import DEGENERATE
 from workers.methods.base import METHODS, Method
 from workers.parcels import Attributed, Attribution, Judged, Verdict
-from workers.passes import Ability, Plan, Scalar, Targets
+from workers.passes import Ability, Scalar
 from workers.regions import inside
 from workers.running import Planned
 from workers.targets.scalars import ClassLogit
@@ -94,9 +94,13 @@ class _Bench:
         scene = self._scene()
         inquiries = [each for each in self._inquiries() if each.rows(scene)]
         repeated = list(self._repeated())
-        plans = [Planned(each.plan(scene), each.rows(scene)) for each in inquiries]
+        plans = [
+            self.access.planned(each.plan(scene), each.rows(scene), scene.image, scene.scalars)
+            for each in inquiries
+        ]
         again = [
-            _again(method, tuple(map(self._scalar, targets)), scene) for method, targets in repeated
+            self.access.mapped(method, scene.image, tuple(map(self._scalar, targets)))
+            for method, targets in repeated
         ]
         told = zip(inquiries, self._served(plans, "float32"), strict=True)
         runs = zip(repeated, self._served(again, self._precision), strict=True)
@@ -265,12 +269,6 @@ class _Bench:
 def settled(attribution: Attribution) -> Method:
     """Return the method of a map as it ran, all of its parameters settled."""
     return METHODS[attribution.method].model_validate(attribution.parameters)
-
-
-def _again(method: Method, scalars: Targets, scene: Scene) -> Planned[Any]:
-    """Plan a method a second time."""
-    plan: Plan[Any] = method.plan(scene.image, scalars)
-    return Planned(plan, method.estimate(scene.image.shape, len(scalars)).rows)
 
 
 def _by_class(targets: Sequence[ResolvedTarget], values: torch.Tensor) -> dict[str, Values]:

@@ -1,0 +1,1 @@
+"""Sliding windows: images larger than the network takes, given to it piece by piece."""

@@ -1,0 +1,267 @@
+"""Plans led through windows: a method asks of the whole image, the network is given windows.
+
+A pass over whole images becomes passes over their windows, with nothing kept
+but sums: of logits for the blend, of gradients on the image's grid. So memory
+is that of the result and of one window, and other jobs take their turns, and
+this one can be stopped, between two windows. Scores and gradients are those
+of the blended answer, exactly; see `workers.sliding.regions`.
+"""
+
+from collections.abc import Hashable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import torch
+from torch import Tensor
+
+from service.domain.manifest import SlidingWindow
+from service.errors import UnservablePass
+from workers.methods.base import Maps, Method, cells
+from workers.methods.cam import enlarged
+from workers.passes import (
+    Ability,
+    Exclusive,
+    Forward,
+    Gradient,
+    Pass,
+    Plan,
+    Scalar,
+    Step,
+    Targets,
+    TimeUp,
+)
+from workers.rows import INPUT, Ablated, Box, Clean
+from workers.runtimes.base import Probe
+from workers.sliding.blend import blended, blended_scores, met_by, parts, rivals_of
+from workers.sliding.lent import led
+from workers.sliding.regions import Region, Share
+from workers.sliding.rows import Source, Windows
+from workers.sliding.tiling import Tiling
+from workers.union import joined
+
+R = TypeVar("R")
+
+SERVED: Final = frozenset(
+    {
+        Ability.FORWARD,
+        Ability.INPUT_GRADIENT,
+        Ability.LAYER_GRADIENT,
+        Ability.RECTIFIER_RULES,
+        Ability.PATH_GRADIENT,
+    }
+)
+"""Abilities of a network on windows that its answer on the whole image has too."""
+
+UNSERVED: Final = (
+    "The model is given its image window by window: each window has activations and attention of "
+    "its own, and the network is never run on the whole image."
+)
+
+
+def windowed(probe: Probe) -> Probe:
+    """Return what of a network's abilities holds for images that are given in windows."""
+    lost = probe.abilities - SERVED
+    return replace(
+        probe,
+        abilities=probe.abilities & SERVED,
+        unable={**probe.unable, **dict.fromkeys(lost, UNSERVED)},
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sliding:
+    """One job's way through windows.
+
+    Parameters
+    ----------
+    rules
+        What the manifest says of windows.
+    like
+        A tensor of the model's floating type, on its device.
+    """
+
+    rules: SlidingWindow
+    like: Tensor
+
+    def tiling(self, shape: Sequence[int]) -> Tiling:
+        """Return the windows over an image of shape ``(C, *spatial)``."""
+        return Tiling(self.rules, tuple(shape[1:]))
+
+    def windows(self, shape: Sequence[int], targets: Targets = ()) -> int:
+        """Return how many windows of an image matter to targets, or to its whole answer."""
+        tiling = self.tiling(shape)
+        met = {k for each in targets for k in Region(each, tiling).windows}
+        return len(met) if targets else tiling.count
+
+    def led(self, plan: Plan[R]) -> Plan[R]:
+        """Return a plan of passes over windows that does what `plan` does over whole images."""
+        guide = _Guide(self)
+        with closing(plan):
+            try:
+                asked = next(plan)
+                while True:
+                    try:
+                        answer = yield from guide.answer(asked)
+                    except TimeUp as late:
+                        asked = plan.throw(late)
+                    else:
+                        asked = plan.send(answer)
+            except StopIteration as stop:
+                result: R = stop.value
+                return result
+
+    def maps(self, method: Method, image: Tensor, targets: Targets) -> Plan[Maps]:
+        """Return a plan of a method on an image, shape ``(C, *spatial)``.
+
+        A method that looks into a layer makes a map of each window, of what that
+        window alone says of the region; the maps are blended as answers are.
+        """
+        if Ability.LAYER_GRADIENT in method.needs:
+            return self._blended_maps(method, image, targets)
+        return self.led(method.plan(image, targets))
+
+    def _blended_maps(self, method: Method, image: Tensor, targets: Targets) -> Plan[Maps]:
+        tiling = self.tiling(image.shape)
+        source = Source(Clean(image), 0, tiling, self.like)
+        regions = [Region(each, tiling) for each in targets]
+        rivals = yield from rivals_of(source, regions)
+        total: Tensor | None = None
+        for window in met_by(regions):
+            meeting = [k for k, each in enumerate(regions) if window in each.windows]
+            own = tuple(Share(regions[k], window, rivals[k], blended=False) for k in meeting)
+            made: Maps = yield from method.plan(source.cut(window).contiguous(), own)
+            values = enlarged(made.values, tiling.size)
+            if total is None:
+                shape = (len(targets), values.shape[1], *tiling.extent)
+                total = values.new_zeros(shape)
+            share = tiling.share(window).to(values)
+            for k, each in zip(meeting, values, strict=True):
+                total[k][:, *tiling.boxes[window]] += share * each
+        assert total is not None  # noqa: S101 - no region is empty
+        return Maps(total[:, :, *tiling.inner], cells(tiling.shape, tiling.shape))
+
+
+class _Guide:
+    """Answers the passes of one plan."""
+
+    def __init__(self, sliding: Sliding) -> None:
+        self._sliding = sliding
+        self._known: dict[tuple[Hashable, Targets], Tensor] = {}
+        """What each window of an unchanged image adds to each score, shape ``(K, windows)``."""
+
+        self._met: dict[tuple[Scalar, tuple[int, ...]], Region] = {}
+
+    def answer(self, asked: Pass | tuple[Pass, ...]) -> Plan[Any]:
+        """Return what a plan is resumed with."""
+        if not isinstance(asked, tuple):
+            return (yield from self._one(asked))
+        steps: tuple[Any, ...] = ()
+        for each in asked:
+            step = yield from self._one(each)
+            steps = (*steps, step)
+        return steps
+
+    def _one(self, ask: Pass) -> Plan[Any]:
+        if isinstance(ask, Exclusive):
+            return (yield led(ask, self._sliding.rules))
+        shape = ask.rows.shapes[INPUT]
+        _require_servable(ask)
+        tiling = self._sliding.tiling(shape)
+        steps = []
+        for row in range(ask.rows.count):
+            source = Source(ask.rows, row, tiling, self._sliding.like)
+            if isinstance(ask, Gradient):
+                step = yield from self._gradient(ask, row, source)
+            else:
+                step = yield from self._forward(ask, row, source)
+            if ask.fold is None:
+                steps.append(step)
+            else:
+                ask.fold(row, step)
+        return joined(steps, ask.rows.count)
+
+    def _regions(self, targets: Targets, tiling: Tiling) -> list[Region]:
+        """Return targets under a tiling; their masks are looked through but once."""
+        for each in targets:
+            if (each, tiling.shape) not in self._met:
+                self._met[each, tiling.shape] = Region(each, tiling)
+        return [self._met[each, tiling.shape] for each in targets]
+
+    # -------------------------------------------------------------------- scores
+
+    def _forward(self, ask: Forward, row: int, source: Source) -> Plan[Step]:
+        """Serve one row of a forward pass."""
+        if ask.outputs:
+            outputs = yield from blended(source)
+            said = [target(outputs) for target in ask.targets]
+            return Step(row, 1, scores=torch.stack(said, 1) if said else None, outputs=outputs)
+        regions = self._regions(ask.targets, source.tiling)
+        if any(each.of_others for each in regions):
+            scores = yield from blended_scores(source, regions)
+        else:
+            scores = yield from self._linear_scores(source, regions)
+        return Step(row, 1, scores=scores[None].to(self._sliding.like.dtype))
+
+    def _linear_scores(self, source: Source, regions: Sequence[Region]) -> Plan[Tensor]:
+        """Return the scores of a row, float64, shape ``(K,)``.
+
+        Of a changed version of an image only the windows that changed are
+        computed: every window adds to the score what it always does.
+        """
+        windows = met_by(regions)
+        clean = source.clean
+        if clean is None:
+            return (yield from parts(source, regions, windows)).sum(1)
+        key = (clean.token, tuple(each.scalar for each in regions))
+        if key not in self._known:
+            self._known[key] = yield from parts(clean, regions, windows)
+        known = self._known[key]
+        at = [k for k, window in enumerate(windows) if source.touches(window)]
+        if not at:
+            return known.sum(1)
+        new = yield from parts(source, regions, [windows[k] for k in at])
+        return known.sum(1) + (new - known[:, at]).sum(1)
+
+    # ----------------------------------------------------------------- gradients
+
+    def _gradient(self, ask: Gradient, row: int, source: Source) -> Plan[Step]:
+        """Serve one row of a gradient pass."""
+        tiling = source.tiling
+        regions = self._regions(ask.targets, tiling)
+        rivals = yield from rivals_of(source, regions)
+        like = self._sliding.like
+        total = like.new_zeros(len(regions), source.channels, *tiling.extent)
+        scores = like.new_zeros(len(regions), dtype=torch.float64)
+        asks = []
+        for window in met_by(regions):
+            meeting = [k for k, each in enumerate(regions) if window in each.windows]
+            asks.append(
+                Gradient(
+                    Windows(source, (window,), tiling.size),
+                    tuple(Share(regions[k], window, rivals[k]) for k in meeting),
+                    rule=ask.rule,
+                    fold=partial(_add, total, scores, meeting, tiling.boxes[window]),
+                )
+            )
+        yield tuple(asks)
+        gradients = {INPUT: total[None][:, :, :, *tiling.inner]}
+        return Step(row, 1, scores=scores[None].to(like.dtype), gradients=gradients)
+
+
+def _require_servable(ask: Forward | Gradient) -> None:
+    """Refuse what lies in layers, of which each window has its own."""
+    inside = ask.at != (INPUT,) if isinstance(ask, Gradient) else ask.taps
+    if inside or isinstance(ask.rows, Ablated):
+        raise UnservablePass(UNSERVED)
+
+
+def _add(
+    total: Tensor, scores: Tensor, targets: Sequence[int], box: Box, _start: int, step: Step
+) -> None:
+    """Add a window's gradients and scores to those of its row."""
+    assert step.scores is not None  # noqa: S101 - a gradient pass has targets
+    for at, k in enumerate(targets):
+        total[k][:, *box] += step.gradients[INPUT][0, at]
+        scores[k] += step.scores[0, at]
