@@ -24,14 +24,15 @@ def test_with_every_coalition_the_values_are_shapleys(axes: int, segments: int) 
     torch.testing.assert_close(per_segment(maps, segmented(image, segments)), truth)
 
 
-def test_captums_values_are_ours_in_the_limit() -> None:
-    image = image_for()
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_captums_values_are_ours_in_the_limit(axes: int) -> None:
+    image = image_for(axes)
     labels = segmented(image, 6)
     maps = attribute(
-        KernelShap(segments=6, samples=64, baseline=BASELINE), small_runtime(), image, logits(2)
+        KernelShap(segments=6, samples=64, baseline=BASELINE), small_runtime(axes), image, logits(2)
     )
     torch.manual_seed(0)
-    captum = CaptumKernelShap(small_net())
+    captum = CaptumKernelShap(small_net(axes))
     captum.interpretable_model = Regression()
     expected = captum.attribute(
         image[None],
