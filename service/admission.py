@@ -58,6 +58,9 @@ NO_WORKER_RETRY = 15
 LAYER = "layer"
 """Parameter by which methods name their target layer."""
 
+AT_MOST, UNDER_IMAGE = "x-at-most", "x-under-image"
+"""Keywords of ours in a method's schema; `MethodEntry.parameters` says what they mean."""
+
 ABOVE_THRESHOLD_GUESS = 2
 """Classes above their thresholds, assumed for the estimate of a job's cost."""
 
@@ -296,7 +299,7 @@ def _check_method(
             method=choice.name,
             methods=[*model.methods],
         )
-    _check_parameters(choice, f"{pointer}/parameters", entry)
+    _check_parameters(choice, f"{pointer}/parameters", entry, model)
     _check_layer(choice, f"{pointer}/parameters/{LAYER}", model)
 
 
@@ -315,20 +318,45 @@ def _check_layer(choice: MethodChoice, pointer: str, model: ModelEntry) -> None:
         )
 
 
-def _check_parameters(choice: MethodChoice, pointer: str, entry: MethodEntry) -> None:
-    """Hold parameters against their schema; all breaches are told at once."""
+def _check_parameters(
+    choice: MethodChoice, pointer: str, entry: MethodEntry, model: ModelEntry
+) -> None:
+    """Hold parameters against their schema, the model and each other; all breaches at once."""
+    schema = Draft202012Validator(entry.parameters)
+    told = [
+        each for error in schema.iter_errors(dict(choice.parameters)) for each in _breach(error)
+    ] or [*_misfits(choice, entry, model)]
     breaches: list[JsonValue] = [
-        {"pointer": f"{pointer}{place}", "detail": text}
-        for error in Draft202012Validator(entry.parameters).iter_errors(dict(choice.parameters))
-        for place, text in _breach(error)
+        {"pointer": f"{pointer}{place}", "detail": text} for place, text in told
     ]
     if breaches:
         raise InvalidParameter(
-            "A parameter is unknown or off its schema; 'errors' says which.",
+            "A parameter is unknown, off its schema or does not fit; 'errors' says which.",
             method=entry.name,
             parameters=[*sorted(_properties(entry.parameters))],
             errors=breaches,
         )
+
+
+def _misfits(
+    choice: MethodChoice, entry: MethodEntry, model: ModelEntry
+) -> Iterator[tuple[str, str]]:
+    """Tell parameters that do not fit another one, or the model's input: place and what is off."""
+    values = resolved_parameters(choice, entry)
+    longest = max(model.shape[1:], default=0)
+    for name, schema in _properties(entry.parameters).items():
+        own, other = _numbers(values.get(name)), schema.get(AT_MOST, "")
+        if max(own, default=0) > min(_numbers(values.get(other)), default=math.inf):
+            culprit = name if name in choice.parameters else other
+            yield f"/{culprit}", f"'{name}' must be at most '{other}'."
+        if longest and UNDER_IMAGE in schema and max(own, default=0) >= longest:
+            yield f"/{name}", f"Must be under {longest}, the longest edge of the model's input."
+
+
+def _numbers(value: JsonValue) -> list[float]:
+    """Return a number, or those of a list; nothing of anything else."""
+    listed = value if isinstance(value, list) else [value]
+    return [each for each in listed if isinstance(each, int | float)]
 
 
 def _breach(error: ValidationError) -> Iterator[tuple[str, str]]:

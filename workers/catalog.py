@@ -65,6 +65,7 @@ def ready_model(
     return _entry(manifest, package).model_copy(
         update={
             "state": "ready",
+            "shape": tuple(shape),
             "abilities": tuple(sorted(probe.abilities)),
             "layers": tuple(
                 LayerEntry(name=each.name, shape=each.shape, reason=each.reason)

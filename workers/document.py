@@ -129,6 +129,7 @@ def _result(
     return Result(
         method=attribution.method,
         parameters=attribution.parameters,
+        layer=attribution.layer,
         target=attribution.target,
         status=_status(attribution),
         reason=attribution.failure,

@@ -122,6 +122,7 @@ class Loader:
             attentions=probe.attentions,
             tokens=probe.tokens,
             baseline=manifest.explain.baseline,
+            sizes=tuple(shape[1:]),
         )
         entry = ready_model(manifest, package, probe, shape, facts)
         records = _records(manifest, folder, runtime, entry, facts)

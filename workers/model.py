@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from pydantic import ValidationError
 
 from service.domain.catalog import ModelEntry
-from service.domain.explanation import ExecutedOn, ModelRef
+from service.domain.explanation import ExecutedOn, ModelRef, TargetLayer
 from service.domain.manifest import Manifest
 from service.domain.request import MethodChoice
 from service.errors import InvalidParameter, MissingAbility
@@ -16,6 +17,8 @@ from workers.records import Records
 from workers.regions import Mask
 from workers.replicas import Replicas
 from workers.runtimes.base import Runtime
+
+FIRST: Final = "Of the layers that the package names, it is the first that the method can use."
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,16 @@ class Model:
         """Tell what computes a method's maps: the model, or what stands in for it."""
         stand_in = self.entry.surrogate
         return "surrogate" if stand_in and method in stand_in.methods else "original"
+
+    def layer(self, choice: MethodChoice, method: Method) -> TargetLayer | None:
+        """Return the layer that a settled method looks at, and why that one; `None` if none."""
+        name = method.model_dump().get("layer")
+        if name is None:
+            return None
+        found = {each.name: each.reason for each in self.entry.layers}
+        asked = choice.parameters.get("layer") is not None
+        reason = "The request names it." if asked else found.get(name) or FIRST
+        return TargetLayer(name=name, reason=reason)
 
     def settled(self, choice: MethodChoice) -> Method:
         """Return a method with its parameters, the model's own defaults filled in.

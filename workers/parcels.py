@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.artifact import Artifact
-from service.domain.explanation import Check, ExecutedOn, LeftOut, Omission, Prediction
+from service.domain.explanation import (
+    Check,
+    ExecutedOn,
+    LeftOut,
+    Omission,
+    Prediction,
+    TargetLayer,
+)
 from service.domain.grid import Grid
 from service.domain.manifest import Manifest
 from service.domain.parity import ParityReport
@@ -169,6 +176,7 @@ class Attribution:
     grid: Grid | None
     """Cells of the map in the source image."""
 
+    layer: TargetLayer | None = None
     extras: dict[str, float] = field(default_factory=dict)
     executed_on: ExecutedOn = "original"
     partial: bool = False

@@ -17,6 +17,7 @@ from service.domain.explanation import (
     Prediction,
     Result,
     Subject,
+    TargetLayer,
 )
 from service.domain.job import Job, Priority, Stage, State
 from service.domain.parity import ParityReport
@@ -115,6 +116,9 @@ class ResultBody(BaseModel):
 
     method: str
     parameters: dict[str, JsonValue]
+    layer: TargetLayer | None = Field(
+        description="The layer that a class activation map was made of, and why this one."
+    )
     target: ResolvedTarget | None
     status: str
     reason: Failure | None

@@ -17,7 +17,11 @@ class MethodEntry(Value):
     name: str
     title: str
     parameters: dict[str, JsonValue]
-    """JSON schema of its parameters."""
+    """JSON schema of its parameters.
+
+    Two keywords are our own: ``x-at-most`` names the parameter of which a number may not exceed
+    any value, ``x-under-image`` says that it must be under the longest edge of the model's input.
+    """
 
     needs: tuple[str, ...]
     """Abilities of a runtime that its passes call for."""
@@ -147,6 +151,9 @@ class ModelEntry(Value):
     runtime: str
     state: Literal["ready", "unavailable"]
     failure: Failure | None = None
+    shape: tuple[int, ...] = ()
+    """Of its input as prepared, ``(C, *spatial)``."""
+
     abilities: tuple[str, ...] = ()
     layers: tuple[LayerEntry, ...] = ()
     refused_layers: dict[str, str] = {}

@@ -222,6 +222,14 @@ class MapFacts(Value):
     """Source indices of the most relevant cell's center, likewise."""
 
 
+class TargetLayer(Value):
+    """The layer whose output a map was made of, and why it was this one."""
+
+    name: str
+    reason: str
+    """That the request or the package named it, or how it was chosen where none did."""
+
+
 class Omission(Value):
     """An artifact that was asked for and cannot be made of this map."""
 
@@ -237,6 +245,9 @@ class Result(Value):
 
     method: Name
     parameters: dict[str, JsonValue]
+    layer: TargetLayer | None = None
+    """`None` of methods that look at no layer."""
+
     target: ResolvedTarget | None
     status: Literal["succeeded", "failed", "skipped"]
     reason: Failure | None = None

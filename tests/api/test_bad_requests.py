@@ -8,6 +8,7 @@ from service.domain.catalog import LayerEntry
 from service.keys import Scope
 from tests.support.fake_fleet import CATALOG, FakeWorker, method, model
 from tests.support.problems import problem
+from workers.methods.occlusion import Occlusion
 
 NOBODY = "ex_" + "0" * 26
 NO_STUDY = "st_" + "0" * 26
@@ -267,6 +268,35 @@ def test_an_enhanced_volume_for_a_model_of_single_images_says_what_to_name(
     assert (body["errors"][0]["pointer"], body["facts"]["number_of_frames"]) == ("/frame", 3)
     answer = client.post("/v1/explanations:validate", json=asked | {"frame": 2})
     assert answer.json()["request"]["frame"] == 2
+
+
+@pytest.mark.parametrize(
+    ("parameters", "pointer", "detail"),
+    [
+        ({"window": 8, "stride": 9}, "stride", "'stride' must be at most 'window'."),
+        ({"window": [24, 8], "stride": 9}, "stride", "'stride' must be at most 'window'."),
+        ({"stride": 17}, "stride", "'stride' must be at most 'window'."),
+        ({"window": 64}, "window", "Must be under 64, the longest edge of the model's input."),
+        ({"window": [8, 80]}, "window", "Must be under 64, the longest edge of the model's input."),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/explanations", "/v1/explanations:validate"])
+def test_parameters_that_do_not_go_together_are_refused_before_anything_is_queued(
+    served, client, ask, *, path, parameters, pointer, detail
+):
+    catalog = CATALOG.model_copy(
+        update={
+            "models": (model("wide@1.0.0", "d" * 64, shape=(1, 48, 64)),),
+            "methods": (method("occlusion", **Occlusion.model_json_schema()["properties"]),),
+        }
+    )
+    FakeWorker(served.backends).publish(catalog)
+    asked = ask | {"model": "wide", "methods": [{"name": "occlusion", "parameters": parameters}]}
+    body = problem(client.post(path, json=asked), 422, "invalid_parameter")
+    assert body["errors"] == [{"pointer": f"/methods/0/parameters/{pointer}", "detail": detail}]
+    fitting = {"name": "occlusion", "parameters": {"window": [24, 63], "stride": 24}}
+    answer = client.post("/v1/explanations:validate", json=asked | {"methods": [fitting]})
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("layer", ["shared", "unused"])

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, JsonValue
 
-from service.domain.explanation import Check, ExecutedOn, ModelRef
+from service.domain.explanation import Check, ExecutedOn, ModelRef, TargetLayer
 from service.domain.grid import Grid
 from service.domain.manifest import Code
 from service.domain.parity import ParityReport
@@ -45,6 +45,7 @@ class MapRecord(Value):
     method: str
     method_title: str
     parameters: dict[str, JsonValue]
+    layer: TargetLayer | None = None
     target: ResolvedTarget
     finding: Code | None
     """The target's concept, where the model's manifest names one."""

@@ -57,7 +57,11 @@ class Json(Format):
 def _identity(sheet: Sheet) -> dict[str, Any]:
     record = sheet.record
     return {
-        "method": {"name": record.method, "parameters": record.parameters},
+        "method": {
+            "name": record.method,
+            "parameters": record.parameters,
+            "layer": None if record.layer is None else record.layer.model_dump(mode="json"),
+        },
         "target": record.target.model_dump(mode="json"),
         "image": {
             **({} if record.facts.slices is None else {"slices": record.facts.slices}),

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import override
 
+from service.errors import InvalidParameter
 from workers.methods.base import METHODS, Maps, Method, ModelFacts, spread, zeros
 from workers.methods.windows import Search, Windows, asked_for
 from workers.passes import Ability, Cost, Forward, Plan, Step, Targets, TimeUp
@@ -71,13 +72,16 @@ class Occlusion(Method):
     )
 
     window: Edge | Annotated[tuple[Edge, ...], Field(min_length=1, max_length=4)] = Field(
-        default=16, description="Edge in model-input pixels, or several, whose maps are averaged."
+        default=16,
+        description="Edge in model-input pixels, or several, whose maps are averaged.",
+        json_schema_extra={"x-under-image": True},
     )
     stride: int | None = Field(
         default=None,
         ge=1,
         le=512,
         description="Distance of windows in model-input pixels; default: half of each window.",
+        json_schema_extra={"x-at-most": "window"},
     )
     baseline: float | None = Field(
         default=None,
@@ -94,7 +98,19 @@ class Occlusion(Method):
 
     @override
     def settled(self, model: ModelFacts) -> Self:
-        """Return this method with the model's baseline, and the stride, where none was given."""
+        """Return this method with the model's baseline, and the stride, where none was given.
+
+        Raises
+        ------
+        InvalidParameter
+            If a window covers the model's whole input: of no place it would tell anything.
+        """
+        if model.sizes and max(self.windows) >= max(model.sizes):
+            raise InvalidParameter(
+                "A window covers the whole image; its edge must be under the longest of 'sizes'.",
+                parameter="window",
+                sizes=list(model.sizes),
+            )
         baseline = model.baseline if self.baseline is None else self.baseline
         stride = self._stride(self.window) if isinstance(self.window, int) else self.stride
         return self.model_copy(update={"baseline": baseline, "stride": stride})

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.domain.explanation import ExecutedOn
+from service.domain.explanation import ExecutedOn, TargetLayer
 from service.domain.grid import Grid
 from service.domain.parity import Parity
 from service.domain.precision import Precision
@@ -118,6 +118,7 @@ class _Tried:
     """With every parameter settled; `None` when it cannot run."""
 
     executed_on: ExecutedOn
+    layer: TargetLayer | None
     work: Planned[Maps] | WhylightError
     """What is handed to the scheduler, or why nothing is."""
 
@@ -140,6 +141,7 @@ class _Tried:
             target=target,
             values=None,
             grid=None,
+            layer=self.layer,
             executed_on=self.executed_on,
             failure=failure,
         )
@@ -218,9 +220,10 @@ class _Bench:
         disagrees: SurrogateDisagrees | None,
     ) -> _Tried:
         """Settle a method and plan it; one that cannot run spares the others."""
-        method, where = None, self.access.model.executed_on(choice.name)
+        method, layer, where = None, None, self.access.model.executed_on(choice.name)
         try:
             method = self.access.model.settled(choice)
+            layer = self.access.model.layer(choice, method)
             if self.precision != "float32":
                 self.access.model.precisions.demand(method)
             if where == "surrogate" and disagrees is not None:
@@ -230,8 +233,8 @@ class _Bench:
         except WhylightError as error:
             if error.retryable:  # the store is silent: the job waits for it
                 raise
-            return _Tried(choice, method, where, error)
-        return _Tried(choice, method, where, work)
+            return _Tried(choice, method, where, layer, error)
+        return _Tried(choice, method, where, layer, work)
 
 
 def _answer(image: Tensor, lease: Lease) -> Tensor:
@@ -262,6 +265,7 @@ def _attributions(
             target=each.target,
             values=values[k],
             grid=cells,
+            layer=tried.layer,
             extras=dict(extras[k]),
             executed_on=tried.executed_on,
             partial=outcome.partial,

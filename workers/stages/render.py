@@ -113,6 +113,7 @@ def record_of(
         method=attribution.method,
         method_title=METHODS[attribution.method].title,
         parameters=attribution.parameters,
+        layer=attribution.layer,
         target=attribution.target,
         finding=next((each.code for each in named if each.key == attribution.target.about), None),
         signed=attribution.signed,

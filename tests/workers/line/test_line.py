@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import yaml
 
 from service import paths
-from service.domain.explanation import Explanation, Result
+from service.domain.explanation import Explanation, Result, TargetLayer
 from service.domain.job import Job, State
 from service.errors import Kind
 from tests.support.hospital import TENANT, register, take_in
@@ -27,6 +28,7 @@ from tests.support.small_model import (
     write_package,
 )
 from tests.workers.line.conftest import House, served_by
+from workers.model import FIRST
 
 ALL_METHODS = ["saliency", "grad_cam", "integrated_gradients", "occlusion"]
 
@@ -162,7 +164,25 @@ def test_parameters_are_told_whole(explained: tuple[Job, Explanation]) -> None:
         "tolerance": None,
         "max_steps": 256,
     }
-    assert result(document, "grad_cam", CLASSES[0]).parameters == {"layer": "blocks.1"}
+    cam = result(document, "grad_cam", CLASSES[0])
+    assert cam.parameters == {"layer": "blocks.1"}
+    assert cam.layer == TargetLayer(name="blocks.1", reason=FIRST)
+    assert result(document, "saliency", CLASSES[0]).layer is None
+
+
+def test_a_layer_that_the_request_names_is_used_and_said_so_in_the_json(house: House) -> None:
+    record, document = house.explain(
+        house.image("layered"),
+        methods=[{"name": "grad_cam", "parameters": {"layer": "blocks.1"}}],
+        targets=["top1"],
+        artifacts=["json"],
+    )
+    (each,) = document.results
+    assert each.layer == TargetLayer(name="blocks.1", reason="The request names it.")
+    (artifact,) = each.artifacts
+    data = house.backends.store.get(paths.artifact(str(record.result), artifact.name))
+    told = json.loads(data)
+    assert told["method"]["layer"] == each.layer.model_dump()
 
 
 def test_artifacts_are_in_the_store_to_the_byte(
@@ -261,6 +281,17 @@ def test_parameters_that_do_not_go_together_are_told_in_words(house: House) -> N
     assert record.failure.facts["reasons"] == [
         "stride must be at most window, so that every place is covered"
     ]
+
+
+def test_a_window_over_the_whole_image_fails_and_says_how_large_that_is(house: House) -> None:
+    record, _ = house.explain(
+        house.image("covered"),
+        methods=[{"name": "occlusion", "parameters": {"window": SIDE}}],
+        targets=["top1"],
+    )
+    assert record.failure is not None
+    assert (record.failure.kind, record.failure.code) == (Kind.CALLER, "invalid_parameter")
+    assert record.failure.facts["sizes"] == [SIDE, SIDE]
 
 
 def test_a_job_fails_when_every_method_does(house: House) -> None:

@@ -73,7 +73,9 @@ def test_maps_on_patches_are_drawn_and_pass_every_check_that_runs_them_again(
     assert [(each.method, each.status) for each in found.results] == [
         (name, "succeeded") for name in METHODS
     ]
+    assert any(each.layer for each in found.results)
     for each in found.results:
         outcomes = {check.name: check.outcome for check in each.checks}
+        assert each.layer is None or "names no layer" in each.layer.reason
         assert outcomes["integrity"] == "pass"
         assert outcomes["repeat"] == "pass"
