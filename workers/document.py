@@ -32,6 +32,7 @@ from workers.device import hardware, rounds_to_tf32
 from workers.held import Held
 from workers.model import Model
 from workers.parcels import Attribution, Fetched, Prepared, Rendered, Verdict
+from workers.restriction import nearest
 
 Ending = Literal["succeeded", "failed", "cancelled"]
 
@@ -160,7 +161,8 @@ def _facts(attribution: Attribution, verdict: Verdict) -> MapFacts | None:
     finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     relevance = finite.sum(axis=0)
     cell = np.unravel_index(int(relevance.argmax()), relevance.shape)
-    peak = None if verdict.degenerate else tuple(float(v) for v in grid.to_source(cell))
+    restriction = attribution.restriction
+    place = nearest(grid.to_source(cell), restriction.regions if restriction else ())
     return MapFacts(
         shape=values.shape,
         signed=attribution.signed,
@@ -170,7 +172,8 @@ def _facts(attribution: Attribution, verdict: Verdict) -> MapFacts | None:
         maximum=float(finite.max()),
         sum=float(finite.sum()),
         positive_fraction=float((finite > 0).mean()),
-        peak=peak,
+        peak=None if verdict.degenerate else place,
+        restriction=restriction,
     )
 
 

@@ -20,6 +20,7 @@ from service.domain.explanation import (
     LeftOut,
     Omission,
     Prediction,
+    Restriction,
     TargetLayer,
 )
 from service.domain.grid import Grid
@@ -183,6 +184,9 @@ class Attribution:
     failure: Failure | None = None
     binding: Binding | None = None
     """What the map was made of; `None` when there is no map."""
+
+    restriction: Restriction | None = None
+    """What `values` were kept to; `None` where they are all that the method made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,6 +200,20 @@ class Check(Value):
     """What the measure cannot see, in one sentence."""
 
 
+class Restriction(Value):
+    """That a map was kept to the parts of its image that hold image data, by its own account."""
+
+    to: Literal["ultrasound_regions"]
+    regions: tuple[tuple[int, int, int, int], ...]
+    """Top, left, bottom and right in source pixels, the last two past the end."""
+
+    outside_share: float
+    """Share of the map's magnitude that lay in cells wholly outside, which are 0 now; [0, 1]."""
+
+    outside_sum: float
+    """Sum of their values."""
+
+
 class MapFacts(Value):
     """What there is to know of a map without its values."""
 
@@ -219,7 +233,11 @@ class MapFacts(Value):
     sum: float
     positive_fraction: float
     peak: tuple[float, ...] | None
-    """Source indices of the most relevant cell's center, likewise."""
+    """Source indices of the most relevant cell's center, likewise; of a map that was kept to
+    regions, the nearest place in them."""
+
+    restriction: Restriction | None = None
+    """`None` where the whole map stands; else all figures are of what was kept."""
 
 
 class TargetLayer(Value):

@@ -6,7 +6,7 @@ study, for pictures and summaries alike.
 
 from collections.abc import Iterable
 
-from service.domain.explanation import Check
+from service.domain.explanation import Check, Restriction
 
 
 def probed(checks: Iterable[Check]) -> str | None:
@@ -32,3 +32,11 @@ def fall_outside(checks: Iterable[Check]) -> str | None:
     if isinstance(share, float) and isinstance(start, float):
         said += f", {share:z.2f} of the usual distance (flagged above {start:.2f})"
     return f"{said}."
+
+
+def kept_to(restriction: Restriction) -> str:
+    """Return where evidence is shown, and how much of it lay elsewhere."""
+    return (
+        "Evidence is shown and counted inside the image's ultrasound regions alone;"
+        f" {restriction.outside_share:.0%} of it lay outside."
+    )

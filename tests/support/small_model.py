@@ -143,7 +143,8 @@ def write_package(
     write_image(folder / "plain.dcm", stored, tags=image_tags)
     write_image(folder / "inverted.dcm", stored, inverted=True, tags=image_tags)
     with torch.no_grad():
-        logits = model(model_input(stored)[None])[0].nan_to_num().tolist()
+        seen = model_input(stored).expand(shape.get("channels", 1), -1, -1)
+        logits = model(seen[None])[0].nan_to_num().tolist()
     manifest = {
         **_manifest(folder, name, logits, threshold),
         "architecture": {"name": architecture, "parameters": _shape(architecture, shape)},

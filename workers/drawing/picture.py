@@ -1,12 +1,13 @@
 """The finished picture of one map: image, evidence, legend."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.explanation import Check, ModelRef
-from service.domain.figures import fall_outside, probed
+from service.domain.explanation import Check, ModelRef, Restriction
+from service.domain.figures import fall_outside, kept_to, probed
 from service.domain.grid import Grid
 from service.domain.parity import WORDS as PARITY_WORDS
 from service.domain.parity import Parity, ParityReport
@@ -25,6 +26,8 @@ from service.domain.trust import (
 from workers.drawing.contour import contours, outline
 from workers.drawing.legend import Legend, legible, page_with
 from workers.drawing.overlay import Rgb, Scale, overlay, plain
+from workers.regions import Box
+from workers.restriction import parts
 
 DEGENERATE = "Degenerate map: it says nothing and is not drawn in color."
 PARTIAL = "Partial map: the method was stopped early."
@@ -58,6 +61,7 @@ class Words:
     parity: ParityReport
     degenerate: bool
     partial: bool
+    restriction: Restriction | None = None
 
 
 def draw(
@@ -70,6 +74,7 @@ def draw(
     style: Style = "overlay",
     where: str | None = None,
     cell: tuple[float, ...] | None = None,
+    regions: Sequence[Box] = (),
 ) -> Rgb:
     """Draw a map over the image it explains.
 
@@ -87,6 +92,8 @@ def draw(
         Which slice of a volume it is, in words.
     cell
         Edges of a map cell in source voxels, of a volume; else the grid's own.
+    regions
+        Where evidence is drawn, each as an image of its own; everywhere if empty.
 
     Returns
     -------
@@ -101,17 +108,31 @@ def draw(
     if scale is None or style == "overlay":
         page = page_with(_legend(words, edges, scale, *placed), rows, columns)
         image = page[:rows, :columns]
-        if scale is None:
+        if scale is None or regions:
             plain(display, image)
-        else:
-            overlay(display, relevance, grid, scale, image)
+        if scale is not None:
+            for part in parts(grid, regions):
+                seen, into = display[part.pixels], image[part.pixels]
+                overlay(seen, relevance[part.cells], part.grid, scale, into)
         return page
     image = np.empty((rows, columns, 3), np.uint8)
-    drawn = outline(display, contours(relevance, grid, (rows, columns), scale), image)
-    said = LINE if drawn else NO_LINE
+    plain(display, image)
+    drawn = [
+        _lined(display[part.pixels], relevance[part.cells], part.grid, scale, image[part.pixels])
+        for part in parts(grid, regions)
+    ]
+    said = LINE if any(drawn) else NO_LINE
     page = page_with(_legend(words, edges, scale, said, *placed), rows, columns)
     page[:rows, :columns] = image
     return page
+
+
+def _lined(
+    display: NDArray[np.uint8], relevance: NDArray[np.float32], grid: Grid, scale: Scale, into: Rgb
+) -> bool:
+    """Draw lines around the evidence; tell whether there are any."""
+    shape = (display.shape[0], display.shape[1])
+    return outline(display, contours(relevance, grid, shape, scale), into)
 
 
 def _legend(words: Words, edges: tuple[float, ...], scale: Scale | None, *more: str) -> Legend:
@@ -131,6 +152,7 @@ def _legend(words: Words, edges: tuple[float, ...], scale: Scale | None, *more: 
             *_precision(words.trust.precision),
             f"One map cell covers {cell} image {'pixels' if len(edges) == PLANE else 'voxels'}.",
             *([] if scale is None or scale.own else [USUAL_SCALE]),
+            *([] if words.restriction is None else [kept_to(words.restriction)]),
             *more,
         ),
         warnings=tuple(_warnings(words, scale)),

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, JsonValue
 
-from service.domain.explanation import Check, ExecutedOn, ModelRef, TargetLayer
+from service.domain.explanation import Check, ExecutedOn, ModelRef, Restriction, TargetLayer
 from service.domain.grid import Grid
 from service.domain.manifest import Code
 from service.domain.parity import ParityReport
@@ -32,6 +32,8 @@ from workers.drawing.overlay import Rgb, Scale, scale_of
 from workers.drawing.picture import Words, draw
 from workers.drawing.region import Region, salient
 from workers.parcels import ImageFacts
+from workers.regions import Box
+from workers.restriction import nearest, parts
 
 
 class MapRecord(Value):
@@ -99,6 +101,14 @@ class MapRecord(Value):
     volume: Volume | None = None
     """Where the source's slices lie in the patient; `None` of a single image."""
 
+    restriction: Restriction | None = None
+    """What the map was kept to; `None` where it is all that the method made."""
+
+    @property
+    def regions(self) -> tuple[Box, ...]:
+        """Where evidence is shown and counted; empty for everywhere."""
+        return () if self.restriction is None else self.restriction.regions
+
     @property
     def axes(self) -> tuple[str, ...]:
         """Names of the source's axes, in array order."""
@@ -142,7 +152,7 @@ class Sheet:
         """Raw values on the grid that was asked for, and that grid."""
         if not self.record.on_source_grid:
             return self.values, self.grid
-        return resample.to_source(self.values, self.grid, self.shape), Grid.identity(self.shape)
+        return self._on_source(self.values), Grid.identity(self.shape)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -165,8 +175,7 @@ class Sheet:
     @cached_property
     def source_relevance(self) -> NDArray[np.float32]:
         """Relevance of each source pixel, shape ``shape``; not finite counts as zero."""
-        found = resample.to_source(self.finite_relevance[None], self.grid, self.shape)[0]
-        return np.ascontiguousarray(found)
+        return np.ascontiguousarray(self._on_source(self.finite_relevance[None])[0])
 
     @cached_property
     def slices(self) -> tuple[int, ...]:
@@ -193,11 +202,12 @@ class Sheet:
     def peak(self) -> tuple[tuple[float, ...], float]:
         """Source pixel (row, column) at the most relevant native cell's center, and its value.
 
-        Of a volume (slice, row, column).
+        Of a volume (slice, row, column); of a map that was kept to regions, the nearest
+        place in them.
         """
         relevance = self.finite_relevance
         cell = np.unravel_index(int(relevance.argmax()), relevance.shape)
-        return tuple(map(float, self.grid.to_source(cell))), float(relevance[cell])
+        return nearest(self.grid.to_source(cell), self.record.regions), float(relevance[cell])
 
     @cached_property
     def region(self) -> Region | None:
@@ -225,6 +235,7 @@ class Sheet:
                 self._words,
                 self.scale,
                 style=self.record.style,
+                regions=self.record.regions,
             )
         return self.slice_picture(self.peak_slice)
 
@@ -250,6 +261,16 @@ class Sheet:
             where=where,
             cell=self.grid.cell,
         )
+
+    def _on_source(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a map at every source pixel, shape ``(C, *shape)``; 0 outside of its regions."""
+        if not self.record.regions:
+            return resample.to_source(values, self.grid, self.shape)
+        found = np.zeros((len(values), *self.shape), np.float32)
+        for part in parts(self.grid, self.record.regions):
+            into = found[:, *part.pixels]
+            into[:] = resample.to_source(values[:, *part.cells], part.grid, into.shape[1:])
+        return found
 
     @property
     def _volume(self) -> Volume:
@@ -279,6 +300,7 @@ class Sheet:
             parity=record.parity,
             degenerate=record.degenerate,
             partial=record.partial,
+            restriction=record.restriction,
         )
 
 

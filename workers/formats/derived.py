@@ -30,6 +30,9 @@ UTF8, TO_GB_2312 = "ISO_IR 192", "\x1b$)A"
 LOSSY = "01"
 IMPLEMENTATION = derived_uid("implementation")
 SERIES_NUMBER = 9900
+WITHIN = "Kept to the ultrasound regions of the image; nothing of the map outside of them."
+"""Said of a map that was kept to regions, after what else is said."""
+
 """Below our own; far above the numbers that modalities give their series."""
 
 PROCESSING, ACQUISITION, SOURCE_IMAGE = (
@@ -315,7 +318,8 @@ def derivation(record: MapRecord, how: str) -> str:
         f" {record.target.key} of model {record.model.name}@{record.model.version}"
         f" (package sha256 {record.model.package})"
     )
-    return f"{made[: 1022 - len(how)]}, {how}"
+    shown = how if record.restriction is None else f"{how} {WITHIN}"
+    return f"{made[: 1022 - len(shown)]}, {shown}"
 
 
 def inherit_loss(ds: Dataset, source: Source, record: MapRecord) -> None:

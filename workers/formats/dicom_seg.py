@@ -16,6 +16,7 @@ from service.errors import FormatNotApplicable
 from workers.drawing.region import SHARE, Region
 from workers.formats.base import FORMATS, Format, Sheet
 from workers.formats.derived import (
+    WITHIN,
     Source,
     derivation,
     derive,
@@ -133,5 +134,6 @@ def _segment(sheet: Sheet, region: Region) -> SegmentDescription:
         tracking_id=tracking_id,
         tracking_uid=tracking_uid,
     )
-    segment.SegmentDescription = f"Region of {record.method_title}: {_rule(region)}"
+    within = "" if record.restriction is None else f" {WITHIN}"
+    segment.SegmentDescription = f"Region of {record.method_title}: {_rule(region)}{within}"
     return segment

@@ -76,6 +76,7 @@ def _identity(sheet: Sheet) -> dict[str, Any]:
 def _map(sheet: Sheet) -> dict[str, Any]:
     """Return the values on the grid asked for, and where they lie in the image."""
     values, grid = sheet.array
+    restriction = sheet.record.restriction
     return {
         "grid": "source" if sheet.record.on_source_grid else "native",
         "shape": list(values.shape),
@@ -86,6 +87,7 @@ def _map(sheet: Sheet) -> dict[str, Any]:
         "cell": list(grid.cell),
         "native_cell": list(sheet.grid.cell),
         "peak": _peak(sheet),
+        "restriction": None if restriction is None else restriction.model_dump(mode="json"),
         "values": _finite(values),
     }
 
@@ -96,7 +98,10 @@ def _finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _peak(sheet: Sheet) -> list[float] | None:
-    """Return the source pixel (row, column) at the most relevant native cell's center."""
+    """Return the source pixel (row, column) at the most relevant native cell's center.
+
+    Of a map that was kept to regions, the nearest in them.
+    """
     return None if sheet.record.degenerate else list(sheet.peak[0])
 
 

@@ -22,7 +22,8 @@ class Npz(Format):
     Arrays: ``values`` as of the format ``npy``; ``affine``, homogeneous, cell
     (row, column) to source pixel; ``patient_affine``, source pixel
     (row, column, slice) to LPS millimeters, only where the image has a plane;
-    of a volume both are of (slice, row, column);
+    of a volume both are of (slice, row, column); ``regions``, top, left, bottom and
+    right of each part of the image that the map was kept to, only where it was;
     and one array without axes for each fact. Nothing in it is pickled, and
     nothing names the patient.
     """
@@ -42,6 +43,8 @@ class Npz(Format):
         affine = patient_affine(Source.read(sheet.header_file), sheet.record)
         if affine is not None:
             arrays["patient_affine"] = affine
+        if sheet.record.restriction is not None:
+            arrays["regions"] = np.array(sheet.record.regions)
         with zipfile.ZipFile(to, "w") as archive:  # NumPy's own writer copies and dates them
             for name, array in arrays.items():
                 with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as stream:

@@ -41,6 +41,12 @@ CHECKED: Final[Mapping[tuple[str, str], tuple[str, str]]] = MappingProxyType(
 )
 """Code value and meaning by check and the name of its number."""
 
+RESTRICTED: Final = (
+    "Peak, extent and share are of the image's ultrasound regions alone; what the map held"
+    " outside of them is left out."
+)
+"""Of a map that was kept to regions."""
+
 CERTIFIED: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
         "all_random": ("cert_all_random", "Likeness of maps with all weights shuffled"),
@@ -73,7 +79,8 @@ def evaluations(record: MapRecord) -> list[QualitativeEvaluation]:
 
 def sentences(record: MapRecord) -> str:
     """Return what a reader should be told, out of the fixed table."""
-    said = record.trust.statements
+    said = list(record.trust.statements)
+    said += [] if record.restriction is None else [RESTRICTED]
     return " ".join(said if ALWAYS in said else (*said, ALWAYS))
 
 
@@ -103,6 +110,9 @@ def _map(sheet: Sheet) -> Iterator[Number]:
         for axis, index in zip(sheet.record.axes, place, strict=True):
             said = f"{axis.capitalize()} of the peak in the source image, from 0"
             yield own(f"peak_{axis}", said), index, PIXELS
+    if sheet.record.restriction is not None:
+        outside = own("outside_share", "Share of evidence outside the ultrasound regions")
+        yield outside, sheet.record.restriction.outside_share, NO_UNITS
     for axis, cells in zip(sheet.record.axes, _edges(sheet), strict=True):
         yield own(f"cell_{axis}s", f"Source {axis}s that a map cell covers"), cells, PIXELS
 

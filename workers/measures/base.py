@@ -109,6 +109,9 @@ class Case:
     boxes: tuple[Box, ...] = ()
     """Where a reader sees the finding."""
 
+    left_out: float = 0.0
+    """Sum of what the method made outside of the regions that the map was kept to."""
+
 
 class Measure(BaseModel, ABC):
     """A check made of each map; class variables are what the catalog publishes."""

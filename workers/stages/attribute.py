@@ -35,6 +35,7 @@ from workers.methods.base import Maps, Method
 from workers.parcels import Attributed, Attribution, Prepared
 from workers.parity import compare, refusal
 from workers.passes import Exclusive, Forward, Lease, Plan
+from workers.restriction import restrict
 from workers.rows import Clean
 from workers.running import Planned
 from workers.targets.base import Answer, Chosen
@@ -92,7 +93,7 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
     attributions: list[Attribution] = []
     disagrees = bench.disagreement(request.methods, answer.outputs)
     for tried, outcome in bench.explain(request.methods, asked.chosen, disagrees):
-        attributions += _attributions(tried, asked.chosen, outcome, prepared.grid)
+        attributions += _attributions(tried, asked.chosen, outcome, prepared)
         attributions += [tried.without_map(None, reason) for reason in asked.nothing]
     maps = bound(prepared, model.ref, attributions)
     return Attributed(prepared, predictions, maps, parity, asked.chosen)
@@ -249,13 +250,17 @@ def _attributions(
     tried: _Tried,
     targets: Sequence[Chosen],
     outcome: Maps | WhylightError,
-    grid: Grid,
+    prepared: Prepared,
 ) -> list[Attribution]:
-    """Return one attribution for each target, with its map led back to the source."""
+    """Return one attribution for each target, with its map led back to the source.
+
+    What an image's ultrasound regions leave out is not in the map.
+    """
     if isinstance(outcome, WhylightError):
         return [tried.without_map(each.target, outcome.failure()) for each in targets]
     values = outcome.values.detach().cpu().numpy().astype(np.float32)
-    cells = Grid(values.shape[2:], outcome.affine).within(grid)
+    cells = Grid(values.shape[2:], outcome.affine).within(prepared.grid)
+    kept = [restrict(each, cells, prepared.decoded.facts.regions) for each in values]
     extras = outcome.extras or ({},) * len(targets)
     return [
         Attribution(
@@ -263,9 +268,10 @@ def _attributions(
             parameters=tried.parameters,
             signed=tried.signed,
             target=each.target,
-            values=values[k],
+            values=kept[k][0],
             grid=cells,
             layer=tried.layer,
+            restriction=kept[k][1],
             extras=dict(extras[k]),
             executed_on=tried.executed_on,
             partial=outcome.partial,

@@ -33,6 +33,7 @@ from workers.methods.base import METHODS, Method
 from workers.parcels import Attributed, Attribution, Judged, Verdict
 from workers.passes import Ability, Scalar
 from workers.regions import inside
+from workers.restriction import restrict
 from workers.running import Planned
 from workers.targets.scalars import ClassLogit
 from workers.trust import Known, trust_report
@@ -246,6 +247,7 @@ class _Bench:
         assert attribution.values is not None  # noqa: S101 - the caller looked
         assert grid is not None  # noqa: S101 - likewise
         classes, of_class = self._classes, target.kind == "class"
+        regions = prepared.decoded.facts.regions
         back = np.asarray(np.linalg.inv(prepared.grid.affine) @ grid.affine, np.float64)
         return Case(
             values=np.asarray(attribution.values, np.float32),
@@ -261,8 +263,9 @@ class _Bench:
             gap=self.access.model.gaps.get(target.index) if of_class else None,
             answers=answers,
             template=_template(known, target.key),
-            again=again,
+            again=None if again is None else restrict(again, grid, regions)[0],
             boxes=_boxes(prepared.decoded.fetched.request.annotations, target),
+            left_out=attribution.restriction.outside_sum if attribution.restriction else 0.0,
         )
 
 

@@ -139,6 +139,7 @@ def record_of(
         slices=decoded.fetched.request.dicom.slices,
         objects=decoded.fetched.request.dicom.objects,
         volume=decoded.volume,
+        restriction=attribution.restriction,
     )
 
 

@@ -1,0 +1,98 @@
+"""Maps kept to regions, by hand and against a second, slow telling of what a cell covers."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from service.domain.grid import Grid, scaling
+from workers.drawing.resample import to_source
+from workers.restriction import nearest, parts, restrict
+
+RANDOM = np.random.default_rng(5)
+
+
+def test_cells_that_reach_into_no_region_are_zero_and_counted():
+    values = np.arange(1, 17, dtype=np.float32).reshape(1, 4, 4)
+    grid = Grid.partition((4, 4), (40, 40))
+    kept, told = restrict(values, grid, ((10, 10, 20, 25),))  # the cells 1,1 and half of 1,2
+    expected = np.zeros((1, 4, 4), np.float32)
+    expected[0, 1, 1:3] = values[0, 1, 1:3]
+    assert_array_equal(kept, expected)
+    assert told is not None
+    assert told.outside_sum == values.sum() - 13
+    assert told.outside_share == pytest.approx((136 - 13) / 136)
+    assert told.regions == ((10, 10, 20, 25),)
+
+
+def test_without_regions_the_map_is_the_same_object():
+    values = RANDOM.normal(size=(1, 3, 3)).astype(np.float32)
+    assert restrict(values, Grid.identity((3, 3)), ()) == (values, None)
+
+
+def test_a_broken_map_stays_broken():
+    values = np.full((1, 4, 4), np.nan, np.float32)
+    kept, told = restrict(values, Grid.partition((4, 4), (40, 40)), ((0, 0, 10, 10),))
+    assert np.isnan(kept).all()
+    assert told is not None
+    assert told.outside_share == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    scale=st.tuples(st.floats(0.3, 7), st.floats(0.3, 7)),
+    offset=st.tuples(st.floats(-5, 5), st.floats(-5, 5)),
+    corner=st.tuples(st.integers(0, 20), st.integers(0, 20)),
+    edges=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+)
+def test_a_cell_is_kept_if_it_covers_a_piece_of_a_region(shape, scale, offset, corner, edges):
+    box = (*corner, *np.add(corner, edges))
+    box = tuple(int(each) for each in box)
+    values = RANDOM.uniform(1, 2, (1, *shape)).astype(np.float32)
+    kept, _ = restrict(values, Grid(shape, scaling(scale, offset)), (box,))
+    for cell in np.ndindex(shape):
+        ends = [
+            (
+                max(scale[a] * (cell[a] - 0.5) + offset[a], box[a] - 0.5),
+                min(scale[a] * (cell[a] + 0.5) + offset[a], box[a + 2] - 0.5),
+            )
+            for a in range(2)
+        ]
+        reach = min(end - start for start, end in ends)
+        if abs(reach) > 1e-4:  # else it is a matter of rounding
+            assert (kept[0][cell] > 0) == (reach > 0)
+
+
+def test_a_region_that_is_the_whole_image_changes_nothing():
+    grid = Grid.partition((6, 7), (90, 100))
+    values = RANDOM.normal(size=(1, 6, 7)).astype(np.float32)
+    (part,) = parts(grid, ((0, 0, 90, 100),))
+    whole = to_source(values, grid, (90, 100))
+    assert_allclose(to_source(values[:, *part.cells], part.grid, (90, 100)), whole, atol=1e-6)
+
+
+def test_inside_a_region_a_map_is_what_it_was_until_half_a_cell_from_the_edge():
+    grid = Grid.partition((9, 10), (90, 100))
+    values = RANDOM.normal(size=(1, 9, 10)).astype(np.float32)
+    whole = to_source(values, grid, (90, 100))[0]
+    box = (20, 30, 70, 80)  # edges of cells
+    (part,) = parts(grid, (box,))
+    found = to_source(values[:, *part.cells], part.grid, (50, 50))[0]
+    assert_allclose(found[5:-5, 5:-5], whole[25:65, 35:75], atol=1e-6)
+    assert_allclose(found[0, 5:-5], found[4, 5:-5], atol=1e-6)  # as at an image's edge
+    assert np.abs(found).max() <= np.abs(values[0, 2:7, 3:8]).max() + 1e-6
+
+
+def test_a_region_out_of_the_maps_reach_has_no_part():
+    grid = Grid((4, 4), scaling((5, 5), (52, 52)))  # a crop of the lower right
+    assert list(parts(grid, ((0, 0, 20, 20),))) == []
+
+
+def test_the_nearest_place_lies_in_a_region():
+    boxes = ((0, 0, 10, 10), (50, 50, 60, 60))
+    assert nearest((4, 5), boxes) == (4, 5)
+    assert nearest((12, 5), boxes) == (9, 5)
+    assert nearest((49, 70), boxes) == (50, 59)
+    assert nearest((12, 5), ()) == (12, 5)
