@@ -1,21 +1,22 @@
-"""Whose fault a failure to decode is: that of the data, or ours."""
+"""Whose fault a failure to read is: that of the data, or ours."""
 
-import struct
 from types import TracebackType
 from typing import Final
 
 OURS: Final = frozenset({"api", "service", "workers"})
-UNFIT: Final = (ArithmeticError, EOFError, UnicodeError, ValueError, struct.error)
-"""What Python raises when a value read from a file does not fit, wherever that is noticed."""
 
 
 def is_damage(error: Exception) -> bool:
-    """Tell whether a library gave up on the data, or a value of it did not fit.
+    """Tell whether a library gave up on the data it was given.
 
-    A `TypeError`, `AttributeError`, `LookupError` or the like out of code of ours is a
-    bug, and must not be told as damaged pixels.
+    What comes out of code of ours, whatever its type, is a bug and must not be told as
+    damaged pixels: a value that may be unfit is checked where it is read. The system's own
+    failures (a full disk) are no damage either; they bear a number, while pydicom's
+    `OSError` of a sequence that ends early has none.
     """
-    return isinstance(error, UNFIT) or _origin(error.__traceback__) not in OURS
+    if isinstance(error, OSError):
+        return error.errno is None
+    return _origin(error.__traceback__) not in OURS
 
 
 def _origin(trace: TracebackType | None) -> str:

@@ -10,7 +10,7 @@ import struct
 import tempfile
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Final, cast
 from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_partial
+from pydicom.sequence import Sequence as Items
 
 from service.dicom import syntaxes
 from service.errors import AbsurdDimensions, NotDicom, TruncatedDicom, WhylightError
@@ -284,6 +285,23 @@ def _place(stop: _Stop, at: int, dataset: Dataset) -> PixelElement | None:
     long_header = not implicit and vr in {"OB", "OW", "OF", "OD", "UN", "OL", "OV"}
     value = at + (12 if long_header else 8)
     return PixelElement(tag, at, value, "" if implicit else vr or "", length)
+
+
+def value_of(dataset: Dataset, keyword: str) -> Any:
+    """Return an element's value; `None` where it lacks or cannot be read.
+
+    pydicom parses an element when it is first asked for, and raises whatever comes up then.
+    """
+    try:
+        return dataset.get(keyword)
+    except Exception:  # noqa: BLE001 - whatever ails it, it is not said
+        return None
+
+
+def items_of(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
+    """Return a sequence's items; none where it lacks, cannot be read or is no sequence."""
+    found = value_of(dataset, keyword)
+    return found if isinstance(found, Items) else ()
 
 
 def fragments(stream: BinaryIO, element: PixelElement, size: int) -> tuple[tuple[int, int], ...]:

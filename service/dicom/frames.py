@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from pydicom.dataset import Dataset
 
-from service.dicom.dataset import Parsed, PixelElement, fragments
+from service.dicom.dataset import Parsed, PixelElement, fragments, items_of, value_of
 from service.errors import UndecodablePixels
 
 Fragment = tuple[int, int]
@@ -63,7 +63,9 @@ def _starts(
 
 def _extended(dataset: Dataset) -> Sequence[int]:
     """Return the extended offset table; nothing without one."""
-    value = dataset.get("ExtendedOffsetTable") or b""
+    value = value_of(dataset, "ExtendedOffsetTable")
+    if not isinstance(value, bytes):
+        return ()
     return struct.unpack(f"<{len(value) // 8}Q", value[: len(value) // 8 * 8])
 
 
@@ -137,6 +139,6 @@ def _holders(dataset: Dataset, frame: int) -> Iterator[Dataset]:
     """Yield the groups' items that tell of a frame: its own, then those of all frames."""
     places = ((PER_FRAME, frame - 1), (SHARED, 0))
     for sequence, place in places:
-        for item in (dataset.get(sequence) or [])[place : place + 1]:
+        for item in items_of(dataset, sequence)[place : place + 1]:
             for group in GROUPS:
-                yield from (item.get(group) or [])[:1]
+                yield from items_of(item, group)[:1]

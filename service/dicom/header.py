@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
 from service.dicom import syntaxes
@@ -22,7 +23,9 @@ from service.dicom.dataset import (
     UNDEFINED,
     Parsed,
     fragments,
+    items_of,
     parsed,
+    value_of,
 )
 from service.dicom.frames import PER_FRAME, SHARED, described
 from service.dicom.syntaxes import Family
@@ -146,7 +149,7 @@ def read_header(file: Path, *, max_samples: int) -> Header:
     try:
         with parsed(file, max_samples=max_samples) as found:
             return header_of(found, max_samples=max_samples)
-    except (WhylightError, OSError):
+    except WhylightError:
         raise
     except Exception as error:
         if not is_damage(error):
@@ -255,20 +258,13 @@ def _laterality(dataset: Dataset) -> str:
 
 def _first(dataset: Dataset, sequence: str) -> Dataset:
     """Return a sequence's first item; an empty one where there is none that can be read."""
-    try:
-        items: Any = dataset.get(sequence)
-        return items[0] if items else Dataset()
-    except Exception:  # noqa: BLE001 - sequences are parsed here; whatever ails them, it is not said
-        return Dataset()
+    return next(iter(items_of(dataset, sequence)), Dataset())
 
 
 def _image_type(dataset: Dataset) -> tuple[str, ...]:
     """Return the values of Image Type; ``LOCALIZER`` is one of them (PS3.3 C.8.2.1.1.1)."""
-    try:
-        value: Any = dataset.get("ImageType") or ()
-        values = [value] if isinstance(value, str) else list(value)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        return ()
+    value = value_of(dataset, "ImageType") or ()
+    values = value if isinstance(value, list | MultiValue) else [value]
     texts = (str(each).strip(" \0").upper() for each in values[:TYPES])
     return tuple(text if _CODE_STRING.fullmatch(text) else "" for text in texts)
 
@@ -276,10 +272,10 @@ def _image_type(dataset: Dataset) -> tuple[str, ...]:
 def _plane(dataset: Dataset) -> Orientation | None:
     """Return the plane of the body nearest to the (first) image, where it says how it lies."""
     try:
-        said: Any = described(dataset, 1).get("ImageOrientationPatient")
-        cosines = np.array(said or dataset.get("ImageOrientationPatient"), float)
+        said = value_of(described(dataset, 1), "ImageOrientationPatient")
+        cosines = np.array(said or value_of(dataset, "ImageOrientationPatient"), float)
         row, column = cosines.reshape(2, 3)
-    except Exception:  # noqa: BLE001 - groups are parsed here; whatever ails them, it is not said
+    except (TypeError, ValueError):
         return None
     return nearest_plane(np.cross(row, column)) if np.isfinite(cosines).all() else None
 
@@ -308,8 +304,8 @@ def number(
         The element is missing without a default, has several values, is no
         whole number, or lies outside ``[low, high]``.
     """
+    value = value_of(dataset, keyword)
     try:
-        value: Any = dataset.get(keyword)
         empty = value is None or value == ""
         whole = default if empty else int(value)
         exact = empty or float(value) == whole
@@ -330,11 +326,8 @@ def code_string(dataset: Dataset, keyword: str) -> str:
 
 def _text(dataset: Dataset, keyword: str) -> str:
     """Return a single text value without its padding; empty where there is none."""
-    try:
-        value = dataset.get(keyword)
-        return value.strip(" \0") if isinstance(value, str) else ""
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-        return ""
+    value = value_of(dataset, keyword)
+    return value.strip(" \0") if isinstance(value, str) else ""
 
 
 def _require_sane(header: Header, max_samples: int) -> None:

@@ -7,7 +7,10 @@ import numpy as np
 from numpy.random import Generator
 
 EDITED = (
+    0x00080008,  # Image Type
     0x00080016,  # SOP Class UID
+    0x00101030,  # Patient's Weight
+    0x00186011,  # Sequence of Ultrasound Regions
     0x00020010,  # Transfer Syntax UID
     0x00280002,  # Samples per Pixel
     0x00280004,  # Photometric Interpretation
@@ -24,7 +27,11 @@ EDITED = (
     0x00281052,  # Rescale Intercept
     0x00281053,  # Rescale Slope
     0x00281101,  # Red Palette Descriptor
+    0x00283000,  # Modality LUT Sequence
     0x00283002,  # LUT Descriptor
+    0x00283010,  # VOI LUT Sequence
+    0x00540016,  # Radiopharmaceutical Information Sequence
+    0x52009229,  # Shared Functional Groups
     0x52009230,  # Per-Frame Functional Groups
     0x7FE00010,  # Pixel Data
 )
@@ -34,6 +41,7 @@ ABSURD = (b"\xff", b"\x00", b"\x7f", b"\x01", b"9", b"-", b"\\", b"\xfe\xff")
 HEAD = 4096
 """How far into the file most damage is done: there the numbers are."""
 
+VRS = (b"US", b"UL", b"FD", b"DS", b"IS", b"LO", b"PN", b"SQ", b"UN", b"AT", b"ZZ")
 LENGTHS = (0, 1, 2, 4, 6, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF)
 Mutation = Callable[[bytearray, Generator], None]
 
@@ -81,6 +89,13 @@ def stretch(data: bytearray, random: Generator) -> None:
         data[at + 6 : at + 8] = struct.pack("<H", claim & 0xFFFF)
 
 
+def recast(data: bytearray, random: Generator) -> None:
+    """Make an element claim to be of another kind."""
+    at = _element(data, random)
+    if at >= 0 and data[at + 4 : at + 6].isalpha():
+        data[at + 4 : at + 6] = VRS[random.integers(len(VRS))]
+
+
 def remove(data: bytearray, random: Generator) -> None:
     """Take a stretch out."""
     at = _place(data, random)
@@ -100,6 +115,7 @@ def cut(data: bytearray, random: Generator) -> None:
 
 KINDS: Sequence[Mutation] = (
     *(flip, overwrite, repeat, remove, cut, stretch),
+    *(recast,) * 2,
     *(edit,) * 6,
 )
 

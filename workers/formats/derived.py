@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
@@ -21,7 +20,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from xxhash import xxh3_128
 
 from service.dicom import syntaxes
-from service.dicom.dataset import Parsed, parsed
+from service.dicom.dataset import Parsed, parsed, value_of
 from service.dicom.header import identifiers
 from service.dicom.uids import derived_uid, instance_uid, series_uid
 from workers.formats.base import Made, MapRecord, Sheet
@@ -171,14 +170,12 @@ class Source:
 
     def _raw(self, keyword: str) -> tuple[str, list[str]]:
         """Return the element's VR and its values as text, as they stand."""
-        try:
-            element = self.dataset[keyword]
-            value: Any = element.value
-        except (LookupError, NotImplementedError, TypeError, ValueError):
-            return "", []  # absent, or of a VR that there is none
+        value = value_of(self.dataset, keyword)
+        if value is None:
+            return "", []
         several = list(value) if isinstance(value, list | tuple | MultiValue) else [value]
         texts = ["" if each is None else _plain(str(each)).strip(" \0") for each in several]
-        return str(element.VR), texts
+        return str(self.dataset[keyword].VR), texts
 
 
 def _plain(text: str) -> str:

@@ -8,6 +8,7 @@ PackBits in C for RLE 4 ms, CharLS for JPEG-LS 67 ms, OpenJPEG for JPEG 2000
 
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import imagecodecs
@@ -21,12 +22,17 @@ from service.errors import UndecodablePixels
 
 Frame = NDArray[Any]
 HTJ2K_LOSSY = "1.2.840.10008.1.2.4.203"
-OTHER_SIZE = "The compressed pixels are of another size than the header says."
+OTHER_IMAGE = "The compressed pixels are of another size or depth than the header says."
+DAMAGED = "The compressed pixels are damaged; send the image again."
 CUT_SHORT = "The compressed pixels end before the image does; send it again, whole."
 END_OF_IMAGE = b"\xff\xd9"
 """Ends a code stream of any JPEG; coded data cannot hold these bytes."""
 
-APP0, APP14, START_OF_SCAN = 0xE0, 0xEE, 0xDA
+APP0, APP14, START_OF_SCAN, RESTART_INTERVAL = 0xE0, 0xEE, 0xDA, 0xDD
+RESTARTS, AT_END = range(0xD0, 0xD8), 0xD9
+BETWEEN_SCANS = frozenset({0xC4, 0xCC, *range(0xDA, 0xE0), *range(0xE0, 0xF0), 0xFE})
+"""What may stand behind entropy-coded data: tables, another scan, comments."""
+
 FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 """Start of frame: of JPEG, and of JPEG-LS (0xF7)."""
 
@@ -48,6 +54,9 @@ BOXES = 1024
 
 SEGMENTS = 15
 """Most segments that an RLE header can name (PS3.5 G.3)."""
+
+RLE_HEADER = 4 * (SEGMENTS + 1)
+"""Its bytes: their number, and where each begins."""
 
 
 def decode_frame(code: bytes, header: Header) -> Frame:
@@ -72,11 +81,13 @@ def decode_frame(code: bytes, header: Header) -> Frame:
         The code stream is damaged or cut short, or is another image than the header's.
     """
     family = FAMILIES[header.transfer_syntax_uid]
-    declared = code_size(code, family)
-    if declared not in {None, (header.rows, header.columns)}:
-        raise UndecodablePixels(OTHER_SIZE)  # before the decoder makes room for it
+    declared = code_image(code, family)
+    if declared is not None and not declared.fits(header):
+        raise UndecodablePixels(OTHER_IMAGE)  # before the decoder makes room for it
     if not is_whole(code, family):
         raise UndecodablePixels(CUT_SHORT)  # of which libjpeg and OpenJPH say nothing
+    if family in JPEG_COLOR and not is_in_order(code):
+        raise UndecodablePixels(DAMAGED)  # libjpeg would end there, and fill up
     try:
         frame = _DECODERS[family](code, header)
     except (MemoryError, UndecodablePixels):
@@ -84,25 +95,42 @@ def decode_frame(code: bytes, header: Header) -> Frame:
     except Exception as error:
         if not is_damage(error):
             raise
-        raise UndecodablePixels("The compressed pixels are damaged.") from error
+        raise UndecodablePixels(DAMAGED) from error
     gray = (header.rows, header.columns)
     if frame.shape != (gray if header.samples_per_pixel == 1 else (*gray, 3)):
-        raise UndecodablePixels(OTHER_SIZE)
+        raise UndecodablePixels(OTHER_IMAGE)
     return frame
 
 
-def code_size(code: bytes, family: Family) -> tuple[int, int] | None:
-    """Return rows and columns that a code stream itself declares, if it does."""
+@dataclass(frozen=True, slots=True)
+class CodeImage:
+    """The image that a code stream itself declares."""
+
+    rows: int
+    columns: int
+    samples: int
+    bits: int
+
+    def fits(self, header: Header) -> bool:
+        """Tell whether it is the header's image; bits that it has too few of are zero."""
+        mine = (self.rows, self.columns, self.samples)
+        asked = (header.rows, header.columns, header.samples_per_pixel)
+        return mine == asked and self.bits <= header.bits_allocated
+
+
+def code_image(code: bytes, family: Family) -> CodeImage | None:
+    """Return what a code stream declares to be; `None` where it does not say."""
     if family in {Family.JPEG_2000, Family.HTJ2K}:
         at = code.find(SIZ, 0, BOXES)
-        if at < 0 or len(code) < at + 24:
+        if at < 0 or len(code) < at + 43:
             return None
         wide, high, left, top = struct.unpack_from(">4L", code, at + 8)
-        return high - top, wide - left
+        samples, bits = struct.unpack_from(">HB", code, at + 40)
+        return CodeImage(high - top, wide - left, samples, (bits & 0x7F) + 1)
     for marker, segment in jpeg_segments(code):
         if marker in FRAME_MARKERS and len(segment) > 5:  # noqa: PLR2004 - precision, rows, columns
-            rows, columns = struct.unpack_from(">2H", segment, 1)
-            return (rows, columns) if rows else None
+            bits, rows, columns, samples = struct.unpack_from(">B2HB", segment)
+            return CodeImage(rows, columns, samples, bits) if rows else None
     return None
 
 
@@ -128,6 +156,39 @@ def is_whole(code: bytes, family: Family) -> bool:
         return True
     scan = 2 + sum(4 + len(segment) for _, segment in jpeg_segments(code))
     return code.rfind(END_OF_IMAGE, scan) >= 0
+
+
+def is_in_order(code: bytes) -> bool:
+    """Tell whether no marker stands in a JPEG's coded data that cannot stand there.
+
+    A value that damage makes a marker ends the image for libjpeg, silently. Restart markers
+    must count up, and nothing that looks like another end may follow the end.
+    """
+    heads = list(jpeg_segments(code))
+    at = 2 + sum(4 + len(segment) for _, segment in heads)
+    restarts, restarting = 0, any(marker == RESTART_INTERVAL for marker, _ in heads)
+    for place, marker in _markers(code, at):
+        if place < at:  # within a segment
+            continue
+        if marker in RESTARTS:
+            if not restarting or marker != RESTARTS[restarts % len(RESTARTS)]:
+                return False
+            restarts += 1
+        elif marker in BETWEEN_SCANS:
+            at = place + 2 + int.from_bytes(code[place + 2 : place + 4], "big")
+            restarts, restarting = 0, restarting or marker == RESTART_INTERVAL
+        else:
+            return marker == AT_END and code.find(END_OF_IMAGE, place + 2) < 0
+    return False
+
+
+def _markers(code: bytes, start: int) -> Iterator[tuple[int, int]]:
+    """Yield place and second byte of what has the form of a marker: a value's has a zero there."""
+    data = np.frombuffer(code, np.uint8, offset=start)
+    places = np.flatnonzero(data[:-1] == 0xFF)  # noqa: PLR2004 - a marker's first byte
+    seconds = data[places + 1]
+    marked = (seconds > 0) & (seconds < 0xFF)  # noqa: PLR2004 - it may come several times
+    yield from zip((start + places[marked]).tolist(), seconds[marked].tolist(), strict=True)
 
 
 def _tile_parts_end(code: bytes) -> bool:
@@ -237,7 +298,9 @@ def _rle(code: bytes, header: Header) -> Frame:
     """Decode RLE: one PackBits segment for each byte plane, high byte first (PS3.5 G)."""
     size = header.rows * header.columns
     planes = header.bits_allocated // 8
-    count, *offsets = np.frombuffer(code[: 4 * (SEGMENTS + 1)], "<u4").tolist()
+    if len(code) < RLE_HEADER:
+        raise UndecodablePixels(CUT_SHORT)
+    count, *offsets = np.frombuffer(code[:RLE_HEADER], "<u4").tolist()
     if count != planes * header.samples_per_pixel:
         raise UndecodablePixels(
             "The RLE header names another number of segments than the image has."

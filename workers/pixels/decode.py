@@ -13,7 +13,7 @@ from pydicom.uid import UID
 
 from service.dicom import syntaxes
 from service.dicom.damage import is_damage
-from service.dicom.dataset import Parsed, parsed
+from service.dicom.dataset import Parsed, parsed, value_of
 from service.dicom.frames import flatten
 from service.dicom.header import Header, header_of
 from service.domain.value import Value
@@ -89,7 +89,7 @@ def decode_file(
             changed = flatten(found.dataset, frame, header.number_of_frames)
             keep_header(file, found, scratch / HEADER, anew=changed)
             return _decode(found, header, frame, scratch)
-    except (WhylightError, OSError, MemoryError):
+    except (WhylightError, MemoryError):
         raise
     except Exception as error:
         if not is_damage(error):
@@ -220,7 +220,7 @@ def _stored_range(pixels: Pixels, header: Header) -> tuple[float, float]:
 
 def is_lossy(dataset: Dataset, header: Header) -> bool:
     """Tell whether the pixels were ever compressed with loss, by header and syntax."""
-    declared = str(dataset.get("LossyImageCompression") or "").strip()
+    declared = str(value_of(dataset, "LossyImageCompression") or "").strip()
     family = syntaxes.FAMILIES[header.transfer_syntax_uid]
     if declared == "01" or family in {syntaxes.Family.JPEG_BASELINE, syntaxes.Family.JPEG_EXTENDED}:
         return True

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from service.dicom.dataset import value_of
 from service.errors import UnsupportedImage
 
 ENTRIES = 65536
@@ -48,13 +49,12 @@ def table(dataset: Dataset, descriptor: str, data: str, *, signed: bool) -> Tabl
         The table is missing, or shorter than its descriptor says.
     """
     try:
-        entries, first, bits = (int(each) for each in dataset[descriptor].value)
-        value = dataset[data].value
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        entries, first, bits = (int(each) for each in value_of(dataset, descriptor))
+        count = (entries & 0xFFFF) or ENTRIES
+        outputs = _outputs(value_of(dataset, data), count, dataset.original_encoding[1])
+    except (ArithmeticError, TypeError, ValueError) as error:
         raise UnsupportedImage("A look-up table of the image cannot be read.") from error
-    count = (entries & 0xFFFF) or ENTRIES
     first = _signed(first & 0xFFFF) if signed else first & 0xFFFF
-    outputs = _outputs(value, count, dataset.original_encoding[1])
     if len(outputs) < count:
         raise UnsupportedImage("A look-up table of the image is shorter than it says.")
     return Table(first, outputs[:count], bits if bits in range(1, 17) else 16)

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from service.dicom.dataset import items_of, value_of
+from service.errors import UnsupportedImage
 from workers.pixels.lookup import Table, table
 
 
@@ -54,25 +56,34 @@ class Modality:
 
 
 def modality_of(dataset: Dataset, *, signed: bool) -> Modality:
-    """Read the Modality LUT, else the rescale; a broken rescale is the identity.
+    """Read the Modality LUT, else the rescale; without either it is the identity.
 
     Raises
     ------
     UnsupportedImage
-        There is a Modality LUT and it cannot be read.
+        There is a Modality LUT or a rescale, and it cannot be read.
     """
     if (item := table_item(dataset, "ModalityLUTSequence")) is not None:
         return Modality(table=table(item, "LUTDescriptor", "LUTData", signed=signed))
     slope, intercept = real(dataset, "RescaleSlope"), real(dataset, "RescaleIntercept")
+    if _unfit(dataset, "RescaleSlope") or _unfit(dataset, "RescaleIntercept"):
+        raise UnsupportedImage("The image's rescale is no number, so its values mean nothing.")
     if slope is None or intercept is None or slope == 0:
         return Modality()
     return Modality(slope, intercept)
 
 
+def _unfit(dataset: Dataset, keyword: str) -> bool:
+    """Tell whether a decimal attribute has a value that is no finite number."""
+    if keyword not in dataset or dataset.get_item(keyword).value in (None, "", b""):
+        return False
+    return real(dataset, keyword) is None
+
+
 def real(dataset: Dataset, keyword: str) -> float | None:
     """Return the first value of a decimal attribute, if it is a finite number."""
+    value = value_of(dataset, keyword)
     try:
-        value = dataset.get(keyword)
         first = value if isinstance(value, int | float | str) or value is None else value[0]
         number = None if first is None else float(first)
     except (ArithmeticError, IndexError, TypeError, ValueError):
@@ -82,6 +93,5 @@ def real(dataset: Dataset, keyword: str) -> float | None:
 
 def table_item(dataset: Dataset, sequence: str) -> Dataset | None:
     """Return the item of a look-up table sequence, unless it holds no data."""
-    items = dataset.get(sequence) or []
-    filled = len(items) > 0 and items[0].get("LUTData") not in (None, b"", "")
-    return items[0] if filled else None
+    item = next(iter(items_of(dataset, sequence)), None)
+    return None if item is None or value_of(item, "LUTData") in (None, b"", "") else item

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from service.dicom.dataset import value_of
 from service.dicom.header import Header
 from workers.pixels.modality import real
 
@@ -53,8 +54,8 @@ def without_holes(stored: NDArray[Any], padding: Mask | None) -> NDArray[Any]:
 def _stored_value(dataset: Dataset, keyword: str, header: Header) -> int | None:
     """Return a stored value, read with the sign of the pixels whatever its VR was."""
     try:
-        value = int(dataset[keyword].value)
-    except (KeyError, TypeError, ValueError):
+        value = int(value_of(dataset, keyword))
+    except (ArithmeticError, TypeError, ValueError):
         return None
     if header.pixel_representation == 0:
         return value % (1 << header.bits_allocated)

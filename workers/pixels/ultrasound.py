@@ -4,6 +4,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
+from service.dicom.dataset import items_of
 from service.dicom.header import Header, number
 from service.errors import AbsurdDimensions
 
@@ -20,7 +21,7 @@ def regions_of(dataset: Dataset, header: Header) -> tuple[Box, ...]:
     What lies outside is text, logos and scales. An item that is not valid is
     passed over.
     """
-    found = (_region(item, header) for item in dataset.get("SequenceOfUltrasoundRegions") or ())
+    found = (_region(item, header) for item in items_of(dataset, "SequenceOfUltrasoundRegions"))
     return tuple(box for box in found if box is not None)
 
 

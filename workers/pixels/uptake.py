@@ -5,8 +5,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.valuerep import DA, DT, TM
 
+from service.dicom.dataset import items_of, value_of
 from workers.pixels.modality import real
 
 GRAMS_PER_KILOGRAM: Final = 1000.0
@@ -34,12 +36,14 @@ def uptake_scale(dataset: Dataset) -> float | None:
     ----------
     QIBA (2016). FDG-PET/CT Profile, vendor-neutral pseudo-code for SUV.
     """
-    if str(dataset.get("Modality") or "").strip() != "PT":
+    if str(value_of(dataset, "Modality") or "").strip() != "PT":
         return None
-    units = str(dataset.get("Units") or "").strip()
+    units = str(value_of(dataset, "Units") or "").strip()
     if units == "GML":
-        return 1.0 if str(dataset.get("SUVType") or "BW").strip() == "BW" else None
-    corrected = {str(each).strip() for each in dataset.get("CorrectedImage") or ()}
+        return 1.0 if str(value_of(dataset, "SUVType") or "BW").strip() == "BW" else None
+    several = value_of(dataset, "CorrectedImage")
+    several = several if isinstance(several, MultiValue) else ()
+    corrected = {str(each).strip() for each in several}
     if units != "BQML" or not corrected >= CORRECTIONS:
         return None
     return _by_weight(dataset)
@@ -48,20 +52,21 @@ def uptake_scale(dataset: Dataset) -> float | None:
 def _by_weight(dataset: Dataset) -> float | None:
     """Return weight over decayed dose."""
     weight = real(dataset, "PatientWeight")
-    tracer = next(iter(dataset.get("RadiopharmaceuticalInformationSequence") or ()), Dataset())
+    tracer = next(iter(items_of(dataset, "RadiopharmaceuticalInformationSequence")), Dataset())
     dose, half_life = real(tracer, "RadionuclideTotalDose"), real(tracer, "RadionuclideHalfLife")
     waited = _waited(dataset, tracer)
     if weight is None or dose is None or half_life is None or waited is None:
         return None
     if min(weight, dose, half_life) <= 0:
         return None
-    scale = weight * GRAMS_PER_KILOGRAM / (dose * 2 ** (-waited / half_life))
+    left = dose * 2 ** (-waited / half_life)
+    scale = weight * GRAMS_PER_KILOGRAM / left if left > 0 else math.inf
     return scale if math.isfinite(scale) else None
 
 
 def _waited(dataset: Dataset, tracer: Dataset) -> float | None:
     """Return the seconds from injection to the time that decay was corrected to."""
-    reference = str(dataset.get("DecayCorrection") or "").strip()
+    reference = str(value_of(dataset, "DecayCorrection") or "").strip()
     if reference == "ADMIN":
         return 0.0
     start, acquired = _moment(dataset, "Series"), _moment(dataset, "Acquisition")
@@ -76,9 +81,9 @@ def _waited(dataset: Dataset, tracer: Dataset) -> float | None:
 def _injected(tracer: Dataset, start: datetime) -> datetime | None:
     """Return when the tracer was given; a time without a date is of the day of the scan."""
     try:
-        if whole := str(tracer.get("RadiopharmaceuticalStartDateTime") or "").strip():
+        if whole := str(value_of(tracer, "RadiopharmaceuticalStartDateTime") or "").strip():
             return DT(whole).replace(tzinfo=None)
-        clock = str(tracer.get("RadiopharmaceuticalStartTime") or "").strip()
+        clock = str(value_of(tracer, "RadiopharmaceuticalStartTime") or "").strip()
         return datetime.combine(start.date(), TM(clock)) if clock else None
     except (TypeError, ValueError):
         return None
@@ -87,8 +92,8 @@ def _injected(tracer: Dataset, start: datetime) -> datetime | None:
 def _moment(dataset: Dataset, event: str) -> datetime | None:
     """Return an event's date and time."""
     try:
-        day = str(dataset.get(f"{event}Date") or "").strip()
-        clock = str(dataset.get(f"{event}Time") or "").strip()
+        day = str(value_of(dataset, f"{event}Date") or "").strip()
+        clock = str(value_of(dataset, f"{event}Time") or "").strip()
         return datetime.combine(DA(day), TM(clock)) if day and clock else None
     except (TypeError, ValueError):
         return None

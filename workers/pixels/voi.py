@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from service.dicom.dataset import value_of
 from service.errors import UnsupportedImage
 from workers.pixels.lookup import Table, table
 from workers.pixels.modality import real, table_item
@@ -67,7 +68,7 @@ def voi_of(dataset: Dataset, *, signed: bool) -> Voi | None:
         except UnsupportedImage:
             pass  # display only: a broken table falls back to the window
     center, width = real(dataset, "WindowCenter"), real(dataset, "WindowWidth")
-    shape = str(dataset.get("VOILUTFunction") or "LINEAR").strip()
+    shape = str(value_of(dataset, "VOILUTFunction") or "LINEAR").strip()
     least = 1.0 if shape == "LINEAR" else math.ulp(1.0)
     if center is None or width is None or width < least or shape not in SHAPES:
         return None

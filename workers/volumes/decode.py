@@ -238,7 +238,7 @@ def _opened(file: Path, max_samples: int) -> Iterator[tuple[Parsed, Header]]:
     try:
         with parsed(file, max_samples=max_samples) as found:
             yield found, header_of(found, max_samples=max_samples, identified=False)
-    except (WhylightError, OSError, MemoryError):
+    except (WhylightError, MemoryError):
         raise
     except Exception as error:
         if not is_damage(error):

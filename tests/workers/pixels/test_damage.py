@@ -1,14 +1,17 @@
 """Damaged code streams in real slots: whatever a codec does, one call fails."""
 
+import io
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
 import pytest
+from PIL import Image
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from service.dicom.damage import is_damage
-from service.errors import UndecodablePixels, WhylightError
+from service.errors import UndecodablePixels, UnsupportedImage, WhylightError
 from tests.support.phantom_dicom import (
     JPEG_BASELINE,
     JPEG_EXTENDED,
@@ -19,6 +22,7 @@ from tests.support.phantom_dicom import (
     encoded,
     of_pixels,
 )
+from workers.formats.dicom_sc import stacked
 from workers.pixels import decode
 from workers.slots import Slots
 
@@ -126,6 +130,78 @@ def test_what_a_library_gives_up_on_is_damage():
     with pytest.raises(KeyError) as missing:
         Dataset()["PatientName"]
     assert is_damage(missing.value)
-    with pytest.raises(ValueError, match="invalid literal") as misread:
-        int("12 mm")
-    assert is_damage(misread.value)
+    assert is_damage(OSError("No tag to read at file position 991"))  # so says pydicom
+
+
+def test_what_comes_out_of_our_own_code_is_no_damage(tmp_path):
+    with pytest.raises(ValueError, match="broadcast") as bug:
+        stacked([np.zeros((2, columns, 3), np.uint8) for columns in (4, 5)])
+    assert not is_damage(bug.value)
+    with pytest.raises(FileNotFoundError) as gone:
+        decode.decode_file(tmp_path / "gone.dcm", tmp_path)
+    assert not is_damage(gone.value)
+
+
+@pytest.mark.parametrize("marker", [b"\xff\xd9", b"\xff\xd2", b"\xff\xc1", b"\xff\x01"])
+@pytest.mark.parametrize("syntax", [JPEG_BASELINE, JPEG_EXTENDED, *LOSSLESS[1:2]])
+def test_a_marker_in_the_midst_of_a_jpeg_is_refused(tmp_path, syntax, marker):
+    pixels, code = CODES[syntax]
+    middle = code.index(b"\xff\xda") + len(code) // 2
+    hurt = code[:middle] + marker + code[middle + len(marker) :]
+    file = tmp_path / "hurt.dcm"
+    file.write_bytes(compressed(of_pixels(pixels), syntax, hurt))
+    with pytest.raises(UndecodablePixels):
+        decode.decode_file(file, tmp_path)
+
+
+def test_restart_markers_must_count_up(tmp_path):
+    pixels, _ = CODES[JPEG_BASELINE]
+    into, file = io.BytesIO(), tmp_path / "intervals.dcm"
+    Image.fromarray(pixels).save(into, "JPEG", quality=95, restart_marker_rows=1)
+    code = into.getvalue()
+    file.write_bytes(compressed(of_pixels(pixels), JPEG_BASELINE, code))
+    decode.decode_file(file, tmp_path)
+    lost = code.replace(b"\xff\xd2", b"\xff\xd4")
+    assert lost != code
+    file.write_bytes(compressed(of_pixels(pixels), JPEG_BASELINE, lost))
+    with pytest.raises(UndecodablePixels):
+        decode.decode_file(file, tmp_path)
+
+
+@pytest.mark.parametrize("syntax", [JPEG_EXTENDED, *LOSSLESS[3:4]])
+def test_a_code_stream_that_is_deeper_than_the_header_says_is_refused(tmp_path, syntax):
+    _, code = CODES[syntax]
+    file = tmp_path / "deeper.dcm"
+    file.write_bytes(compressed(of_pixels(SMOOTH.astype(np.uint8)), syntax, code))
+    with pytest.raises(UndecodablePixels, match="depth"):
+        decode.decode_file(file, tmp_path)
+
+
+def test_an_rle_header_that_is_cut_short_is_refused(tmp_path):
+    file = tmp_path / "headless.dcm"
+    file.write_bytes(compressed(of_pixels(SMOOTH), RLE, compress(SMOOTH, RLE)[:18]))
+    with pytest.raises(UndecodablePixels):
+        decode.decode_file(file, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    ["ModalityLUTSequence", "VOILUTSequence", "SequenceOfUltrasoundRegions", "PatientWeight"],
+)
+def test_an_element_that_is_not_of_its_kind_says_nothing(tmp_path, keyword):
+    image = of_pixels(SMOOTH)
+    image.add_new(tag_for_keyword(keyword), "UL", 5)
+    file = tmp_path / "odd.dcm"
+    file.write_bytes(encoded(image))
+    decode.decode_file(file, tmp_path)
+    assert np.array_equal(np.load(tmp_path / "pixels.npy")[0], SMOOTH.astype(np.float32))
+
+
+@pytest.mark.parametrize("slope", ["two", "nan", "1e999"])
+def test_a_rescale_that_is_no_number_is_refused(tmp_path, slope):
+    image = of_pixels(SMOOTH, RescaleIntercept="0")
+    image.add_new("RescaleSlope", "LO", slope)
+    file = tmp_path / "odd.dcm"
+    file.write_bytes(encoded(image))
+    with pytest.raises(UnsupportedImage, match="rescale"):
+        decode.decode_file(file, tmp_path)
