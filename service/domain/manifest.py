@@ -234,6 +234,17 @@ class Layer(Value):
     """Tensor name in the ONNX graph."""
 
 
+class Members(Value):
+    """Networks of one architecture that answer together, such as the folds of a training."""
+
+    weights: tuple[RelativePath, ...] = Field(min_length=2, max_length=16)
+    """Their files, of role ``weights``."""
+
+    combine: Literal["logits", "probabilities"] = "logits"
+    """What the mean is taken of. What is explained is a logit in both cases: that of the mean
+    probability, or its logarithm where classes exclude each other."""
+
+
 class SlidingWindow(Value):
     """How a segmentation is given an image of any size: window by window, its answers blended."""
 
@@ -426,6 +437,9 @@ class Manifest(Value):
     """What stands in place of the network's own head, if something does."""
 
     files: tuple[File, ...] = Field(min_length=1)
+    members: Members | None = None
+    """Without it the first file of weights is the model."""
+
     inputs: tuple[Input, ...] = Field(min_length=1, max_length=1)
     outputs: tuple[Output, ...] = Field(min_length=1, max_length=1)
     sliding_window: SlidingWindow | None = None
@@ -489,6 +503,22 @@ class Manifest(Value):
         return self
 
     @model_validator(mode="after")
+    def _members_fit_the_runtime(self) -> "Manifest":
+        """Require that every member is among the files, once, and can be one."""
+        if self.members is None:
+            return self
+        if self.runtime != "torch":
+            raise ValueError("'members' are for runtime 'torch' alone")
+        if self.task == "regression" and self.members.combine != "logits":
+            raise ValueError("a regression has no probabilities to combine")
+        listed = {file.path for file in self.files if (file.role, file.format) == LOADED["torch"]}
+        if missing := sorted(set(self.members.weights) - listed):
+            raise ValueError(f"'members' need files of role 'weights', safetensors: {missing}")
+        if len(set(self.members.weights)) != len(self.members.weights):
+            raise ValueError("every member needs weights of its own")
+        return self
+
+    @model_validator(mode="after")
     def _named_files_are_listed(self) -> "Manifest":
         """Require that what the trust report needs is among the files, in its form."""
         listed = {(file.path, file.role, file.format) for file in self.files}
@@ -533,12 +563,15 @@ class Manifest(Value):
 
     @property
     def weights(self) -> str | None:
-        """SHA-256 of the file that the runtime loads; with its external data, of both digests.
+        """SHA-256 of the file that the runtime loads; of several, of all their digests.
 
         `None` of a model that runs elsewhere: nobody here has seen its weights.
         """
         if self.runtime == "remote":
             return None
+        if self.members is not None:
+            digests = {file.path: file.sha256 for file in self.files}
+            return digest_of([digests[path] for path in self.members.weights])
         if self.runtime == "torch":
             return self.file("weights", "safetensors").sha256
         model = self.file("forward", "onnx").sha256

@@ -171,7 +171,7 @@ def _manifest(folder: Path, name: str, logits: list[float], threshold: float) ->
         "not_for": "Anything else.",
         "task": "classification-multilabel",
         "runtime": "torch",
-        "files": [_file(folder, path, *what) for path, what in files.items()],
+        "files": [entry_of(folder, path, *what) for path, what in files.items()],
         "inputs": [
             {
                 "accept": {"modalities": ["CR", "DX"]},
@@ -199,7 +199,8 @@ def _manifest(folder: Path, name: str, logits: list[float], threshold: float) ->
     }
 
 
-def _file(folder: Path, path: str, role: str, format_: str) -> dict[str, Any]:
+def entry_of(folder: Path, path: str, role: str, format_: str) -> dict[str, Any]:
+    """Return a file's entry in the manifest."""
     data = (folder / path).read_bytes()
     return {
         "role": role,

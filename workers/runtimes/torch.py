@@ -43,6 +43,7 @@ from workers.runtimes.batch import filled, guarded_scores, row_shape, spans
 from workers.runtimes.capture import Ablation, Capture
 from workers.runtimes.graphs import Graphs, padded
 from workers.runtimes.incremental.rows import Incremental
+from workers.runtimes.members import Combine, Members, mean, mean_sigmoid, mean_softmax
 from workers.runtimes.narrow import NARROW, narrowed
 from workers.runtimes.rules import apply_rule
 from workers.runtimes.staging import staged
@@ -474,28 +475,55 @@ class TorchOpener(Opener):
         shape: tuple[int, ...],
         device: torch.device,
         fixed_rows: int | None = None,
-    ) -> Callable[[], TorchRuntime]:
+    ) -> Callable[[], TorchRuntime | Members]:
         """Build the network that the manifest names and fill it with the package's weights."""
-        file = manifest.file("weights", "safetensors")
         architecture = _architecture(manifest)
-        try:
-            weights = load_file(folder / file.path)
-        except SafetensorError:
-            raise ModelUnavailable(
-                "The file of weights cannot be read; write it again.", pointer="/files"
-            ) from None
-        network = _built(architecture)
-        install(network, weights, manifest, architecture)
+        members = manifest.members
+        paths = members.weights if members else (manifest.file("weights", "safetensors").path,)
         layers = [layer.name for layer in manifest.explain.layers] or None
-        return partial(
-            TorchRuntime,
-            network,
-            shape,
-            layers,
-            device=device,
-            fixed_rows=fixed_rows,
-            tokens=architecture.tokens(),
-        )
+        made = [
+            partial(
+                TorchRuntime,
+                _filled(manifest, architecture, folder / path),
+                shape,
+                layers,
+                device=device,
+                fixed_rows=fixed_rows,
+                tokens=architecture.tokens(),
+            )
+            for path in paths
+        ]
+        return partial(_together, made, _combined(manifest)) if members else made[0]
+
+
+def _combined(manifest: Manifest) -> Combine:
+    """Return how members' answers become one."""
+    if manifest.members is None or manifest.members.combine == "logits":
+        return mean
+    decoding, task = manifest.outputs[0].decoding, manifest.task
+    alone = decoding == "voxel_regions" or task == "classification-multilabel"
+    return mean_sigmoid if alone else mean_softmax
+
+
+def _together(makers: Sequence[Callable[[], TorchRuntime]], combine: Combine) -> Members:
+    """Return members of which the first one alone is probed: they differ in weights."""
+    runtimes = [make() for make in makers]
+    for each in runtimes[1:]:
+        each.probed = runtimes[0].probed
+    return Members(runtimes, combine)
+
+
+def _filled(manifest: Manifest, architecture: Architecture, path: Path) -> nn.Module:
+    """Return the network with the weights of a file."""
+    try:
+        weights = load_file(path)
+    except SafetensorError:
+        raise ModelUnavailable(
+            "The file of weights cannot be read; write it again.", pointer="/files"
+        ) from None
+    network = _built(architecture)
+    install(network, weights, manifest, architecture)
+    return network
 
 
 def _built(architecture: Architecture) -> nn.Module:
