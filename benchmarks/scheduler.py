@@ -59,10 +59,10 @@ def plan(image: torch.Tensor, rows: int) -> Plan[None]:
 
 def added(jobs: int, rows: int, slice_seconds: float) -> tuple[float, float, int]:
     """Return seconds added to each batch, rows to a batch, and batches, for one run."""
-    runtime = Counted(tiny(), (1, 8, 8), memory_bytes=1)
+    runtime = Counted(tiny(), (1, 8, 8))
     assert not runtime.probed.mixes_rows
-    runtime._memory_bytes = runtime.probed.row_bytes["forward"] * rows  # noqa: SLF001 - fixes the batch
-    scheduler = Scheduler(slice_seconds=slice_seconds)
+    memory = runtime.probed.row_bytes["forward"] * rows
+    scheduler = Scheduler(slice_seconds=slice_seconds, memory=lambda: memory)
     images = [torch.randn(1, 8, 8) for _ in range(jobs)]
     for k, image in enumerate(images):
         scheduler.submit(f"{k}", runtime, [Planned(plan(image, BATCHES), BATCHES)])

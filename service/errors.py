@@ -632,6 +632,13 @@ class ModelUnavailable(WhylightError):
     title = "The model cannot be loaded"
 
 
+class ModelDoesNotFit(ModelUnavailable):
+    """The model takes more memory than the worker may use."""
+
+    code = "model_does_not_fit"
+    title = "The model does not fit the worker's memory"
+
+
 class RemoteNotAllowed(ModelUnavailable):
     """The administrator has not listed the server that the model runs on."""
 

@@ -153,6 +153,12 @@ class WorkerSettings(BaseModel):
     pool: str = Field(default="default", description="Which queue it works off.")
     device: str = Field(default="auto", description="'auto', 'cpu' or 'cuda:0'.")
     threads: int = Field(default=1, ge=1, description="Torch threads; more collapses on CPU.")
+    memory_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Memory of the device that models and batches may take together. Default: four"
+        " fifths of what is free on a GPU at the start, or half of what host and container leave.",
+    )
     slots: int = Field(default=2, ge=1, description="Supervised processes for CPU stages.")
     jobs: int = Field(default=4, ge=1, description="Jobs led at once.")
     slice: Duration = Field(

@@ -334,7 +334,20 @@ BATCH_WAIT = _histogram(
 )
 LEASES_EXPIRED = _counter("lease_expired_total", "Leases whose worker fell silent.")
 JOBS_REDELIVERED = _counter("jobs_redelivered_total", "Jobs leased for another attempt.")
-MODEL_LOADED = _gauge("model_loaded", "Models ready in this worker.", "model")
+MODEL_LOADED = _gauge("model_loaded", "Models in this worker's memory.", "model")
+MODEL_EVICTIONS = _counter("model_evictions_total", "Models that left memory for others.", "model")
+MODEL_LOAD_SECONDS = _gauge(
+    "model_load_seconds", "Time to read, test and probe a model, when it was loaded last.", "model"
+)
+MODEL_MEMORY = _gauge(
+    "model_memory_bytes",
+    "Measured memory of a model: fixed, and of a row by pass.",
+    "model",
+    "part",
+)
+WORKER_MEMORY = _gauge(
+    "worker_memory_bytes", "Device memory for models and batches: budget, and models' part.", "kind"
+)
 DEVICE_MEMORY = _gauge("gpu_memory_bytes", "Device memory by kind.", "kind")
 DEVICE_BUSY = _gauge("gpu_busy_ratio", "Share of time the device loop was computing.")
 MEMORY_RETRIES = _counter("oom_retries_total", "Batches halved for want of device memory.")

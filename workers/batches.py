@@ -5,6 +5,7 @@ known when it is launched, on every device; on CUDA the numbers come later, and
 with them the time.
 """
 
+import sys
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,11 @@ def untold(_: Batched) -> None:
     """Tell nobody of a batch."""
 
 
+def unlimited() -> int:
+    """Return more bytes than any device has."""
+    return sys.maxsize
+
+
 class Batches:
     """Sizes batches by measurement and serves them.
 
@@ -91,6 +97,8 @@ class Batches:
         Called with an unforeseen exception of a model and the job's identifier.
     on_batch
         Called in the owner thread after each batch: be quick.
+    memory
+        Tells the bytes of the device's memory that a batch may fill at this moment.
     """
 
     def __init__(
@@ -98,8 +106,10 @@ class Batches:
         slice_seconds: float,
         on_bug: Callable[[Exception, str], None],
         on_batch: OnBatch = untold,
+        memory: Callable[[], int] = unlimited,
     ) -> None:
         self._on_batch = on_batch
+        self._memory = memory
         self._slice = Slice(slice_seconds)
         self._on_bug = on_bug
         self._paces: WeakKeyDictionary[Runtime, dict[Hashable, Pace]] = WeakKeyDictionary()
@@ -120,7 +130,8 @@ class Batches:
             If the device itself failed.
         """
         pace = self._pace(lead.runtime, first.group)
-        portions = _portions(lead, first, jobs, pace.rows(self._slice.seconds(len(jobs))))
+        most = pace.rows(self._slice.seconds(len(jobs)), self._memory())
+        portions = _portions(lead, first, jobs, most)
         began, watch = time.perf_counter(), Stopwatch(lead.runtime.device)
         answers = self._serve(lead.runtime, first.group, portions, pace)
         watch.stop()

@@ -11,6 +11,7 @@ from service.domain.catalog import (
     FormatEntry,
     LayerEntry,
     MeasureEntry,
+    MemoryEntry,
     MethodEntry,
     ModelEntry,
     SurrogateEntry,
@@ -49,7 +50,13 @@ def catalog(models: Iterable[ModelEntry]) -> Catalog:
 
 
 def ready_model(
-    manifest: Manifest, package: str, probe: Probe, shape: Sequence[int], facts: ModelFacts
+    manifest: Manifest,
+    package: str,
+    probe: Probe,
+    shape: Sequence[int],
+    facts: ModelFacts,
+    *,
+    load_seconds: float | None = None,
 ) -> ModelEntry:
     """Return the entry of a model that passed its self-tests.
 
@@ -57,6 +64,8 @@ def ready_model(
     ----------
     shape
         Shape of the model's input without the batch axis.
+    load_seconds
+        How long it took to read, test and probe it.
     """
     refused = {name: reason for name in METHODS if (reason := refusal(name, probe, manifest))}
     rules = manifest.sliding_window
@@ -76,6 +85,8 @@ def ready_model(
             "refused": refused,
             "surrogate": _surrogate(manifest, probe, served),
             "row_seconds": dict(probe.row_seconds),
+            "memory": MemoryEntry(fixed_bytes=probe.fixed_bytes, row_bytes=dict(probe.row_bytes)),
+            "load_seconds": None if load_seconds is None else round(load_seconds, 3),
             "method_rows": {name: _rows(name, shape, facts, pieces) for name in served},
         }
     )

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 HEADROOM: Final = 0.8
-"""Share of free memory that batches may fill: convolution workspaces are not measured."""
+"""Share of free memory that models and batches may fill: captured graphs are not counted, nor
+copies that are certified."""
 
-CPU_SHARE: Final = 0.25
-"""Share of a host's free memory that batches may fill: pixels and libraries live there too."""
+CPU_SHARE: Final = 0.5
+"""Share of a host's free memory that models and batches may fill: pixels live there too."""
 
 MEMORY: Final = Path("/proc/meminfo")
 CONTAINER: Final = Path("/sys/fs/cgroup")
@@ -65,7 +66,7 @@ def sent(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def memory_budget(device: torch.device) -> int:
-    """Return the bytes that one batch may fill on `device`, as of now."""
+    """Return the bytes that models and batches may fill on `device`, as of now."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free * HEADROOM)

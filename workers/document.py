@@ -179,7 +179,7 @@ def _facts(attribution: Attribution, verdict: Verdict) -> MapFacts | None:
 
 def _provenance(fetched: Fetched, model: Model) -> Provenance:
     """Tell what ran on what."""
-    device = model.runtime.device
+    device = model.replicas.device
     return Provenance(
         package=model.ref.package,
         weights=model.ref.weights,
@@ -194,7 +194,7 @@ def _provenance(fetched: Fetched, model: Model) -> Provenance:
         precision=fetched.request.precision,
         tf32=rounds_to_tf32(device),
         threads=torch.get_num_threads(),
-        fixed_rows=model.runtime.fixed_rows,
+        fixed_rows=model.replicas.fixed_rows,
     )
 
 

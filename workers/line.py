@@ -15,7 +15,15 @@ from typing import Final, TypeVar
 
 from service.domain.explanation import Explanation
 from service.domain.job import Stage, State
-from service.errors import Cancelled, Draining, Failure, Kind, NotFound, WhylightError
+from service.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    Draining,
+    Failure,
+    Kind,
+    NotFound,
+    WhylightError,
+)
 from service.queue.base import JobQueue, Outcome
 from service.settings import Settings
 from service.store.base import BlobStore
@@ -102,7 +110,6 @@ class Line:
         lease, worker = held.lease, self.settings.worker
         deadline = time.monotonic() + worker.job_limit.total_seconds()
         model = self.shelf.get(lease.job.package)
-        access = Access(model, self.scheduler, held, deadline)
         with held.stage(Stage.FETCH):
             fetched = fetch(lease, model.manifest, self.store, folder, held.advance)
         with held.stage(Stage.DECODE):
@@ -116,10 +123,12 @@ class Line:
             )
         with held.stage(Stage.PREPARE):
             prepared = prepare(decoded, self.slots)
-        with held.stage(Stage.ATTRIBUTE):
-            attributed = attribute(prepared, access)
-        with held.stage(Stage.JUDGE):
-            judged = judge(attributed, access, self.seen)
+        with self.shelf.lent(lease.job.package, lambda: _wait(held, deadline)) as model:
+            access = Access(model, self.scheduler, held, deadline)
+            with held.stage(Stage.ATTRIBUTE):
+                attributed = attribute(prepared, access)
+            with held.stage(Stage.JUDGE):
+                judged = judge(attributed, access, self.seen)
         with held.stage(Stage.RENDER):
             rendered = render(judged, self.slots, model.ref, on_progress=held.advance)
         with held.stage(Stage.DELIVER):
@@ -193,3 +202,10 @@ class Line:
     def _store(self, held: Held, write: Callable[[], T]) -> T:
         """Write results, waiting a little for a silent store."""
         return patiently(write, self.given_up, seconds=STORE_PATIENCE, check=held.check)
+
+
+def _wait(held: Held, deadline: float) -> None:
+    """Have a job wait for its model, as long as it may go on."""
+    held.advance(0.0)
+    if time.monotonic() > deadline:
+        raise DeadlineExceeded("The job's time was up before there was room for its model.")

@@ -1,5 +1,7 @@
 """How a package becomes a model: built, tested, probed; or refused with the reason."""
 
+import gc
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -19,8 +21,10 @@ from service.domain.manifest import Manifest, SlidingWindow
 from service.domain.precision import PrecisionRecord
 from service.errors import WhylightError
 from service.settings import RemoteSettings
+from service.telemetry import MODEL_LOAD_SECONDS, MODEL_MEMORY
 from workers import selftests
 from workers.catalog import defaults, ready_model
+from workers.device import release_memory
 from workers.document import model_ref
 from workers.gaps import gaps
 from workers.methods.base import ModelFacts
@@ -49,7 +53,7 @@ UNASKED: Final = 64
 
 
 class Loader:
-    """Makes models of unpacked packages; called by the shelf's thread alone.
+    """Makes models of unpacked packages; any thread but the device's own may call.
 
     Weights are read in that thread and test inputs are decoded in the slots.
     The device's owner thread only moves and probes the model, between two
@@ -95,20 +99,11 @@ class Loader:
         ModelSilent
             The server that the model runs on does not answer.
         """
+        began = time.monotonic()
         region = read_mask(manifest, folder)
-        inputs = [
-            selftests.prepared(manifest, test, folder, self._slots, self._scratch)
-            for test in manifest.selftests
-        ]
-        shape, rules = inputs[0].shape, manifest.sliding_window
-        taken = shape if rules is None else (shape[0], *rules.size)
-        opener = RUNTIMES[manifest.runtime](self._remote)
-        opened = opener.open(manifest, folder, taken, self._device, self._fixed_rows)
-        runtime = self._owned(opened)
+        rules = manifest.sliding_window
+        runtime, shape = self._tested(manifest, package, folder)
         try:
-            for test, image in zip(manifest.selftests, inputs, strict=True):
-                (logits,) = self._logits(runtime, package, torch.from_numpy(image)[None], rules)
-                selftests.compare(test, selftests.answered(manifest, logits, image.shape))
             probe = self._owned(lambda: runtime.probed)
             probe = probe if rules is None else windowed(probe)
             apart = gaps(manifest, folder, shape, partial(self._logits, runtime, package))
@@ -124,7 +119,9 @@ class Loader:
             baseline=manifest.explain.baseline,
             sizes=tuple(shape[1:]),
         )
-        entry = ready_model(manifest, package, probe, shape, facts)
+        seconds = time.monotonic() - began
+        entry = ready_model(manifest, package, probe, shape, facts, load_seconds=seconds)
+        _tell(manifest, probe, seconds)
         records = _records(manifest, folder, runtime, entry, facts)
         ref = model_ref(manifest, package, probe.remote)
         precisions = Precisions(
@@ -134,7 +131,6 @@ class Loader:
             manifest=manifest,
             ref=ref,
             facts=facts,
-            runtime=runtime,
             entry=entry,
             records=records,
             precisions=precisions,
@@ -143,14 +139,70 @@ class Loader:
             gaps=apart,
         )
 
+    def restore(self, model: Model, folder: Path) -> None:
+        """Bring a model into memory again; its self-tests are run, what was probed is known.
+
+        Raises
+        ------
+        ModelUnavailable
+            It answers its self-tests otherwise than before.
+        """
+        began = time.monotonic()
+        known = model.replicas.probed
+        runtime, _ = self._tested(model.manifest, model.ref.package, folder, known)
+        self._owned(lambda: model.replicas.restore(runtime))
+        MODEL_LOAD_SECONDS.labels(model=model.manifest.ref).set(time.monotonic() - began)
+
     def unload(self, model: Model) -> None:
-        """Forget a model; jobs that still use it keep it until they end."""
+        """Take a model out of memory."""
 
         def forget() -> None:
-            for each in model.replicas.all():
+            for each in model.replicas.dismiss():
                 self._scheduler.forget(each)
+            gc.collect()  # replicas refer to themselves
+            release_memory(self._device)
 
         self._owned(forget)
+
+    def _tested(
+        self, manifest: Manifest, package: str, folder: Path, known: Probe | None = None
+    ) -> tuple[Runtime, Shape]:
+        """Open a package, and have its self-tests answered.
+
+        Parameters
+        ----------
+        known
+            What was probed when it was opened before.
+
+        Returns
+        -------
+        tuple
+            What serves it, and the shape of a whole input ``(C, *spatial)``.
+        """
+        inputs = [
+            selftests.prepared(manifest, test, folder, self._slots, self._scratch)
+            for test in manifest.selftests
+        ]
+        shape, rules = inputs[0].shape, manifest.sliding_window
+        taken = shape if rules is None else (shape[0], *rules.size)
+        opener = RUNTIMES[manifest.runtime](self._remote)
+        opened = opener.open(manifest, folder, taken, self._device, self._fixed_rows)
+
+        def made() -> Runtime:
+            runtime = opened()
+            if known is not None:
+                runtime.recall(known)
+            return runtime
+
+        runtime = self._owned(made)
+        try:
+            for test, image in zip(manifest.selftests, inputs, strict=True):
+                (logits,) = self._logits(runtime, package, torch.from_numpy(image)[None], rules)
+                selftests.compare(test, selftests.answered(manifest, logits, image.shape))
+        except WhylightError:
+            self._owned(lambda: self._scheduler.forget(runtime))
+            raise
+        return runtime, shape
 
     def _owned(self, work: Callable[[], T]) -> T:
         """Have the owner thread do something between two batches."""
@@ -179,6 +231,14 @@ class Loader:
         if isinstance(outcome, WhylightError):
             raise outcome
         return outcome.double().cpu().numpy()
+
+
+def _tell(manifest: Manifest, probe: Probe, seconds: float) -> None:
+    """Show how long a model took to load, and what memory it takes."""
+    MODEL_LOAD_SECONDS.labels(model=manifest.ref).set(seconds)
+    MODEL_MEMORY.labels(model=manifest.ref, part="fixed").set(probe.fixed_bytes)
+    for kind, size in probe.row_bytes.items():
+        MODEL_MEMORY.labels(model=manifest.ref, part=f"{kind}_row").set(size)
 
 
 def _records(

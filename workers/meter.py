@@ -4,8 +4,16 @@ import time
 
 import torch
 
-from service.telemetry import BATCH_ROWS, BATCH_WAIT, DEVICE_BUSY, DEVICE_MEMORY, MEMORY_RETRIES
+from service.telemetry import (
+    BATCH_ROWS,
+    BATCH_WAIT,
+    DEVICE_BUSY,
+    DEVICE_MEMORY,
+    MEMORY_RETRIES,
+    WORKER_MEMORY,
+)
 from workers.batches import Batched
+from workers.residents import Residents
 
 
 class Meter:
@@ -26,8 +34,10 @@ class Meter:
             MEMORY_RETRIES.inc()
         self._busy += batched.seconds
 
-    def look(self) -> None:
+    def look(self, residents: Residents) -> None:
         """Set what is told as of now: the device's load since the last look, its memory."""
+        WORKER_MEMORY.labels(kind="budget").set(residents.budget)
+        WORKER_MEMORY.labels(kind="models").set(residents.budget - residents.left())
         now, busy = time.perf_counter(), self._busy
         DEVICE_BUSY.set(min(1.0, (busy - self._seen) / max(now - self._looked, 1e-9)))
         self._looked, self._seen = now, busy

@@ -28,7 +28,6 @@ class Model:
     manifest: Manifest
     ref: ModelRef
     facts: ModelFacts
-    runtime: Runtime
     entry: ModelEntry
     records: Records
     """What was measured of methods on this model."""
@@ -37,13 +36,18 @@ class Model:
     """What was measured of them in a lower precision."""
 
     replicas: Replicas
-    """`runtime`, and others of the same weights."""
+    """What serves it while it is in memory, and what is known of it when it is not."""
 
     region: Mask | None = None
     """The package's mask of where evidence may lie, if it has one."""
 
     gaps: Mapping[int, float] = field(default_factory=dict)
     """By class: how far its logit lies apart on validation cases with and without it."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """The replica that was loaded; raises `Dismissed` while it is not in memory."""
+        return self.replicas.loaded
 
     def executed_on(self, method: str) -> ExecutedOn:
         """Tell what computes a method's maps: the model, or what stands in for it."""

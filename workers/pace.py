@@ -1,6 +1,7 @@
 """How many rows a batch of one group should have: measured, never guessed."""
 
 import math
+import sys
 import time
 from collections import deque
 from statistics import median
@@ -51,7 +52,7 @@ class Pace:
 
     The first batch has one row. After it the chunk doubles as long as a row
     gets cheaper, within the memory limit and the time slice; a batch that did
-    not fit halves the limit.
+    not fit halves the limit, whatever memory there should have been.
 
     Parameters
     ----------
@@ -61,7 +62,7 @@ class Pace:
 
     def __init__(self, fit: Fit) -> None:
         self._fit = fit
-        self._limit = fit.rows
+        self._limit = fit.within(sys.maxsize)
         self._rates: dict[int, deque[float]] = {}
         self._clean = 0
 
@@ -79,16 +80,16 @@ class Pace:
         """Tell whether batches of about so many rows were measured."""
         return _size(rows) in self._rates
 
-    def rows(self, slice_seconds: float) -> int:
-        """Return how many rows the next batch may have, at least one."""
+    def rows(self, slice_seconds: float, memory: int = sys.maxsize) -> int:
+        """Return how many rows the next batch may have within `memory` bytes, at least one."""
         if self._fit.fixed:
-            return self._fit.rows
+            return self._fit.rows or 1
         if not self._rates:
             return 1
         size = self._best()
         by_time = int(slice_seconds / max(self._rate(size), 1e-9))
         reach = size if 2 * size in self._rates else 2 * size
-        return max(1, min(self._limit, reach, by_time))
+        return max(1, min(self._limit, self._fit.within(memory), reach, by_time))
 
     def record(self, rows: int, seconds: float) -> None:
         """Remember that a batch of `rows` took `seconds`."""
@@ -96,7 +97,7 @@ class Pace:
         self._clean += 1
         if self._clean >= REOPEN:
             self._clean = 0
-            self._limit = min(self._fit.rows, 2 * self._limit)
+            self._limit = min(self._fit.within(sys.maxsize), 2 * self._limit)
             self._rates.pop(2 * self._best(), None)
 
     def shrink(self, rows: int) -> None:

@@ -40,17 +40,20 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from traceback import clear_frames
 from typing import Any, Final, TypeVar
 
 from service.errors import (
     Cancelled,
     DeadlineExceeded,
+    DoesNotFit,
     Draining,
     MethodError,
     ModelUnavailable,
     WhylightError,
 )
-from workers.batches import Batches, Flight, OnBatch, Portion, untold
+from workers.batches import Batches, Flight, OnBatch, Portion, unlimited, untold
+from workers.device import is_out_of_memory, release_memory
 from workers.passes import Exclusive, Pass, TimeUp
 from workers.running import Item, Job, Loan, Planned, Report, Rider, Run, runs_of
 from workers.runtimes.base import ReplicaChangedError, Runtime, Segment, Served
@@ -97,6 +100,9 @@ class Scheduler:
         job's identifier, for the log.
     on_batch
         Called in the owner thread after each batch, for the metrics.
+    memory
+        Tells the bytes of the device's memory that a batch may fill at this
+        moment; without limit if not given.
     """
 
     def __init__(
@@ -106,8 +112,9 @@ class Scheduler:
         on_lost: Callable[[Runtime], None] = lambda _: None,
         on_bug: Callable[[Exception, str], None] = lambda _error, _job: None,
         on_batch: OnBatch = untold,
+        memory: Callable[[], int] = unlimited,
     ) -> None:
-        self._batches = Batches(slice_seconds, on_bug, on_batch)
+        self._batches = Batches(slice_seconds, on_bug, on_batch, memory)
         self._on_lost = on_lost
         self._on_bug = on_bug
         self._jobs: list[Job] = []
@@ -416,11 +423,19 @@ class Scheduler:
     def _fail(self, job: Job, run: Run, error: Exception) -> None:
         """End one plan by an error; its own cleanup has run when this returns."""
         run.close()
-        if not isinstance(error, WhylightError):
-            self._on_bug(error, job.id)
-            error = MethodError("The method failed by a fault of its own.")
-        run.end(error.with_traceback(None))
+        run.end(self._told(job, error))
         job.drop(run)
+
+    def _told(self, job: Job, error: Exception) -> WhylightError:
+        """Return what a plan that failed is told, without what its frames hold."""
+        if isinstance(error, WhylightError):
+            return error.with_traceback(None)
+        if not is_out_of_memory(error):
+            self._on_bug(error, job.id)
+            return MethodError("The method failed by a fault of its own.")
+        clear_frames(error.__traceback__)
+        release_memory(job.runtime.device)
+        return DoesNotFit("The method's own work does not fit the device's memory.")
 
     # ---------------------------------------------------------------------- ends
 

@@ -1,9 +1,10 @@
-"""The shelf: the models that this worker holds, and what came of each package.
+"""The shelf: the models that this worker serves, and what came of each package.
 
 The shelf follows the store: a package that appears is unpacked, its digests
 checked, loaded, tested and probed; one that disappears is let go. A package
 that fails stands on the shelf as unavailable, with the reason, and is tried again
-only if its model runs on a server; the others are served.
+only if its model runs on a server; the others are served. Not all of them need be
+in memory at once, see :mod:`workers.residents`.
 """
 
 import math
@@ -11,17 +12,26 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
 from service.domain.catalog import ModelEntry
-from service.errors import Failure, ModelUnavailable, StoreUnavailable, WhylightError
+from service.domain.manifest import Manifest
+from service.errors import (
+    DoesNotFit,
+    Failure,
+    ModelUnavailable,
+    StoreUnavailable,
+    WhylightError,
+)
 from service.packages import ModelPackages, PackageRecord
-from service.telemetry import MODEL_LOADED, Log
+from service.telemetry import Log
 from workers.catalog import certified, unavailable_model
 from workers.loading import Loader
 from workers.model import Model
 from workers.patience import Watch
+from workers.residents import Residents, does_not_fit
 from workers.runtimes.base import Runtime
 
 EVERY: Final = 2.0
@@ -42,12 +52,17 @@ class Shelf:
         Makes a model of an unpacked package.
     cache
         A private folder for unpacked packages.
+    budget
+        Bytes of the device's memory for models and batches.
     """
 
-    def __init__(self, packages: ModelPackages, loader: Loader, cache: Path, log: Log) -> None:
+    def __init__(
+        self, packages: ModelPackages, loader: Loader, cache: Path, log: Log, budget: int
+    ) -> None:
         self._packages = packages
         self._loader = loader
         self._cache = cache
+        self.residents = Residents(budget, self._restore, self._let_go)
         self._log = log
         self._watch = Watch(log, "store")
         self._lock = threading.Lock()
@@ -63,7 +78,7 @@ class Shelf:
         """Changes of a model's records that its entry shows."""
 
     def get(self, package: str) -> Model:
-        """Return a model that is ready.
+        """Return a model that is ready, though perhaps not in memory.
 
         Raises
         ------
@@ -75,10 +90,9 @@ class Shelf:
                 return self._models[package]
         raise ModelUnavailable("The model is no longer served by this worker.")
 
-    def models(self) -> tuple[Model, ...]:
-        """Return the models that are ready."""
-        with self._lock:
-            return tuple(self._models.values())
+    def lent(self, package: str, check: Callable[[], None]) -> AbstractContextManager[Model]:
+        """Have a model in memory while a job uses it, as of :meth:`Residents.lent`."""
+        return self.residents.lent(package, lambda: self.get(package), check)
 
     def ready(self) -> tuple[str, ...]:
         """Return the digests of the packages that can be served."""
@@ -151,20 +165,26 @@ class Shelf:
 
     def reload(self, runtime: Runtime) -> None:
         """Let go of a model that was changed while it ran; the next look loads it anew."""
+        dropped: list[str] = []
         with self._lock:
             for package, model in tuple(self._models.items()):
                 if runtime in model.replicas.all():
                     del self._models[package], self._entries[package]
                     self._log.warning("replica_dropped", package=package)
+                    dropped.append(package)
+        for package in dropped:
+            self.residents.forget(package)
 
     def _take_in(self, record: PackageRecord) -> None:
-        """Load one package; whatever is wrong with it becomes its entry."""
+        """Load one package once there is room; whatever is wrong with it becomes its entry."""
         folder = self._cache / record.package
         manifest = None
         self._again.pop(record.package, None)
         try:
             manifest = self._packages.unpack(record.package, folder)
-            model = self._loader.load(manifest, record.package, folder)
+            if not self.residents.reserve(record.package, manifest.weight_bytes):
+                return
+            model = self._loaded(manifest, record.package, folder)
         except StoreUnavailable:  # no fault of the package
             raise
         except WhylightError as error:
@@ -177,9 +197,9 @@ class Shelf:
                 self._models[record.package] = model
                 self._entries[record.package] = model.entry
                 self._shown.pop(record.package, None)
-            MODEL_LOADED.labels(model=model.manifest.ref).set(1)
             self._log.info("model_loaded", model=model.manifest.ref, package=record.package)
             return
+        self.residents.forget(record.package)
         shutil.rmtree(folder, ignore_errors=True)
         with self._lock:
             known = self._entries.get(record.package)
@@ -189,15 +209,32 @@ class Shelf:
         if known is None or known.failure != failure:
             self._log.warning("model_unavailable", package=record.package, code=failure.code)
 
+    def _loaded(self, manifest: Manifest, package: str, folder: Path) -> Model:
+        """Load a package, and keep its model in memory if it fits beside those in use."""
+        try:
+            model = self.residents.with_room(lambda: self._loader.load(manifest, package, folder))
+        except DoesNotFit:
+            raise does_not_fit(manifest.weight_bytes, self.residents.budget) from None
+        self.residents.settle(model)
+        return model
+
+    def _restore(self, model: Model) -> None:
+        """Bring a model into memory again."""
+        self._loader.restore(model, self._cache / model.ref.package)
+        self._log.info("model_loaded", model=model.manifest.ref, package=model.ref.package)
+
+    def _let_go(self, model: Model) -> None:
+        """Take a model out of memory."""
+        self._loader.unload(model)
+        self._log.info("model_evicted", model=model.manifest.ref, package=model.ref.package)
+
     def _remove(self, package: str) -> None:
         """Let a model go; jobs that use it now keep it until they end."""
         with self._lock:
             self._entries.pop(package)
             model = self._models.pop(package, None)
         if model is not None:
-            MODEL_LOADED.labels(model=model.manifest.ref).set(0)
-            self._log.info("model_evicted", model=model.manifest.ref, package=package)
-            self._loader.unload(model)
+            self.residents.remove(model)
         shutil.rmtree(self._cache / package, ignore_errors=True)
 
 

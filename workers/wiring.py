@@ -60,11 +60,13 @@ class Worker:
         self.name = settings.worker.name or own.name  # `whylight check worker` looks for it
         self._log = Log(worker=self.name)
         self._meter = Meter(self._device)
+        budget = settings.worker.memory_bytes or device.memory_budget(self._device)
         self._scheduler = Scheduler(
             slice_seconds=settings.worker.slice.total_seconds(),
             on_lost=self._reload,
             on_bug=self._tell_bug,
             on_batch=self._meter.batch,
+            memory=self._left,
         )
         fixed_rows = settings.worker.fixed_rows
         measured = PrecisionRecords(backends.store)
@@ -79,7 +81,7 @@ class Worker:
         )
         packages = ModelPackages(backends.store, scratch=own)
         unpacked = own / "packages"
-        self._shelf = Shelf(packages, loader, unpacked, self._log)
+        self._shelf = Shelf(packages, loader, unpacked, self._log, budget)
         self._loop = Loop(
             name=self.name,
             queue=backends.queue,
@@ -103,7 +105,7 @@ class Worker:
         self._herald = Herald(backends.fleet, self._record, self._catalog, self._log)
         draining = self._loop.draining
         self._certifier = Certifier(
-            models=self._shelf.models,
+            models=self._shelf.residents.models,
             unpacked=unpacked,
             store=MethodRecords(backends.store),
             turns=Turns(self._scheduler, draining, lambda: bool(self._loop.hand.all())),
@@ -112,7 +114,7 @@ class Worker:
         )
 
         self._surveyor = Surveyor(
-            models=self._shelf.models,
+            models=self._shelf.residents.models,
             unpacked=unpacked,
             wishes=Wishes(backends.store),
             store=measured,
@@ -174,11 +176,14 @@ class Worker:
     def _reload(self, runtime: Runtime) -> None:
         self._shelf.reload(runtime)
 
+    def _left(self) -> int:
+        return self._shelf.residents.left()
+
     def _tell_bug(self, error: Exception, _token: str) -> None:
         self._log.bug(error)
 
     def _record(self) -> WorkerRecord:
-        self._meter.look()
+        self._meter.look(self._shelf.residents)
         return WorkerRecord(
             id=self.name,
             pool=self._settings.worker.pool,

@@ -134,6 +134,16 @@ class SurrogateEntry(Value):
     """Of the manifest, for noise and for every image that is explained."""
 
 
+class MemoryEntry(Value):
+    """What a model takes of a device's memory, by trial runs of one row and of two."""
+
+    fixed_bytes: int
+    """Whatever the number of rows: its weights, for the most part."""
+
+    row_bytes: dict[str, int]
+    """For each row of a batch, by kind of pass: ``forward``, ``gradient``."""
+
+
 class ModelEntry(Value):
     """A model package and what a worker found when it probed it."""
 
@@ -181,6 +191,10 @@ class ModelEntry(Value):
 
     row_seconds: dict[str, float] = {}
     """Measured seconds a row, by kind of pass: ``forward``, ``gradient``."""
+
+    memory: MemoryEntry | None = None
+    load_seconds: float | None = None
+    """How long its worker took to read, test and probe it."""
 
     method_rows: dict[str, dict[str, int]] = {}
     """Rows that each method takes with its default parameters on one target."""

@@ -578,6 +578,11 @@ class Manifest(Value):
         data = [file.sha256 for file in self.files if file.format == "onnx_data"]
         return digest_of([model, *data]) if data else model
 
+    @property
+    def weight_bytes(self) -> int:
+        """Size of all files of weights and graphs."""
+        return sum(each.bytes for each in self.files if each.role in {"weights", "forward"})
+
     def file(self, role: str, format_: str) -> File:
         """Return the first file of this role and format; `StopIteration` if there is none."""
         return next(f for f in self.files if (f.role, f.format) == (role, format_))

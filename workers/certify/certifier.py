@@ -21,6 +21,7 @@ from workers.certify.measure import Measurement
 from workers.certify.turns import Turns, Unwanted
 from workers.model import Model
 from workers.patience import Watch
+from workers.replicas import Dismissed
 
 EVERY: Final = 0.5
 """Seconds between two looks for something to measure."""
@@ -33,7 +34,7 @@ class Certifier:
     Parameters
     ----------
     models
-        Tells which models are on the shelf.
+        Tells which models are in memory: one that leaves is measured another time.
     unpacked
         Folder in which packages lie unpacked, by digest.
     store
@@ -57,7 +58,7 @@ class Certifier:
                 try:
                     self.serve(model)
                     watch.up()
-                except Unwanted:
+                except (Unwanted, Dismissed):
                     continue
                 except WhylightError as error:  # the store is silent; it waits on
                     watch.down(error)
@@ -86,7 +87,7 @@ class Certifier:
                 record = Measurement(method, ground, self.turns).record(model.records.subject)
             except NotCertifiable as error:
                 record = model.records.uncertifiable(method, error.reason)
-            except Unwanted:
+            except (Unwanted, Dismissed):
                 raise
             except Exception as error:  # noqa: BLE001 - a method must not end the measuring
                 self.log.bug(error, method=method.name)

@@ -21,6 +21,7 @@ from workers.certify.turns import Turns, Unwanted
 from workers.methods.base import Method
 from workers.model import Model
 from workers.patience import Watch
+from workers.replicas import Dismissed
 
 EVERY: Final = 3.0
 """Seconds between two looks for wishes."""
@@ -33,7 +34,7 @@ class Surveyor:
     Parameters
     ----------
     models
-        Tells which models are on the shelf.
+        Tells which models are in memory: one that leaves is measured another time.
     unpacked
         Folder in which packages lie unpacked, by digest.
     wishes
@@ -60,7 +61,7 @@ class Surveyor:
                 try:
                     self.serve(model)
                     watch.up()
-                except Unwanted:
+                except (Unwanted, Dismissed):
                     continue
                 except WhylightError as error:  # the store is silent; they wait on
                     watch.down(error)
@@ -84,7 +85,7 @@ class Surveyor:
             began = time.monotonic()
             try:
                 record = self._record(method, model)
-            except Unwanted:
+            except (Unwanted, Dismissed):
                 raise
             except Exception as error:  # noqa: BLE001 - a method must not end the measuring
                 self.log.bug(error, method=method.name)

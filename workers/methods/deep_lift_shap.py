@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from captum.attr import DeepLiftShap as Engine
+from captum.attr import DeepLift as Engine
 from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
 from workers.methods.base import METHODS, add_rows, zeros
-from workers.methods.lent import ROWS, LentMethod, grays
+from workers.methods.lent import ROWS, LentMethod, grays, in_parts
 from workers.passes import Ability, Cost, Lease
 from workers.rows import Given, Rows
 from workers.twins import Scored, separated
@@ -69,7 +69,13 @@ class DeepLiftShap(LentMethod):
     def shared_out(self, lease: Lease, scored: Scored, image: Tensor) -> Tensor:
         """Return the mean contributions ``(C, *spatial)`` to one score."""
         total, network = zeros(image.shape, image), separated(scored)
-        for some in grays(image, self.samples).split(ROWS // 2):
-            lease.check()
-            add_rows(total, Engine(network).attribute(image[None], some) * len(some))
+
+        def contributions(some: Tensor) -> Tensor:
+            images = image.expand(len(some), *image.shape)
+            made: Tensor = Engine(network).attribute(images, some)
+            return made
+
+        # captum runs image and reference as two rows of one batch
+        for made in in_parts(lease, grays(image, self.samples), ROWS // 2, contributions):
+            add_rows(total, made)
         return total / self.samples

@@ -1,13 +1,16 @@
 """What methods share that need the model itself: lent for one target at a time."""
 
 from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from functools import partial
+from traceback import clear_frames
 from typing import ClassVar, Final
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from workers.device import is_out_of_memory, release_memory
 from workers.methods.base import Maps, Method, cells
 from workers.passes import Exclusive, Forward, Lease, Plan, Step, Targets
 from workers.rows import Clean, Rows
@@ -17,7 +20,7 @@ SECONDS: Final = 60.0
 """Longest time for which the model is lent for one target."""
 
 ROWS: Final = 4
-"""Most rows of one call: lent work is not cut to what the memory holds."""
+"""Most rows of one call: the scheduler cuts no lent work to what the memory holds."""
 
 
 class LentMethod(Method):
@@ -63,6 +66,41 @@ class LentMethod(Method):
         scored
             The twin, which may be hooked.
         """
+
+
+def in_parts(
+    lease: Lease, rows: Tensor, most: int, work: Callable[[Tensor], Tensor]
+) -> Iterator[Tensor]:
+    """Yield what `work` makes of rows, some at a time; fewer where memory is full.
+
+    Parameters
+    ----------
+    most
+        Most rows at a time; halved when so many do not fit.
+
+    Raises
+    ------
+    TimeUp
+        The lease has ended.
+    Exception
+        What `work` raised; also when not even one row fits.
+    """
+    start = 0
+    while start < len(rows):
+        lease.check()
+        some = rows[start : start + most]
+        try:
+            made = work(some)
+        except Exception as error:
+            if len(some) == 1 or not is_out_of_memory(error):
+                raise
+            most = len(some) // 2
+            clear_frames(error.__traceback__)  # else they keep the failed call's tensors alive
+        else:
+            start += len(some)
+            yield made
+            continue
+        release_memory(rows.device)
 
 
 def grays(image: Tensor, count: int) -> Tensor:

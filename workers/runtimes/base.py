@@ -6,6 +6,7 @@ cuts it into :class:`Segment` values and hands a batch of them to
 (:meth:`Runtime.group`), builds the batch and moves the tensors.
 """
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,11 +94,19 @@ class Served:
 class Fit:
     """How many rows of a group one batch may hold."""
 
-    rows: int
-    """Limit by the device's memory, at least 1; exactly 1 for a model that mixes rows."""
+    rows: int | None = None
+    """Limit whatever memory there is: 1 for a model that mixes rows; `None` without one."""
 
     fixed: bool = False
     """Whether every batch is padded to `rows`, the deterministic mode."""
+
+    row_bytes: int = 0
+    """Memory that a row takes on the device; 0 if it takes none."""
+
+    def within(self, memory: int) -> int:
+        """Return the rows for which `memory` bytes are enough, at least 1."""
+        most = sys.maxsize if self.rows is None else self.rows
+        return most if self.row_bytes == 0 else max(1, min(most, memory // self.row_bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +144,9 @@ class Probe:
 
     row_bytes: Mapping[str, int]
     """Measured bytes a row, likewise."""
+
+    fixed_bytes: int = 0
+    """Measured bytes on the device whatever the number of rows: weights, for the most part."""
 
     cheap_heads: frozenset[str] = frozenset()
     """Layers from which the way to the score costs next to nothing beside a forward pass."""
@@ -207,6 +219,9 @@ class Runtime(Protocol):
     def probed(self) -> Probe:
         """What the replica can do; measured once."""
 
+    def recall(self, probed: Probe) -> None:
+        """Take as known what was probed of the same package before."""
+
     def group(self, work: Work) -> Hashable:
         """Return a key; works with equal keys may share a batch.
 
@@ -217,7 +232,7 @@ class Runtime(Protocol):
         """
 
     def fits(self, group: Hashable) -> Fit:
-        """Return how many rows of the group one batch may hold."""
+        """Return what a batch of the group may hold, and what of memory that takes."""
 
     def serve(self, group: Hashable, segments: Sequence[Segment]) -> list[Served | Exception]:
         """Run one batch; one answer for each segment, in order.

@@ -111,7 +111,12 @@ class Members:
             unable={**probe.unable, **dict.fromkeys(lost, UNSERVED)},
             linear_heads=frozenset(),
             row_seconds={kind: each * count for kind, each in probe.row_seconds.items()},
+            fixed_bytes=probe.fixed_bytes * count,
         )
+
+    def recall(self, probed: Probe) -> None:
+        """Take as known what was probed of the same package before; members probe themselves."""
+        self.probed = probed
 
     def group(self, work: Work) -> Hashable:
         """Return a key; works with equal keys may share a batch.
@@ -126,7 +131,7 @@ class Members:
         return self._first.group(work)
 
     def fits(self, group: Hashable) -> Fit:
-        """Return how many rows one batch may hold: the members run one after the other."""
+        """Return what a batch may hold, as of one member: they run one after the other."""
         return self._first.fits(group)
 
     def serve(self, group: Hashable, segments: Sequence[Segment]) -> list[Served | Exception]:

@@ -1,7 +1,10 @@
-"""Bytes a row: live storage counted while a model runs at two batch sizes."""
+"""What memory a model takes: a fixed part, and a part for each row, by two trial runs."""
 
+import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,12 +45,49 @@ def peak_bytes(run: Callable[[], object], kept: Iterable[Tensor]) -> int:
     return mode.peak
 
 
-def bytes_a_row(run: Callable[[int], object], model: torch.nn.Module) -> int:
-    """Return the slope of peak memory in rows, from runs of one and of two rows.
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Memory of a run as a line in its rows: ``fixed + rows * row`` bytes."""
 
-    The fixed part is left out: what is made of parameters would count as
-    fixed, and is the model's own.
+    fixed: int
+    """Beyond the weights themselves."""
+
+    row: int
+
+
+def needed(run: Callable[[int], object], model: torch.nn.Module, device: torch.device) -> Need:
+    """Return the line through the peaks of a run of one row and of one of two.
+
+    On CUDA the peaks are the allocator's, so that workspaces of convolutions
+    count; elsewhere tensors are counted.
     """
-    kept = [*model.parameters(), *model.buffers()]
-    one, two = (peak_bytes(partial(run, rows), kept) for rows in (1, 2))
-    return max(1, two - one)
+    if device.type == "cuda":
+        run(1)  # what libraries take once is theirs, not the run's
+        one, two = (_allocated(partial(run, rows), device) for rows in (1, 2))
+    else:
+        kept = [*model.parameters(), *model.buffers()]
+        one, two = (peak_bytes(partial(run, rows), kept) for rows in (1, 2))
+    row = max(1, two - one)
+    return Need(max(0, one - row), row)
+
+
+def resident_bytes() -> int:
+    """Return the bytes of this process that lie in the host's memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def weight_bytes(model: torch.nn.Module) -> int:
+    """Return the bytes of a model's parameters and buffers, each storage once."""
+    storages = (each.untyped_storage() for each in (*model.parameters(), *model.buffers()))
+    return sum({each.data_ptr(): each.nbytes() for each in storages}.values())
+
+
+def _allocated(run: Callable[[], object], device: torch.device) -> int:
+    """Return the most bytes that the CUDA allocator gave while `run` worked."""
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    run()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before

@@ -23,12 +23,12 @@ from typing_extensions import override
 
 from service.domain.manifest import Manifest, Surrogate
 from service.errors import InvalidPackage, UnservablePass
-from workers.device import memory_budget
 from workers.passes import Ability, Exclusive
 from workers.runtimes.base import RUNTIMES, Fit, Opener, Probe, Segment, Served, Work
 from workers.runtimes.batch import filled, guarded_scores, row_shape, spans
 from workers.runtimes.graph.operators.base import UnsupportedGraph
 from workers.runtimes.graph.read import read_model
+from workers.runtimes.memory import resident_bytes
 from workers.runtimes.surrogate import difference, surrogate
 from workers.runtimes.torch import TorchRuntime
 from workers.runtimes.torch_probe import layer_facts
@@ -38,9 +38,9 @@ SEED: Final = 20_231
 TRIES: Final = 3
 
 ROW_BYTES_A_PIXEL: Final = 256
-"""Working memory assumed for each input value: onnxruntime tells of none.
+"""Least working memory assumed for each input value: onnxruntime tells of none.
 
-DenseNet-121, the hungriest forward pass measured, takes 66.
+More is assumed where the interpreted graph takes more.
 """
 
 
@@ -103,7 +103,11 @@ class OnnxRuntime:
         try:
             self._output = model.graph.output[0].name
             self._tensors, self._missing = _exposed(model, layers)
-            self._session = _session(model.SerializeToString())
+            content = model.SerializeToString()
+            before = resident_bytes()
+            self._session = _session(content)
+            # it keeps weights in layouts of its own beside those of the file
+            self._bytes = max(len(content), resident_bytes() - before)
             (self._input,) = self._session.get_inputs()
         except Exception:  # noqa: BLE001 - foreign parsers raise what they like
             raise InvalidPackage(
@@ -142,10 +146,19 @@ class OnnxRuntime:
             outputs=own.outputs,
             mixes_rows=own.mixes_rows or twin.mixes_rows,
             row_seconds={**twin.row_seconds, **own.row_seconds},
-            row_bytes={**twin.row_bytes, **own.row_bytes},
+            row_bytes={
+                **twin.row_bytes,
+                # the session computes the same tensors, and keeps no more of them
+                "forward": max(own.row_bytes["forward"], twin.row_bytes["forward"]),
+            },
+            fixed_bytes=own.fixed_bytes + twin.fixed_bytes,
             surrogate=twin.abilities - own.abilities,
             difference=self._difference,
         )
+
+    def recall(self, probed: Probe) -> None:
+        """Take as known what was probed of the same package before."""
+        self.probed = probed
 
     def _probed_alone(self) -> Probe:
         """Return what the session alone can do."""
@@ -163,6 +176,7 @@ class OnnxRuntime:
             mixes_rows=self._mixes_rows(),
             row_seconds={"forward": self._seconds(one)},
             row_bytes={"forward": ROW_BYTES_A_PIXEL * one.numel()},
+            fixed_bytes=self._bytes,
         )
 
     def group(self, work: Work) -> Hashable:
@@ -195,22 +209,18 @@ class OnnxRuntime:
         return self._twin
 
     def fits(self, group: Hashable) -> Fit:
-        """Return how many rows of the group one batch may hold."""
+        """Return what a batch of the group may hold, and what of memory that takes."""
         if not isinstance(group, Group):
             return self._interpreting().fits(group)
-        fixed = self.fixed_rows is not None
-        if self.probed.mixes_rows:
-            return Fit(rows=1, fixed=fixed)
-        if self.fixed_rows is not None:
-            return Fit(rows=self.fixed_rows, fixed=True)
-        return Fit(rows=max(1, memory_budget(self.device) // self.probed.row_bytes["forward"]))
+        need, fixed = self.probed.row_bytes["forward"], self.fixed_rows is not None
+        return Fit(1 if self.probed.mixes_rows else self.fixed_rows, fixed, need)
 
     def serve(self, group: Hashable, segments: Sequence[Segment]) -> list[Served | Exception]:
         """Run one batch; one answer for each segment, in order."""
         if not isinstance(group, Group):
             return self._interpreting().serve(group, segments)
         rows = sum(segment.count for segment in segments)
-        size = max(rows, self.fits(group).rows) if self.fixed_rows is not None else rows
+        size = rows if self.fixed_rows is None else max(rows, self.fits(group).rows or 0)
         batch, failures = filled(segments, size, self.dtype, self.device)
         names = [self._output, *(self._tensors[tap] for tap in group.taps)]
         outputs, *found = self._run(batch, names)

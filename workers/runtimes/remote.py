@@ -122,6 +122,9 @@ class RemoteRuntime:
         self._known, self._version = self._first(one)
         self.probed = self._probe(one, layers, _told(facts, model, remote, endpoint, self._version))
 
+    def recall(self, probed: Probe) -> None:
+        """Go on by what was asked of the server just now: it may serve otherwise than before."""
+
     def _demand_tensors(self, model: ModelFacts, remote: Remote) -> int:
         """Hold what the server lists against the manifest; return the most rows of a request."""
         channels, *spatial = self.shape
@@ -188,16 +191,14 @@ class RemoteRuntime:
         return Group(row_shape(work))
 
     def fits(self, group: Hashable) -> Fit:  # noqa: ARG002 - all works are alike
-        """Return how many rows of the group one batch may hold."""
+        """Return how many rows a request may hold; they take no memory of this device."""
         fixed = self.fixed_rows is not None
-        if self.probed.mixes_rows:
-            return Fit(rows=1, fixed=fixed)
-        return Fit(rows=self.fixed_rows or self._rows, fixed=fixed)
+        return Fit(1 if self.probed.mixes_rows else self.fixed_rows or self._rows, fixed)
 
     def serve(self, group: Hashable, segments: Sequence[Segment]) -> list[Served | Exception]:
         """Ask for one batch; a silent server is every segment's answer."""
         rows = sum(segment.count for segment in segments)
-        size = max(rows, self.fits(group).rows) if self.fixed_rows is not None else rows
+        size = rows if self.fixed_rows is None else max(rows, self.fits(group).rows or 0)
         batch, failures = filled(segments, size, self.dtype, self.device)
         try:
             outputs = self._run(batch)

@@ -25,7 +25,6 @@ from typing_extensions import override
 from service.domain.manifest import Manifest
 from service.errors import ModelUnavailable, NoGradientPath, UnservablePass
 from workers.architectures.base import ARCHITECTURES, Architecture
-from workers.device import memory_budget
 from workers.passes import Ability, Exclusive, Lease, Rule
 from workers.rows import INPUT, Ablated, Patched
 from workers.runtimes.attention import PREFIX, Attentions
@@ -88,8 +87,6 @@ class TorchRuntime:
     fixed_rows
         Pad every batch to this many rows, so that a row's bits depend on the
         row alone: the deterministic mode.
-    memory_bytes
-        Bytes that one batch may fill; measured on the device if not given.
     tokens
         Where a transformer's tokens lie; layers that put out such tokens are
         handed on as grids.
@@ -106,7 +103,6 @@ class TorchRuntime:
         *,
         device: torch.device | None = None,
         fixed_rows: int | None = None,
-        memory_bytes: int | None = None,
         tokens: Tokens | None = None,
         narrow: bool = False,
     ) -> None:
@@ -122,7 +118,6 @@ class TorchRuntime:
         )
         self.layers = tuple(self.reasons if layers is None else layers)
         self.fixed_rows = fixed_rows
-        self._memory_bytes = memory_bytes
         self._seat = _Seat()
         self._graphs = Graphs()
         modules = dict(self.model.named_modules())
@@ -135,6 +130,10 @@ class TorchRuntime:
     def probed(self) -> Probe:
         """What the replica can do; measured at the first call."""
         return probe(self)
+
+    def recall(self, probed: Probe) -> None:
+        """Take as known what was probed of the same package before."""
+        self.probed = probed
 
     @cached_property
     def _usable(self) -> frozenset[str]:
@@ -190,16 +189,12 @@ class TorchRuntime:
             raise UnservablePass(why)
 
     def fits(self, group: Hashable) -> Fit:
-        """Return how many rows of the group one batch may hold."""
+        """Return what a batch of the group may hold, and what of memory that takes."""
         assert isinstance(group, Group)  # noqa: S101 - the key is this runtime's own
-        if self.probed.mixes_rows:
-            return Fit(rows=1, fixed=self.fixed_rows is not None)
-        if self.fixed_rows is not None:
-            return Fit(rows=self.fixed_rows, fixed=True)
         # a cut at a layer needs no more than the whole gradient does
         need = self.probed.row_bytes["gradient" if group.rounds else "forward"]
-        budget = self._memory_bytes or memory_budget(self.device)
-        return Fit(rows=max(1, budget // need))
+        fixed = self.fixed_rows is not None
+        return Fit(1 if self.probed.mixes_rows else self.fixed_rows, fixed, need)
 
     # ------------------------------------------------------------------- serving
 
@@ -254,7 +249,7 @@ class TorchRuntime:
         rows = sum(segment.count for segment in segments)
         graphed = self._graphed(group)
         if self.fixed_rows is not None:
-            size = max(rows, self.fits(group).rows)
+            size = max(rows, self.fits(group).rows or 0)
         else:
             size = padded(rows) if graphed else rows
         batch, failures = filled(segments, size, self.dtype, self.device)
@@ -355,7 +350,6 @@ class TorchRuntime:
             self.layers,
             device=self.device,
             fixed_rows=self.fixed_rows,
-            memory_bytes=self._memory_bytes,
             tokens=self.tokens,
             narrow=narrow,
         )

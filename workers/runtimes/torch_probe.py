@@ -15,7 +15,7 @@ from workers.passes import Ability
 from workers.runtimes.attention import Attentions
 from workers.runtimes.base import LayerFacts, Probe
 from workers.runtimes.capture import Capture
-from workers.runtimes.memory import bytes_a_row
+from workers.runtimes.memory import needed, weight_bytes
 from workers.runtimes.path import path_fault
 from workers.runtimes.rescale import rescale_fault
 from workers.runtimes.rules import rectifiers
@@ -109,6 +109,10 @@ def probe(subject: Subject) -> Probe:
     seconds = {
         kind: _seconds(_runner(subject, grad), 1, subject.device) for kind, grad in kinds.items()
     }
+    needs = {
+        kind: needed(_runner(subject, grad), subject.model, subject.device)
+        for kind, grad in kinds.items()
+    }
     return Probe(
         abilities=frozenset(abilities),
         layers=layers,
@@ -116,9 +120,8 @@ def probe(subject: Subject) -> Probe:
         outputs=tuple(outputs.shape[1:]),
         mixes_rows=_mixes_rows(subject) if gradient else True,
         row_seconds=seconds,
-        row_bytes={
-            kind: bytes_a_row(_runner(subject, grad), subject.model) for kind, grad in kinds.items()
-        },
+        row_bytes={kind: need.row for kind, need in needs.items()},
+        fixed_bytes=weight_bytes(subject.model) + max(need.fixed for need in needs.values()),
         cheap_heads=frozenset(
             layer.name
             for layer in layers

@@ -116,7 +116,6 @@ def loaded(manifest: Manifest, side: int) -> Model:
         manifest=manifest,
         ref=model_ref(manifest, PACKAGE),
         facts=facts,
-        runtime=runtime,
         entry=ready_model(manifest, PACKAGE, runtime.probed, shape, facts),
         records=Records(subject),
         precisions=Precisions(subject, "cpu"),

@@ -28,6 +28,7 @@ from workers.methods.rise import Rise
 from workers.methods.saliency import Saliency
 from workers.passes import Ability, Cost, Forward, Gradient, Plan
 from workers.records import Records
+from workers.replicas import Replicas
 from workers.rows import Clean, Noisy
 from workers.running import Planned
 from workers.runtimes.graph.read import read_model
@@ -231,7 +232,7 @@ def test_where_no_weights_are_lent_methods_are_calibrated_all_the_same(bench):
     model = bench.model(side=48)
     lent = measured(bench, model, method)
     content = uninterpreted(onnx_of(network(), torch.zeros(model.runtime.shape)))
-    model = replace(model, runtime=OnnxRuntime(read_model(content), model.runtime.shape))
+    model = replace(model, replicas=Replicas(OnnxRuntime(read_model(content), model.runtime.shape)))
     model = replace(model, records=Records(model.records.subject))
     for path in (bench.folder / "store").rglob("*.json"):
         path.unlink()
@@ -251,7 +252,7 @@ def test_where_no_weights_are_lent_methods_are_calibrated_all_the_same(bench):
 def test_where_no_weights_are_lent_blank_maps_are_no_calibration(bench):
     model = bench.model()
     content = uninterpreted(onnx_of(network(), torch.zeros(model.runtime.shape)))
-    model = replace(model, runtime=OnnxRuntime(read_model(content), model.runtime.shape))
+    model = replace(model, replicas=Replicas(OnnxRuntime(read_model(content), model.runtime.shape)))
     bench.shelf[:] = [model]
     record = measured(bench, model, Drawing(what="nothing"))
     assert record.certificate.reason == "no_usable_maps"
@@ -272,7 +273,7 @@ def interpreted(model):
     content = read_model(onnx_of(network(), torch.zeros(shape)))
     runtime = OnnxRuntime(content, shape, {LAYER: "/blocks/blocks.1/rectify/Relu_output_0"})
     subject = replace(model.records.subject, surrogate=True)
-    return replace(model, runtime=runtime, records=Records(subject))
+    return replace(model, replicas=Replicas(runtime), records=Records(subject))
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda each: each.name)
@@ -322,7 +323,7 @@ def elsewhere(bench):
     remote = Remote(endpoint="lab", model="chest", input="image", output="logits")
     with serving(InferenceServer(onnx_of(network(), torch.zeros(model.runtime.shape)))) as server:
         runtime = RemoteRuntime(Server(server.url, remote, 5), remote, "lab", model.runtime.shape)
-        model = replace(model, runtime=runtime)
+        model = replace(model, replicas=Replicas(runtime))
         bench.shelf[:] = [model]
         yield model, server
 

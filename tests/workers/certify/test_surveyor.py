@@ -128,7 +128,7 @@ class Lifted(nn.Module):
 def test_a_model_that_bfloat16_breaks_is_not_offered(bench):
     layer = f"inner.{LAYER}"
     runtime = TorchRuntime(Lifted(), (1, SMALL, SMALL), (layer,))
-    model = replace(bench.model(), runtime=runtime, replicas=Replicas(runtime))
+    model = replace(bench.model(), replicas=Replicas(runtime))
     bench.shelf[:] = [model]
     record = surveyed(bench, model, GradCam(layer=layer))
     assert (record.outcome, record.reason) == ("not_offered", "gate_not_passed")

@@ -19,6 +19,7 @@ from tests.support.engine import (
     attribute,
     image_for,
     logits,
+    run_alone,
     settled,
     small_runtime,
     through,
@@ -114,6 +115,26 @@ def test_deep_lift_shap_is_its_mean_over_every_gray() -> None:
     maps = attribute(DeepLiftShap(samples=6), TorchRuntime(net, (1, *SMALL[2])), image, logits(1))
     expected = mean_over_grays(image, 6, lambda gray: by_the_paper(net, image, gray, 1))
     torch.testing.assert_close(maps.values[0], expected)
+
+
+def test_references_that_do_not_fit_together_are_taken_one_by_one() -> None:
+    """Of memory that holds two rows at once: one image and one reference."""
+    image, sizes = image_of(2), []
+    runtime = TorchRuntime(layered(2), (1, *SMALL[2]))
+    expected = attribute(DeepLiftShap(samples=6), runtime, image, logits(1))
+
+    def scarce(module: nn.Module, args: tuple[Tensor]) -> None:
+        sizes.append(len(args[0]))
+        if len(args[0]) > 2 and module.training is False:
+            raise torch.OutOfMemoryError("simulated")
+
+    net = layered(2)
+    net.register_forward_pre_hook(scarce)
+    runtime = TorchRuntime(net, (1, *SMALL[2]))
+    runtime.recall(TorchRuntime(layered(2), (1, *SMALL[2])).probed)
+    maps = run_alone(DeepLiftShap(samples=6).plan(image, logits(1)), runtime, chunk=2)
+    torch.testing.assert_close(maps.values, expected.values)
+    assert max(sizes) > 2
 
 
 class Weighted(nn.Module):

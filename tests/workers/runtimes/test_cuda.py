@@ -348,7 +348,7 @@ def little_memory() -> Iterator[Any]:
 
 def test_a_batch_that_does_not_fit_is_halved(little_memory: Any) -> None:
     told: list[Batched] = []
-    runtime = TorchRuntime(Hungry(), (1, 4, 4), (), device=CUDA, memory_bytes=1 << 60)
+    runtime = TorchRuntime(Hungry(), (1, 4, 4), (), device=CUDA)
     assert runtime.probed.row_bytes["forward"] > 32 * MEBIBYTE
     rows = torch.randn(40, 1, 4, 4, device=CUDA)
     scores = torch.zeros(40, 1, device=CUDA)
@@ -368,7 +368,7 @@ def test_a_batch_that_does_not_fit_is_halved(little_memory: Any) -> None:
 
 
 def test_what_does_not_fit_alone_is_told_so_and_others_live(little_memory: Any) -> None:
-    runtime = TorchRuntime(Hungry(), (1, 4, 4), (), device=CUDA, memory_bytes=1 << 60)
+    runtime = TorchRuntime(Hungry(), (1, 4, 4), (), device=CUDA)
     assert runtime.probed.outputs
     other = small_runtime(device=CUDA)
     little_memory(40 * MEBIBYTE)

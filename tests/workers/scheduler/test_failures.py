@@ -222,6 +222,22 @@ def test_every_librarys_full_memory_is_recognized(error: Exception) -> None:
     assert isinstance(outcome, DoesNotFit)
 
 
+def test_lent_work_that_does_not_fit_is_told_so_and_is_no_bug() -> None:
+    _, runtime = fragile_runtime(rows=5)
+    assert isinstance(runtime.model, Fragile)
+    runtime.model.rows = 0
+    bugs: list[Exception] = []
+
+    def plan() -> Plan[Tensor]:
+        given = yield Exclusive(lambda lease: lease.model(image_for()[None]), 5.0)
+        return given
+
+    scheduler = Scheduler(on_bug=lambda error, _: bugs.append(error))
+    (outcome,) = through(scheduler, runtime, plan())
+    assert isinstance(outcome, DoesNotFit)
+    assert bugs == []
+
+
 def test_a_lost_device_ends_the_loop_and_every_job() -> None:
     model, runtime = fragile_runtime()
     model.error = lambda: torch.AcceleratorError("device-side assert")

@@ -182,8 +182,24 @@ def test_the_chunk_stops_growing_where_rows_get_dearer() -> None:
     assert settle(Pace(Fit(rows=64)), seconds)[-5:] == [8] * 5
 
 
-def test_the_chunk_keeps_to_the_memory_limit() -> None:
+def test_the_chunk_keeps_to_the_limit() -> None:
     assert max(settle(Pace(Fit(rows=6)), lambda size: 0.01 + size * 0.001)) == 6
+
+
+def test_batches_follow_the_memory_that_is_left() -> None:
+    """Another model that comes takes of it, and gives it back when it leaves."""
+    model, runtime = slow_runtime()
+    row = runtime.probed.row_bytes["forward"]
+    left = [6 * row]
+    scheduler = Scheduler(slice_seconds=10.0, memory=lambda: left[0])
+    for room in (6, 2, 0, 6):
+        left[0] = room * row
+        model.batches.clear()
+        scheduler.submit("job", runtime, [rows(14)])
+        scheduler.run_until_idle()
+        assert sum(model.batches) == 14
+        assert max(model.batches) <= max(1, room)
+    assert max(model.batches) > 2
 
 
 def test_one_disturbed_call_does_not_shrink_the_slice() -> None:
