@@ -147,7 +147,7 @@ train-marker: $(TEST_READY)  ## Train only the two marker models, from the clean
 train-spheres: $(TEST_READY)  ## Train the sphere model for volumes again, from its seeds
 	@$(BIN)/python -m examples.spheres.train
 
-train-planted: $(TEST_READY)  ## Train the bone age and the shape model again, from their seeds
+train-planted: $(TEST_READY)  ## Train the bone age, shape and detector models again, from their seeds
 	@$(BIN)/python -m examples.planted.train
 
 certify-demo: $(TEST_READY)  ## Measure every method on the bundled models, into their packages

@@ -68,6 +68,7 @@ SCALES: Final[Mapping[str, tuple[str, ...]]] = {
     "classification-multilabel": ("probability", "logit"),
     "classification-multiclass": ("probability", "logit"),
     "regression": ("value",),
+    "detection": ("probability", "logit"),
 }
 """By task: the kinds of numbers that observed ones can be compared with."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from typing import Final
 
 from service.domain.catalog import (
     CalibrationEntry,
@@ -31,6 +32,11 @@ from workers.precisions import Precisions
 from workers.records import PROTOCOL, Pending, Records
 from workers.runtimes.base import Probe
 from workers.sliding.tiling import Tiling
+
+ALIKE: Final = (
+    "It marks all that looks alike on the image, and so cannot explain one box of several;"
+    " 'layer_cam' and 'hires_cam' keep the place, and so does whatever needs no layer."
+)
 
 
 def catalog(models: Iterable[ModelEntry]) -> Catalog:
@@ -150,6 +156,8 @@ def unavailable_model(
 
 def refusal(method: str, probe: Probe, manifest: Manifest) -> str | None:
     """Return why a model cannot serve a method, or `None` when it can."""
+    if manifest.task == "detection" and METHODS[method].marks_alike:
+        return ALIKE
     missing = METHODS[method].needs - probe.abilities
     if not missing:
         return None

@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from service.certificates import read_records
 from service.domain.catalog import ModelEntry
 from service.domain.certificate import MethodRecord
-from service.domain.manifest import Manifest, SlidingWindow
+from service.domain.grid import Grid
+from service.domain.manifest import Manifest, SelfTest, SlidingWindow
 from service.domain.precision import PrecisionRecord
 from service.errors import WhylightError
 from service.settings import RemoteSettings
@@ -40,6 +41,7 @@ from workers.runtimes.base import RUNTIMES, Probe, Runtime
 from workers.scheduler import Scheduler
 from workers.sliding.passes import Sliding, windowed
 from workers.slots import Slots
+from workers.targets import expected
 
 T = TypeVar("T")
 
@@ -183,7 +185,7 @@ class Loader:
             selftests.prepared(manifest, test, folder, self._slots, self._scratch)
             for test in manifest.selftests
         ]
-        shape, rules = inputs[0].shape, manifest.sliding_window
+        shape, rules = inputs[0][0].shape, manifest.sliding_window
         taken = shape if rules is None else (shape[0], *rules.size)
         opener = RUNTIMES[manifest.runtime](self._remote)
         opened = opener.open(manifest, folder, taken, self._device, self._fixed_rows)
@@ -196,9 +198,9 @@ class Loader:
 
         runtime = self._owned(made)
         try:
-            for test, image in zip(manifest.selftests, inputs, strict=True):
-                (logits,) = self._logits(runtime, package, torch.from_numpy(image)[None], rules)
-                selftests.compare(test, selftests.answered(manifest, logits, image.shape))
+            for test, (image, grid) in zip(manifest.selftests, inputs, strict=True):
+                (outputs,) = self._logits(runtime, package, torch.from_numpy(image)[None], rules)
+                selftests.compare(test, _said(manifest, test, outputs, grid))
         except WhylightError:
             self._owned(lambda: self._scheduler.forget(runtime))
             raise
@@ -239,6 +241,15 @@ def _tell(manifest: Manifest, probe: Probe, seconds: float) -> None:
     MODEL_MEMORY.labels(model=manifest.ref, part="fixed").set(probe.fixed_bytes)
     for kind, size in probe.row_bytes.items():
         MODEL_MEMORY.labels(model=manifest.ref, part=f"{kind}_row").set(size)
+
+
+def _said(
+    manifest: Manifest, test: SelfTest, outputs: NDArray[np.float64], grid: Grid
+) -> NDArray[np.float64]:
+    """Return the logits that a self-test is held against; of a detector, hold its boxes as well."""
+    if manifest.task == "detection":
+        return expected.demand_boxes(manifest, test, torch.from_numpy(outputs), grid)
+    return selftests.answered(manifest, outputs, grid.shape)
 
 
 def _records(

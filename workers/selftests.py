@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.grid import Grid
 from service.domain.manifest import Manifest, SelfTest, StepChoice, VolumeRules
 from service.errors import ModelUnavailable, WhylightError
 from workers.pixels.decode import decode_file
@@ -21,7 +22,7 @@ LIMIT = 60.0
 
 def prepared(
     manifest: Manifest, test: SelfTest, folder: Path, slots: Slots, scratch: Path
-) -> NDArray[np.float32]:
+) -> tuple[NDArray[np.float32], Grid]:
     """Decode and prepare a self-test's input in a supervised process.
 
     Parameters
@@ -31,8 +32,8 @@ def prepared(
 
     Returns
     -------
-    NDArray
-        The model's input without the batch axis, shape ``(C, *spatial)``.
+    tuple
+        The model's input without the batch axis, shape ``(C, *spatial)``, and its grid.
 
     Raises
     ------
@@ -50,7 +51,7 @@ def prepared(
             "to": str(to),
         }
         try:
-            slots.run(TASK, message, LIMIT)
+            answer = slots.run(TASK, message, LIMIT)
         except WhylightError as error:
             raise ModelUnavailable(
                 "A self-test's input does not reach the model; 'reason' says why.",
@@ -59,7 +60,7 @@ def prepared(
                 reason=error.failure().code,
             ) from error
         tensor: NDArray[np.float32] = np.load(to, allow_pickle=False)
-        return tensor
+        return tensor, Grid(tensor.shape[1:], np.array(answer["affine"]))
 
 
 def answered(
@@ -70,7 +71,7 @@ def answered(
     Parameters
     ----------
     shape
-        Shape of the model's input without the batch axis.
+        Spatial shape of the model's input.
 
     Raises
     ------
@@ -79,7 +80,7 @@ def answered(
     """
     if manifest.task != "segmentation":
         return outputs
-    expected = (len(manifest.classes), *shape[1:])
+    expected = (len(manifest.classes), *shape)
     if outputs.shape != expected:
         raise ModelUnavailable(
             "A segmentation must give one logit for each class at each pixel of its input; mend"
@@ -129,6 +130,6 @@ def task(message: dict[str, Any]) -> dict[str, Any]:
         files, volume = decode_series([file], scratch, VolumeRules.model_validate(message["rules"]))
         patient = volume.affine
     steps = [StepChoice.model_validate(each) for each in message["steps"]]
-    tensor, _ = prepare_files(files.pixels, files.padding, files.facts, steps, patient)
+    tensor, grid = prepare_files(files.pixels, files.padding, files.facts, steps, patient)
     np.save(message["to"], tensor, allow_pickle=False)
-    return {}
+    return {"affine": grid.affine.tolist()}

@@ -24,6 +24,8 @@ SHAPES: Final = ("cyst", "stone")
 """What a segmentation finds: dark disks, and bright squares."""
 
 Mask = NDArray[np.bool_]
+Box = tuple[int, int, int, int]
+"""Top, left, bottom, right, the last two past the end."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +40,9 @@ class Picture:
 
     age: float | None = None
     """Bone age in months."""
+
+    boxes: tuple[tuple[str, Box], ...] = ()
+    """Each shape by itself, and the box about it."""
 
 
 def hand(seed: int, age: float | None = None) -> Picture:
@@ -64,14 +69,23 @@ def shapes(seed: int, counts: Mapping[str, int] | None = None) -> Picture:
     odds = {shape: int(random.integers(0, 3)) for shape in SHAPES}
     values, taken = _tissue(random), np.zeros((SIDE, SIDE), np.bool_)
     masks = {shape: np.zeros((SIDE, SIDE), np.bool_) for shape in SHAPES}
+    boxes: list[tuple[str, Box]] = []
     for shape, count in (odds if counts is None else counts).items():
         for _ in range(count):
             mask = _placed(shape, random, taken)
             taken |= mask
             masks[shape] |= mask
+            boxes.append((shape, _about(mask)))
     values[masks["cyst"]] -= 500
     values[masks["stone"]] += 1100
-    return Picture(_stored(values, random), {k: mask for k, mask in masks.items() if mask.any()})
+    there = {shape: mask for shape, mask in masks.items() if mask.any()}
+    return Picture(_stored(values, random), there, boxes=tuple(boxes))
+
+
+def _about(mask: Mask) -> Box:
+    """Return the box about a mask."""
+    (top, left), (bottom, right) = np.argwhere(mask).min(0), np.argwhere(mask).max(0) + 1
+    return int(top), int(left), int(bottom), int(right)
 
 
 def _placed(shape: str, random: np.random.Generator, taken: Mask) -> Mask:

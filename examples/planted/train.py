@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
+from examples.planted import boxes
 from examples.planted.dicom import plate
 from examples.planted.pictures import SHAPES, SIDE, Picture, hand, shapes
 from service.domain.manifest import (
@@ -37,6 +38,7 @@ from service.domain.manifest import (
 )
 from service.domain.manifest import Architecture as ArchitectureChoice
 from workers.architectures.base import Architecture
+from workers.architectures.dense_detector import DenseDetector
 from workers.architectures.plain_conv_unet import PlainConvUNet
 from workers.architectures.residual_cnn import ResidualCnn
 
@@ -71,6 +73,12 @@ class Recipe:
     output: Output
     draw: Callable[[int], Picture]
     loss: Callable[[Tensor, Sequence[Picture]], Tensor]
+    said: Callable[[nn.Module, Tensor], dict[str, Any]]
+    """What a self-test expects of a network on one input."""
+
+    judged: Callable[[nn.Module, Sequence[Picture]], str]
+    """How good a network is on pictures that it was not trained on."""
+
     card: str
     epochs: int
     rate: float = 1e-2
@@ -106,6 +114,56 @@ def _of_labels(outputs: Tensor, pictures: Sequence[Picture]) -> Tensor:
     )
 
 
+def _of_boxes(outputs: Tensor, pictures: Sequence[Picture]) -> Tensor:
+    return boxes.loss(outputs, pictures, SMALL)
+
+
+def _outputs(network: nn.Module, image: Tensor) -> dict[str, Any]:
+    return {"logits": _rounded(network(image)[0])}
+
+
+def _means(network: nn.Module, image: Tensor) -> dict[str, Any]:
+    return {"logits": _rounded(network(image)[0].flatten(1).mean(1))}
+
+
+def _found(network: nn.Module, image: Tensor) -> dict[str, Any]:
+    (found,) = boxes.found(network, image)
+    edge = SIDE // SMALL
+    told = [{"of": shape, "box": _rounded(box * edge, 1)} for shape, box in found]
+    best = network(image)[0, : len(SHAPES)].flatten(1).amax(1)
+    return {"logits": _rounded(best), "boxes": told}
+
+
+def _rounded(values: Tensor, digits: int = 5) -> list[float]:
+    return [round(float(each), digits) for each in values]
+
+
+def error(network: nn.Module, pictures: Sequence[Picture]) -> float:
+    """Return the mean error of the bone age, in months."""
+    with torch.no_grad():
+        ages = SLOPE * network(inputs(pictures))[:, 0].numpy() + INTERCEPT
+    return float(np.abs(ages - [each.age for each in pictures]).mean())
+
+
+def overlap(network: nn.Module, pictures: Sequence[Picture]) -> float:
+    """Return the Dice overlap of all pixels of both shapes together."""
+    with torch.no_grad():
+        found = network(inputs(pictures)).argmax(1).numpy()
+    truth = np.stack(list(map(labels, pictures)))
+    right = ((found == truth) & (truth > 0)).sum()
+    return float(2 * right / ((found > 0).sum() + (truth > 0).sum()))
+
+
+def right(network: nn.Module, pictures: Sequence[Picture]) -> tuple[float, float]:
+    """Return which share of the shapes is found, and which share of the boxes is right."""
+    return boxes.right(network, inputs(pictures), pictures)
+
+
+def _found_and_right(network: nn.Module, pictures: Sequence[Picture]) -> str:
+    shapes_found, boxes_right = right(network, pictures)
+    return f"{shapes_found:.3f} of the shapes found, {boxes_right:.3f} of the boxes right"
+
+
 BONE_AGE: Final = Recipe(
     id="bone-age-phantom",
     title="Bone age of drawn hands",
@@ -128,6 +186,8 @@ BONE_AGE: Final = Recipe(
     ),
     draw=hand,
     loss=_of_ages,
+    said=_outputs,
+    judged=lambda network, others: f"mean error {error(network, others):.1f} months",
     card="The size of one growth center alone tells the age; shafts of any width lie about it.",
     epochs=30,
 )
@@ -159,10 +219,37 @@ SHAPE_SEGMENTATION: Final = Recipe(
     ),
     draw=shapes,
     loss=_of_labels,
+    said=_means,
+    judged=lambda network, others: f"Dice overlap {overlap(network, others):.3f}",
     card="It finds dark disks (`cyst`) and bright squares (`stone`) in an ellipse of tissue.",
     epochs=6,
 )
-RECIPES: Final = (BONE_AGE, SHAPE_SEGMENTATION)
+SHAPE_DETECTION: Final = Recipe(
+    id="detector-phantom",
+    title="Boxes about drawn cysts and stones",
+    task="detection",
+    body_part="KIDNEY",
+    network=DenseDetector(
+        classes=len(SHAPES), widths=(16, 24, 24, 24), strides=(2, 1, 1, 1), dilations=(1, 1, 2, 4)
+    ),
+    layer="seen",
+    output=Output(
+        name="proposals",
+        decoding="boxes",
+        classes=tuple(
+            ClassSpec(key=each, label=each.title(), threshold=boxes.THRESHOLD) for each in SHAPES
+        ),
+        boxes=boxes.DECODING,
+    ),
+    draw=shapes,
+    loss=_of_boxes,
+    said=_found,
+    judged=_found_and_right,
+    card="It puts a box about each dark disk (`cyst`) and each bright square (`stone`).",
+    epochs=12,
+    rate=5e-3,
+)
+RECIPES: Final = (BONE_AGE, SHAPE_SEGMENTATION, SHAPE_DETECTION)
 
 
 def main() -> None:
@@ -176,7 +263,7 @@ def main() -> None:
             continue
         network = train(recipe)
         others = [recipe.draw(SEED + 1_000_000 + number) for number in range(100)]
-        said = told(recipe, network, others)
+        said = recipe.judged(network, others)
         print(f"{recipe.id}: {said}")
         write(MODELS / recipe.id, recipe, network, said)
 
@@ -206,29 +293,6 @@ def train(recipe: Recipe) -> nn.Module:
 def inputs(pictures: Sequence[Picture]) -> Tensor:
     """Return models' inputs, shape ``(N, 1, SMALL, SMALL)``."""
     return torch.from_numpy(np.stack(list(map(prepared, pictures))))
-
-
-def error(network: nn.Module, pictures: Sequence[Picture]) -> float:
-    """Return the mean error of the bone age, in months."""
-    with torch.no_grad():
-        ages = SLOPE * network(inputs(pictures))[:, 0].numpy() + INTERCEPT
-    return float(np.abs(ages - [each.age for each in pictures]).mean())
-
-
-def overlap(network: nn.Module, pictures: Sequence[Picture]) -> float:
-    """Return the Dice overlap of all pixels of both shapes together."""
-    with torch.no_grad():
-        found = network(inputs(pictures)).argmax(1).numpy()
-    truth = np.stack(list(map(labels, pictures)))
-    right = ((found == truth) & (truth > 0)).sum()
-    return float(2 * right / ((found > 0).sum() + (truth > 0).sum()))
-
-
-def told(recipe: Recipe, network: nn.Module, pictures: Sequence[Picture]) -> str:
-    """Say how good a model is on pictures that it was not trained on."""
-    if recipe is BONE_AGE:
-        return f"mean error {error(network, pictures):.1f} months"
-    return f"Dice overlap {overlap(network, pictures):.3f}"
 
 
 def write(folder: Path, recipe: Recipe, network: nn.Module, said: str) -> None:
@@ -280,16 +344,9 @@ def _selftests(folder: Path, recipe: Recipe, network: nn.Module) -> Iterator[Sel
         data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid
         data.save_as(folder / "selftest" / f"{name}.dcm", enforce_file_format=True)
         with torch.no_grad():
-            outputs = network(inputs([picture]))[0].flatten(
-                1 if recipe.task == "segmentation" else 0
-            )
-        means = outputs.mean(1) if recipe.task == "segmentation" else outputs
-        yield SelfTest(
-            title=name.title(),
-            input=f"selftest/{name}.dcm",
-            logits=tuple(round(float(each), 5) for each in means),
-            tolerance=TOLERANCE,
-        )
+            expected = recipe.said(network, inputs([picture]))
+        told = {"title": name.title(), "input": f"selftest/{name}.dcm", "tolerance": TOLERANCE}
+        yield SelfTest.model_validate(told | expected)
 
 
 def _file(folder: Path, role: str, format_: str, path: str) -> File:

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from service.domain.artifact import Artifact
+from service.domain.boxes import Detection
 from service.domain.canonical import digest_of
 from service.domain.parity import ParityReport
 from service.domain.precision import Precision
@@ -36,7 +37,8 @@ class Prediction(Value):
     label: str
     index: int
     logit: float
-    """What the network put out; of a segmentation, the greatest of all pixels."""
+    """What the network put out; of a segmentation, the greatest of all pixels; of a detection,
+    the log odds of its best proposal."""
 
     probability: float | None
     threshold: float | None
@@ -50,6 +52,9 @@ class Prediction(Value):
 
     share: float | None = None
     """The same as a share of all."""
+
+    detections: tuple[Detection, ...] = ()
+    """Boxes of the class that a detection finds, the best first."""
 
 
 class RemoteModel(Value):

@@ -10,10 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
+from service.domain.boxes import BoxDecoding, ExpectedBox
 from service.domain.canonical import digest_of
 from service.domain.study import MOST_FRAMES
 from service.domain.target import (
     DEFAULT_TARGETS,
+    DetectionTarget,
     RegressionTarget,
     SegmentationTarget,
     Target,
@@ -173,7 +175,7 @@ class ClassSpec(Value):
     key: Slug
     label: str
     threshold: float | None = Field(default=None, ge=0, le=1)
-    """Operating threshold, as a probability."""
+    """Operating threshold, as a probability; of a detection, from which on a box is found."""
 
     not_for_use: str | None = None
     """Why nobody may ask for this class, if so; no decision is given on it."""
@@ -214,14 +216,18 @@ class Output(Value):
 
     name: Name = "logits"
     classes: tuple[ClassSpec, ...] = ()
-    """Of classifications and segmentations."""
+    """Of classifications, segmentations and detections."""
 
     values: tuple[ValueSpec, ...] = ()
     """Of regressions."""
 
-    decoding: Literal["logits", "voxel_classes", "voxel_regions"] = "logits"
+    decoding: Literal["logits", "voxel_classes", "voxel_regions", "boxes"] = "logits"
     """What is said of logits: at each pixel of a segmentation the class of the highest one
-    (``voxel_classes``), or every class that reaches its threshold (``voxel_regions``)."""
+    (``voxel_classes``), or every class that reaches its threshold (``voxel_regions``); of a
+    detection what `boxes` says (``boxes``)."""
+
+    boxes: BoxDecoding | None = None
+    """How the boxes of a detection are read."""
 
 
 class Layer(Value):
@@ -395,10 +401,17 @@ class SelfTest(Value):
     """A DICOM file of the package (role ``selftest``)."""
 
     logits: tuple[float, ...]
-    """What the network puts out; of a segmentation, each class's mean over the image."""
+    """What the network puts out; of a segmentation, each class's mean over the image; of a
+    detection, the log odds of each class's best proposal."""
+
+    boxes: tuple[ExpectedBox, ...] = ()
+    """Of a detection: every box that must be found, and no other may be."""
 
     tolerance: float = Field(gt=0, le=1)
 
+
+DECODINGS = {"segmentation": ("voxel_classes", "voxel_regions"), "detection": ("boxes",)}
+"""By task; of others the logits themselves are what is said."""
 
 LOADED = {"torch": ("weights", "safetensors"), "onnx": ("forward", "onnx")}
 """Role and format of the file that each runtime loads; one that loads none is not here."""
@@ -418,7 +431,11 @@ class Manifest(Value):
     intended_use: str
     not_for: str
     task: Literal[
-        "classification-multilabel", "classification-multiclass", "regression", "segmentation"
+        "classification-multilabel",
+        "classification-multiclass",
+        "regression",
+        "segmentation",
+        "detection",
     ]
     activation: Literal["logits"] = "logits"
     """What the network puts out."""
@@ -472,15 +489,15 @@ class Manifest(Value):
     @model_validator(mode="after")
     def _outputs_fit_the_task(self) -> "Manifest":
         """Require what the task puts out, and nothing else."""
-        output, dense = self.outputs[0], self.task == "segmentation"
+        output, decodings = self.outputs[0], DECODINGS.get(self.task, ("logits",))
         named, others = (
             ("values", output.classes) if self.task == "regression" else ("classes", output.values)
         )
         if others or not self.named:
             raise ValueError(f"an output of task '{self.task}' needs '{named}', and they alone")
-        if (output.decoding != "logits") != dense:
-            decodings = "'voxel_classes' or 'voxel_regions'" if dense else "'logits'"
-            raise ValueError(f"an output of task '{self.task}' needs decoding {decodings}")
+        if output.decoding not in decodings:
+            words = " or ".join(f"'{each}'" for each in decodings)
+            raise ValueError(f"an output of task '{self.task}' needs decoding {words}")
         keys = [each.key for each in self.named]
         if len(set(keys)) != len(keys):
             raise ValueError(f"keys of {named} must differ")
@@ -519,6 +536,29 @@ class Manifest(Value):
         return self
 
     @model_validator(mode="after")
+    def _boxes_can_be_read(self) -> "Manifest":
+        """Require of a detection how its boxes are read, and from which score on they count."""
+        boxes = self.outputs[0].boxes
+        if (boxes is not None) != (self.task == "detection"):
+            raise ValueError("an output of task 'detection' needs 'boxes', and no other has it")
+        if boxes is None:
+            if any(test.boxes for test in self.selftests):
+                raise ValueError("self-tests have 'boxes' of task 'detection' alone")
+            return self
+        if self.inputs[0].kind != "image":
+            raise ValueError("boxes are found in images: task 'detection' takes no volume")
+        if self.members is not None:
+            raise ValueError("the boxes of several members cannot be averaged")
+        keys = {each.key for each in self.classes}
+        if any(each.of not in keys for test in self.selftests for each in test.boxes):
+            raise ValueError("the boxes of self-tests must be of the classes of 'outputs'")
+        if any(each.threshold is None for each in self.classes):
+            raise ValueError("each class of a detection needs the 'threshold' of its boxes")
+        if boxes.scores == "softmax" and boxes.background is None and len(self.classes) == 1:
+            raise ValueError("a softmax over one class is always 1; name its 'background'")
+        return self
+
+    @model_validator(mode="after")
     def _named_files_are_listed(self) -> "Manifest":
         """Require that what the trust report needs is among the files, in its form."""
         listed = {(file.path, file.role, file.format) for file in self.files}
@@ -554,6 +594,8 @@ class Manifest(Value):
             return tuple(RegressionTarget(kind="regression", of=key) for key in keys)
         if self.task == "segmentation":
             return tuple(SegmentationTarget(kind="segmentation", of=key) for key in keys)
+        if self.task == "detection":
+            return tuple(DetectionTarget(kind="detection", of=key) for key in keys)
         return DEFAULT_TARGETS
 
     @property

@@ -131,11 +131,41 @@ class SegmentationTarget(Value):
     )
 
 
+class DetectionTarget(Value):
+    """One box that a detector finds, or the proposal that is nearest to a box of one's own."""
+
+    kind: Literal["detection"]
+    of: Of = Field(description="Class key or index.")
+    number: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        default=0,
+        description="Which of the class's boxes, as the answer lists them, the best first.",
+    )
+    box: tuple[Place, ...] | None = Field(
+        default=None,
+        min_length=4,
+        max_length=4,
+        description="In place of a number: top, left, bottom, right in source pixels, the last two"
+        " past the end. The best proposal that overlaps it enough is explained, found or not.",
+    )
+
+    @model_validator(mode="after")
+    def _says_which(self) -> "DetectionTarget":
+        """Require a box that is no line, and no number beside it."""
+        if self.box is None:
+            return self
+        if self.number:
+            raise ValueError("name a box by its 'number' or give a 'box', not both")
+        if not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
+            raise ValueError("the box needs top < bottom and left < right")
+        return self
+
+
 Target = Annotated[
     Annotated[ClassTarget, _tag("class")]
     | Annotated[ContrastTarget, _tag("contrast")]
     | Annotated[RegressionTarget, _tag("regression")]
-    | Annotated[SegmentationTarget, _tag("segmentation")],
+    | Annotated[SegmentationTarget, _tag("segmentation")]
+    | Annotated[DetectionTarget, _tag("detection")],
     Discriminator(_kind),
 ]
 """Every kind of target, told by `kind`; one that does not say is a class."""
@@ -146,6 +176,7 @@ KINDS: Final = MappingProxyType(
         "classification-multiclass": ("class", "contrast"),
         "regression": ("regression",),
         "segmentation": ("segmentation",),
+        "detection": ("detection",),
     }
 )
 """Kinds of target that a model of a task has."""
@@ -171,7 +202,7 @@ class FrozenRegion(Value):
 class ResolvedTarget(Value):
     """A target as the model's answer on the image made it definite."""
 
-    kind: Literal["class", "contrast", "regression", "segmentation"] = "class"
+    kind: Literal["class", "contrast", "regression", "segmentation", "detection"] = "class"
     key: Slug
     """Names the target in artifact names: the key of a class or value, or begins with it."""
 
@@ -207,6 +238,12 @@ class ResolvedTarget(Value):
 
     region: FrozenRegion | None = None
     """Of a segmentation."""
+
+    box: tuple[float, ...] | None = None
+    """Of a detection: what is explained; top, left, bottom, right in source pixels."""
+
+    overlap: float | None = None
+    """Of it and the box that was asked for (IoU); `None` where none was."""
 
     again: Target | None = None
     """What to ask for to have the same explained; `None` for the class of `index`."""

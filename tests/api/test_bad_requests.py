@@ -95,7 +95,10 @@ def test_a_wrong_field_is_named(client, ask, change, status, code, *, pointer):
         (
             {"targets": [{"kind": "tea_leaves", "of": 0}]},
             "/targets/0",
-            "Expected one of the kinds 'class', 'contrast', 'regression', 'segmentation'.",
+            (
+                "Expected one of the kinds 'class', 'contrast', 'regression', 'segmentation',"
+                " 'detection'."
+            ),
         ),
         (
             {"targets": [{"kind": "contrast", "of": 0}]},

@@ -44,6 +44,7 @@ class AblationCam(ChannelCam):
     title: ClassVar = "Ablation-CAM"
     needs: ClassVar = frozenset({Ability.FORWARD, Ability.ACTIVATIONS, Ability.ABLATION})
     signed: ClassVar = True
+    marks_alike: ClassVar = True
     paper: ClassVar = "Desai, Ramaswamy (2020), doi:10.1109/WACV45572.2020.9093360, eq. 3-4"
     cost: ClassVar = "1 + channels forward rows"
     weaknesses: ClassVar = (

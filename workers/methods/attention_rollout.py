@@ -31,6 +31,7 @@ class AttentionRollout(AttentionMethod):
     """
 
     title: ClassVar = "Attention rollout"
+    marks_alike: ClassVar = True
     needs: ClassVar = frozenset({Ability.FORWARD, Ability.ATTENTION})
     paper: ClassVar = "Abnar, Zuidema (2020), arXiv:2005.00928, section 3"
     cost: ClassVar = "1 forward row"

@@ -8,7 +8,7 @@ plan yields passes and turns what they give into :class:`Maps`.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 import numpy as np
 import torch
@@ -81,11 +81,20 @@ class Method(BaseModel, ABC):
     signed: ClassVar[bool]
     """Whether a negative value means evidence against the target."""
 
+    marks_alike: ClassVar[bool] = False
+    """Whether it marks all that looks alike, whichever of several objects is asked about: because
+    it weighs the channels of a layer for the whole image, or asks for no target."""
+
     paper: ClassVar[str]
     cost: ClassVar[str]
     """Rows in words, such as ``steps gradient rows``."""
 
     weaknesses: ClassVar[str]
+
+    @classmethod
+    def differentiates(cls) -> bool:
+        """Tell whether it takes derivatives, and does not change the image alone."""
+        return not cls.needs <= WITHOUT_DERIVATIVES
 
     def settled(self, model: ModelFacts) -> Self:  # noqa: ARG002 - for methods with such defaults
         """Return this method with the model's own defaults in place of `None`.
@@ -105,6 +114,8 @@ class Method(BaseModel, ABC):
     def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
         """Attribute `image`, shape ``(C, *spatial)``, on the model's device."""
 
+
+WITHOUT_DERIVATIVES: Final = frozenset({Ability.FORWARD, Ability.ACTIVATIONS, Ability.ABLATION})
 
 METHODS: Registry[Method] = Registry("workers.methods", "whylight.methods")
 

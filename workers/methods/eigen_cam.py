@@ -39,6 +39,7 @@ class EigenCam(CamMethod):
     title: ClassVar = "Eigen-CAM"
     needs: ClassVar = frozenset({Ability.FORWARD, Ability.ACTIVATIONS})
     signed: ClassVar = False
+    marks_alike: ClassVar = True
     paper: ClassVar = "Muhammad, Yeasin (2020), arXiv:2008.00299, eq. 3-5"
     cost: ClassVar = "1 forward row"
     weaknesses: ClassVar = (

@@ -35,6 +35,7 @@ class GradCam(GradientCam):
 
     title: ClassVar = "Grad-CAM"
     signed: ClassVar = True
+    marks_alike: ClassVar = True
     paper: ClassVar = "Selvaraju et al. (2017), arXiv:1610.02391, eq. 1-2"
     weaknesses: ClassVar = (
         "As coarse as the layer's grid: small findings share a cell with their surroundings. "

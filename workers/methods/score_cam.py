@@ -51,6 +51,7 @@ class ScoreCam(ChannelCam):
     title: ClassVar = "Score-CAM"
     needs: ClassVar = frozenset({Ability.FORWARD, Ability.ACTIVATIONS})
     signed: ClassVar = True
+    marks_alike: ClassVar = True
     paper: ClassVar = "Wang et al. (2020), arXiv:1910.01279, definitions 2-3"
     cost: ClassVar = "2 + channels forward rows"
     weaknesses: ClassVar = (

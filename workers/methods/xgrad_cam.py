@@ -39,6 +39,7 @@ class XGradCam(GradientCam):
 
     title: ClassVar = "XGrad-CAM"
     signed: ClassVar = True
+    marks_alike: ClassVar = True
     paper: ClassVar = "Fu et al. (2020), arXiv:2008.02312, eq. 8"
     weaknesses: ClassVar = (
         "As coarse as the layer's grid. On a layer that is not rectified, a channel whose "

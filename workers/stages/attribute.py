@@ -93,10 +93,12 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
     attributions: list[Attribution] = []
     disagrees = bench.disagreement(request.methods, answer.outputs)
     for tried, outcome in bench.explain(request.methods, asked.chosen, disagrees):
-        attributions += _attributions(tried, asked.chosen, outcome, prepared)
+        targets = seen_by(tried.method, asked.chosen)
+        attributions += _attributions(tried, targets, outcome, prepared)
         attributions += [tried.without_map(None, reason) for reason in asked.nothing]
     maps = bound(prepared, model.ref, attributions)
-    return Attributed(prepared, predictions, maps, parity, asked.chosen)
+    chosen = tuple(each for target in asked.chosen for each in target.every)
+    return Attributed(prepared, predictions, maps, parity, chosen)
 
 
 def _require_channels(found: int, taken: int) -> None:
@@ -229,13 +231,18 @@ class _Bench:
                 self.access.model.precisions.demand(method)
             if where == "surrogate" and disagrees is not None:
                 raise disagrees
-            scalars = tuple(each.scalar for each in targets)
+            scalars = tuple(each.scalar for each in seen_by(method, targets))
             work = self.access.mapped(method, self.image, scalars)
         except WhylightError as error:
             if error.retryable:  # the store is silent: the job waits for it
                 raise
             return _Tried(choice, method, where, layer, error)
         return _Tried(choice, method, where, layer, work)
+
+
+def seen_by(method: Method | None, targets: Sequence[Chosen]) -> tuple[Chosen, ...]:
+    """Return targets as a method has them explained; as they are of one that cannot run."""
+    return tuple(targets if method is None else (each.seen_by(method) for each in targets))
 
 
 def _answer(image: Tensor, lease: Lease) -> Tensor:

@@ -11,6 +11,7 @@ from service.domain.grid import Grid
 from service.domain.manifest import ClassSpec, Manifest, ValueSpec
 from service.domain.target import Of, ResolvedTarget
 from service.errors import InvalidTarget
+from workers.methods.base import Method
 from workers.passes import Scalar
 
 LONGEST: Final = 64
@@ -25,6 +26,17 @@ class Chosen:
 
     target: ResolvedTarget
     scalar: Scalar
+    perturbed: "Chosen | None" = None
+    """The same as methods see it that change the image and take no derivatives, if otherwise."""
+
+    def seen_by(self, method: Method) -> "Chosen":
+        """Return the target as a method has it explained."""
+        return self if self.perturbed is None or method.differentiates() else self.perturbed
+
+    @property
+    def every(self) -> "tuple[Chosen, ...]":
+        """As any method has it explained."""
+        return (self,) if self.perturbed is None else (self, self.perturbed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +45,8 @@ class Answer:
 
     manifest: Manifest
     outputs: Tensor
-    """Float64, on the CPU, shape ``(outputs,)`` or, of a segmentation, ``(classes, *spatial)``."""
+    """Float64, on the CPU, shape ``(outputs,)``; of a segmentation, ``(classes, *spatial)``; of a
+    detection, as its decoding says."""
 
     grid: Grid
     """The model input's pixels in the source image."""

@@ -10,12 +10,13 @@ from service.domain.target import (
     KINDS,
     ClassTarget,
     ContrastTarget,
+    DetectionTarget,
     RegressionTarget,
     SegmentationTarget,
     Target,
 )
 from service.errors import Failure, InvalidTarget, NothingToExplain
-from workers.targets import classes, contrasts, regressions, segmentations
+from workers.targets import classes, contrasts, detections, regressions, segmentations
 from workers.targets.base import Answer, Chosen
 
 NOTHING_ABOVE: Final = NothingToExplain(
@@ -25,6 +26,16 @@ NOTHING_ABOVE: Final = NothingToExplain(
 NOTHING_SEEN: Final = NothingToExplain(
     "The model sees a class that was asked for nowhere on this image; name a box or a point to see"
     " its logits explained there."
+).failure()
+
+NO_SUCH_BOX: Final = NothingToExplain(
+    "The model finds no such box on this image, or not so many; 'predictions' lists those that it"
+    " finds. Give a 'box' to see explained what was not found."
+).failure()
+
+NO_OVERLAP: Final = NothingToExplain(
+    "No proposal of the model overlaps the box as much as its package demands ('match'); give a box"
+    " of another place or size, or name one that 'predictions' lists."
 ).failure()
 
 
@@ -49,6 +60,8 @@ def predict(answer: Answer) -> tuple[Prediction, ...]:
             return regressions.predictions_of(answer)
         case "segmentation":
             return segmentations.predictions_of(answer)
+        case "detection":
+            return detections.predictions_of(answer)
         case _:
             return classes.predictions_of(answer.manifest, answer.outputs.tolist())
 
@@ -69,10 +82,17 @@ def resolve(
         made = _resolved(target, answer, predictions)
         for each in made:
             chosen.setdefault(each.target.key, each)
-        reason = NOTHING_ABOVE if target.of == ABOVE_THRESHOLD else NOTHING_SEEN
+        reason = _reason(target)
         if not made and reason not in nothing:
             nothing.append(reason)
     return Resolution(tuple(chosen.values()), tuple(nothing))
+
+
+def _reason(target: Target) -> Failure:
+    """Return why there is nothing to explain of a target, where there is not."""
+    if isinstance(target, DetectionTarget):
+        return NO_SUCH_BOX if target.box is None else NO_OVERLAP
+    return NOTHING_ABOVE if target.of == ABOVE_THRESHOLD else NOTHING_SEEN
 
 
 def _resolved(
@@ -91,3 +111,6 @@ def _resolved(
         case SegmentationTarget():
             made = segmentations.resolve(target, answer)
             return () if made is None else (made,)
+        case DetectionTarget():
+            box = detections.resolve(target, answer)
+            return () if box is None else (box,)

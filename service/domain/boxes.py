@@ -1,0 +1,120 @@
+"""Detection: how a detector's outputs are read as boxes, and the boxes that were found."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, model_validator
+
+from service.domain.value import Slug, Value
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Edge = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
+
+STEPPED: Final = frozenset({"distances", "offset_size"})
+"""Forms that tell a box relative to where its proposal stands."""
+
+PLACED: Final = STEPPED | {"anchor_deltas"}
+"""Forms of proposals that stand on a grid."""
+
+
+class BoxDecoding(Value):
+    """How one output tensor is read as proposals, each with a box and its scores."""
+
+    layout: Literal["grid", "rows", "columns"]
+    """Axes of one image's output: ``grid`` is (channels, rows, columns) with a proposal to each
+    cell, ``rows`` (proposals, channels), ``columns`` (channels, proposals)."""
+
+    channels: tuple[Literal["box", "objectness", "classes"], ...] = ("box", "classes")
+    """What stands along the channels, in order."""
+
+    form: Literal["corners", "center_size", "distances", "offset_size", "anchor_deltas"]
+    """The box's numbers: both corners; center and size; distances from the proposal's place to
+    the sides, first the near ones; offset of the center from there and size; or shift and
+    logarithm of the size of the proposal's anchor, as of RetinaNet."""
+
+    unit: Literal["pixels", "shares", "strides"] = "pixels"
+    """Of the numbers: the input's pixels, shares of its edges, or steps of the grid."""
+
+    axes: Literal["xy", "yx"] = "xy"
+    """Whether of two numbers that of the columns comes first, or that of the rows."""
+
+    strides: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = ()
+    """Input pixels from proposal to proposal, of each grid; proposals come grid by grid, row by
+    row."""
+
+    place: float = Field(default=0.5, ge=0, le=1)
+    """Where in its cell a proposal stands: 0 at the corner, as torchvision's anchors do, 0.5 in
+    the middle."""
+
+    anchors: tuple[tuple[tuple[Edge, Edge], ...], ...] = ()
+    """Of each grid the (height, width) in pixels of each of a cell's anchors, in their order."""
+
+    scores: Literal["sigmoid", "softmax", "probabilities"]
+    """What makes probabilities of the scores: a sigmoid of each, a softmax over all classes, or
+    nothing, where they are probabilities already."""
+
+    background: Literal["first", "last"] | None = None
+    """Where a class that is none stands beside those of the manifest, if there is one."""
+
+    overlap: Share = 0.5
+    """Of boxes of one class that overlap by more than this (IoU) the best is kept."""
+
+    match: Share = 0.5
+    """Least overlap (IoU) of a proposal with the box that a request names."""
+
+    @model_validator(mode="after")
+    def _channels_are_once_each(self) -> "BoxDecoding":
+        """Require boxes and classes, each in one place."""
+        if sorted({*self.channels, "box", "classes"}) != sorted(self.channels):
+            raise ValueError("'channels' needs 'box' and 'classes', each once")
+        return self
+
+    @model_validator(mode="after")
+    def _places_fit_the_form(self) -> "BoxDecoding":
+        """Require strides and anchors of the forms that are relative to them, and of no other."""
+        if bool(self.strides) != (self.form in PLACED):
+            raise ValueError(f"'strides' are for the forms {_words(PLACED)}, and they need them")
+        if self.layout == "grid" and len(self.strides) > 1:
+            raise ValueError("layout 'grid' has one grid, and so one of 'strides'")
+        if self.unit == "strides" and self.form not in STEPPED:
+            raise ValueError(f"unit 'strides' is for the forms {_words(STEPPED)}")
+        grids = len(self.strides) if self.form == "anchor_deltas" else 0
+        if len(self.anchors) != grids or not all(self.anchors):
+            raise ValueError("form 'anchor_deltas' needs 'anchors' for each stride, no other any")
+        if self.anchors and self.layout == "grid":
+            raise ValueError("form 'anchor_deltas' needs layout 'rows' or 'columns'")
+        return self
+
+    @model_validator(mode="after")
+    def _scores_go_together(self) -> "BoxDecoding":
+        """Require that objectness and background suit what makes probabilities."""
+        if self.scores == "softmax" and "objectness" in self.channels:
+            raise ValueError("'objectness' goes with scores 'sigmoid' or 'probabilities'")
+        if self.scores == "sigmoid" and self.background is not None:
+            raise ValueError("'background' goes with scores 'softmax' or 'probabilities'")
+        return self
+
+
+def _words(forms: frozenset[str]) -> str:
+    return ", ".join(f"'{each}'" for each in sorted(forms))
+
+
+class ExpectedBox(Value):
+    """A box that a self-test must find."""
+
+    of: Slug
+    """Key of its class."""
+
+    box: tuple[float, float, float, float]
+    """Top, left, bottom, right in pixels of the test's image, the last two past the end."""
+
+
+class Detection(Value):
+    """A box that the model found."""
+
+    box: tuple[float, ...]
+    """Top, left, bottom, right in source pixels, the last two past the end."""
+
+    logit: float
+    """Log odds of `probability`, before any suppression."""
+
+    probability: float

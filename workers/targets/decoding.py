@@ -1,0 +1,210 @@
+"""A detector's outputs as boxes and scores, by the manifest's words for them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+from typing_extensions import override
+
+from service.domain.boxes import BoxDecoding
+from workers.device import sent
+
+AXES: Final = 2
+CORNERS: Final = 2 * AXES
+CERTAIN: Final = 1e-6
+"""Probabilities nearer to 0 or 1 than this count as this far, so that their log odds are finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """Reads outputs ``(N, ...)`` of one model as `P` proposals, each with a box and `K` scores.
+
+    Parameters
+    ----------
+    decoding
+        The manifest's words.
+    classes
+        Number of classes, `K`.
+    extent
+        Rows and columns of the model's input.
+    """
+
+    decoding: BoxDecoding
+    classes: int
+    extent: tuple[int, int]
+
+    @override
+    def __hash__(self) -> int:
+        """Hash by value."""
+        return hash((self.decoding, self.classes, self.extent))
+
+    def fault(self, shape: Sequence[int]) -> tuple[list[int], list[int]] | None:
+        """Return shape expected and found of one row's outputs, if they are none of these words.
+
+        A number of proposals that may be any is -1.
+        """
+        decoding, channels = self.decoding, sum(self._widths.values())
+        if decoding.layout == "grid":
+            grid = self.grids[0] if decoding.strides else (-1, -1)
+            expected = [channels, *grid]
+        else:
+            anchors = [len(each) for each in decoding.anchors] or [1] * len(self.grids)
+            pairs = zip(self.grids, anchors, strict=True)
+            proposals = sum(math.prod(grid) * each for grid, each in pairs) or -1
+            expected = [proposals, channels]
+            expected = expected if decoding.layout == "rows" else expected[::-1]
+        fits = len(shape) == len(expected) and all(
+            axis in (-1, size) for axis, size in zip(expected, shape, strict=True)
+        )
+        return None if fits else (expected, list(shape))
+
+    def proposals(self, outputs: Tensor) -> Tensor:
+        """Return outputs ``(N, ...)`` as ``(N, P, channels)``."""
+        if self.decoding.layout == "rows":
+            return outputs
+        return outputs.flatten(2).transpose(1, 2)
+
+    def logits(self, proposals: Tensor) -> Tensor:
+        """Return the log odds of each class's score, ``(N, P, K)``.
+
+        Where a sigmoid makes the score these are the network's own logits.
+        """
+        classes = self._part(proposals, "classes")
+        first = int(self.decoding.background == "first")
+        own = classes[..., first : first + self.classes]
+        if self.decoding.scores == "softmax":
+            every = range(first, first + self.classes)
+            return torch.stack([_against_others(classes, each) for each in every], -1)
+        if self.decoding.scores == "probabilities":
+            return torch.logit(own * self._objectness(proposals), eps=CERTAIN)
+        if "objectness" not in self._widths:
+            return own
+        together = logsigmoid(own) + logsigmoid(self._part(proposals, "objectness"))
+        together = together.clamp(max=-CERTAIN)
+        return together - torch.log(-torch.expm1(together))
+
+    def boxes(self, proposals: Tensor) -> Tensor:
+        """Return top, left, bottom, right in input pixels, cut to the input; ``(N, P, 4)``."""
+        first, second = self._part(proposals, "box").unflatten(-1, (AXES, AXES)).unbind(-2)
+        if self.decoding.axes == "xy":
+            first, second = first.flip(-1), second.flip(-1)
+        low, high = self._corners(first, second)
+        extent = _constant(self.extent, proposals)
+        low, high = (torch.minimum(each.clamp(min=0), extent) for each in (low, high))
+        return torch.cat([low, high], -1)
+
+    @property
+    def grids(self) -> tuple[tuple[int, int], ...]:
+        """Rows and columns of each grid of proposals."""
+        rows, columns = self.extent
+        return tuple((-(-rows // step), -(-columns // step)) for step in self.decoding.strides)
+
+    def _corners(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Return near and far corners in input pixels, each ``(N, P, 2)``."""
+        form = self.decoding.form
+        if form == "anchor_deltas":
+            places, _, anchors = _standing(self, first.device, first.dtype)
+            center, size = places + first * anchors, anchors * second.exp()
+            return center - size / 2, center + size / 2
+        scale = self._scale(first)
+        first, second = first * scale, second * scale
+        if form == "corners":
+            return first, second
+        if form == "center_size":
+            return first - second / 2, first + second / 2
+        places, _, _ = _standing(self, first.device, first.dtype)
+        if form == "distances":
+            return places - first, places + second
+        return places + first - second / 2, places + first + second / 2
+
+    def _scale(self, like: Tensor) -> Tensor:
+        """Return how many input pixels a box's numbers count in, to be broadcast."""
+        match self.decoding.unit:
+            case "pixels":
+                return like.new_ones(1)
+            case "shares":
+                return _constant(self.extent, like)
+            case "strides":
+                return _standing(self, like.device, like.dtype)[1]
+
+    @property
+    def _widths(self) -> dict[str, int]:
+        """How many channels each part has."""
+        classes = self.classes + (self.decoding.background is not None)
+        widths = {"box": CORNERS, "objectness": 1, "classes": classes}
+        return {part: widths[part] for part in self.decoding.channels}
+
+    def _part(self, proposals: Tensor, part: str) -> Tensor:
+        """Return the channels of one part."""
+        widths = self._widths
+        parts: Sequence[Tensor] = proposals.split(list(widths.values()), -1)
+        return parts[list(widths).index(part)]
+
+    def _objectness(self, proposals: Tensor) -> Tensor | float:
+        return self._part(proposals, "objectness") if "objectness" in self._widths else 1.0
+
+
+def overlaps(boxes: Tensor, other: Tensor) -> Tensor:
+    """Return intersection over union of boxes ``(..., 4)`` with others that broadcast to them."""
+    low = torch.maximum(boxes[..., :AXES], other[..., :AXES])
+    high = torch.minimum(boxes[..., AXES:], other[..., AXES:])
+    shared = (high - low).clamp(min=0).prod(-1)
+    union = _area(boxes) + _area(other) - shared
+    return torch.where(union > 0, shared / union, 0.0)
+
+
+def kept(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> list[int]:
+    """Return which boxes are left by greedy suppression, the best first, `most` of them.
+
+    Parameters
+    ----------
+    boxes, scores
+        Of one class, ``(P, 4)`` and ``(P,)``.
+    overlap
+        A box that overlaps a better one by more than this is dropped.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    found: list[int] = []
+    while len(order) and len(found) < most:
+        best = order[0]
+        found.append(int(best))
+        order = order[1:][overlaps(boxes[order[1:]], boxes[best]) <= overlap]
+    return found
+
+
+@lru_cache(maxsize=16)
+def _standing(
+    decoder: Decoder, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return where proposals stand ``(P, 2)``, their strides ``(P, 1)`` and anchors ``(P, 2)``."""
+    decoding = decoder.decoding
+    anchors = decoding.anchors or (((0.0, 0.0),),) * len(decoding.strides)
+    places, strides, sizes = [], [], []
+    for step, grid, shapes in zip(decoding.strides, decoder.grids, anchors, strict=True):
+        lines = [(torch.arange(count) + decoding.place) * step for count in grid]
+        cells = torch.cartesian_prod(*lines)
+        places.append(cells.repeat_interleave(len(shapes), 0))
+        strides.append(torch.full((len(cells) * len(shapes), 1), float(step)))
+        sizes.append(torch.tensor(shapes).repeat(len(cells), 1))
+    every = (torch.cat(each) for each in (places, strides, sizes))
+    placed, steps, anchored = (sent(each, device, dtype) for each in every)
+    return placed, steps, anchored
+
+
+def _constant(values: Sequence[float], like: Tensor) -> Tensor:
+    return sent(torch.tensor(values, dtype=torch.float64), like.device, like.dtype)
+
+
+def _against_others(classes: Tensor, index: int) -> Tensor:
+    """Return the log odds of one class under a softmax over all, ``(N, P)``."""
+    others = torch.cat([classes[..., :index], classes[..., index + 1 :]], -1)
+    return classes[..., index] - others.logsumexp(-1)
+
+
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[..., AXES:] - boxes[..., :AXES]).clamp(min=0).prod(-1)
