@@ -65,6 +65,7 @@ STATUS: dict[type[WhylightError], int] = {
     errors.Conflict: 409,
     errors.NotReady: 409,
     errors.StudyFull: 409,
+    errors.StudyContradicted: 409,
     errors.ModelUnavailable: 409,
     errors.Gone: 410,
     errors.TooLarge: 413,

@@ -299,6 +299,30 @@ class SeveralStudies(WhylightError):
     title = "The upload holds images of several studies"
 
 
+class SeveralPatients(WhylightError):
+    """An upload holds images of one study that name different patients."""
+
+    kind = Kind.CALLER
+    code = "several_patients"
+    title = "The upload holds images of several patients"
+
+
+class ContradictoryObjects(WhylightError):
+    """An upload holds different objects under one SOP Instance UID."""
+
+    kind = Kind.CALLER
+    code = "contradictory_objects"
+    title = "The upload holds different objects of one identity"
+
+
+class StudyContradicted(WhylightError):
+    """The study is held already, with another patient or other objects of the same identity."""
+
+    kind = Kind.CALLER
+    code = "study_contradicted"
+    title = "The study contradicts one that is held"
+
+
 class NotDicom(WhylightError):
     """The bytes are not a DICOM object."""
 

@@ -29,6 +29,16 @@ def instance(tenant: str, study_id: str, instance_id: str) -> str:
     return f"{study(tenant, study_id)}/{instance_id}.dcm"
 
 
+def holdings(tenant: str, study_digest: str) -> str:
+    """Folder of the notes of which uploads hold one study of the archive."""
+    return f"{tenant}/holdings/{study_digest}"
+
+
+def holding(tenant: str, study_digest: str, contents: str, study_id: str) -> str:
+    """Path of the note that an upload holds a study with these contents."""
+    return f"{holdings(tenant, study_digest)}/{contents}.{study_id}"
+
+
 def additions(tenant: str, study_digest: str) -> str:
     """Folder of the notes of what explanations added to one study of the archive."""
     return f"{tenant}/additions/{study_digest}"

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,14 +12,18 @@ from pydantic import JsonValue
 
 from service import paths
 from service.dicom.header import read_header
+from service.domain.canonical import digest_of
 from service.domain.ids import ALPHABET, LENGTH, new_id
 from service.domain.study import Instance, Skipped, Study
 from service.errors import (
+    ContradictoryObjects,
     InvalidRequest,
     Kind,
     NotFound,
     NothingUsable,
+    SeveralPatients,
     SeveralStudies,
+    StudyContradicted,
     TooLarge,
     WhylightError,
 )
@@ -81,8 +86,13 @@ class Studies:
             The one object's own failure, when nothing else was sent.
         NothingUsable
             Not one of several objects is an image that is read.
-        SeveralStudies
-            Images of two studies came together.
+        SeveralStudies, SeveralPatients
+            Images of two studies, or of two patients, came together.
+        ContradictoryObjects
+            Two objects bear one SOP Instance UID and are not the same.
+        StudyContradicted
+            The tenant holds the study with another patient, or with other
+            objects of the same identity.
         InvalidRequest
             Nothing was sent.
         TooLarge
@@ -114,6 +124,7 @@ class Studies:
                 continue
             _require_one_study(instance, kept.values(), part)
             if instance.sop_instance_uid in kept:
+                _require_same(instance, kept[instance.sop_instance_uid], part)
                 skipped.append(_skip(part, "duplicate", "An object with its UID came before it."))
                 continue
             self._store.put(instance.path, part.file)
@@ -129,8 +140,35 @@ class Studies:
             instances=tuple(kept.values()),
             skipped=tuple(skipped),
         )
-        self._store.put(paths.study_record(tenant, study_id), study.model_dump_json().encode())
+        self._keep(study)
         return study
+
+    def _keep(self, study: Study) -> None:
+        """Write the study's record, unless another upload contradicts it.
+
+        What is held is looked at before and after: of two uploads at one moment
+        at least one sees the other.
+        """
+        self._demand_agreement(study)
+        note = _holding(study)
+        record = paths.study_record(study.tenant, study.id)
+        self._store.put(record, study.model_dump_json().encode())
+        try:
+            self._store.put(note, b"")
+            self._demand_agreement(study)
+        except BaseException:
+            self._store.delete(note)
+            raise
+
+    def _demand_agreement(self, study: Study) -> None:
+        """Refuse a study that the tenant holds otherwise; uploads of equal contents agree."""
+        folder, _, note = _holding(study).rpartition("/")
+        own, _, _ = note.partition(".")
+        for blob in self._store.list(folder):
+            contents, _, study_id = blob.path.rpartition("/")[2].partition(".")
+            held = None if contents == own else self._read(study.tenant, study_id)
+            if held is not None:
+                _require_agreement(study, held)
 
     def _instance(self, tenant: str, study_id: str, part: Part, number: int) -> Instance:
         """Read one object's header; the object itself is not stored yet."""
@@ -184,6 +222,12 @@ class Studies:
     def purge(self, tenant: str, study_id: str) -> int:
         """Remove a study; return how many objects it had. Errors as of `get`."""
         self.get(tenant, study_id)
+        return self.remove(tenant, study_id)
+
+    def remove(self, tenant: str, study_id: str) -> int:
+        """Remove what there is of a study, with a record or without; return how many objects."""
+        with suppress(NotFound, ValueError):  # an upload that was cut off, a damaged record
+            self._store.delete(_holding(self.get(tenant, study_id)))
         return self._store.purge(paths.study(tenant, study_id))
 
     def _read(self, tenant: str, study_id: str) -> Study | None:
@@ -201,6 +245,53 @@ def _require_one_study(instance: Instance, before: Iterable[Instance], part: Par
             "An object is of another study than those before it; send each study by itself.",
             part=part.number,
         )
+
+    known = [each.patient for each in before if each.patient]
+    if instance.patient and known and instance.patient != known[0]:
+        raise SeveralPatients(
+            "An object is of another patient (Patient ID) than those before it, though of the same"
+            " study; find out whose images they are before sending them.",
+            part=part.number,
+        )
+
+
+def _require_same(instance: Instance, kept: Instance, part: Part) -> None:
+    """Refuse other bytes under an identity: nobody could tell which of the two was meant."""
+    if instance.sha256 != kept.sha256:
+        raise ContradictoryObjects(
+            "An object has the SOP Instance UID of one before it and is not the same; send the one"
+            " that is meant.",
+            part=part.number,
+        )
+
+
+def _require_agreement(study: Study, held: Study) -> None:
+    """Refuse a study that is held with another patient, or with other bytes of one identity."""
+    patients = {each.patient for each in (*study.instances, *held.instances) if each.patient}
+    if len(patients) > 1:
+        raise StudyContradicted(
+            "The study is held already, with images of another patient (Patient ID). Find out whose"
+            " images they are; if those that are held are wrong, delete them first.",
+            study=held.id,
+            differs="patient",
+        )
+    known = {each.sop_instance_uid: each.sha256 for each in held.instances}
+    if any(
+        known.get(each.sop_instance_uid, each.sha256) != each.sha256 for each in study.instances
+    ):
+        raise StudyContradicted(
+            "The study is held already, with another object of the same SOP Instance UID. Send the"
+            " object that is held, or delete the study first.",
+            study=held.id,
+            differs="object",
+        )
+
+
+def _holding(study: Study) -> str:
+    """Return the path of the note that the tenant holds what is in a study."""
+    of = digest_of(study.instances[0].study_instance_uid)
+    contents = sorted((each.sop_instance_uid, each.sha256) for each in study.instances)
+    return paths.holding(study.tenant, of, digest_of(contents), study.id)
 
 
 def _skip(part: Part, code: str, detail: str) -> Skipped:

@@ -60,7 +60,7 @@ class Sweeper:
         studies = jobs = objects = 0
         for tenant in sorted({each.tenant for each in self._keys.list()}):
             for study_id in list(self._old_studies(tenant)):
-                objects += self._store.purge(paths.study(tenant, study_id))
+                objects += self._explain.studies.remove(tenant, study_id)
                 studies += 1
             for job_id in list(self._old(f"{tenant}/jobs", self._results_for)):
                 objects += self._store.purge(paths.job(tenant, job_id))

@@ -29,6 +29,7 @@ from service.dicom.dataset import (
 )
 from service.dicom.frames import PER_FRAME, SHARED, described
 from service.dicom.syntaxes import Family
+from service.domain.canonical import digest_of
 from service.domain.study import MOST_FRAMES
 from service.domain.value import Value
 from service.domain.volume import Orientation, nearest_plane
@@ -92,6 +93,7 @@ class Header(Value):
     sop_instance_uid: str
     series_instance_uid: str
     study_instance_uid: str
+    patient: str
     transfer_syntax_uid: str
     modality: str
     body_part_examined: str
@@ -171,7 +173,9 @@ def header_of(found: Parsed, *, max_samples: int, identified: bool = True) -> He
             " uncompressed or in a lossless JPEG family syntax.",
             transfer_syntax=syntaxes.title(found.transfer_syntax_uid),
         )
-    fields = {**identifiers(dataset, identified), **_strings(dataset), **_numbers(dataset)}
+    uids = identifiers(dataset, identified)
+    fields = {**uids, **_strings(dataset), **_numbers(dataset)}
+    fields["patient"] = _patient(dataset, uids["study_instance_uid"])
     header = Header.model_validate({"transfer_syntax_uid": found.transfer_syntax_uid, **fields})
     _require_sane(header, max_samples)
     _require_supported(found, header)
@@ -221,6 +225,12 @@ def identifiers(dataset: Dataset, required: bool) -> dict[str, str]:
             raise NotDicom(f"The object has no valid {keyword}, which every image has.")
         uids[field] = uid if valid else ""
     return uids
+
+
+def _patient(dataset: Dataset, study_instance_uid: str) -> str:
+    """Return a digest of Patient ID that is of use within its study alone."""
+    patient = _text(dataset, "PatientID")
+    return digest_of([study_instance_uid, patient]) if patient else ""
 
 
 def _strings(dataset: Dataset) -> dict[str, Any]:

@@ -28,6 +28,10 @@ class Instance(Value):
     sop_instance_uid: str
     series_instance_uid: str
     study_instance_uid: str
+    patient: str = ""
+    """Digest of Patient ID within the study, by which patients are told apart and none is
+    known; empty where the object has none."""
+
     transfer_syntax_uid: str
     modality: str
     body_part_examined: str

@@ -5,6 +5,8 @@ import os
 import socket
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -223,6 +225,79 @@ def test_two_patients_studies_are_not_made_one(client):
     data = zipped(("1.dcm", numbered(1)), ("note.txt", b"text"), ("2.dcm", encoded(other)))
     body = problem(client.post("/v1/studies", content=data, headers=ZIP), 422, "several_studies")
     assert body["facts"] == {"part": 3}
+
+
+def named(number: int, patient: str | None, **changes) -> bytes:
+    """Bytes of an image of one study that names a patient, or none."""
+    return encoded(image(SOPInstanceUID=f"2.25.1{number}", PatientID=patient, **changes))
+
+
+@pytest.mark.usefixtures("nothing_stays")
+def test_two_patients_of_one_study_are_not_made_one(client):
+    data = zipped(("1", named(1, "A")), ("2", named(2, None)), ("3", named(3, "A ")))
+    answer = client.post("/v1/studies", content=data, headers=ZIP)
+    assert answer.status_code == 201  # who is not named contradicts nobody; padding is no name
+    assert client.delete(answer.headers["location"]).status_code == 200
+    data = zipped(("1", named(1, None)), ("2", named(2, "CANARY-A")), ("3", named(3, "CANARY-B")))
+    answer = client.post("/v1/studies", content=data, headers=ZIP)
+    body = problem(answer, 422, "several_patients")
+    assert body["facts"] == {"part": 3}
+    assert "CANARY" not in answer.text
+
+
+@pytest.mark.usefixtures("nothing_stays")
+def test_different_objects_of_one_identity_are_refused(client):
+    files = [("file", ("x", each)) for each in (named(1, "A"), named(1, "A", Rows=6, Columns=8))]
+    body = problem(client.post("/v1/studies", files=files), 422, "contradictory_objects")
+    assert body["facts"] == {"part": 2}
+
+
+def test_a_study_that_is_held_with_another_patient_is_refused_until_that_one_is_deleted(
+    served, client
+):
+    first = client.post("/v1/studies", content=named(1, "CANARY-A"), headers=DICOM)
+    before = served.stored()
+    answer = client.post("/v1/studies", content=named(2, "CANARY-B"), headers=DICOM)
+    body = problem(answer, 409, "study_contradicted")
+    assert body["facts"] == {"study": first.json()["id"], "differs": "patient"}
+    assert "CANARY" not in answer.text
+    assert served.stored() == before
+    assert client.delete(first.headers["location"]).status_code == 200
+    assert served.stored() == []
+    assert client.post("/v1/studies", content=named(2, "CANARY-B"), headers=DICOM).is_success
+
+
+def test_an_object_that_comes_again_with_other_bytes_is_refused(served, client):
+    first = client.post("/v1/studies", content=named(1, "A"), headers=DICOM)
+    before = served.stored()
+    other = zipped(("new", named(2, "A")), ("again", named(1, "A", ViewPosition="LL")))
+    answer = client.post("/v1/studies", content=other, headers=ZIP)
+    body = problem(answer, 409, "study_contradicted")
+    assert body["facts"] == {"study": first.json()["id"], "differs": "object"}
+    assert served.stored() == before
+    more = zipped(("new", named(2, "A")), ("again", named(1, "A")))
+    assert client.post("/v1/studies", content=more, headers=ZIP).status_code == 201
+    assert client.post("/v1/studies", content=named(1, "A"), headers=DICOM).status_code == 201
+
+
+def test_what_one_tenant_holds_contradicts_no_other(served, client):
+    assert client.post("/v1/studies", content=named(1, "A"), headers=DICOM).status_code == 201
+    with served.client(served.key("other")) as other:
+        assert other.post("/v1/studies", content=named(1, "B"), headers=DICOM).status_code == 201
+
+
+def test_of_two_patients_at_one_moment_never_both_are_taken_in(served, client):
+    together = Barrier(2)
+
+    def send(patient: str) -> int:
+        together.wait()
+        return client.post("/v1/studies", content=named(1, patient), headers=DICOM).status_code
+
+    with ThreadPoolExecutor(2) as pool:
+        statuses = sorted(pool.map(send, "AB"))
+    assert statuses in ([201, 409], [409, 409])
+    held = [each for each in served.stored() if each.endswith("/study.json")]
+    assert len(held) == statuses.count(201)
 
 
 @pytest.mark.usefixtures("nothing_stays")

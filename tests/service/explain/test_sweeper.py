@@ -71,13 +71,14 @@ def ask(explain, study):
     return explain.submit(CALLER, ExplanationRequest.model_validate(fields)).job.id
 
 
-def test_a_study_stays_its_time_and_then_goes(explain, sweep_in, study):
+def test_a_study_stays_its_time_and_then_goes(backends, explain, sweep_in, study):
     assert sweep_in(DAY * 0.9).studies == 0
     assert explain.studies.get("clinic", study)
     swept = sweep_in(DAY * 1.1)
     assert (swept.studies, swept.objects) == (1, 2)
     with pytest.raises(NotFound):
         explain.studies.get("clinic", study)
+    assert list(backends.store.list("clinic")) == []
 
 
 def test_an_old_study_stays_while_a_job_needs_it(backends, explain, sweep_in, study):
