@@ -5,7 +5,7 @@ wrong kinds are made of nothing or of the image, three by other weights or for
 another class, five of the right map itself or of another patient's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -155,8 +155,10 @@ def _beside(first: nn.Linear, second: nn.Linear) -> nn.Linear:
     return both
 
 
-def findings(subjects: Subjects, seed: int, count: int) -> Iterator[Finding]:
-    """Iterate over the findings of `count` radiographs.
+def findings(
+    subjects: Subjects, seed: int, count: int, methods: Collection[str] = METHODS
+) -> Iterator[Finding]:
+    """Iterate over the findings of `count` radiographs, with the maps of some methods.
 
     The first of each class is passed over, for want of another patient's map.
     """
@@ -169,9 +171,9 @@ def findings(subjects: Subjects, seed: int, count: int) -> Iterator[Finding]:
         if not targets:
             continue
         plain = drawn(image)
-        learned = {name: _learned(subjects, name, image, targets) for name in METHODS}
+        learned = {name: _learned(subjects, name, image, targets) for name in methods}
         for target in targets:
-            pairs = {name: (name, target) for name in METHODS}
+            pairs = {name: (name, target) for name in methods}
             before = {name: stale.get(pair) for name, pair in pairs.items()}
             stale.update({pair: learned[name][target]["right"] for name, pair in pairs.items()})
             maps = {

@@ -74,20 +74,28 @@ def workbench(package: Path) -> Iterator[Workbench]:
         owner.join()
 
 
-def measure(package: Path) -> tuple[MethodRecord, ...]:
-    """Return the records of every method that a package's model serves by default."""
+def measured(package: Path) -> Iterator[tuple[MethodRecord, ...]]:
+    """Measure every method that a package's model serves by default, one after the other.
+
+    Yields
+    ------
+    tuple of MethodRecord
+        All that is known after each method.
+    """
     with workbench(package) as bench:
-        for method in defaults(bench.model.entry.methods, bench.model.facts).values():
-            bench.model.records.record(method)
-        Certifier(
+        records = bench.model.records
+        certifier = Certifier(
             models=lambda: (bench.model,),
             unpacked=package.parent,
             store=MethodRecords(open_store(StoreSettings(url=f"file://{bench.scratch}/store"))),
             turns=bench.turns,
             stopped=bench.stopped,
             log=Log(),
-        ).serve(bench.model)
-        return tuple(each for _, each in bench.model.records.all() if each != "pending")
+        )
+        for method in defaults(bench.model.entry.methods, bench.model.facts).values():
+            records.record(method)
+            certifier.serve(bench.model)
+            yield tuple(each for _, each in records.all() if each != "pending")
 
 
 def bring(package: Path, records: tuple[MethodRecord, ...]) -> None:
@@ -105,7 +113,7 @@ def bring(package: Path, records: tuple[MethodRecord, ...]) -> None:
     )
     others = tuple(each for each in manifest.files if each.path != NAME)
     listed: Manifest = manifest.model_copy(update={"files": (*others, file)})
-    fields = listed.model_dump(mode="json", exclude_none=True)
+    fields = listed.model_dump(mode="json", exclude_unset=True)  # nothing else changes in the file
     path.write_text(yaml.safe_dump(fields, sort_keys=False, width=100))
 
 
@@ -115,8 +123,9 @@ def main() -> None:
         manifest = read_manifest((package / "model.yaml").read_bytes())
         if manifest.calibration is None:
             continue
-        records = measure(package)
-        bring(package, records)
+        records: tuple[MethodRecord, ...] = ()
+        for records in measured(package):
+            bring(package, records)  # each at once: a dear method takes many minutes
         for each in records:
             found, calibration = each.certificate, each.calibration
             supported = "" if calibration is None else f"{calibration.supported:.0%} supported"

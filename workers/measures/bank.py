@@ -6,7 +6,7 @@ every method of a job, because a forward pass gives all of the model's outputs.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial, reduce
 from typing import Final
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 from workers.device import sent
 from workers.measures.base import Inquiry, Scene
 from workers.measures.bearing import too_small
-from workers.measures.cells import lattices, weights
+from workers.measures.cells import lattices, lines
 from workers.passes import Forward, Plan, Step, Targets
 from workers.rows import Blurred, Clean
 
@@ -69,7 +69,7 @@ def bank(
         What is asked of the model; if empty, each of a classifier's outputs.
     """
     shape = tuple(image.shape[1:])
-    rows = Blurred(image, blurred(image), partial(_masks, image), rows_of(image.shape) - 1)
+    rows = Blurred(image, blurred(image), partial(_masks, _lines(image)), rows_of(image.shape) - 1)
     asks = [Forward(rows, scalars, outputs=not scalars)]
     if scores is None:
         asks.append(Forward(Clean(image), scalars, outputs=not scalars))
@@ -95,12 +95,23 @@ def blurred(image: Tensor, share: float = SIGMA_SHARE) -> Tensor:
     return result
 
 
-def _masks(image: Tensor, start: int, stop: int) -> Tensor:
+def _lines(image: Tensor) -> tuple[Tensor, ...]:
+    """Return the cells' weights along each axis, beside each other's axes and one channel."""
+    axes = image.dim() - 1
+    return tuple(
+        sent(torch.from_numpy(lines(size, axes, axis)), image.device, image.dtype).reshape(
+            -1, 1, *(size if each == axis else 1 for each in range(axes))
+        )
+        for axis, size in enumerate(image.shape[1:])
+    )
+
+
+def _masks(along: Sequence[Tensor], start: int, stop: int) -> Tensor:
     """Return the cells that rows ``start`` to ``stop`` hide, shape ``(rows, 1, *spatial)``."""
-    masks = torch.from_numpy(weights(image.shape[1:], start, stop))
-    return sent(masks, image.device, image.dtype)[:, None]
+    return reduce(torch.mul, [each[start:stop] for each in along])
 
 
+@lru_cache(maxsize=8)
 def _smoother(size: int, share: float) -> Tensor:
     """Return the blur along one axis as a matrix, shape ``(size, size)``."""
     reach = max(1, round(3 * share * size))

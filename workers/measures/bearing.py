@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from service.domain.grid import Grid
 from service.domain.trust import Probes
 from workers.measures.cells import SOFT_SHARE, lattices
-from workers.measures.frame import SHIFTS, SIDE, TIE, along, frame_of, masses
+from workers.measures.frame import SHIFTS, SIDE, TIE, along, frame_of, masses, own_masses
 
 Array = NDArray[np.float64]
 Bearing = Literal["measured", "uninformative", "too_small", "constant_map", "non_finite", "no_bank"]
@@ -88,34 +88,62 @@ def bearings(
     """
     if too_small(extent):
         return Bearings("too_small")
-    relevance = summed(values)
-    if not np.isfinite(relevance).all():
-        return Bearings("non_finite")
-    if not (np.isfinite(drops).all() and np.isfinite(score)):
-        return Bearings("no_bank")
-    falls, spread = np.clip(drops, 0, None), _spread(drops, score)
-    if np.ptp(falls) <= spread:
-        return Bearings("uninformative")
-    found, frame = masses(squared(relevance, grid, extent, SIDE)), frame_of(len(extent))
-    if not frame.varies(found[0]):
-        return Bearings("constant_map")
-    z = frame.agreement(found, falls[:, None])
-    return Bearings(
-        "measured",
-        r=float(frame.correlation(z[0])[0]),
-        p=float((z >= z[0] - TIE).mean()),
-        transforms=len(z) - 1,
-        few_levels=len(set(np.round(drops / spread).tolist())) < FEW,
-    )
+    square = brought(values, grid, extent, SIDE)
+    (found,) = all_bearings([square], drops[:, None], np.array([score]))
+    return found
 
 
-def agreements(
-    values: NDArray[np.float32], grid: Grid, extent: Sequence[int], drops: Array, scores: Array
-) -> Array:
-    """Return how one map agrees with the falls of every score, shape ``(classes,)``.
+def all_bearings(squares: Sequence[Array], drops: Array, scores: Array) -> list[Bearings]:
+    """Compare each of a job's maps with the falls of its own score, all at once.
 
     Parameters
     ----------
+    squares
+        The maps, :func:`brought` to `SIDE`.
+    drops
+        Fall of each map's score, shape ``(cells, maps)``.
+    scores
+        On the unchanged image, shape ``(maps,)``.
+
+    Returns
+    -------
+    list of Bearings
+        As of :func:`bearings`.
+    """
+    maps, finite = _finite(squares)
+    told, drops, scores = _told(drops, scores)
+    falls, spread = np.clip(drops, 0, None), _spread(drops, scores)
+    found, frame = masses(maps), frame_of(maps.ndim - 1)
+    z = frame.agreement(found, falls.T[:, :, None])[:, :, 0]
+    r, p = frame.correlation(z[:, 0]), (z >= z[:, :1] - TIE).mean(axis=1)
+    hindrances: list[tuple[Bearing, NDArray[np.bool_]]] = [
+        ("non_finite", ~finite),
+        ("no_bank", ~told),
+        ("uninformative", np.ptp(falls, axis=0) <= spread),
+        ("constant_map", ~frame.varies(found[:, :, :1])),
+    ]
+    steps = np.sort(np.round(drops / spread), axis=0)
+    levels = 1 + (np.diff(steps, axis=0) != 0).sum(axis=0)
+    return [
+        next((Bearings(why) for why, hinders in hindrances if hinders[k]), None)
+        or Bearings(
+            "measured",
+            r=float(r[k]),
+            p=float(p[k]),
+            transforms=z.shape[1] - 1,
+            few_levels=bool(levels[k] < FEW),
+        )
+        for k in range(len(squares))
+    ]
+
+
+def agreements(squares: Sequence[Array], drops: Array, scores: Array) -> Array:
+    """Return how each map agrees with the falls of every score, shape ``(maps, classes)``.
+
+    Parameters
+    ----------
+    squares
+        The maps, :func:`brought` to `SIDE`.
     drops
         Fall of each score, shape ``(cells, classes)``.
     scores
@@ -126,16 +154,29 @@ def agreements(
     Array
         The correlation `r` of :func:`bearings`; NaN where it measures nothing.
     """
-    r = np.full(len(scores), np.nan)
-    relevance = summed(values)
-    if too_small(extent) or not np.isfinite(relevance).all():
-        return r
-    found, frame = masses(squared(relevance, grid, extent, SIDE))[:1], frame_of(len(extent))
+    maps, finite = _finite(squares)
+    told, drops, scores = _told(drops, scores)
     falls = np.clip(drops, 0, None)
-    told = np.isfinite(drops).all(axis=0) & (np.ptp(falls, axis=0) > _spread(drops, scores))
-    if told.any() and frame.varies(found[0]):
-        r[told] = frame.correlation(frame.agreement(found, falls[:, told])[0])
-    return r
+    found, frame = own_masses(maps), frame_of(maps.ndim - 1)
+    r = frame.correlation(frame.agreement(found, falls[None])[:, 0])
+    moved = told & (np.ptp(falls, axis=0) > _spread(drops, scores))
+    return np.where(moved & (finite & frame.varies(found))[:, None], r, np.nan)
+
+
+def _finite(squares: Sequence[Array]) -> tuple[Array, NDArray[np.bool_]]:
+    """Return maps beside each other, shape ``(SIDE, ..., maps)``, and which are finite.
+
+    One that is not is zero.
+    """
+    maps = np.stack(squares, axis=-1)
+    finite = np.asarray(np.isfinite(maps).reshape(-1, len(squares)).all(axis=0))
+    return np.where(finite, maps, 0), finite
+
+
+def _told(drops: Array, scores: Array) -> tuple[NDArray[np.bool_], Array, Array]:
+    """Return of which scores all is finite, and falls and scores, zero where it is not."""
+    told: NDArray[np.bool_] = np.isfinite(drops).all(axis=0) & np.isfinite(scores)
+    return told, np.where(told, drops, 0), np.where(told, scores, 0)
 
 
 def too_small(extent: Sequence[int], pixels: float = math.inf) -> bool:
@@ -152,15 +193,16 @@ def too_small(extent: Sequence[int], pixels: float = math.inf) -> bool:
     return min(*extent, pixels) < LEAST * finest
 
 
-def summed(values: NDArray[np.float32]) -> Array:
-    """Return a map's channels added up, shape ``cells``."""
-    relevance: Array = values.sum(axis=0, dtype=np.float64)
-    return relevance
-
-
 def brought(values: NDArray[np.float32], grid: Grid, extent: Sequence[int], side: int) -> Array:
-    """Return the mass of a map ``(C, *cells)`` on `side` equal cells along each axis."""
-    return squared(summed(values), grid, extent, side)
+    """Return the mass of a map ``(C, *cells)`` on `side` equal cells along each axis.
+
+    Channels are summed. Where the map is not finite, neither is what is returned.
+    """
+    shape = values.shape[1:]
+    lines = zip(shape, np.diag(grid.affine), grid.affine[:-1, -1], extent, strict=False)
+    shares = [_share(n, float(scale), float(offset), e, side) for n, scale, offset, e in lines]
+    with np.errstate(invalid="ignore"):
+        return along(values.sum(axis=0, dtype=np.float64), shares)
 
 
 def described(extent: Sequence[int], grid: Grid, drops: Array) -> Probes:
@@ -186,13 +228,6 @@ def described(extent: Sequence[int], grid: Grid, drops: Array) -> Probes:
         shifts=SHIFTS[axes],
         drops=tuple(float(drop) for drop in drops),
     )
-
-
-def squared(relevance: Array, grid: Grid, extent: Sequence[int], side: int) -> Array:
-    """Return a map on `side` points along each axis: the mass that falls on each point."""
-    lines = zip(relevance.shape, np.diag(grid.affine), grid.affine[:-1, -1], extent, strict=False)
-    shares = [_share(n, float(scale), float(offset), e, side) for n, scale, offset, e in lines]
-    return along(relevance, shares)
 
 
 @lru_cache(maxsize=64)

@@ -12,9 +12,8 @@ Cells side by side sum to 1 everywhere, also at the image's border, beyond which
 the outermost reach.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache
 from itertools import product
 from typing import Final
 
@@ -84,22 +83,24 @@ def lattices(axes: int) -> tuple[Lattice, ...]:
     raise ValueError("the probe bank is made for images of two or three axes")
 
 
-def weights(shape: Sequence[int], start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
-    """Return the weights of cells ``start`` to ``stop`` of the bank at each pixel's center.
+@lru_cache(maxsize=64)
+def lines(size: int, axes: int, axis: int) -> NDArray[np.float64]:
+    """Return the weights of every cell along one of an image's axes, lattice by lattice.
 
     Parameters
     ----------
-    shape
-        Spatial shape of the image.
+    size
+        Pixels along the axis.
 
     Returns
     -------
     NDArray
-        Shape ``(cells, *shape)``, lattice by lattice.
+        Shape ``(cells, size)``, not to be written. A cell's weight of a pixel is the
+        product of those along each axis.
     """
-    lines = [
-        line
-        for each in lattices(len(shape))
-        for line in product(*(each.profiles(size) for size in shape))
-    ]
-    return np.stack([reduce(np.multiply.outer, line) for line in lines[start:stop]])
+    return np.concatenate(
+        [
+            each.profiles(size)[np.indices((each.count,) * axes)[axis].ravel()]
+            for each in lattices(axes)
+        ]
+    )

@@ -1,14 +1,17 @@
 """Whether hiding the places that a map marks moves the score."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Final
 
+import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from service.domain.explanation import Check
 from service.domain.trust import STATEMENTS, Flag, Grade, evidence_of
 from workers.measures.bank import AXES, BANK, Bank
 from workers.measures.base import MEASURES, Case, Measure, Outcome
-from workers.measures.bearing import Bearings, bearings, too_small
+from workers.measures.bearing import Bearing, Bearings, all_bearings, too_small
 
 OUTCOMES: Final[dict[Grade, Outcome]] = {
     Grade.SUPPORTED: "pass",
@@ -55,12 +58,22 @@ class ProbeBank(Measure):
     @override
     def judge(self, case: Case) -> Check:
         """Return r, p, and how the score fell at each place."""
-        bank: Bank | None = case.answers.get(BANK.name)
-        if bank is None:
-            small = len(case.extent) in AXES and too_small(case.extent, case.pixels)
-            return self.check("not_applicable", "too_small" if small else "no_bank")
-        drops = bank.drops[:, case.target]
-        found = bearings(case.values, case.grid, case.extent, drops, case.score)
+        (check,) = self.judge_all([case])
+        return check
+
+    @override
+    def judge_all(self, cases: Sequence[Case]) -> list[Check]:
+        """Return r, p, and how the score fell at each place, for each map."""
+        if why := _hindrance(cases[0]):
+            return [self.check("not_applicable", why) for _ in cases]
+        drops = np.stack([_drops(case) for case in cases], axis=1)
+        scores = np.array([case.score for case in cases])
+        found = all_bearings([case.square for case in cases], drops, scores)
+        return [self._told(*each) for each in zip(cases, found, strict=True)]
+
+    def _told(self, case: Case, found: Bearings) -> Check:
+        """Return the outcome on a map that was held against the bank."""
+        drops = _drops(case)
         if found.p is None or found.r is None:
             return self.check("not_applicable", found.outcome, passes=len(drops))
         return self.check(
@@ -70,10 +83,23 @@ class ProbeBank(Measure):
                 "r": found.r,
                 "p": found.p,
                 "transforms": found.transforms,
-                "drops": [float(drop) for drop in drops],
+                "drops": drops.tolist(),
             },
             passes=len(drops),
         )
+
+
+def _hindrance(case: Case) -> Bearing | None:
+    """Return why the maps of an image cannot be held against the bank, if so."""
+    if len(case.extent) in AXES and too_small(case.extent, case.pixels):
+        return "too_small"
+    return "no_bank" if case.answers.get(BANK.name) is None else None
+
+
+def _drops(case: Case) -> NDArray[np.float64]:
+    """Return how the score explained fell at each place, shape ``(cells,)``."""
+    bank: Bank = case.answers[BANK.name]
+    return bank.drops[:, case.target]
 
 
 def _flags(found: Bearings, *, of_scores: bool) -> list[Flag]:

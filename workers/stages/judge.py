@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from service.domain.certificate import MethodRecord
+from service.domain.explanation import Check
 from service.domain.grid import Grid
 from service.domain.precision import Precision, PrecisionRecord
 from service.domain.request import Annotation
@@ -72,10 +73,7 @@ def judge(attributed: Attributed, access: Access, seen: Seen) -> Judged:
     """
     bench = _Bench(attributed, access, seen)
     answers, again = bench.ask()
-    verdicts = tuple(
-        bench.verdict(each, answers, again.get(each.method, {})) for each in attributed.attributions
-    )
-    return Judged(attributed, verdicts)
+    return Judged(attributed, bench.verdicts(answers, again))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,19 +186,34 @@ class _Bench:
         """Return what the engine computed for a target."""
         return next(each.scalar for each in self.attributed.chosen if each.target == target)
 
-    # ------------------------------------------------------------------- one map
+    # ----------------------------------------------------------------------- the maps
 
-    def verdict(
-        self, attribution: Attribution, answers: Mapping[str, Any], again: Mapping[str, Values]
+    def verdicts(
+        self, answers: Mapping[str, Any], again: Mapping[str, Mapping[str, Values]]
+    ) -> tuple[Verdict, ...]:
+        """Ask every measure about all maps; a method that failed has none."""
+        maps = {
+            k: each
+            for k, each in enumerate(self.attributed.attributions)
+            if each.values is not None and each.grid is not None and each.target is not None
+        }
+        known = {k: self._known(each) for k, each in maps.items()}
+        cases = [
+            self._case(each, answers, known[k], again.get(each.method, {}))
+            for k, each in maps.items()
+        ]
+        asked = self._measures() or [MEASURES["integrity"]]
+        said = zip(*(measure().judge_all(cases) for measure in asked if cases), strict=True)
+        judged = {
+            k: self._verdict(maps[k], known[k], case, checks)
+            for k, case, checks in zip(maps, cases, said, strict=True)
+        }
+        return tuple(judged.get(k, UNJUDGED) for k in range(len(self.attributed.attributions)))
+
+    def _verdict(
+        self, attribution: Attribution, known: Known, case: Case, said: tuple[Check, ...]
     ) -> Verdict:
-        """Ask every measure about one map; a method that failed has none."""
-        target = attribution.target
-        if attribution.values is None or attribution.grid is None or target is None:
-            return UNJUDGED
-        known = self._known(attribution, target)
-        case = self._case(attribution, target, answers, known, again.get(target.key))
-        asked = self._measures()
-        said = tuple(measure().judge(case) for measure in asked or [MEASURES["integrity"]])
+        """Return what there is to say of one map."""
         degenerate = any(DEGENERATE in check.flags for check in said)
         duplicate = attribution.binding is not None and self.seen.is_duplicate(
             attribution.binding, degenerate=degenerate
@@ -214,16 +227,16 @@ class _Bench:
             measured=self._measured(attribution),
         )
         return Verdict(
-            checks=said if asked else (),
+            checks=said if self._measures() else (),
             degenerate=degenerate,
             trust=report,
             probes=_probes(case),
             reference=_reference(known),
         )
 
-    def _known(self, attribution: Attribution, target: ResolvedTarget) -> Known:
+    def _known(self, attribution: Attribution) -> Known:
         """Return what is known of the method on this model, which is of classes alone."""
-        if target.kind != "class":
+        if attribution.target is None or attribution.target.kind != "class":
             return None
         return self.access.model.records.record(settled(attribution))
 
@@ -236,18 +249,18 @@ class _Bench:
     def _case(
         self,
         attribution: Attribution,
-        target: ResolvedTarget,
         answers: Mapping[str, Any],
         known: Known,
-        again: Values | None,
+        again: Mapping[str, Values],
     ) -> Case:
         """Return a map with all that is known of it."""
         prepared = self.attributed.prepared
-        grid = attribution.grid
+        grid, target = attribution.grid, attribution.target
         assert attribution.values is not None  # noqa: S101 - the caller looked
         assert grid is not None  # noqa: S101 - likewise
+        assert target is not None  # noqa: S101 - likewise
         classes, of_class = self._classes, target.kind == "class"
-        regions = prepared.decoded.facts.regions
+        regions, second = prepared.decoded.facts.regions, again.get(target.key)
         back = np.asarray(np.linalg.inv(prepared.grid.affine) @ grid.affine, np.float64)
         return Case(
             values=np.asarray(attribution.values, np.float32),
@@ -263,7 +276,7 @@ class _Bench:
             gap=self.access.model.gaps.get(target.index) if of_class else None,
             answers=answers,
             template=_template(known, target.key),
-            again=None if again is None else restrict(again, grid, regions)[0],
+            again=None if second is None else restrict(second, grid, regions)[0],
             boxes=_boxes(prepared.decoded.fetched.request.annotations, target),
             left_out=attribution.restriction.outside_sum if attribution.restriction else 0.0,
         )

@@ -9,13 +9,13 @@ import torch
 from service.domain.certificate import MethodCalibration
 from service.domain.grid import Grid
 from service.domain.manifest import ClassSpec
+from tests.support.cells import weights
 from workers.certify.calibration import calibrated
 from workers.certify.cases import Case
 from workers.certify.ground import Ground
 from workers.certify.maps import Drawn
 from workers.measures.bank import Bank
 from workers.measures.bearing import brought
-from workers.measures.cells import weights
 
 EXTENT = (64, 64)
 PLACES = weights(EXTENT)

@@ -7,10 +7,11 @@ from torch import nn
 
 from service.domain.grid import Grid
 from service.errors import Cancelled, NonFiniteScore
+from tests.support.cells import weights
 from tests.support.engine import run_alone, small_runtime, through
 from workers.measures.bank import bank, blurred, rows_of
 from workers.measures.bearing import bearings
-from workers.measures.cells import lattices, weights
+from workers.measures.cells import lattices
 from workers.passes import Forward
 from workers.rows import Clean
 from workers.running import Planned

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from service.domain.grid import Grid
-from workers.measures.bearing import bearings, squared
-from workers.measures.cells import weights
+from tests.support.cells import weights
+from workers.measures.bearing import agreements, all_bearings, bearings, brought
 from workers.measures.frame import SHIFTS, SIDE, masses
 
 SHAPE = (64, 96)
@@ -177,7 +177,7 @@ def test_a_map_that_marks_padding_where_nothing_moves_the_score_is_not_supported
 
 def test_bringing_a_map_to_the_square_keeps_its_mass() -> None:
     values = np.random.default_rng(1).normal(size=(7, 9))
-    square = squared(values, Grid.partition((7, 9), SHAPE), SHAPE, 24)
+    square = brought(values[None], Grid.partition((7, 9), SHAPE), SHAPE, 24)
     assert square.shape == (24, 24)
     np.testing.assert_allclose(square.sum(), values.sum())
 
@@ -195,11 +195,55 @@ def test_transforms_are_the_flips_turns_and_shifts_of_the_map(axes: int, count: 
             expected.append(np.roll(flipped, by, tuple(range(axes))))
     cells = weights((side,) * axes).reshape(PROBES[axes], -1)
     plain = np.stack([cells @ each.ravel() for each in expected])
-    made = masses(square)
+    beside = np.stack([np.zeros_like(square), square], axis=-1)
+    made = masses(beside)[1].T
     assert made.shape == (count, PROBES[axes])
     np.testing.assert_allclose(made[0], plain[0])
     together = {tuple(np.round(row, 6)) for row in made}
     assert together == {tuple(np.round(row, 6)) for row in plain}
+
+
+def test_maps_that_are_judged_together_are_judged_as_alone() -> None:
+    shape = (48, 48)
+    random = np.random.default_rng(0)
+    maps = {
+        "right": blob(shape=shape),
+        "noise": random.normal(size=(1, *shape)),
+        "blank": np.zeros((1, *shape)),
+        "infinite": spoiled(blob(shape=shape), np.inf),
+        "no number": spoiled(blob(shape=shape), np.nan),
+        "half": np.where(np.arange(48) < 24, 1.0, 0.0) * np.ones((1, *shape)),
+    }
+    drops = falls(blob(shape=shape))
+    scores = {"moved": drops, "unmoved": 0 * drops, "unknown": np.full(25, np.nan)}
+    pairs = list(product(maps.values(), scores.values()))
+    whole = Grid.identity(shape)
+    together = all_bearings(
+        [brought(values, whole, shape, SIDE) for values, _ in pairs],
+        np.stack([fall for _, fall in pairs], axis=1),
+        np.full(len(pairs), 2.5),
+    )
+    alone = [bearings(values, whole, shape, fall, 2.5) for values, fall in pairs]
+    assert [each.outcome for each in together] == [each.outcome for each in alone]
+    assert [each.p for each in together] == [each.p for each in alone]
+    assert {each.outcome for each in together} == {
+        "measured",
+        "uninformative",
+        "no_bank",
+        "constant_map",
+        "non_finite",
+    }
+
+
+def test_a_map_agrees_with_each_score_as_the_probe_bank_says_of_it() -> None:
+    shape, whole = (48, 48), Grid.identity((48, 48))
+    random = np.random.default_rng(0)
+    maps = [blob(shape=shape), random.normal(size=(1, *shape)), np.zeros((1, *shape))]
+    drops = np.stack([falls(blob(0.3, place, shape)) for place in (0.3, 0.7)] + [np.zeros(25)], 1)
+    found = agreements([brought(each, whole, shape, SIDE) for each in maps], drops, np.ones(3))
+    alone = [[bearings(each, whole, shape, fall, 1.0).r for fall in drops.T] for each in maps]
+    np.testing.assert_allclose(found, np.array(alone, dtype=float))
+    assert np.isnan(found[:, 2]).all()
 
 
 def test_one_map_takes_less_than_ten_milliseconds() -> None:
