@@ -169,6 +169,7 @@ def check_against_catalog(request: ExplanationRequest, catalog: Catalog) -> Mode
     for place, target in enumerate(request.targets):
         _check_target(target, f"/targets/{place}", model)
     _check_observed(request.observed, model)
+    _check_values(request, model)
     for place, annotation in enumerate(request.annotations):
         _named(annotation.of, f"/annotations/{place}/of", model)
     formats = [each.name for each in catalog.formats]
@@ -518,6 +519,33 @@ def _check_observed(observed: Sequence[Observed], model: ModelEntry) -> None:
                 pointer=f"/observed/{place}/positive",
             )
         before.add(found.index)
+
+
+def _check_values(request: ExplanationRequest, model: ModelEntry) -> None:
+    """Refuse values that the model does not take, and the lack of those that it needs."""
+    known = {each.key: each for each in model.variables}
+    for key, given in request.values.items():
+        if key not in known:
+            raise InvalidRequest(
+                "The model takes no such value beside the image; those of 'variables' it takes."
+                if known
+                else "The model takes an image alone; leave 'values' out.",
+                pointer=f"/values/{_escaped(key)}",
+                variables=[*known],
+            )
+        try:
+            known[key].number(given)
+        except ValueError as error:
+            raise InvalidRequest(str(error), pointer=f"/values/{_escaped(key)}") from None
+    missing: list[JsonValue] = [
+        key for key, each in known.items() if each.required and key not in request.values
+    ]
+    if missing:
+        raise InvalidRequest(
+            "The model needs values beside the image; give those of 'missing' in 'values'.",
+            pointer="/values",
+            missing=missing,
+        )
 
 
 def _with_targets(request: ExplanationRequest, model: ModelEntry) -> ExplanationRequest:

@@ -483,6 +483,14 @@ class ParityMismatch(WhylightError):
     title = "Not the observed result"
 
 
+class MissingValue(WhylightError):
+    """A number that the model takes beside the image is nowhere given, or off its range."""
+
+    kind = Kind.DATA
+    code = "missing_value"
+    title = "The model lacks a value beside the image"
+
+
 class SurrogateDisagrees(WhylightError):
     """The network that stands in for the model says something else than the model here."""
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import torch
@@ -15,11 +15,13 @@ from service.errors import ModelSilent, WhylightError
 from workers.held import Held, LeaseLost
 from workers.methods.base import Maps, Method
 from workers.model import Model
+from workers.parcels import Prepared
 from workers.passes import Plan, Targets
 from workers.running import Planned, Report
 from workers.runtimes.base import Runtime
 from workers.scheduler import Scheduler
 from workers.sliding.passes import Sliding
+from workers.tabular import Tabular, accompanied
 
 R = TypeVar("R")
 
@@ -39,6 +41,18 @@ class Access:
     held: Held
     deadline: float
     """Moment of `time.monotonic` at which the job ends."""
+
+    tabular: Tabular | None = None
+    """What stands beside the job's image, if something does."""
+
+    def beside(self, prepared: Prepared) -> "Access":
+        """Return the way of a job whose input is prepared: with the values beside it."""
+        runtime, variables = self.model.runtime, self.model.manifest.variables
+        if not variables:
+            return self
+        like = torch.empty(0, dtype=runtime.dtype, device=runtime.device)
+        given = [each.value for each in prepared.variables]
+        return replace(self, tabular=Tabular.of(variables, given, like))
 
     @property
     def _sliding(self) -> Sliding | None:
@@ -62,14 +76,15 @@ class Access:
         """
         sliding = self._sliding
         if sliding is None:
-            return Planned(plan, rows)
+            return Planned(accompanied(plan, self.tabular), rows)
         return Planned(sliding.led(plan), rows * sliding.windows(image.shape, targets))
 
     def mapped(self, method: Method, image: Tensor, targets: Targets) -> Planned[Maps]:
         """Return the plan of a method on an image, shape ``(C, *spatial)``, likewise."""
         sliding, rows = self._sliding, method.estimate(image.shape, len(targets)).rows
         if sliding is None:
-            return Planned(method.plan(image, targets), rows)
+            plan = method.joint(image, targets, self.tabular)
+            return Planned(accompanied(plan, self.tabular), rows)
         windows = sliding.windows(image.shape, targets)
         return Planned(sliding.maps(method, image, targets), rows * windows)
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.canonical import canonical
+from service.domain.canonical import canonical, digest_of
 from service.domain.explanation import ModelRef
 from service.domain.job import Job
 from service.domain.trust import Binding, source_digest
@@ -114,12 +114,20 @@ class Seen:
         return first != binding.input
 
 
+def _input_digest(prepared: Prepared) -> str:
+    """Return the SHA-256 of the model's input; with values beside the image, of both."""
+    image = array_digest(prepared.tensor)
+    if not prepared.variables:
+        return image
+    return digest_of([image, [each.value for each in prepared.variables]])
+
+
 def _origin(prepared: Prepared, model: ModelRef) -> dict[str, Any]:
     """Return what all maps of one job have in common."""
     fetched = prepared.decoded.fetched
     job = fetched.lease.job
     return {
-        "input": array_digest(prepared.tensor),
+        "input": _input_digest(prepared),
         "source": source_digest([each.sha256 for each in fetched.instances]),
         "weights": model.weights,
         "precision": fetched.request.precision,

@@ -188,9 +188,10 @@ def _entry(manifest: Manifest, package: str) -> ModelEntry:
         state="unavailable",
         classes=tuple(_class(index, each) for index, each in enumerate(manifest.classes)),
         values=tuple(_value(index, each) for index, each in enumerate(manifest.values)),
+        variables=manifest.variables,
         target_kinds=KINDS[manifest.task],
         default_targets=manifest.default_targets,
-        accept=manifest.inputs[0].accept.model_dump(mode="json"),
+        accept=manifest.image.accept.model_dump(mode="json"),
     )
 
 

@@ -138,6 +138,7 @@ def _result(
         degenerate=verdict.degenerate,
         partial=attribution.partial,
         map=_facts(attribution, verdict),
+        variables=attribution.variables,
         extras=dict(attribution.extras),
         checks=verdict.checks,
         trust=verdict.trust,
@@ -211,6 +212,7 @@ def _subject(prepared: Prepared) -> Subject:
         columns=facts.columns,
         modality=facts.modality,
         photometric_interpretation=facts.photometric_interpretation,
+        variables=prepared.variables,
     )
 
 

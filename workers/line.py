@@ -124,7 +124,7 @@ class Line:
         with held.stage(Stage.PREPARE):
             prepared = prepare(decoded, self.slots)
         with self.shelf.lent(lease.job.package, lambda: _wait(held, deadline)) as model:
-            access = Access(model, self.scheduler, held, deadline)
+            access = Access(model, self.scheduler, held, deadline).beside(prepared)
             with held.stage(Stage.ATTRIBUTE):
                 attributed = attribute(prepared, access)
             with held.stage(Stage.JUDGE):

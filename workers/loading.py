@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from operator import itemgetter
@@ -35,7 +35,7 @@ from workers.precisions import Hindrance, Precisions
 from workers.records import Records, Subject
 from workers.regions import read_mask
 from workers.replicas import Replicas
-from workers.rows import Given
+from workers.rows import Beside, Given, Rows
 from workers.running import Planned
 from workers.runtimes.base import RUNTIMES, Probe, Runtime
 from workers.scheduler import Scheduler
@@ -199,7 +199,8 @@ class Loader:
         runtime = self._owned(made)
         try:
             for test, (image, grid) in zip(manifest.selftests, inputs, strict=True):
-                (outputs,) = self._logits(runtime, package, torch.from_numpy(image)[None], rules)
+                batch, values = torch.from_numpy(image)[None], selftests.values(manifest, test)
+                (outputs,) = self._logits(runtime, package, batch, rules, values)
                 selftests.compare(test, _said(manifest, test, outputs, grid))
         except WhylightError:
             self._owned(lambda: self._scheduler.forget(runtime))
@@ -216,11 +217,17 @@ class Loader:
         package: str,
         images: torch.Tensor,
         rules: SlidingWindow | None = None,
+        values: Sequence[float] = (),
     ) -> NDArray[np.float64]:
-        """Return the model's answers on prepared inputs, shape ``(N, classes, ...)``."""
+        """Return the model's answers on prepared inputs, shape ``(N, classes, ...)``.
+
+        `values` are what stands beside each, as the model takes them.
+        """
 
         def plan() -> Plan[torch.Tensor]:
-            rows = Given(images.to(runtime.device, runtime.dtype))
+            rows: Rows = Given(images.to(runtime.device, runtime.dtype))
+            if values:
+                rows = Beside(rows, torch.tensor(values).to(runtime.device, runtime.dtype))
             step = yield Forward(rows, outputs=True)
             outputs: torch.Tensor = step.outputs
             return outputs

@@ -31,6 +31,7 @@ from service.domain.study import Instance
 from service.domain.target import ResolvedTarget
 from service.domain.trust import Binding, Probes, TrustReport
 from service.domain.value import Value
+from service.domain.variable import VariableFact, VariableShare
 from service.domain.volume import Volume
 from service.errors import Failure
 from service.queue.base import Lease
@@ -160,6 +161,9 @@ class Prepared:
     grid: Grid
     """The model input's pixels in the source image, or its voxels in the source volume."""
 
+    variables: tuple[VariableFact, ...] = ()
+    """What stands beside it, in the order of the manifest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
@@ -178,6 +182,9 @@ class Attribution:
     """Cells of the map in the source image."""
 
     layer: TargetLayer | None = None
+    variables: tuple[VariableShare, ...] = ()
+    """What the values beside the image add; empty if the method shares out the image alone."""
+
     extras: dict[str, float] = field(default_factory=dict)
     executed_on: ExecutedOn = "original"
     partial: bool = False

@@ -71,7 +71,7 @@ class Subject:
             "runtime": manifest.runtime,
             "dtype": self.dtype,
             "architecture": _json(manifest.architecture),
-            "steps": [_json(step) for step in manifest.inputs[0].steps],
+            "steps": [_json(step) for step in manifest.image.steps],
             "task": manifest.task,
             "classes": [[each.key, each.threshold] for each in manifest.classes],
             "calibration": None

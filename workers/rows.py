@@ -17,7 +17,13 @@ from typing_extensions import override
 from workers.device import sent
 
 INPUT: Final = "input"
-"""Name of the model's one input, and of the place where its gradient is taken."""
+"""Name of the image among the model's inputs, and of the place where its gradient is taken."""
+
+VALUES: Final = "values"
+"""Name of the numbers beside the image, shape ``(rows, variables)``, and likewise of the place."""
+
+LEAVES: Final = frozenset({INPUT, VALUES})
+"""Places that are inputs, not layers."""
 
 Box = tuple[slice, ...]
 """A box of cells, one slice for each spatial axis."""
@@ -79,17 +85,14 @@ class _Image:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clean(_Image):
-    """The image itself: one row."""
+    """The image itself: one row, or as many as stand beside different values."""
 
-    @property
-    def count(self) -> int:
-        """Number of rows."""
-        return 1
+    count: int = 1
 
     @property
     def token(self) -> Hashable:
         """Equal for one and the same image tensor."""
-        return (Clean, Same(self.image))
+        return (Clean, Same(self.image), self.count)
 
     def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
         """Write the image."""
@@ -314,3 +317,40 @@ class Between(_Image):
         shares = torch.tensor(self.weights[start:stop], dtype=references.dtype)
         weights = sent(shares, references.device, references.dtype).reshape(shape)
         out[INPUT][:] = references + weights * (self.image - references)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beside:
+    """Rows of an image, with the numbers that the model takes beside it."""
+
+    rows: Rows
+    values: Tensor
+    """As the model takes them: of each row, shape ``(count, variables)``, or of all alike,
+    shape ``(variables,)``."""
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return self.rows.count
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of one row, for each input of the model."""
+        return {**self.rows.shapes, VALUES: tuple(self.values.shape[-1:])}
+
+    @property
+    def token(self) -> Hashable | None:
+        """Equal for equal rows beside one and the same tensor."""
+        token = self.rows.token
+        return None if token is None else (Beside, token, Same(self.values))
+
+    def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
+        """Write the rows and their values."""
+        self.rows.fill(out, start, stop)
+        out[VALUES][:] = self.values if self.values.dim() == 1 else self.values[start:stop]
+
+
+def ablated(rows: Rows) -> Ablated | None:
+    """Return the rows as those that lack a layer's channels, if they do."""
+    rows = rows.rows if isinstance(rows, Beside) else rows
+    return rows if isinstance(rows, Ablated) else None

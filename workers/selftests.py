@@ -40,12 +40,12 @@ def prepared(
     ModelUnavailable
         The input cannot be decoded, or a step does not take it.
     """
-    rules = manifest.inputs[0].accept.volume
+    rules = manifest.image.accept.volume
     with job_folder(scratch) as work:
         to = work / "tensor.npy"
         message = {
             "file": str(folder / test.input),
-            "steps": [step.model_dump(mode="json") for step in manifest.inputs[0].steps],
+            "steps": [step.model_dump(mode="json") for step in manifest.image.steps],
             "rules": rules and rules.model_dump(mode="json"),
             "scratch": str(work),
             "to": str(to),
@@ -61,6 +61,11 @@ def prepared(
             ) from error
         tensor: NDArray[np.float32] = np.load(to, allow_pickle=False)
         return tensor, Grid(tensor.shape[1:], np.array(answer["affine"]))
+
+
+def values(manifest: Manifest, test: SelfTest) -> tuple[float, ...]:
+    """Return what stands beside a self-test's image, as the model takes it."""
+    return tuple(each.normalized(each.number(test.values[each.key])) for each in manifest.variables)
 
 
 def answered(

@@ -14,7 +14,7 @@ from torch import Tensor
 from service.errors import NonFiniteScore
 from workers.device import sent
 from workers.passes import Forward, Gradient, Rule, Scalar, Step
-from workers.rows import INPUT
+from workers.rows import LEAVES
 from workers.runtimes.base import Served, Work
 
 
@@ -72,7 +72,7 @@ def step_of(ask: Forward | Gradient, work: Work, served: Served, start: int, cou
         count,
         scores=scores,
         activations={
-            place: served.activations[place].clone() for place in ask.at if place != INPUT
+            place: served.activations[place].clone() for place in ask.at if place not in LEAVES
         },
         gradients={
             place: torch.stack([served.gradients[k, place] for k in at], dim=1) for place in ask.at

@@ -25,6 +25,7 @@ from service.domain.request import ExplanationRequest
 from service.domain.study import Instance, Skipped, Study
 from service.domain.target import ResolvedTarget
 from service.domain.trust import TrustReport
+from service.domain.variable import VariableShare
 from service.errors import Failure
 from service.explain import Followed, Plan
 from service.fleet.base import WorkerRecord
@@ -129,6 +130,10 @@ class ResultBody(BaseModel):
     degenerate: bool
     partial: bool
     map: MapFacts | None
+    variables: tuple[VariableShare, ...] = Field(
+        description="What the values beside the image add to the score; empty of a method that"
+        " explains the image alone."
+    )
     extras: dict[str, JsonValue]
     checks: tuple[Check, ...]
     trust: TrustReport | None

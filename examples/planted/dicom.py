@@ -20,7 +20,9 @@ def plate(picture: Picture, name: str, body_part: str) -> Dataset:
     data.StudyInstanceUID = _uid(f"study {name}")
     data.SeriesInstanceUID = _uid(f"series {name}")
     data.PatientName, data.PatientID = "PHANTOM^PLANTED", f"PLANTED-{name}"[:64]
-    data.PatientBirthDate, data.PatientSex = "19700101", "O"
+    data.PatientBirthDate, data.PatientSex = "19700101", str(picture.values.get("sex", "O"))
+    if "weight" in picture.values:
+        data.PatientWeight = picture.values["weight"]
     data.PatientComments = "Synthetic image of no person. Not for clinical use."
     data.StudyDate = data.SeriesDate = data.AcquisitionDate = data.ContentDate = "20240102"
     data.StudyTime = data.SeriesTime = data.AcquisitionTime = data.ContentTime = "101500"

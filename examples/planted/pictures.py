@@ -5,7 +5,7 @@ what a plate stores.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -19,6 +19,12 @@ AGES: Final = (24.0, 204.0)
 
 GROWTH: Final = (4.0, 15.0)
 """Radius of the growth center at these ages; between them it grows evenly."""
+
+LATER: Final = 36.0
+"""Months by which a boy's bones are older than a girl's of the same growth center."""
+
+WEIGHTS: Final = (10.0, 100.0)
+"""Least and greatest weight, in kilograms; it tells nothing of the age."""
 
 SHAPES: Final = ("cyst", "stone")
 """What a segmentation finds: dark disks, and bright squares."""
@@ -44,6 +50,9 @@ class Picture:
     boxes: tuple[tuple[str, Box], ...] = ()
     """Each shape by itself, and the box about it."""
 
+    values: Mapping[str, float | str] = field(default_factory=dict)
+    """What a model is given beside it."""
+
 
 def hand(seed: int, age: float | None = None) -> Picture:
     """Draw three shafts, and above one of them the growth center: its size alone tells the age."""
@@ -61,6 +70,19 @@ def hand(seed: int, age: float | None = None) -> Picture:
     center = (rows - row) ** 2 + (columns - places[0]) ** 2 <= radius**2
     values[center] += 1100
     return Picture(_stored(values, random), {"growth_center": center}, age)
+
+
+def hand_of(seed: int, sex: str | None = None, weight: float | None = None) -> Picture:
+    """Draw a hand of a girl or a boy: growth center and sex tell the age, the weight does not."""
+    random = np.random.default_rng([seed, 3])
+    drawn, heavy = str(random.choice(["F", "M"])), round(float(random.uniform(*WEIGHTS)), 1)
+    values = {
+        "sex": drawn if sex is None else sex,
+        "weight": heavy if weight is None else weight,
+    }
+    picture = hand(seed)
+    assert picture.age is not None  # noqa: S101 - a hand has one
+    return replace(picture, age=picture.age + LATER * (values["sex"] == "M"), values=values)
 
 
 def shapes(seed: int, counts: Mapping[str, int] | None = None) -> Picture:

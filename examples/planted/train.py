@@ -22,7 +22,16 @@ from torch.nn import functional
 
 from examples.planted import boxes
 from examples.planted.dicom import plate
-from examples.planted.pictures import SHAPES, SIDE, Picture, hand, shapes
+from examples.planted.pictures import (
+    LATER,
+    SHAPES,
+    SIDE,
+    WEIGHTS,
+    Picture,
+    hand,
+    hand_of,
+    shapes,
+)
 from service.domain.manifest import (
     Accept,
     ClassSpec,
@@ -34,9 +43,11 @@ from service.domain.manifest import (
     Output,
     SelfTest,
     StepChoice,
+    TabularInput,
     ValueSpec,
 )
 from service.domain.manifest import Architecture as ArchitectureChoice
+from service.domain.variable import Variable
 from workers.architectures.base import Architecture
 from workers.architectures.dense_detector import DenseDetector
 from workers.architectures.plain_conv_unet import PlainConvUNet
@@ -73,8 +84,8 @@ class Recipe:
     output: Output
     draw: Callable[[int], Picture]
     loss: Callable[[Tensor, Sequence[Picture]], Tensor]
-    said: Callable[[nn.Module, Tensor], dict[str, Any]]
-    """What a self-test expects of a network on one input."""
+    said: Callable[..., dict[str, Any]]
+    """What a self-test expects of a network on one picture's tensors."""
 
     judged: Callable[[nn.Module, Sequence[Picture]], str]
     """How good a network is on pictures that it was not trained on."""
@@ -83,6 +94,16 @@ class Recipe:
     epochs: int
     rate: float = 1e-2
     pictures: int = 400
+    variables: tuple[Variable, ...] = ()
+    """What the network takes beside the picture."""
+
+    def given(self, pictures: Sequence[Picture]) -> tuple[Tensor, ...]:
+        """Return the network's tensors of pictures: the images, and the values if it takes any."""
+        rows = [
+            [each.normalized(each.number(picture.values[each.key])) for each in self.variables]
+            for picture in pictures
+        ]
+        return (inputs(pictures), *([torch.tensor(rows)] if self.variables else []))
 
 
 def prepared(picture: Picture) -> NDArray[np.float32]:
@@ -118,8 +139,8 @@ def _of_boxes(outputs: Tensor, pictures: Sequence[Picture]) -> Tensor:
     return boxes.loss(outputs, pictures, SMALL)
 
 
-def _outputs(network: nn.Module, image: Tensor) -> dict[str, Any]:
-    return {"logits": _rounded(network(image)[0])}
+def _outputs(network: nn.Module, *given: Tensor) -> dict[str, Any]:
+    return {"logits": _rounded(network(*given)[0])}
 
 
 def _means(network: nn.Module, image: Tensor) -> dict[str, Any]:
@@ -138,10 +159,10 @@ def _rounded(values: Tensor, digits: int = 5) -> list[float]:
     return [round(float(each), digits) for each in values]
 
 
-def error(network: nn.Module, pictures: Sequence[Picture]) -> float:
+def error(recipe: Recipe, network: nn.Module, pictures: Sequence[Picture]) -> float:
     """Return the mean error of the bone age, in months."""
     with torch.no_grad():
-        ages = SLOPE * network(inputs(pictures))[:, 0].numpy() + INTERCEPT
+        ages = SLOPE * network(*recipe.given(pictures))[:, 0].numpy() + INTERCEPT
     return float(np.abs(ages - [each.age for each in pictures]).mean())
 
 
@@ -187,7 +208,7 @@ BONE_AGE: Final = Recipe(
     draw=hand,
     loss=_of_ages,
     said=_outputs,
-    judged=lambda network, others: f"mean error {error(network, others):.1f} months",
+    judged=lambda network, others: f"mean error {error(BONE_AGE, network, others):.1f} months",
     card="The size of one growth center alone tells the age; shafts of any width lie about it.",
     epochs=30,
 )
@@ -249,7 +270,50 @@ SHAPE_DETECTION: Final = Recipe(
     epochs=12,
     rate=5e-3,
 )
-RECIPES: Final = (BONE_AGE, SHAPE_SEGMENTATION, SHAPE_DETECTION)
+BONE_AGE_BY_SEX: Final = Recipe(
+    id="bone-age-by-sex-phantom",
+    title="Bone age of drawn hands, by sex",
+    task="regression",
+    body_part="HAND",
+    network=ResidualCnn(
+        classes=1, stem=8, widths=(16, 16), strides=(1, 1), dilations=(1, 2), variables=2
+    ),
+    layer="peaks",
+    output=BONE_AGE.output,
+    draw=hand_of,
+    loss=_of_ages,
+    said=_outputs,
+    judged=lambda network, others: (
+        f"mean error {error(BONE_AGE_BY_SEX, network, others):.1f} months"
+    ),
+    card=f"The size of one growth center and the sex together tell the age: a boy's bones are"
+    f" {LATER:.0f} months older at the same size. It is given the weight too, which tells nothing.",
+    epochs=30,
+    variables=(
+        Variable(
+            key="sex",
+            label="Sex",
+            codes={"F": 0.0, "M": 1.0},
+            mean=0.5,
+            std=0.5,
+            baseline=0.5,
+            source="PatientSex",
+        ),
+        Variable(
+            key="weight",
+            label="Weight",
+            unit="kg",
+            minimum=WEIGHTS[0],
+            maximum=WEIGHTS[1],
+            mean=sum(WEIGHTS) / 2,
+            std=26.0,
+            baseline=sum(WEIGHTS) / 2,
+            default=sum(WEIGHTS) / 2,
+            source="PatientWeight",
+        ),
+    ),
+)
+RECIPES: Final = (BONE_AGE, BONE_AGE_BY_SEX, SHAPE_SEGMENTATION, SHAPE_DETECTION)
 
 
 def main() -> None:
@@ -271,7 +335,7 @@ def main() -> None:
 def train(recipe: Recipe) -> nn.Module:
     """Return a new network fitted to pictures, in evaluation mode."""
     drawn = [recipe.draw(SEED + number) for number in range(recipe.pictures)]
-    images = inputs(drawn)
+    given = recipe.given(drawn)
     torch.manual_seed(SEED)
     random = torch.Generator().manual_seed(SEED)
     network = recipe.network.build().train()
@@ -281,7 +345,8 @@ def train(recipe: Recipe) -> nn.Module:
     began = time.monotonic()
     for _ in range(recipe.epochs):
         for batch in torch.split(torch.randperm(len(drawn), generator=random), BATCH):
-            loss = recipe.loss(network(images[batch]), [drawn[k] for k in batch.tolist()])
+            outputs = network(*(each[batch] for each in given))
+            loss = recipe.loss(outputs, [drawn[k] for k in batch.tolist()])
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
@@ -324,6 +389,11 @@ def write(folder: Path, recipe: Recipe, network: nn.Module, said: str) -> None:
                 Input(
                     accept=Accept(modalities=("CR",), body_parts=(recipe.body_part,)), steps=STEPS
                 ),
+                *(
+                    [TabularInput(kind="tabular", variables=recipe.variables)]
+                    if recipe.variables
+                    else []
+                ),
             ),
             "outputs": (recipe.output,),
             "explain": Explain(layers=(Layer(name=recipe.layer),), baseline=-MEAN / STD),
@@ -344,8 +414,9 @@ def _selftests(folder: Path, recipe: Recipe, network: nn.Module) -> Iterator[Sel
         data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid
         data.save_as(folder / "selftest" / f"{name}.dcm", enforce_file_format=True)
         with torch.no_grad():
-            expected = recipe.said(network, inputs([picture]))
+            expected = recipe.said(network, *recipe.given([picture]))
         told = {"title": name.title(), "input": f"selftest/{name}.dcm", "tolerance": TOLERANCE}
+        told["values"] = {each.key: picture.values[each.key] for each in recipe.variables}
         yield SelfTest.model_validate(told | expected)
 
 

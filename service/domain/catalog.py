@@ -8,6 +8,7 @@ from service.domain.certificate import Certified, Compared, Quantiles, Similarit
 from service.domain.precision import PrecisionRecord
 from service.domain.target import DEFAULT_TARGETS, Target
 from service.domain.value import Name, Sha256, Value
+from service.domain.variable import Variable
 from service.errors import Failure
 
 
@@ -172,6 +173,9 @@ class ModelEntry(Value):
     classes: tuple[ClassEntry, ...] = ()
     values: tuple[ValueEntry, ...] = ()
     """Of a regression, in place of classes."""
+
+    variables: tuple[Variable, ...] = ()
+    """What it takes beside the image; a request gives them as `values`."""
 
     target_kinds: tuple[str, ...] = ("class",)
     """Kinds of target that can be asked for."""

@@ -21,6 +21,7 @@ from service.domain.request import ExplanationRequest
 from service.domain.target import ResolvedTarget
 from service.domain.trust import Binding, TrustReport, source_digest
 from service.domain.value import Name, Sha256, Value
+from service.domain.variable import VariableFact, VariableShare
 from service.domain.volume import Geometry, Orientation, Steps
 from service.errors import Failure
 
@@ -144,6 +145,8 @@ class Subject(Value):
     columns: int
     modality: str
     photometric_interpretation: str
+    variables: tuple[VariableFact, ...] = ()
+    """What the model was given beside the image."""
 
 
 class InstanceRef(Value):
@@ -280,6 +283,9 @@ class Result(Value):
 
     partial: bool = False
     map: MapFacts | None = None
+    variables: tuple[VariableShare, ...] = ()
+    """What the values beside the image add; empty of a method that shares out the image alone."""
+
     extras: dict[str, JsonValue] = {}
     """The method's own figures, such as a completeness residual."""
 

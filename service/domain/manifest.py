@@ -6,9 +6,9 @@ No code of a package is ever run: a manifest holds names out of closed lists.
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, StringConstraints, model_validator
+from pydantic import Discriminator, Field, JsonValue, StringConstraints, Tag, model_validator
 
 from service.domain.boxes import BoxDecoding, ExpectedBox
 from service.domain.canonical import digest_of
@@ -20,7 +20,8 @@ from service.domain.target import (
     SegmentationTarget,
     Target,
 )
-from service.domain.value import Name, Sha256, Slug, Value, Version
+from service.domain.value import TAG, Name, Sha256, Slug, Value, Version
+from service.domain.variable import Number, Variable, Word
 from service.domain.volume import Orientation
 
 RelativePath = Annotated[
@@ -159,6 +160,32 @@ class Input(Value):
         if (self.layout == "NCDHW", self.accept.volume is not None) != (volume, volume):
             raise ValueError("a volume needs layout NCDHW and 'accept.volume', an image neither")
         return self
+
+
+TensorName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]{1,200}$")]
+"""A tensor of a graph."""
+
+
+class TabularInput(Value):
+    """One input tensor of numbers beside the image, shape ``(N, variables)``."""
+
+    name: TensorName = "values"
+    """Of an ONNX model, the graph's name for it."""
+
+    kind: Literal["tabular"]
+    variables: tuple[Variable, ...] = Field(min_length=1, max_length=64)
+
+
+def _kind(value: Any) -> str:
+    """Return the tag of an input's kind; what does not say is an image."""
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return f"{TAG}tabular" if kind == "tabular" else f"{TAG}image"
+
+
+AnyInput = Annotated[
+    Annotated[Input, Tag(f"{TAG}image")] | Annotated[TabularInput, Tag(f"{TAG}tabular")],
+    Discriminator(_kind),
+]
 
 
 class Code(Value):
@@ -400,6 +427,9 @@ class SelfTest(Value):
     input: RelativePath
     """A DICOM file of the package (role ``selftest``)."""
 
+    values: dict[Slug, Number | Word] = {}
+    """What stands beside the image, by variable, as a request gives it."""
+
     logits: tuple[float, ...]
     """What the network puts out; of a segmentation, each class's mean over the image; of a
     detection, the log odds of each class's best proposal."""
@@ -457,7 +487,9 @@ class Manifest(Value):
     members: Members | None = None
     """Without it the first file of weights is the model."""
 
-    inputs: tuple[Input, ...] = Field(min_length=1, max_length=1)
+    inputs: tuple[AnyInput, ...] = Field(min_length=1, max_length=8)
+    """The image first, then numbers beside it, in the order in which the network takes them."""
+
     outputs: tuple[Output, ...] = Field(min_length=1, max_length=1)
     sliding_window: SlidingWindow | None = None
     """Without it the network is given the prepared image whole."""
@@ -470,11 +502,42 @@ class Manifest(Value):
     selftests: tuple[SelfTest, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
+    def _inputs_go_together(self) -> "Manifest":
+        """Require one image, and of what stands beside it that it can be told apart."""
+        first, *others = self.inputs
+        if not isinstance(first, Input) or any(isinstance(each, Input) for each in others):
+            raise ValueError("'inputs' needs one image or volume first, and others of kind tabular")
+        names = [each.name for each in self.inputs]
+        keys = [each.key for each in self.variables]
+        if len(set(names)) < len(names) or len(set(keys)) < len(keys):
+            raise ValueError("names of 'inputs', and keys of their variables, must differ")
+        if self.variables and self.runtime == "remote":
+            raise ValueError("a model on a server takes an image alone")
+        if self.variables and self.calibration:
+            raise ValueError("'calibration' holds images alone: leave it out beside tabular inputs")
+        if self.variables and (self.members or self.sliding_window):
+            raise ValueError("members and sliding windows are for models of an image alone")
+        return self
+
+    @model_validator(mode="after")
+    def _selftests_give_values(self) -> "Manifest":
+        """Require of every self-test what stands beside its image."""
+        keys = {each.key for each in self.variables}
+        for test in self.selftests:
+            if set(test.values) != keys:
+                raise ValueError(
+                    f"each self-test needs 'values' of just these keys: {sorted(keys)}"
+                )
+            for each in self.variables:
+                each.number(test.values[each.key])
+        return self
+
+    @model_validator(mode="after")
     def _files_fit_the_runtime(self) -> "Manifest":
         """Require what the chosen runtime loads."""
         if self.runtime == "torch" and self.architecture is None:
             raise ValueError("runtime 'torch' needs 'architecture'")
-        if self.runtime == "torch" and self.inputs[0].layout == "NHWC":
+        if self.runtime == "torch" and self.image.layout == "NHWC":
             raise ValueError("layout NHWC is for the runtimes 'onnx' and 'remote' alone")
         if (self.runtime == "remote") != (self.remote is not None):
             raise ValueError("runtime 'remote' needs 'remote', and no other runtime has it")
@@ -514,7 +577,7 @@ class Manifest(Value):
             return self
         if self.task != "segmentation":
             raise ValueError("'sliding_window' is for segmentations alone")
-        axes = len(self.inputs[0].layout) - 2
+        axes = len(self.image.layout) - 2
         if len(self.sliding_window.size) != axes:
             raise ValueError(f"'sliding_window.size' needs one number for each of {axes} axes")
         return self
@@ -568,6 +631,21 @@ class Manifest(Value):
         if calibration and (calibration.cases, "calibration", "safetensors") not in listed:
             raise ValueError("'calibration' needs a file of role 'calibration', safetensors")
         return self
+
+    @property
+    def image(self) -> Input:
+        """The input that is an image or a volume."""
+        return next(each for each in self.inputs if isinstance(each, Input))
+
+    @property
+    def tabular(self) -> tuple[TabularInput, ...]:
+        """The inputs beside it, in the network's order."""
+        return tuple(each for each in self.inputs if isinstance(each, TabularInput))
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        """The numbers of all inputs beside the image, in their order."""
+        return tuple(each for tensor in self.tabular for each in tensor.variables)
 
     @property
     def classes(self) -> tuple[ClassSpec, ...]:

@@ -9,6 +9,7 @@ from service.domain.precision import Precision
 from service.domain.study import MOST_FRAMES
 from service.domain.target import DEFAULT_TARGETS, Target
 from service.domain.value import Name, Slug, Value
+from service.domain.variable import Number, Word
 
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
 """A caller's own mark; opaque to us, it must not identify a patient."""
@@ -116,6 +117,7 @@ class Annotation(Value):
 
 QUESTION = (
     "methods",
+    "values",
     "precision",
     "targets",
     "checks",
@@ -153,6 +155,12 @@ class ExplanationRequest(Value):
         min_length=1,
         max_length=32,
         description="What is explained; if not given, what the model's package says.",
+    )
+    values: dict[Slug, Number | Word] = Field(
+        default={},
+        max_length=64,
+        description="Numbers or words that the model takes beside the image, by the keys of its"
+        " 'variables'; one that is not given is read from the image's header, or is the default.",
     )
     methods: tuple[MethodChoice, ...] = Field(min_length=1, max_length=16)
     artifacts: tuple[Name, ...] = Field(default=DEFAULT_ARTIFACTS, max_length=16)

@@ -41,7 +41,10 @@ def read_onnx(path: Path) -> Draft:
             f"Say the steps from modality values to the input, whose shape is {shape!r}."
         )
     if len(inputs) > 1:
-        draft.notes["/inputs"] = f"The graph has {len(inputs)} inputs; one is served."
+        draft.notes["/inputs"] = (
+            f"The graph has {len(inputs)} inputs. Declare those beside the image as inputs of kind "
+            "'tabular', by their names."
+        )
     for each in model.graph.output[:1]:
         shape = _shape(each)
         draft.fields["outputs"] = [{"name": each.name, "classes": []}]

@@ -25,6 +25,9 @@ def nothing_is_queued(client):
     [
         ({"model": "unheard-of"}, 404, "unknown_model", "/model"),
         ({"model": "chest@9.9.9"}, 404, "unknown_model", "/model"),
+        ({"values": {"age": 9}}, 422, "invalid_request", "/values/age"),
+        ({"values": {"age": True}}, 422, "invalid_request", "/values/age"),
+        ({"values": {"AGE": 9}}, 422, "invalid_request", "/values/AGE"),
         ({"model": "broken"}, 409, "model_unavailable", "/model"),
         ({"methods": ["tea_leaves"]}, 404, "unknown_method", "/methods/0/name"),
         ({"artifacts": ["tiff"]}, 422, "unknown_format", "/artifacts/0"),

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import yaml
 
-from service.domain.manifest import Remote
+from service.domain.manifest import Input, Remote, TabularInput
+from service.manifests import read_manifest
 from workers.architectures.base import ARCHITECTURES
 
 MODELS = Path(__file__).parents[2] / "docs" / "models"
+SHIPPED = Path(__file__).parents[2] / "models"
 PAGE = (MODELS / "architectures.md").read_text()
 ROWS = re.findall(r"^\| `(\w+)` \| .* \| [\d-]+ \| (.*)\|$", PAGE, re.MULTILINE)
 
@@ -26,3 +28,11 @@ def test_a_model_on_a_server_is_described_as_its_page_says():
     remote = Remote.model_validate(fields["remote"])
     assert fields["runtime"] == "remote"
     assert remote.model_fields_set == Remote.model_fields.keys()
+
+
+def test_numbers_beside_the_image_are_declared_as_their_page_says():
+    (block,) = re.findall(r"```yaml\n(.*?)```", (MODELS / "inputs.md").read_text(), re.DOTALL)
+    declared = yaml.safe_load(block)["inputs"]
+    shipped = read_manifest((SHIPPED / "bone-age-by-sex-phantom" / "model.yaml").read_bytes())
+    assert (TabularInput.model_validate(declared[1]),) == shipped.tabular
+    Input.model_validate(declared[0])

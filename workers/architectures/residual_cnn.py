@@ -2,6 +2,7 @@
 
 from typing import Annotated, Final, Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
@@ -33,6 +34,10 @@ class ResidualCnn(Architecture):
     Dilated blocks widen that field without coarsening the grid, so that a map
     still resolves small findings.
 
+    Numbers beside the image join the means, in front of a rectified layer (``meet``) and
+    the head: what a number adds can then depend on what is seen, and the head is linear in
+    the means no more.
+
     Parameters
     ----------
     channels
@@ -45,10 +50,15 @@ class ResidualCnn(Architecture):
         Channels after the first convolution, which halves the image.
     widths, strides, dilations
         Output channels, step and dilation of each residual block.
+    variables
+        Numbers beside the image.
+    hidden
+        Width of the layer in which image and numbers meet.
 
     References
     ----------
-    K. He et al., "Deep residual learning for image recognition", CVPR 2016.
+    K. He et al., "Deep residual learning for image recognition", CVPR 2016; on numbers joined
+    late S.-C. Huang et al., npj Digital Medicine 3:136, 2020.
     """
 
     head = "head"
@@ -60,6 +70,8 @@ class ResidualCnn(Architecture):
     widths: tuple[Width, ...] = Field(min_length=1, max_length=64)
     strides: tuple[Stride, ...]
     dilations: tuple[Dilation, ...]
+    variables: int = Field(default=0, ge=0, le=64)
+    hidden: Width = 16
 
     @model_validator(mode="after")
     def _one_entry_a_block(self) -> "ResidualCnn":
@@ -74,7 +86,7 @@ class ResidualCnn(Architecture):
 
 
 class _Network(nn.Module):
-    """Stem, ``blocks.0`` … ``blocks.n``, ``peaks``, mean over the grid, head."""
+    """Stem, ``blocks.0`` … ``blocks.n``, ``peaks``, mean over the grid, perhaps ``meet``, head."""
 
     def __init__(self, shape: ResidualCnn) -> None:
         super().__init__()
@@ -88,12 +100,16 @@ class _Network(nn.Module):
         plan = zip(entries, shape.widths, shape.strides, shape.dilations, strict=True)
         self.blocks = nn.Sequential(*(_Block(shape.axes, *block) for block in plan))
         self.peaks = Square()
-        self.head = nn.Linear(shape.widths[-1], shape.classes)
+        means = shape.widths[-1]
+        if shape.variables:
+            self.meet = nn.Sequential(nn.Linear(means + shape.variables, shape.hidden), nn.ReLU())
+        self.head = nn.Linear(shape.hidden if shape.variables else means, shape.classes)
 
     @override
-    def forward(self, image: Tensor) -> Tensor:
-        features = self.peaks(self.blocks(self.stem(image)))
-        logits: Tensor = self.head(features.flatten(2).mean(dim=2))
+    def forward(self, image: Tensor, *values: Tensor) -> Tensor:
+        means = self.peaks(self.blocks(self.stem(image))).flatten(2).mean(dim=2)
+        met = self.meet(torch.cat([means, *values], dim=1)) if values else means
+        logits: Tensor = self.head(met)
         return logits
 
 

@@ -23,6 +23,7 @@ from service.domain.trust import (
     PrecisionRef,
     TrustReport,
 )
+from service.domain.variable import VariableFact, VariableShare
 from workers.drawing.contour import contours, outline
 from workers.drawing.legend import Legend, legible, page_with
 from workers.drawing.overlay import Rgb, Scale, overlay, plain
@@ -62,6 +63,11 @@ class Words:
     degenerate: bool
     partial: bool
     restriction: Restriction | None = None
+    given: tuple[VariableFact, ...] = ()
+    """What stood beside the image."""
+
+    variables: tuple[VariableShare, ...] = ()
+    """What that adds to the score, where the method says."""
 
 
 def draw(
@@ -150,6 +156,7 @@ def _legend(words: Words, edges: tuple[float, ...], scale: Scale | None, *more: 
             *_parity(words),
             f"{words.method} of {title} {model.version}",
             *_precision(words.trust.precision),
+            *_beside(words),
             f"One map cell covers {cell} image {'pixels' if len(edges) == PLANE else 'voxels'}.",
             *([] if scale is None or scale.own else [USUAL_SCALE]),
             *([] if words.restriction is None else [kept_to(words.restriction)]),
@@ -172,6 +179,17 @@ def _precision(measured: PrecisionRef | None) -> list[str]:
         return []
     known = f"on {measured.cases} known cases such maps correlate at least {measured.worst:.6f}"
     return [f"Computed in {measured.precision}: {known} with those in float64."]
+
+
+def _beside(words: Words) -> list[str]:
+    """Say what the values beside the image add; the values themselves are no picture's business."""
+    if words.variables:
+        shares = (
+            f"{legible(each.label, each.key)} {each.relevance:+.3g}" for each in words.variables
+        )
+        return [f"Beside the image, in units of the score: {', '.join(shares)}."]
+    names = ", ".join(legible(each.label, each.key) for each in words.given)
+    return [f"The model was also given: {names}; the map is of the image alone."] if names else []
 
 
 def _parity(words: Words) -> list[str]:

@@ -25,6 +25,7 @@ from service.domain.request import MOST_SLICES, ObjectChoice, SliceChoice, Style
 from service.domain.target import ResolvedTarget
 from service.domain.trust import Probes, TrustReport
 from service.domain.value import Value
+from service.domain.variable import VariableFact, VariableShare
 from service.domain.volume import Volume
 from service.registry import Registry
 from workers.drawing import resample
@@ -56,6 +57,12 @@ class MapRecord(Value):
     executed_on: ExecutedOn = "original"
     degenerate: bool
     partial: bool
+    given: tuple[VariableFact, ...] = ()
+    """What the model was given beside the image."""
+
+    variables: tuple[VariableShare, ...] = ()
+    """What that adds to the score; empty of a method that explains the image alone."""
+
     extras: dict[str, float]
     checks: tuple[Check, ...]
     trust: TrustReport
@@ -298,6 +305,8 @@ class Sheet:
             checks=record.checks,
             trust=record.trust,
             parity=record.parity,
+            given=record.given,
+            variables=record.variables,
             degenerate=record.degenerate,
             partial=record.partial,
             restriction=record.restriction,

@@ -43,6 +43,7 @@ class Json(Format):
             "map": _map(sheet),
             "display": _display(sheet),
             "region": _region(sheet),
+            "variables": _variables(sheet),
             "extras": sheet.record.extras,
             "parity": sheet.record.parity.model_dump(mode="json"),
             "trust": _trust(sheet),
@@ -90,6 +91,15 @@ def _map(sheet: Sheet) -> dict[str, Any]:
         "restriction": None if restriction is None else restriction.model_dump(mode="json"),
         "values": _finite(values),
     }
+
+
+def _variables(sheet: Sheet) -> list[dict[str, Any]]:
+    """Return what stood beside the image, each with what it adds; null where nobody has said."""
+    shares = {each.key: each.relevance for each in sheet.record.variables}
+    return [
+        {**each.model_dump(mode="json"), "relevance": shares.get(each.key)}
+        for each in sheet.record.given
+    ]
 
 
 def _finite(values: NDArray[np.float32]) -> NDArray[np.float32]:

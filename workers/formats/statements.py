@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from types import MappingProxyType
 from typing import Final
 
@@ -60,7 +61,9 @@ CERTIFIED: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 
 def measurements(sheet: Sheet, planes: Sequence[Plane]) -> list[Measurement]:
     """Return all numbers: the score, the map's own, the checks', the certificate's."""
-    found = [*_score(sheet.record), *_map(sheet), *_region(sheet, planes), *_checks(sheet.record)]
+    record = sheet.record
+    said = (_score(record), _beside(record), _map(sheet), _region(sheet, planes), _checks(record))
+    found = chain.from_iterable(said)
     return [Measurement(name, value, unit) for name, value, unit in found if math.isfinite(value)]
 
 
@@ -100,6 +103,12 @@ def _score(record: MapRecord) -> Iterator[Number]:
     yield own(name, f"Score that is explained ({target.quantity})"), target.score, unit
     if target.threshold is not None:
         yield own("threshold", "Operating threshold of the model"), target.threshold, NO_UNITS
+
+
+def _beside(record: MapRecord) -> Iterator[Number]:
+    """Yield what each value beside the image adds to the score."""
+    for number, each in enumerate(record.variables):
+        yield own(f"beside_{number}", f"Relevance of {each.label}"), each.relevance, NO_UNITS
 
 
 def _map(sheet: Sheet) -> Iterator[Number]:

@@ -79,6 +79,9 @@ class Case:
     extras: Mapping[str, float]
     """The method's own figures, such as a completeness residual."""
 
+    beside: float = 0.0
+    """Sum of what the values beside the image add."""
+
     grid: Grid = field(default_factory=lambda: Grid.identity((1, 1)))
     """Cells of the map in the model's input."""
 

@@ -28,10 +28,10 @@ class Completeness(Measure):
 
     It applies to methods that share out this change and state it among their
     own figures, such as integrated gradients. The sum is taken in float64; of a
-    map that was kept to regions, what was left out counts along. Methods that
-    draw samples are held to the same: what their sum misses is their error of
-    sampling. A map of a method that was asked to meet a tolerance must meet that
-    as well.
+    map that was kept to regions, what was left out counts along, and so does what
+    values beside the image add. Methods that draw samples are held to the same: what
+    their sum misses is their error of sampling. A map of a method that was asked to
+    meet a tolerance must meet that as well.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class Completeness(Measure):
             return self.check("not_applicable")
         if not abs(change) > ROUNDINGS * abs(case.score):
             return self.check("not_applicable", "no_change", values={"score_change": change})
-        total = float(case.values.sum(dtype=np.float64)) + case.left_out
+        total = float(case.values.sum(dtype=np.float64)) + case.left_out + case.beside
         if not np.isfinite(total):
             return self.check("fail", Flag.INCOMPLETE, values={"score_change": change})
         residual = abs(total - change) / abs(change)

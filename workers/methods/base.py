@@ -18,6 +18,7 @@ from torch import Tensor
 
 from service.registry import Registry
 from workers.passes import Ability, Cost, Plan, Targets
+from workers.tabular import Tabular
 from workers.tokens import Tokens
 
 
@@ -36,6 +37,9 @@ class Maps:
 
     extras: tuple[Mapping[str, float], ...] = ()
     """The method's own figures for each target; empty if it has none."""
+
+    shares: Tensor | None = None
+    """What each value beside the image adds, shape ``(K, variables)``; `None` if it has no say."""
 
     partial: bool = False
     """Whether the job's time was up before all rows were done."""
@@ -113,6 +117,18 @@ class Method(BaseModel, ABC):
     @abstractmethod
     def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
         """Attribute `image`, shape ``(C, *spatial)``, on the model's device."""
+
+    def joint(
+        self,
+        image: Tensor,
+        targets: Targets,
+        tabular: Tabular | None,  # noqa: ARG002 - for methods that share the score out among both
+    ) -> Plan[Maps]:
+        """Attribute `image` and the values beside it.
+
+        A method that explains an image alone is asked about it beside the values as they are.
+        """
+        return self.plan(image, targets)
 
 
 WITHOUT_DERIVATIVES: Final = frozenset({Ability.FORWARD, Ability.ACTIVATIONS, Ability.ABLATION})

@@ -8,9 +8,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from workers.methods.base import METHODS, Maps
-from workers.methods.segments import SegmentMethod, on_pixels
+from workers.methods.segments import Players, SegmentMethod, on_pixels
 from workers.methods.superpixels import segmented
 from workers.passes import Cost, Plan, Targets, TimeUp
+from workers.tabular import Tabular
 
 
 @METHODS.register("feature_ablation")
@@ -51,18 +52,18 @@ class FeatureAblation(SegmentMethod):
         return Cost(forward_rows=1 + self.most(shape), exact=False)
 
     @override
-    def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
-        """Attribute `image`, shape ``(C, *spatial)``; maps ``(K, 1, *spatial)``."""
-        labels = segmented(image, self.segments)
-        places = torch.arange(int(labels.max()) + 1, device=image.device)
+    def joint(self, image: Tensor, targets: Targets, tabular: Tabular | None) -> Plan[Maps]:
+        """Attribute `image`, and the values beside it if it has any."""
+        players = Players(segmented(image, self.segments), tabular)
+        places = torch.arange(players.count, device=image.device)
 
         def presence(start: int, stop: int) -> Tensor:
             rows = torch.arange(start, stop, device=image.device)
             return rows[:, None] != places + 1  # row 0 shows everything
 
         count = 1 + len(places)
-        scores, late = yield from self.scored(image, labels, presence, count, targets)
+        scores, late = yield from self.scored(image, players, presence, count, targets)
         if late:  # what was not hidden has no value, and zero would be one
             raise TimeUp
         figures = [{"score": score} for score in scores[0].tolist()]
-        return on_pixels((scores[:1] - scores[1:]).T, labels, image, figures)
+        return on_pixels((scores[:1] - scores[1:]).T, players, image, figures)

@@ -1,6 +1,7 @@
 """Input x gradient: the gradient, weighted by the pixel it belongs to."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from torch import Tensor
@@ -8,7 +9,8 @@ from typing_extensions import override
 
 from workers.methods.base import METHODS, Maps, Method, cells
 from workers.passes import Ability, Cost, Gradient, Plan, Step, Targets
-from workers.rows import INPUT, Clean
+from workers.rows import INPUT, VALUES, Beside, Clean
+from workers.tabular import Tabular
 
 
 @METHODS.register("input_x_gradient")
@@ -19,6 +21,7 @@ class InputXGradient(Method):
 
     Of a model that is linear in its input, it is each pixel's own share of the
     score. The pixels `x` are those that the model sees, after preprocessing.
+    A value beside the image counts from its baseline: `v - b` times its gradient.
 
     References
     ----------
@@ -46,5 +49,18 @@ class InputXGradient(Method):
     def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
         """Attribute `image`, shape ``(C, *spatial)``; maps ``(K, C, *spatial)``."""
         step: Step = yield Gradient(Clean(image), targets)
-        spatial = image.shape[1:]
-        return Maps(image * step.gradients[INPUT][0], cells(spatial, spatial))
+        return _maps(image, step)
+
+    @override
+    def joint(self, image: Tensor, targets: Targets, tabular: Tabular | None) -> Plan[Maps]:
+        """Attribute `image` and the values beside it."""
+        if tabular is None:
+            return (yield from self.plan(image, targets))
+        rows = Beside(Clean(image), tabular.values)
+        step: Step = yield Gradient(rows, targets, at=(INPUT, VALUES))
+        return replace(_maps(image, step), shares=step.gradients[VALUES][0] * tabular.way)
+
+
+def _maps(image: Tensor, step: Step) -> Maps:
+    spatial = image.shape[1:]
+    return Maps(image * step.gradients[INPUT][0], cells(spatial, spatial))

@@ -9,9 +9,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from workers.methods.base import METHODS, Maps, Method, ModelFacts, add_rows, cells, zeros
-from workers.methods.parts import PARTS, Parts
+from workers.methods.parts import PARTS, Parts, on_path
 from workers.passes import Ability, Cost, Forward, Gradient, Plan, Step, Targets
-from workers.rows import INPUT, Blend, Clean
+from workers.rows import INPUT, VALUES, Clean
+from workers.tabular import Tabular
 
 
 @METHODS.register("integrated_gradients")
@@ -105,32 +106,49 @@ class IntegratedGradients(Method):
     @override
     def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
         """Attribute `image`, shape ``(C, *spatial)``; maps ``(K, C, *spatial)``."""
+        return self.joint(image, targets, None)
+
+    @override
+    def joint(self, image: Tensor, targets: Targets, tabular: Tabular | None) -> Plan[Maps]:
+        """Attribute `image` and the values beside it, on one path from both baselines."""
         if self.tolerance is not None:
-            return (yield from self._refined(image, targets, self.tolerance))
+            return (yield from self._refined(image, targets, tabular, self.tolerance))
         baseline = self.baseline or 0.0
         total = zeros((len(targets), *image.shape), image)
+        way = image.new_zeros(0) if tabular is None else tabular.way
+        slopes = zeros((len(targets), len(way)), image)
 
         def fold(_start: int, step: Step) -> None:
             add_rows(total, step.gradients[INPUT])
+            if tabular is not None:
+                add_rows(slopes, step.gradients[VALUES])
 
         end, start, _ = yield (
             Forward(Clean(image), targets),
-            Forward(Blend(image, baseline, (0.0,)), targets),
-            Gradient(Blend(image, baseline, midpoints(self.steps)), targets, fold=fold),
+            Forward(on_path(image, baseline, (0.0,), tabular), targets),
+            Gradient(
+                on_path(image, baseline, midpoints(self.steps), tabular),
+                targets,
+                at=(INPUT,) if tabular is None else (INPUT, VALUES),
+                fold=fold,
+            ),
         )
         values = total * (image - baseline) / self.steps
-        return _maps(image, values, end.scores[0], start.scores[0], self.steps)
+        shares = None if tabular is None else slopes * way / self.steps
+        return _maps(image, values, shares, (start.scores[0], end.scores[0]), self.steps)
 
-    def _refined(self, image: Tensor, targets: Targets, tolerance: float) -> Plan[Maps]:
+    def _refined(
+        self, image: Tensor, targets: Targets, tabular: Tabular | None, tolerance: float
+    ) -> Plan[Maps]:
         """Add points where the path needs them, until the map's sum is within the tolerance."""
-        baseline = self.baseline or 0.0
-        parts = Parts(image, baseline, len(targets))
-        yield Gradient(Blend(image, baseline, parts.ends), targets, fold=parts.take_ends)
+        parts = Parts(image, self.baseline or 0.0, len(targets), tabular)
+        yield Gradient(parts.rows(parts.ends), targets, at=parts.at, fold=parts.take_ends)
         while chosen := parts.coarsest(tolerance, self.max_steps):
-            points = Blend(image, baseline, parts.between(chosen))
-            yield Gradient(points, targets, fold=parts.take_between(chosen))
+            points = parts.rows(parts.between(chosen))
+            yield Gradient(points, targets, at=parts.at, fold=parts.take_between(chosen))
             parts.halve(chosen)
-        maps = _maps(image, parts.integral(), parts.scores[-1], parts.scores[0], parts.points)
+        ends = (parts.scores[0], parts.scores[-1])
+        maps = _maps(image, *parts.integral(), ends, parts.points)
         return replace(maps, extras=tuple({**each, "tolerance": tolerance} for each in maps.extras))
 
 
@@ -139,14 +157,24 @@ def midpoints(steps: int) -> tuple[float, ...]:
     return tuple((k + 0.5) / steps for k in range(steps))
 
 
-def _maps(image: Tensor, values: Tensor, end: Tensor, start: Tensor, steps: int) -> Maps:
-    """Return maps with the scores ``(K,)`` at the ends, and what they should sum to."""
-    sums = values.flatten(1).sum(1).tolist()
+def _maps(
+    image: Tensor,
+    values: Tensor,
+    shares: Tensor | None,
+    ends: tuple[Tensor, Tensor],
+    steps: int,
+) -> Maps:
+    """Return maps with the scores ``(K,)`` at start and end, and what they should sum to."""
+    sums = values.flatten(1).sum(1)
+    if shares is not None:
+        sums = sums + shares.sum(1)
+    start, end = ends
     extras = tuple(
         _figures(*figures, steps)
-        for figures in zip(end.tolist(), start.tolist(), sums, strict=True)
+        for figures in zip(end.tolist(), start.tolist(), sums.tolist(), strict=True)
     )
-    return Maps(values.to(image.dtype), cells(image.shape[1:], image.shape[1:]), extras)
+    spatial = image.shape[1:]
+    return Maps(values.to(image.dtype), cells(spatial, spatial), extras, shares)
 
 
 def _figures(score: float, baseline_score: float, total: float, steps: int) -> dict[str, float]:

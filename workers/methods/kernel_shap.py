@@ -11,9 +11,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from workers.methods.base import METHODS, Maps
-from workers.methods.segments import SegmentMethod, shared_out
+from workers.methods.segments import Players, SegmentMethod, shared_out
 from workers.methods.superpixels import segmented
 from workers.passes import Cost, Plan, Targets, TimeUp
+from workers.tabular import Tabular
 
 ENDS: Final = 2
 """Rows that come first: everything shown, and nothing."""
@@ -81,21 +82,21 @@ class KernelShap(SegmentMethod):
         return Cost(forward_rows=ENDS + min(self.samples, every), exact=False)
 
     @override
-    def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
-        """Attribute `image`, shape ``(C, *spatial)``; maps ``(K, 1, *spatial)``."""
-        labels = segmented(image, self.segments)
-        coalitions = Coalitions(int(labels.max()) + 1, self.samples, self.seed)
+    def joint(self, image: Tensor, targets: Targets, tabular: Tabular | None) -> Plan[Maps]:
+        """Attribute `image`, and the values beside it if it has any."""
+        players = Players(segmented(image, self.segments), tabular)
+        coalitions = Coalitions(players.count, self.samples, self.seed)
         shown = coalitions.shown.to(image.device)
 
         def presence(start: int, stop: int) -> Tensor:
             return shown[start:stop]
 
-        scores, late = yield from self.scored(image, labels, presence, len(shown), targets)
+        scores, late = yield from self.scored(image, players, presence, len(shown), targets)
         if late and len(scores) <= ENDS:
             raise TimeUp
         known = scores.cpu()
         values = fitted(coalitions.shown[ENDS : len(known)], coalitions.weights(len(known)), known)
-        return shared_out(values.to(image.device), scores[:ENDS], labels, image, partial=late)
+        return shared_out(values.to(image.device), scores[:ENDS], players, image, partial=late)
 
 
 class Coalitions:

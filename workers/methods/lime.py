@@ -9,9 +9,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from workers.methods.base import METHODS, Maps
-from workers.methods.segments import SegmentMethod, on_pixels
+from workers.methods.segments import Players, SegmentMethod, on_pixels
 from workers.methods.superpixels import segmented
 from workers.passes import Cost, Plan, Targets, TimeUp
+from workers.tabular import Tabular
 
 
 @METHODS.register("lime")
@@ -78,23 +79,23 @@ class Lime(SegmentMethod):
         return Cost(forward_rows=1 + self.samples)
 
     @override
-    def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
-        """Attribute `image`, shape ``(C, *spatial)``; maps ``(K, 1, *spatial)``."""
-        labels = segmented(image, self.segments)
-        subsets = self.subsets(int(labels.max()) + 1)
+    def joint(self, image: Tensor, targets: Targets, tabular: Tabular | None) -> Plan[Maps]:
+        """Attribute `image`, and the values beside it if it has any."""
+        players = Players(segmented(image, self.segments), tabular)
+        subsets = self.subsets(players.count)
         shown = subsets.to(image.device)
 
         def presence(start: int, stop: int) -> Tensor:
             return shown[start:stop]
 
-        scores, late = yield from self.scored(image, labels, presence, len(shown), targets)
+        scores, late = yield from self.scored(image, players, presence, len(shown), targets)
         if len(scores) < 2:  # noqa: PLR2004 - a line needs two points
             raise TimeUp
         values, fit = self._fitted(subsets[: len(scores)].double(), scores.cpu())
         figures = [
             {"score": score, "fit": r} for score, r in zip(scores[0].tolist(), fit, strict=True)
         ]
-        return on_pixels(values.to(image.device), labels, image, figures, partial=late)
+        return on_pixels(values.to(image.device), players, image, figures, partial=late)
 
     def subsets(self, segments: int) -> Tensor:
         """Return the whole image and random subsets, bool, shape ``(1 + samples, segments)``."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Annotated, ClassVar, Self
 
@@ -14,7 +15,8 @@ from service.errors import InvalidParameter
 from workers.methods.base import METHODS, Maps, Method, ModelFacts, spread, zeros
 from workers.methods.windows import Search, Windows, asked_for
 from workers.passes import Ability, Cost, Forward, Plan, Step, Targets, TimeUp
-from workers.rows import Box, Clean, Patched
+from workers.rows import Beside, Box, Clean, Patched
+from workers.tabular import Tabular
 
 Edge = Annotated[int, Field(ge=1, le=512)]
 
@@ -138,6 +140,18 @@ class Occlusion(Method):
             return Cost(forward_rows=1 + sum(each.count for each in lattices))
         rows = sum(asked_for(each.shape, self._budget(each)) for each in lattices)
         return Cost(forward_rows=1 + rows, exact=False)
+
+    @override
+    def joint(self, image: Tensor, targets: Targets, tabular: Tabular | None) -> Plan[Maps]:
+        """Attribute `image`, and the values beside it by the fall without each."""
+        if tabular is None:
+            return (yield from self.plan(image, targets))
+        whole, without = yield (
+            Forward(Beside(Clean(image), tabular.values), targets),
+            Forward(Beside(Clean(image, len(tabular.values)), tabular.without()), targets),
+        )
+        shares = (whole.scores.double() - without.scores.double()).T
+        return replace((yield from self.plan(image, targets)), shares=shares)
 
     @override
     def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:

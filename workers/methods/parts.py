@@ -8,7 +8,8 @@ from torch import Tensor
 
 from workers.methods.base import zeros
 from workers.passes import Fold, Step
-from workers.rows import INPUT
+from workers.rows import INPUT, VALUES, Beside, Blend, Rows
+from workers.tabular import Tabular
 
 PARTS: Final = 8
 """Equal parts of the path, each with a sum of its own in memory."""
@@ -42,11 +43,17 @@ class Parts:
         Value of the reference image.
     targets
         Scores whose gradients are integrated, ``K``.
+    tabular
+        The values beside the image, which go the way with it.
     """
 
-    def __init__(self, image: Tensor, baseline: float, targets: int) -> None:
-        self._way = image - baseline
-        self._sums = zeros((2 * PARTS + 1, targets, *image.shape), image)
+    def __init__(
+        self, image: Tensor, baseline: float, targets: int, tabular: Tabular | None = None
+    ) -> None:
+        self._image, self._baseline, self._tabular = image, baseline, tabular
+        ways = [(image - baseline).flatten(), *(() if tabular is None else (tabular.way,))]
+        self._way = torch.cat(ways)
+        self._sums = zeros((2 * PARTS + 1, targets, len(self._way)), image)
         self._intervals = [1] * PARTS
         self.scores = zeros((PARTS + 1, targets), image)
         """At the ends of the parts, from the baseline to the image, shape ``(PARTS + 1, K)``."""
@@ -67,6 +74,15 @@ class Parts:
         self.scores[start : start + step.count] = step.scores
         self._add(range(start, start + step.count), step)
 
+    def rows(self, weights: tuple[float, ...]) -> Rows:
+        """Return points of the path, by their shares of the image."""
+        return on_path(self._image, self._baseline, weights, self._tabular)
+
+    @property
+    def at(self) -> tuple[str, ...]:
+        """Places whose gradients are taken in."""
+        return (INPUT,) if self._tabular is None else (INPUT, VALUES)
+
     def between(self, chosen: Sequence[int]) -> tuple[float, ...]:
         """Return the points in the middle of the intervals of some parts."""
         return tuple(
@@ -85,10 +101,19 @@ class Parts:
         for part in chosen:
             self._intervals[part] *= 2
 
-    def integral(self) -> Tensor:
-        """Return the integral times the way, shape ``(K, C, *spatial)``, in float64."""
-        integral: Tensor = torch.tensordot(self._weights(), self._sums, dims=1) * self._way
-        return integral
+    def integral(self) -> tuple[Tensor, Tensor | None]:
+        """Return the integral times the way, in float64.
+
+        Returns
+        -------
+        tuple
+            Of the image, shape ``(K, C, *spatial)``, and of the values beside it, if there
+            are any, shape ``(K, variables)``.
+        """
+        integral = torch.tensordot(self._weights(), self._sums, dims=1) * self._way
+        of_image, shares = integral.tensor_split([self._image.numel()], dim=1)
+        values = of_image.reshape(-1, *self._image.shape)
+        return values, None if self._tabular is None else shares
 
     def coarsest(self, tolerance: float, most: int) -> list[int]:
         """Return the parts to refine, none if the tolerance is met or points would be too many.
@@ -122,7 +147,8 @@ class Parts:
 
     def _add(self, slots: Sequence[int], step: Step) -> None:
         """Add rows in order, so that bits do not depend on how rows were chunked."""
-        for slot, row in zip(slots, step.gradients[INPUT], strict=True):
+        flat = torch.cat([step.gradients[place].flatten(2) for place in self.at], 2)
+        for slot, row in zip(slots, flat, strict=True):
             self._sums[slot].add_(row)
 
     def _weights(self) -> Tensor:
@@ -135,8 +161,16 @@ class Parts:
 
     def _residuals(self) -> Tensor:
         """Return by how much each part's integral differs from its change, shape ``(PARTS, K)``."""
-        slopes = (self._sums * self._way).flatten(2).sum(2)
+        slopes = (self._sums * self._way).sum(2)
         ends, inside = slopes.split([PARTS + 1, PARTS])
         weights = self._weights()[PARTS + 1 :, None]
         integrals: Tensor = weights * ((ends[:-1] + ends[1:]) / 2 + inside)
         return integrals - self.scores.diff(dim=0)
+
+
+def on_path(
+    image: Tensor, baseline: float, weights: tuple[float, ...], tabular: Tabular | None
+) -> Rows:
+    """Return points between the baseline and the image, the values beside it on the same way."""
+    rows = Blend(image, baseline, weights)
+    return rows if tabular is None else Beside(rows, tabular.along(weights))

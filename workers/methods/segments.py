@@ -1,8 +1,11 @@
 """What methods share that hide whole segments of an image."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Self
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Final, Self
 
 import torch
 from pydantic import Field
@@ -12,10 +15,47 @@ from typing_extensions import override
 from workers.methods.base import Maps, Method, ModelFacts, cells, zeros
 from workers.methods.superpixels import grid_of
 from workers.passes import Ability, Forward, Plan, Step, Targets, TimeUp
-from workers.rows import Masked
+from workers.rows import Beside, Masked, Rows
+from workers.tabular import Tabular
 
 Presence = Callable[[int, int], Tensor]
-"""Which segments rows ``start`` to ``stop`` show: bool, shape ``(rows, segments)``."""
+"""Which players rows ``start`` to ``stop`` show: bool, shape ``(rows, players)``."""
+
+ROWS: Final = 1024
+"""Rows whose values beside the image are made at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Players:
+    """What is shown or hidden: the segments of an image, then the values beside it."""
+
+    labels: Tensor
+    """Segment of each pixel, shape ``spatial``."""
+
+    tabular: Tabular | None = None
+    """A value that is hidden is at its baseline."""
+
+    @cached_property
+    def segments(self) -> int:
+        """How many of them are segments."""
+        return int(self.labels.max()) + 1
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self.segments + (0 if self.tabular is None else len(self.tabular.values))
+
+    def beside(self, rows: Rows, presence: Presence) -> Rows:
+        """Return rows of the image with the values beside them, if there are any."""
+        if self.tabular is None:
+            return rows
+        shown = torch.cat(
+            [
+                presence(start, min(start + ROWS, rows.count))[:, self.segments :]
+                for start in range(0, rows.count, ROWS)
+            ]
+        )
+        return Beside(rows, torch.where(shown, self.tabular.values, self.tabular.baseline))
 
 
 class SegmentMethod(Method):
@@ -49,12 +89,22 @@ class SegmentMethod(Method):
         baseline = model.baseline if self.baseline is None else self.baseline
         return self.model_copy(update={"baseline": baseline})
 
+    @override
+    def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
+        """Attribute `image`, shape ``(C, *spatial)``; maps ``(K, 1, *spatial)``."""
+        return self.joint(image, targets, None)
+
+    @override
+    @abstractmethod
+    def joint(self, image: Tensor, targets: Targets, tabular: Tabular | None) -> Plan[Maps]:
+        """Attribute `image`, and the values beside it if it has any."""
+
     def most(self, shape: Sequence[int]) -> int:
         """Return the most segments that an image of shape ``(C, *spatial)`` is cut into."""
         return math.prod(grid_of(shape[1:], self.segments))
 
     def scored(
-        self, image: Tensor, labels: Tensor, presence: Presence, count: int, targets: Targets
+        self, image: Tensor, players: Players, presence: Presence, count: int, targets: Targets
     ) -> Plan[tuple[Tensor, bool]]:
         """Ask for the scores of `count` rows that show what `presence` says.
 
@@ -68,8 +118,8 @@ class SegmentMethod(Method):
         done = 0
 
         def masks(start: int, stop: int) -> Tensor:
-            shown: Tensor = presence(start, stop).to(image)[:, None, labels]
-            return shown
+            shown = presence(start, stop)[:, : players.segments].to(image)
+            return shown[:, None, players.labels]
 
         def fold(start: int, step: Step) -> None:
             nonlocal done
@@ -77,8 +127,9 @@ class SegmentMethod(Method):
             done = start + step.count
             scores[start:done] = step.scores
 
+        rows = players.beside(Masked(image, self.baseline or 0.0, masks, count), presence)
         try:
-            yield Forward(Masked(image, self.baseline or 0.0, masks, count), targets, fold=fold)
+            yield Forward(rows, targets, fold=fold)
         except TimeUp:
             return scores[:done], True
         return scores, False
@@ -86,7 +137,7 @@ class SegmentMethod(Method):
 
 def on_pixels(
     values: Tensor,
-    labels: Tensor,
+    players: Players,
     image: Tensor,
     extras: Sequence[dict[str, float]],
     *,
@@ -97,32 +148,37 @@ def on_pixels(
     Parameters
     ----------
     values
-        Shape ``(K, segments)``.
+        Shape ``(K, players)``.
     extras
         The method's figures for each target; the number of segments is added.
     """
-    segments = {"segments": float(values.shape[1])}
+    of_image, shares = values.split([players.segments, players.count - players.segments], dim=1)
+    segments = {"segments": float(players.segments)}
     return Maps(
-        values[:, None, labels].to(image.dtype),
+        of_image[:, None, players.labels].to(image.dtype),
         cells(image.shape[1:], image.shape[1:]),
         tuple({**each, **segments} for each in extras),
+        shares=None if players.tabular is None else shares,
         partial=partial,
     )
 
 
 def shared_out(
-    values: Tensor, ends: Tensor, labels: Tensor, image: Tensor, *, partial: bool
+    values: Tensor, ends: Tensor, players: Players, image: Tensor, *, partial: bool
 ) -> Maps:
     """Return maps that sum to the change in score: a segment's pixels share its value.
+
+    Of a model that takes values beside the image, the sum is that of map and shares.
 
     Parameters
     ----------
     values
-        Shape ``(K, segments)``.
+        Shape ``(K, players)``.
     ends
         Scores of the image and of the baseline, shape ``(2, K)``.
     """
-    sizes = torch.bincount(labels.flatten(), minlength=values.shape[1])
+    sizes = torch.ones(players.count).to(values)
+    sizes[: players.segments] = torch.bincount(players.labels.flatten())
     figures = [
         {
             "score": score,
@@ -133,4 +189,4 @@ def shared_out(
         }
         for score, baseline, total in zip(*ends.tolist(), values.sum(1).tolist(), strict=True)
     ]
-    return on_pixels(values / sizes, labels, image, figures, partial=partial)
+    return on_pixels(values / sizes, players, image, figures, partial=partial)

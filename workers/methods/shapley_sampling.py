@@ -9,9 +9,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from workers.methods.base import METHODS, Maps
-from workers.methods.segments import SegmentMethod, shared_out
+from workers.methods.segments import Players, SegmentMethod, shared_out
 from workers.methods.superpixels import segmented
 from workers.passes import Cost, Plan, Targets, TimeUp
+from workers.tabular import Tabular
 
 ENDS: Final = 2
 """Rows that come first: everything shown, and nothing."""
@@ -66,10 +67,10 @@ class ShapleySampling(SegmentMethod):
         return Cost(forward_rows=ENDS + self.orders * (self.most(shape) - 1), exact=False)
 
     @override
-    def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
-        """Attribute `image`, shape ``(C, *spatial)``; maps ``(K, 1, *spatial)``."""
-        labels = segmented(image, self.segments)
-        ranks = self.ranks(int(labels.max()) + 1).to(image.device)
+    def joint(self, image: Tensor, targets: Targets, tabular: Tabular | None) -> Plan[Maps]:
+        """Attribute `image`, and the values beside it if it has any."""
+        players = Players(segmented(image, self.segments), tabular)
+        ranks = self.ranks(players.count).to(image.device)
         steps = ranks.shape[1] - 1
 
         def presence(start: int, stop: int) -> Tensor:
@@ -80,12 +81,12 @@ class ShapleySampling(SegmentMethod):
             return shown
 
         count = ENDS + self.orders * steps
-        scores, late = yield from self.scored(image, labels, presence, count, targets)
+        scores, late = yield from self.scored(image, players, presence, count, targets)
         whole = (len(scores) - ENDS) // steps
         if whole < 1:
             raise TimeUp
         values = _gains(scores, ranks[:whole], steps)
-        return shared_out(values, scores[:ENDS], labels, image, partial=late)
+        return shared_out(values, scores[:ENDS], players, image, partial=late)
 
     def ranks(self, segments: int) -> Tensor:
         """Return the place of each segment in each order, shape ``(orders, segments)``."""

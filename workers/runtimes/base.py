@@ -22,7 +22,7 @@ from service.errors import WhylightError
 from service.registry import Registry
 from service.settings import RemoteSettings
 from workers.passes import Ability, Exclusive, Rule, Scalar, Tap
-from workers.rows import Ablated, Rows
+from workers.rows import Rows, ablated
 from workers.tokens import Tokens
 
 
@@ -49,7 +49,8 @@ class Work:
     @property
     def ablated(self) -> str | None:
         """The layer of whose output each row lacks a channel, if so."""
-        return self.rows.place if isinstance(self.rows, Ablated) else None
+        rows = ablated(self.rows)
+        return None if rows is None else rows.place
 
 
 @dataclass(frozen=True, slots=True, eq=False)

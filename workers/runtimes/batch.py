@@ -1,6 +1,6 @@
 """What every runtime does alike: rows into one batch, outputs into scores."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -8,22 +8,31 @@ from torch import Tensor
 from service.errors import MethodError, NoGradientPath, UnservablePass
 from workers.device import sent
 from workers.passes import Scalar
-from workers.rows import INPUT
+from workers.rows import INPUT, VALUES
 from workers.runtimes.base import Segment, Work
 
+Batch = Mapping[str, Tensor]
+"""By input's name, each shape ``(rows, ...)``."""
 
-def row_shape(work: Work) -> tuple[int, ...]:
-    """Return the shape of one row of the one input.
+
+def row_shape(work: Work, variables: int = 0) -> tuple[int, ...]:
+    """Return the shape of the image in one row.
+
+    Parameters
+    ----------
+    variables
+        How many numbers the model takes beside it.
 
     Raises
     ------
     UnservablePass
         If the rows name other inputs.
     """
-    shapes = work.rows.shapes
-    if set(shapes) != {INPUT}:
-        raise UnservablePass("The model has one input, and the rows have others.")
-    return shapes[INPUT]
+    shapes = dict(work.rows.shapes)
+    image = shapes.pop(INPUT, None)
+    if image is None or shapes != ({VALUES: (variables,)} if variables else {}):
+        raise UnservablePass("The model has other inputs than the rows.")
+    return image
 
 
 def spans(segments: Sequence[Segment]) -> Iterator[slice]:
@@ -36,19 +45,23 @@ def spans(segments: Sequence[Segment]) -> Iterator[slice]:
 
 def filled(
     segments: Sequence[Segment], size: int, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, dict[int, Exception]]:
+) -> tuple[Batch, dict[int, Exception]]:
     """Return a batch of `size` rows, and the failures of segments that could not be written.
 
     Rows beyond the segments', and those of a failed segment, are zero.
     """
-    shape = row_shape(segments[0].work)
-    batch = torch.zeros(size, *shape, dtype=dtype, device=device)
+    batch = {
+        name: torch.zeros(size, *shape, dtype=dtype, device=device)
+        for name, shape in segments[0].work.rows.shapes.items()
+    }
     failures: dict[int, Exception] = {}
     for k, (segment, span) in enumerate(zip(segments, spans(segments), strict=True)):
         try:
-            segment.work.rows.fill({INPUT: batch[span]}, segment.start, segment.stop)
+            out = {name: each[span] for name, each in batch.items()}
+            segment.work.rows.fill(out, segment.start, segment.stop)
         except Exception as error:  # noqa: BLE001 - rows are made by a method: foreign code
-            batch[span] = 0
+            for each in batch.values():
+                each[span] = 0
             failures[k] = error
     return batch, failures
 

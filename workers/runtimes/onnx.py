@@ -24,6 +24,7 @@ from typing_extensions import override
 from service.domain.manifest import Manifest, Surrogate
 from service.errors import InvalidPackage, UnservablePass
 from workers.passes import Ability, Exclusive
+from workers.rows import INPUT, VALUES
 from workers.runtimes.base import RUNTIMES, Fit, Opener, Probe, Segment, Served, Work
 from workers.runtimes.batch import filled, guarded_scores, row_shape, spans
 from workers.runtimes.graph.operators.base import UnsupportedGraph
@@ -32,6 +33,7 @@ from workers.runtimes.memory import resident_bytes
 from workers.runtimes.surrogate import difference, surrogate
 from workers.runtimes.torch import TorchRuntime
 from workers.runtimes.torch_probe import layer_facts
+from workers.tabular import Companions
 
 UNREAD: Final = "Its graph cannot be interpreted."
 SEED: Final = 20_231
@@ -59,8 +61,8 @@ class OnnxRuntime:
     Parameters
     ----------
     model
-        An ONNX model of one input ``(N, C, *spatial)``, as `read_model` returned
-        it; its first output is explained.
+        An ONNX model of one input ``(N, C, *spatial)``, and perhaps of numbers
+        beside it, as `read_model` returned it; its first output is explained.
     shape
         Shape of one row, ``(C, *spatial)``.
     layers
@@ -72,6 +74,10 @@ class OnnxRuntime:
         Whether the graph wants ``(N, *spatial, C)``.
     limit
         How nearly the interpreted graph must say what the session says.
+    companions
+        The numbers beside the image, if it takes any.
+    beside
+        Names of the graph's inputs for them, in their order.
 
     Raises
     ------
@@ -91,12 +97,22 @@ class OnnxRuntime:
         fixed_rows: int | None = None,
         channels_last: bool = False,
         limit: Surrogate | None = None,
+        companions: Companions | None = None,
+        beside: Sequence[str] = (),
     ) -> None:
         self.shape = tuple(shape)
+        self._companions = companions or Companions.none()
+        self._beside = tuple(beside)
         self.fixed_rows = fixed_rows
         self._channels_last = channels_last
         twin, self._why = _interpreted(
-            model, self.shape, layers, fixed_rows, channels_last=channels_last
+            model,
+            self.shape,
+            layers,
+            fixed_rows,
+            channels_last=channels_last,
+            companions=self._companions,
+            beside=self._beside,
         )
         if layers is None:
             layers = {} if twin is None else {name: name for name in twin.layers}
@@ -108,11 +124,9 @@ class OnnxRuntime:
             self._session = _session(content)
             # it keeps weights in layouts of its own beside those of the file
             self._bytes = max(len(content), resident_bytes() - before)
-            (self._input,) = self._session.get_inputs()
         except Exception:  # noqa: BLE001 - foreign parsers raise what they like
-            raise InvalidPackage(
-                "onnxruntime cannot load the ONNX model; it must have one input."
-            ) from None
+            raise InvalidPackage("onnxruntime cannot load the ONNX model.") from None
+        self._input = _image_of(self._session, self._beside)
         self._twin, self._difference = self._admitted(twin, limit or Surrogate())
 
     def _admitted(
@@ -194,7 +208,7 @@ class OnnxRuntime:
         taps = tuple(tap.place for tap in work.taps)
         if unknown := set(taps) - set(self._tensors):
             raise UnservablePass(f"The model has no usable layer {', '.join(sorted(unknown))}.")
-        return Group(row_shape(work), taps, work.outputs)
+        return Group(row_shape(work, self._companions.count), taps, work.outputs)
 
     def _interpreting(self) -> TorchRuntime:
         """Return the interpreted graph.
@@ -223,7 +237,7 @@ class OnnxRuntime:
         size = rows if self.fixed_rows is None else max(rows, self.fits(group).rows or 0)
         batch, failures = filled(segments, size, self.dtype, self.device)
         names = [self._output, *(self._tensors[tap] for tap in group.taps)]
-        outputs, *found = self._run(batch, names)
+        outputs, *found = self._run(batch[INPUT], names, batch.get(VALUES))
         taps = dict(zip(group.taps, found, strict=True))
         return [
             failures.get(k) or _served(segment.work, outputs[span], taps, span)
@@ -270,9 +284,16 @@ class OnnxRuntime:
         if self._twin is not None:
             self._twin.check()
 
-    def _run(self, batch: Tensor, names: Sequence[str]) -> list[Tensor]:
-        batch = batch.movedim(1, -1).contiguous() if self._channels_last else batch
-        given: list[Any] = self._session.run(list(names), {self._input.name: batch.numpy()})
+    def _run(
+        self, image: Tensor, names: Sequence[str], values: Tensor | None = None
+    ) -> list[Tensor]:
+        """Return tensors of the graph; without values it is given their baselines."""
+        image, *tensors = self._companions(None, (image, *(() if values is None else (values,))))
+        image = image.movedim(1, -1) if self._channels_last else image
+        fed = zip((self._input, *self._beside), (image, *tensors), strict=True)
+        given: list[Any] = self._session.run(
+            list(names), {name: each.contiguous().numpy() for name, each in fed}
+        )
         return [torch.from_numpy(np.asarray(each)) for each in given]
 
     def _noise(self, rows: int) -> Tensor:
@@ -304,16 +325,39 @@ def _interpreted(
     shape: tuple[int, ...],
     layers: Mapping[str, str] | None,
     fixed_rows: int | None,
-    *,
-    channels_last: bool,
+    **options: Any,
 ) -> tuple[TorchRuntime | None, str]:
-    """Return the graph interpreted in torch, or why it cannot be."""
+    """Return the graph interpreted in torch, or why it cannot be; options as of `surrogate`."""
     try:
-        return surrogate(model, shape, layers, fixed_rows, channels_last=channels_last), ""
+        return surrogate(model, shape, layers, fixed_rows, **options), ""
     except UnsupportedGraph as error:
         return None, error.reason
     except Exception:  # noqa: BLE001 - a graph may be wrong in any way; onnxruntime judges it
         return None, UNREAD
+
+
+def _image_of(session: Any, beside: Sequence[str]) -> str:
+    """Return the name of the input that is the image: what is left when all others are named.
+
+    Raises
+    ------
+    InvalidPackage
+        There are other inputs, or the others do not take float32.
+    """
+    inputs: dict[str, str] = {each.name: each.type for each in session.get_inputs()}
+    rest = [name for name in inputs if name not in beside]
+    if len(rest) != 1 or len(inputs) != 1 + len(beside):
+        raise InvalidPackage(
+            "The ONNX model must have one input for the image and one for each tabular input of"
+            " the manifest, by its name; those of 'inputs' it has.",
+            pointer="/inputs",
+            inputs=[*(name[:64] for name in [*inputs][:16])],
+        )
+    if any(inputs[name] != "tensor(float)" for name in beside):
+        raise InvalidPackage(
+            "The tabular inputs of the ONNX model must take 32-bit floats.", pointer="/inputs"
+        )
+    return rest[0]
 
 
 def _exposed(graph: Any, layers: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -366,11 +410,9 @@ class OnnxOpener(Opener):
         """Hand the package's graph, as bytes, to onnxruntime; it runs on the CPU."""
         path = folder / manifest.file("forward", "onnx").path
         layers = {each.name: each.onnx or each.name for each in manifest.explain.layers}
-        beside = [folder / file.path for file in manifest.files if file.format == "onnx_data"]
+        data = [folder / file.path for file in manifest.files if file.format == "onnx_data"]
         files = [
-            str(file.relative_to(path.parent))
-            for file in beside
-            if file.is_relative_to(path.parent)
+            str(file.relative_to(path.parent)) for file in data if file.is_relative_to(path.parent)
         ]
         model = read_model(path.read_bytes(), path.parent, files)
         return partial(
@@ -379,6 +421,8 @@ class OnnxOpener(Opener):
             shape,
             layers or None,
             fixed_rows=fixed_rows,
-            channels_last=manifest.inputs[0].layout == "NHWC",
+            channels_last=manifest.image.layout == "NHWC",
             limit=manifest.surrogate,
+            companions=Companions.of(manifest),
+            beside=[each.name for each in manifest.tabular],
         )

@@ -31,6 +31,7 @@ from service.errors import (
     WhylightError,
 )
 from workers.passes import Ability, Exclusive
+from workers.rows import INPUT
 from workers.runtimes.base import (
     RUNTIMES,
     Fit,
@@ -201,7 +202,7 @@ class RemoteRuntime:
         size = rows if self.fixed_rows is None else max(rows, self.fits(group).rows or 0)
         batch, failures = filled(segments, size, self.dtype, self.device)
         try:
-            outputs = self._run(batch)
+            outputs = self._run(batch[INPUT])
         except ModelSilent as error:  # to ask again for each half would find the same
             return [error for _ in segments]
         return [
@@ -365,6 +366,6 @@ class RemoteOpener(Opener):
             shape,
             layers=[layer.name for layer in manifest.explain.layers],
             fixed_rows=fixed_rows,
-            channels_last=manifest.inputs[0].layout == "NHWC",
+            channels_last=manifest.image.layout == "NHWC",
         )
         return lambda: runtime

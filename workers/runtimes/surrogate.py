@@ -4,7 +4,8 @@ It is the same graph, interpreted. Whether it says the same is tried when the
 model is loaded, and once more on every image that is explained through it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -16,6 +17,7 @@ from workers.runtimes.graph.operators.base import UnsupportedGraph
 from workers.runtimes.graph.read import read_graph
 from workers.runtimes.torch import TorchRuntime
 from workers.runtimes.torch_probe import noise
+from workers.tabular import Companions
 
 SHIFTS: Final = (0.0, 0.0, 0.5, -0.5, 1.0, -1.0)
 """Gray added to the noise images on which both must say the same."""
@@ -28,6 +30,8 @@ def surrogate(
     fixed_rows: int | None,
     *,
     channels_last: bool,
+    companions: Companions,
+    beside: Sequence[str],
 ) -> TorchRuntime:
     """Return a runtime of the same graph in torch.
 
@@ -38,6 +42,10 @@ def surrogate(
     layers
         Names of layers that methods may use, each with its tensor in the
         graph; chosen, and named as their tensors, if not given.
+    companions
+        The numbers beside the image, if it takes any.
+    beside
+        Names of the graph's inputs for them, in their order.
 
     Raises
     ------
@@ -45,11 +53,19 @@ def surrogate(
         The graph cannot be interpreted.
     """
     names = {tensor: name for name, tensor in (layers or {}).items()}
-    network = Network(read_graph(model), names, channels_last=channels_last)
-    if len(network.inputs) != 1:
+    graph = read_graph(model)
+    images = tuple(name for name in graph.inputs if name not in beside)
+    if len(images) != 1:
         raise UnsupportedGraph("It has several inputs.")
+    ordered = replace(graph, inputs=(*images, *beside))
+    network = Network(ordered, names, channels_last=channels_last)
+    companions.join(network)
     return TorchRuntime(
-        network, shape, None if layers is None else list(layers), fixed_rows=fixed_rows
+        network,
+        shape,
+        None if layers is None else list(layers),
+        fixed_rows=fixed_rows,
+        variables=companions.count,
     )
 
 

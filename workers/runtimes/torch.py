@@ -26,7 +26,7 @@ from service.domain.manifest import Manifest
 from service.errors import ModelUnavailable, NoGradientPath, UnservablePass
 from workers.architectures.base import ARCHITECTURES, Architecture
 from workers.passes import Ability, Exclusive, Lease, Rule
-from workers.rows import INPUT, Ablated, Patched
+from workers.rows import INPUT, LEAVES, VALUES, Patched, ablated
 from workers.runtimes.attention import PREFIX, Attentions
 from workers.runtimes.base import (
     RUNTIMES,
@@ -49,6 +49,7 @@ from workers.runtimes.staging import staged
 from workers.runtimes.torch_layers import choose_layers
 from workers.runtimes.torch_probe import noise, probe
 from workers.state_dicts import install
+from workers.tabular import Companions
 from workers.tokens import Tokens
 
 
@@ -90,6 +91,9 @@ class TorchRuntime:
     tokens
         Where a transformer's tokens lie; layers that put out such tokens are
         handed on as grids.
+    variables
+        How many numbers the model takes beside the image. Called with the image
+        alone, as it is probed, it must take some of its own: see `Companions`.
     narrow
         Whether `model` was made by `narrowed`. What goes in and what comes out
         is float32 all the same.
@@ -104,8 +108,10 @@ class TorchRuntime:
         device: torch.device | None = None,
         fixed_rows: int | None = None,
         tokens: Tokens | None = None,
+        variables: int = 0,
         narrow: bool = False,
     ) -> None:
+        self._variables = variables
         self.device = device or torch.device("cpu")
         self.model = model.to(self.device).eval().requires_grad_(requires_grad=False)
         types = (each.dtype for each in model.parameters() if each.is_floating_point())
@@ -165,7 +171,7 @@ class TorchRuntime:
         rounds = tuple(places for places in work.places if places)
         ragged = len(set(rounds)) == 1 and self.probed.cheap_heads.issuperset(rounds[0])
         return Group(
-            shape=row_shape(work),
+            shape=row_shape(work, self._variables),
             rounds=rounds[:1] if ragged else rounds,
             ragged=ragged,
             taps=taps,
@@ -178,8 +184,8 @@ class TorchRuntime:
         )
 
     def _require_servable(self, work: Work, taps: Sequence[str]) -> None:
-        ablated = () if work.ablated is None else (work.ablated,)
-        unknown = ({*work.at, *taps, *ablated} - {INPUT}) - self._usable
+        lacking = () if work.ablated is None else (work.ablated,)
+        unknown = {*work.at, *taps, *lacking} - LEAVES - self._usable
         if unknown:
             names = ", ".join(sorted(unknown))
             raise UnservablePass(f"The model has no usable layer {names}.")
@@ -236,7 +242,7 @@ class TorchRuntime:
     def _cut(self, gradients: "Gradients", span: slice) -> "Gradients":
         """Return one segment's rows."""
         return {
-            (k, place): grad[span] if place == INPUT else self.on_grid(grad[span])
+            (k, place): grad[span] if place in LEAVES else self.on_grid(grad[span])
             for (k, place), grad in gradients.items()
         }
 
@@ -254,19 +260,23 @@ class TorchRuntime:
             size = padded(rows) if graphed else rows
         batch, failures = filled(segments, size, self.dtype, self.device)
         if graphed:
-            outputs, found = self._graphs.forward(self._plain, batch, group.taps)
-            return outputs, {**found, INPUT: batch}, failures
+            outputs, found = self._graphs.forward(self._plain, batch[INPUT], group.taps)
+            return outputs, {**found, **batch}, failures
         at = {place for places in group.rounds for place in places}
         outputs, found = self.forward(
-            batch, {*group.taps, *at} - {INPUT}, at, _ablation(group, segments, self.tokens)
+            batch[INPUT],
+            {*group.taps, *at} - LEAVES,
+            at,
+            _ablation(group, segments, self.tokens),
+            batch.get(VALUES),
         )
-        return outputs, {**found, INPUT: batch}, failures
+        return outputs, {**found, **batch}, failures
 
     def _graphed(self, group: Group) -> bool:
         """Tell whether a group's passes may be captured: on CUDA, with nothing but the model."""
         return (
             self.device.type == "cuda"
-            and not group.rounds
+            and not (group.rounds or self._variables)
             and group.ablated is None
             and not any(place.startswith(PREFIX) for place in group.taps)
         )
@@ -281,22 +291,29 @@ class TorchRuntime:
         places: set[str],
         at: set[str],
         ablation: Ablation | None = None,
+        values: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Run the model; return its outputs and what `places` put out.
 
-        The graph begins at the batch if the input is among `at`, else at the
+        The graph begins at the inputs that are among `at`, else at the
         shallowest layer among them.
+
+        Parameters
+        ----------
+        values
+            Numbers beside the image, shape ``(rows, variables)``.
         """
-        ablated = set() if ablation is None else {ablation.place}
-        capture = self._seat.capture = Capture(places | ablated, at, ablation)
+        lacking = set() if ablation is None else {ablation.place}
+        capture = self._seat.capture = Capture(places | lacking, at, ablation)
         batch.requires_grad_(INPUT in at)
+        beside = () if values is None else (values.requires_grad_(VALUES in at),)
         seen = any(place.startswith(PREFIX) for place in places)
         try:
             with (
                 torch.set_grad_enabled(bool(at)),
                 Attentions(capture.take) if seen else nullcontext(),
             ):
-                outputs: Tensor = self.model(batch)
+                outputs: Tensor = self.model(batch, *beside)
         finally:
             self._seat.capture = None
         capture.require_all()
@@ -334,6 +351,7 @@ class TorchRuntime:
             device=self.device,
             fixed_rows=1,
             tokens=self.tokens,
+            variables=self._variables,
         )
         variant.probed = self.probed
         return variant
@@ -351,6 +369,7 @@ class TorchRuntime:
             device=self.device,
             fixed_rows=self.fixed_rows,
             tokens=self.tokens,
+            variables=self._variables,
             narrow=narrow,
         )
         recast.probed = self.probed
@@ -380,7 +399,7 @@ def _ablation(group: Group, segments: Sequence[Segment], tokens: Tokens | None) 
     channels = [
         rows.channels[segment.start : segment.stop]
         for segment in segments
-        if isinstance(rows := segment.work.rows, Ablated)
+        if (rows := ablated(segment.work.rows)) is not None
     ]
     return Ablation(group.ablated, tuple(chain.from_iterable(channels)), tokens)
 
@@ -430,7 +449,7 @@ def _served(
     return Served(
         scores=None if scores is None else scores.detach(),
         gradients=gradients,
-        activations={place: found[place][span] for place in work.at if place != INPUT},
+        activations={place: found[place][span] for place in work.at if place not in LEAVES},
         taps={tap: found[tap.place][span] for tap in work.taps},
         outputs=outputs.detach()[span] if work.outputs else None,
     )
@@ -484,6 +503,7 @@ class TorchOpener(Opener):
                 device=device,
                 fixed_rows=fixed_rows,
                 tokens=architecture.tokens(),
+                variables=len(manifest.variables),
             )
             for path in paths
         ]
@@ -517,6 +537,7 @@ def _filled(manifest: Manifest, architecture: Architecture, path: Path) -> nn.Mo
         ) from None
     network = _built(architecture)
     install(network, weights, manifest, architecture)
+    Companions.of(manifest).join(network)
     return network
 
 

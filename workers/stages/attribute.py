@@ -38,6 +38,7 @@ from workers.passes import Exclusive, Forward, Lease, Plan
 from workers.restriction import restrict
 from workers.rows import Clean
 from workers.running import Planned
+from workers.tabular import shared
 from workers.targets.base import Answer, Chosen
 from workers.targets.resolve import predict, resolve
 
@@ -266,6 +267,7 @@ def _attributions(
     if isinstance(outcome, WhylightError):
         return [tried.without_map(each.target, outcome.failure()) for each in targets]
     values = outcome.values.detach().cpu().numpy().astype(np.float32)
+    shares = None if outcome.shares is None else outcome.shares.detach().cpu().tolist()
     cells = Grid(values.shape[2:], outcome.affine).within(prepared.grid)
     kept = [restrict(each, cells, prepared.decoded.facts.regions) for each in values]
     extras = outcome.extras or ({},) * len(targets)
@@ -279,6 +281,7 @@ def _attributions(
             grid=cells,
             layer=tried.layer,
             restriction=kept[k][1],
+            variables=() if shares is None else shared(prepared.variables, shares[k]),
             extras=dict(extras[k]),
             executed_on=tried.executed_on,
             partial=outcome.partial,

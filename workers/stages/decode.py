@@ -78,7 +78,7 @@ def _decode_series(
     on_progress: Callable[[float], None],
 ) -> Decoded:
     """Decode a series portion by portion."""
-    rules = fetched.manifest.inputs[0].accept.volume or VolumeRules()
+    rules = fetched.manifest.image.accept.volume or VolumeRules()
     common = {
         "files": [str(each.file) for each in fetched.series],
         "scratch": str(fetched.scratch),

@@ -47,7 +47,7 @@ def fetch(
     """
     job = lease.job
     request = ExplanationRequest.model_validate_json(job.request)
-    accept = manifest.inputs[0].accept
+    accept = manifest.image.accept
     folder = scratch / SOURCE
     folder.mkdir()
     sources = []

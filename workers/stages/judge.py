@@ -267,6 +267,7 @@ class _Bench:
             score=target.score,
             of_scores=METHODS[attribution.method].needs <= SCORES_ALONE,
             extras=attribution.extras,
+            beside=sum(each.relevance for each in attribution.variables),
             grid=Grid(grid.shape, back),
             extent=prepared.grid.shape,
             pixels=self._pixels(),

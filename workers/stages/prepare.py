@@ -10,13 +10,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from service.domain.grid import Grid
 from service.domain.manifest import StepChoice
+from service.domain.variable import Variable
 from service.errors import InvalidPackage
 from workers.parcels import Decoded, ImageFacts, Prepared
 from workers.slots import Slots
 from workers.steps.base import STEPS, Step, StepImage
+from workers.variables import beside, told
 
 LIMIT, VOLUME_LIMIT = 30.0, 80.0
 _CHOICES = TypeAdapter(tuple[StepChoice, ...])
+_VARIABLES = TypeAdapter(tuple[Variable, ...])
 
 
 def prepare(decoded: Decoded, slots: Slots, *, limit: float | None = None) -> Prepared:
@@ -31,6 +34,8 @@ def prepare(decoded: Decoded, slots: Slots, *, limit: float | None = None) -> Pr
     ------
     NotAcceptedByModel
         The image is too small, or of another number of channels.
+    MissingValue
+        A value that the model takes beside the image is nowhere given.
     StageTimeout, SlotDied
         The steps took more than `limit` seconds, or too much memory.
     """
@@ -39,14 +44,18 @@ def prepare(decoded: Decoded, slots: Slots, *, limit: float | None = None) -> Pr
         "pixels": str(decoded.pixels),
         "padding": None if decoded.padding is None else str(decoded.padding),
         "facts": decoded.facts.model_dump(mode="json"),
-        "steps": _CHOICES.dump_python(fetched.manifest.inputs[0].steps, mode="json"),
+        "steps": _CHOICES.dump_python(fetched.manifest.image.steps, mode="json"),
         "to": str(fetched.scratch / "tensor.npy"),
         "patient": None if decoded.volume is None else decoded.volume.affine,
+        "header": str(decoded.header),
+        "variables": _VARIABLES.dump_python(fetched.manifest.variables, mode="json"),
     }
     usual = LIMIT if decoded.volume is None else VOLUME_LIMIT
     answer = slots.run("prepare", message, limit or usual)
     tensor = np.load(message["to"], allow_pickle=False)
-    return Prepared(decoded, tensor, Grid(tensor.shape[1:], np.array(answer["affine"])))
+    grid = Grid(tensor.shape[1:], np.array(answer["affine"]))
+    facts = beside(fetched.manifest.variables, fetched.request.values, answer["told"])
+    return Prepared(decoded, tensor, grid, facts)
 
 
 def task(message: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +69,8 @@ def task(message: dict[str, Any]) -> dict[str, Any]:
         message["patient"],
     )
     np.save(message["to"], tensor, allow_pickle=False)
-    return {"affine": grid.affine.tolist()}
+    variables = _VARIABLES.validate_python(message["variables"])
+    return {"affine": grid.affine.tolist(), "told": told(Path(message["header"]), variables)}
 
 
 def prepare_files(

@@ -120,6 +120,8 @@ def record_of(
         executed_on=attribution.executed_on,
         degenerate=verdict.degenerate,
         partial=attribution.partial,
+        given=judged.attributed.prepared.variables,
+        variables=attribution.variables,
         extras=attribution.extras,
         checks=verdict.checks,
         trust=verdict.trust,

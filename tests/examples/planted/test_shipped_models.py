@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from examples.planted.dicom import plate
-from examples.planted.pictures import AGES, GROWTH, hand, shapes
+from examples.planted.pictures import AGES, GROWTH, LATER, hand, hand_of, shapes
 from examples.planted.train import (
     BONE_AGE,
+    BONE_AGE_BY_SEX,
     RECIPES,
     SHAPE_SEGMENTATION,
     STEPS,
@@ -39,6 +40,13 @@ def test_the_growth_center_grows_with_age_and_nothing_else_does():
             assert mask.sum() == pytest.approx(np.pi * radius**2, rel=0.1)
 
 
+def test_a_boys_bones_are_older_at_the_same_size_and_weight_says_nothing():
+    girl, boy = (hand_of(3, sex=sex, weight=30.0) for sex in "FM")
+    assert np.array_equal(girl.stored, boy.stored)
+    assert boy.age - girl.age == LATER
+    assert hand_of(3, sex="F", weight=90.0).age == girl.age
+
+
 def test_shapes_are_apart_and_as_many_as_asked_for():
     picture = shapes(5, {"cyst": 2, "stone": 1})
     assert set(picture.masks) == {"cyst", "stone"}
@@ -61,5 +69,7 @@ def test_the_model_sees_of_a_plate_what_it_was_trained_on(tmp_path, recipe):
 
 def test_they_are_right_on_pictures_they_never_saw():
     with torch.no_grad():
-        assert error(network(BONE_AGE), [hand(seed) for seed in range(40)]) < 8
+        assert error(BONE_AGE, network(BONE_AGE), [hand(seed) for seed in range(40)]) < 8
+        hands = [hand_of(seed) for seed in range(40)]
+        assert error(BONE_AGE_BY_SEX, network(BONE_AGE_BY_SEX), hands) < 9
         assert overlap(network(SHAPE_SEGMENTATION), [shapes(seed) for seed in range(40)]) > 0.95

@@ -14,6 +14,7 @@ from service.admission import (
 )
 from service.domain.catalog import Catalog, ClassEntry, LayerEntry, ValueEntry
 from service.domain.request import ExplanationRequest
+from service.domain.variable import Variable
 from service.errors import (
     InvalidParameter,
     InvalidRequest,
@@ -154,6 +155,55 @@ def test_a_decision_is_compared_only_where_the_model_decides():
     with pytest.raises(InvalidRequest) as refusal:
         check_against_catalog(ask(score=0.5, positive=True), catalog)
     assert refusal.value.pointer == "/observed/0/positive"
+
+
+AGED = model(
+    "aged@1.0.0",
+    "g",
+    variables=(
+        Variable(key="age", label="Age", unit="a", minimum=0, maximum=18, baseline=9),
+        Variable(key="sex", label="Sex", codes={"F": 0, "M": 1}, baseline=0.5, source="PatientSex"),
+        Variable(key="dose", label="Dose", minimum=0, maximum=1, baseline=0, default=0),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    "values", [{"age": 9}, {"age": 18.0, "sex": "M"}, {"age": 0, "sex": "F", "dose": 0.25}]
+)
+def test_values_beside_the_image_are_those_that_the_model_takes(values):
+    catalog = CATALOG.model_copy(update={"models": (AGED,)})
+    assert check_against_catalog(request(model="aged", values=values), catalog) == AGED
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "pointer", "words"),
+    [
+        ("aged", {}, "/values", "'missing'"),
+        ("aged", {"sex": "M"}, "/values", "'missing'"),
+        ("aged", {"age": 18.5}, "/values/age", "from 0 to 18 (in a)"),
+        ("aged", {"age": -1}, "/values/age", "from 0 to 18"),
+        ("aged", {"age": "M"}, "/values/age", "number from 0 to 18"),
+        ("aged", {"age": 9, "sex": 1}, "/values/sex", "words F, M"),
+        ("aged", {"age": 9, "sex": "O"}, "/values/sex", "words F, M"),
+        ("aged", {"age": 9, "weight": 50}, "/values/weight", "no such value"),
+        ("chest", {"age": 9}, "/values/age", "an image alone"),
+    ],
+)
+def test_other_values_are_refused_by_name_and_not_repeated(name, values, pointer, words):
+    chest = CATALOG.models[0]
+    catalog = CATALOG.model_copy(update={"models": (AGED, chest)})
+    with pytest.raises(InvalidRequest) as refusal:
+        check_against_catalog(request(model=name, values=values), catalog)
+    assert refusal.value.pointer == pointer
+    assert words in refusal.value.detail
+    assert "18.5" not in str(refusal.value.failure())
+
+
+@pytest.mark.parametrize("value", [True, None, float("nan"), float("inf"), "N O", [1]])
+def test_a_value_is_a_finite_number_or_a_word(value):
+    with pytest.raises(ValidationError):
+        request(values={"age": value})
 
 
 def test_the_least_busy_able_worker_is_chosen():

@@ -1,6 +1,7 @@
 """``model.yaml``: strict, and its errors name field, expectation and remedy."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,9 @@ def test_a_valid_manifest_is_read(fields: dict[str, Any]) -> None:
 
 REMOTE = {"endpoint": "lab", "model": "chest", "input": "image", "output": "logits"}
 
+AGE = {"key": "age", "label": "Age", "unit": "a", "minimum": 0, "maximum": 18, "baseline": 9}
+TABULAR = {"name": "age", "kind": "tabular", "variables": [AGE]}
+
 CASES: list[tuple[Change, str, str]] = [
     (lambda m: m.pop("title"), "/title", "required"),
     (lambda m: m.update(titel="x"), "/titel", "unknown"),
@@ -78,6 +82,17 @@ CASES: list[tuple[Change, str, str]] = [
     (lambda m: m.update(remote=REMOTE | {"model": "../admin"}), "/remote/model", "form"),
     (lambda m: m.update(remote=REMOTE | {"datatype": "INT8"}), "/remote/datatype", "FP32"),
     (lambda m: m["selftests"][0].update(input="b.dcm"), "", "self-test"),
+    (lambda m: m["inputs"].append(TABULAR), "", "each self-test needs 'values'"),
+    (lambda m: m["inputs"].insert(0, TABULAR), "", "one image or volume first"),
+    (lambda m: m["inputs"].append(deepcopy(m["inputs"][0]) | {"name": "b"}), "", "of kind tabular"),
+    (lambda m: m["inputs"].extend(map(deepcopy, (TABULAR, TABULAR))), "", "must differ"),
+    (lambda m: m["inputs"].append(TABULAR | {"variables": []}), "/inputs/1/variables", "at least"),
+    (
+        lambda m: m["inputs"].append({"kind": "tabular", "variables": [AGE | {"std": 0}]}),
+        "/inputs/1/variables/0/std",
+        "above 0",
+    ),
+    (lambda m: m["selftests"][0].update(values={"age": 9}), "", "each self-test needs 'values'"),
     (
         lambda m: m["outputs"][0]["classes"].append(m["outputs"][0]["classes"][0].copy()),
         "",
@@ -94,6 +109,20 @@ def test_each_defect_is_named_with_its_remedy(
     ((where, message),) = defects(fields)
     assert where == pointer
     assert words in message
+
+
+def test_numbers_beside_the_image_are_declared_one_by_one(fields: dict[str, Any]) -> None:
+    fields["inputs"].append(TABULAR)
+    fields["selftests"][0]["values"] = {"age": 19}
+    ((_, message),) = defects(fields)
+    assert "from 0 to 18" in message
+    fields["selftests"][0]["values"] = {"age": 18}
+    (age,) = read_manifest(yaml.safe_dump(fields).encode()).variables
+    assert (age.number(18), age.normalized(9)) == (18, 9)
+    fields["runtime"] = "remote"
+    fields["remote"] = REMOTE
+    ((_, message),) = defects(fields)
+    assert "an image alone" in message
 
 
 def test_all_defects_are_named_at_once(fields: dict[str, Any]) -> None:
