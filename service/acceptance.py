@@ -232,7 +232,8 @@ def refusals(instance: Instance, accept: Accept, *, unnamed: bool = False) -> tu
     """Return the rules that an image breaks, by the manifest's field names.
 
     A localizer is what models are not made for; it is explained only where the
-    request names it, and is refused as ``localizer`` where that is `unnamed`.
+    request names it, and is refused as ``localizer`` where that is `unnamed`. A
+    segmentation is never explained.
     """
     rules = {
         "modalities": (instance.modality, accept.modalities),
@@ -250,6 +251,8 @@ def refusals(instance: Instance, accept: Accept, *, unnamed: bool = False) -> tu
     orientations = accept.volume.orientations if accept.volume else ()
     if orientations and instance.plane is not None and instance.plane not in orientations:
         broken.append("orientations")
+    if instance.is_segmentation:
+        broken.append("segmentation")
     if unnamed and instance.localizer:
         broken.append("localizer")
     return tuple(broken)

@@ -29,6 +29,7 @@ from service.domain.target import (
     ContrastTarget,
     Of,
     PredictedMask,
+    Segment,
     SegmentationTarget,
     Target,
 )
@@ -133,6 +134,7 @@ def admit(request: ExplanationRequest, catalog: Catalog, study: Study) -> Admitt
     """
     request = _with_targets(request, find_model(request.model, catalog.models))
     model = check_against_catalog(request, catalog)
+    request = _with_segmentations(request, study)
     frozen, instances = _with_subject(request, Accept.model_validate(model.accept), study)
     return Admitted(
         request=frozen,
@@ -155,6 +157,32 @@ def _with_subject(
         raise InvalidRequest("Boxes are of single images, not of a volume.", pointer="/annotations")
     chosen = choose_series(study, accept, request)
     return request.model_copy(update={"series": chosen.series}), chosen.instances
+
+
+def _with_segmentations(request: ExplanationRequest, study: Study) -> ExplanationRequest:
+    """Return the request with the segmentation that each given region is a segment of."""
+    marks = [each.id for each in study.instances if each.is_segmentation]
+    targets = []
+    for place, target in enumerate(request.targets):
+        region = target.region if isinstance(target, SegmentationTarget) else None
+        if not isinstance(region, Segment):
+            targets.append(target)
+            continue
+        meant = (
+            marks
+            if region.instance is None
+            else [each for each in marks if each == region.instance]
+        )
+        if len(meant) != 1:
+            raise InvalidTarget(
+                "The study has no such DICOM segmentation, or several and none was named; send it"
+                " with the images, and name one of 'segmentations'.",
+                pointer=f"/targets/{place}/region/instance",
+                segmentations=[*marks[:100]],
+            )
+        known = region.model_copy(update={"instance": meant[0]})
+        targets.append(target.model_copy(update={"region": known}))
+    return request.model_copy(update={"targets": tuple(targets)})
 
 
 def check_against_catalog(request: ExplanationRequest, catalog: Catalog) -> ModelEntry:
@@ -454,7 +482,7 @@ def _check_contrast(target: ContrastTarget, pointer: str, model: ModelEntry) -> 
 
 def _check_region(target: SegmentationTarget, pointer: str, model: ModelEntry) -> None:
     """Refuse a region of other axes than the images that the model takes."""
-    if isinstance(target.region, PredictedMask):
+    if isinstance(target.region, PredictedMask | Segment):
         return
     axes = 2 if Accept.model_validate(model.accept).volume is None else 3
     numbers = target.region.at if target.region.kind == "point" else target.region.box[::2]

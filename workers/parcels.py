@@ -6,6 +6,7 @@ Axes are in array order throughout: ``(C, rows, columns)`` of one image, ``(C,
 slices, rows, columns)`` of a volume.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,13 +29,14 @@ from service.domain.manifest import Manifest
 from service.domain.parity import ParityReport
 from service.domain.request import ExplanationRequest
 from service.domain.study import Instance
-from service.domain.target import ResolvedTarget
+from service.domain.target import ResolvedTarget, Segment
 from service.domain.trust import Binding, Probes, TrustReport
 from service.domain.value import Value
 from service.domain.variable import VariableFact, VariableShare
 from service.domain.volume import Volume
 from service.errors import Failure
 from service.queue.base import Lease
+from workers.given import Given
 
 if TYPE_CHECKING:  # a slot's process loads no tensor library
     from workers.targets.base import Chosen
@@ -70,6 +72,9 @@ class Fetched:
 
     left_out: tuple[LeftOut, ...] = ()
     """The study's other images."""
+
+    segmentations: Mapping[str, SourceFile] = field(default_factory=dict)
+    """Those that regions are segments of, by name in the study."""
 
     @property
     def instances(self) -> tuple[Instance, ...]:
@@ -163,6 +168,9 @@ class Prepared:
 
     variables: tuple[VariableFact, ...] = ()
     """What stands beside it, in the order of the manifest."""
+
+    given: Mapping[Segment, Given] = field(default_factory=dict)
+    """Regions that the request gives as segments."""
 
 
 @dataclass(frozen=True, slots=True)

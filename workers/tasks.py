@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from workers import selftests, sheets
+from workers import segments, selftests, sheets
 from workers.slot_main import Task
 from workers.stages import decode, prepare
 
@@ -13,5 +13,6 @@ TASKS: Final[Mapping[str, Task]] = {
     "decode_portion": decode.portion_task,
     "prepare": prepare.task,
     "render": sheets.task,
+    segments.TASK: segments.task,
     selftests.TASK: selftests.task,
 }

@@ -30,7 +30,7 @@ from service.dicom.dataset import (
 from service.dicom.frames import PER_FRAME, SHARED, described
 from service.dicom.syntaxes import Family
 from service.domain.canonical import digest_of
-from service.domain.study import MOST_FRAMES
+from service.domain.study import MOST_FRAMES, SEGMENTATION
 from service.domain.value import Value
 from service.domain.volume import Orientation, nearest_plane
 from service.errors import (
@@ -360,9 +360,10 @@ def _require_supported(found: Parsed, header: Header) -> None:
         if not plain or header.bits_allocated != FLOATS[kind]:
             raise UnsupportedImage("Floating-point pixels of this form are not read.")
         return
-    if header.bits_allocated not in {8, 16, 32}:
+    marks = header.sop_class_uid == SEGMENTATION and header.bits_allocated == 1
+    if header.bits_allocated not in {8, 16, 32} and not marks:
         raise UnsupportedImage(
-            "Samples of this size are not read; those of one bit are a segmentation.",
+            "Samples of this size are not read; one bit has a segmentation alone.",
             bits_allocated=header.bits_allocated,
         )
     fitting = GRAY if header.samples_per_pixel == 1 else COLOR

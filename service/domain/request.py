@@ -7,7 +7,7 @@ from pydantic import Field, JsonValue, StringConstraints, field_validator, model
 from service.domain.job import Priority
 from service.domain.precision import Precision
 from service.domain.study import MOST_FRAMES
-from service.domain.target import DEFAULT_TARGETS, Target
+from service.domain.target import DEFAULT_TARGETS, Segment, SegmentationTarget, Target
 from service.domain.value import Name, Slug, Value
 from service.domain.variable import Number, Word
 
@@ -201,6 +201,12 @@ class ExplanationRequest(Value):
     )
     priority: Priority = Priority.NORMAL
     label: Label | None = None
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Every segment that is a target's region, once."""
+        regions = (each.region for each in self.targets if isinstance(each, SegmentationTarget))
+        return tuple(dict.fromkeys(each for each in regions if isinstance(each, Segment)))
 
     @field_validator("methods", mode="before")
     @classmethod

@@ -9,6 +9,10 @@ from pydantic import AwareDatetime
 from service.domain.value import Name, Sha256, Value
 from service.domain.volume import Orientation
 
+SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
+"""SOP classes of objects that mark regions of others (PS3.4 B.5)."""
+
 MOST_FRAMES = 100_000
 """Frames that one object may have: an hour of ultrasound has them."""
 
@@ -55,6 +59,11 @@ class Instance(Value):
     bits_allocated: int
     bits_stored: int
     pixel_representation: int
+
+    @property
+    def is_segmentation(self) -> bool:
+        """Whether it marks regions of other objects, and is nothing to be explained."""
+        return self.sop_class_uid in {SEGMENTATION, LABEL_MAP}
 
 
 class Skipped(Value):

@@ -15,6 +15,9 @@ REST = "rest"
 Of = Annotated[int, Field(ge=0, le=100_000)] | Slug
 """An output of the model, by key or by index."""
 
+Number = Annotated[int, Field(ge=1, le=65_535)]
+"""Of a segment."""
+
 Place = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 """A coordinate in source pixels."""
 
@@ -99,6 +102,21 @@ class Point(Value):
     )
 
 
+class Segment(Value):
+    """A segment of a DICOM segmentation that was sent with the study."""
+
+    kind: Literal["segment"]
+    instance: Annotated[str, Field(max_length=32)] | None = Field(
+        default=None,
+        description="The segmentation's name in the study, such as 'in_0002'; not needed where"
+        " the study has but one.",
+    )
+    segment: Number | Annotated[str, Field(max_length=64)] | None = Field(
+        default=None,
+        description="The segment's number or label; not needed where there is but one.",
+    )
+
+
 def _kind(value: Any) -> str:
     """Return the tag of a value's kind; what does not say is a class."""
     says = value.get if isinstance(value, dict) else partial(getattr, value)
@@ -113,7 +131,8 @@ def _tag(kind: str) -> Tag:
 Region = Annotated[
     Annotated[PredictedMask, _tag("predicted_mask")]
     | Annotated[Box, _tag("box")]
-    | Annotated[Point, _tag("point")],
+    | Annotated[Point, _tag("point")]
+    | Annotated[Segment, _tag("segment")],
     Discriminator(_kind),
 ]
 
@@ -188,7 +207,7 @@ DEFAULT_TARGETS: tuple[Target, ...] = (ClassTarget(of=ABOVE_THRESHOLD),)
 class FrozenRegion(Value):
     """A region as the unchanged image made it definite."""
 
-    kind: Literal["predicted_mask", "box", "point"]
+    kind: Literal["predicted_mask", "box", "point", "segment"]
     cells: int
     """Pixels or voxels of the model's input."""
 

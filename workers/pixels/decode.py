@@ -17,7 +17,12 @@ from service.dicom.dataset import Parsed, parsed, value_of
 from service.dicom.frames import flatten
 from service.dicom.header import Header, header_of
 from service.domain.value import Value
-from service.errors import InvalidRequest, UndecodablePixels, WhylightError
+from service.errors import (
+    InvalidRequest,
+    UndecodablePixels,
+    UnsupportedImage,
+    WhylightError,
+)
 from workers.formats.derived import Source
 from workers.parcels import ImageFacts
 from workers.pixels.arrays import ArrayWriter
@@ -104,6 +109,8 @@ def _require_frame(header: Header, frame: int) -> None:
 
 def _decode(found: Parsed, header: Header, frame: int, scratch: Path) -> DecodedFiles:
     """Write the arrays; return what is known of them."""
+    if header.bits_allocated == 1:
+        raise UnsupportedImage("A segmentation is no image; it can be the region of a target.")
     pixels = read_stored(found, header, frame)
     if pixels.color:
         _write_color(pixels, scratch)

@@ -85,7 +85,7 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
     image = sent(torch.from_numpy(prepared.tensor), model.runtime.device, model.runtime.dtype)
     request = prepared.decoded.fetched.request
     bench = _Bench(access, image, request.precision)
-    answer = Answer(model.manifest, bench.outputs(), prepared.grid)
+    answer = Answer(model.manifest, bench.outputs(), prepared.grid, prepared.given)
     predictions = predict(answer)
     parity = access.held.parity = compare(request.observed, predictions)
     if parity.outcome is Parity.MISMATCHED and not request.allow_mismatch:

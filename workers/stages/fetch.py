@@ -63,6 +63,9 @@ def fetch(
         for count, instance in enumerate(instances, 1):
             sources.append(_bring(instance, store, folder))
             on_progress(count / len(instances))
+        named = {str(each.instance) for each in request.segments}
+        marks = [each for each in study.instances if each.is_segmentation and each.id in named]
+        segmentations = {each.id: _bring(each, store, folder) for each in marks}
     except FileNotFoundError:
         raise Gone("The study was removed before it was explained; send it again.") from None
     return Fetched(
@@ -75,6 +78,7 @@ def fetch(
         frame=frame,
         series=() if accept.volume is None else tuple(sources),
         left_out=left_out(study, accept, instances),
+        segmentations=segmentations,
     )
 
 

@@ -13,6 +13,7 @@ from service.domain.manifest import StepChoice
 from service.domain.variable import Variable
 from service.errors import InvalidPackage
 from workers.parcels import Decoded, ImageFacts, Prepared
+from workers.segments import read_segments
 from workers.slots import Slots
 from workers.steps.base import STEPS, Step, StepImage
 from workers.variables import beside, told
@@ -55,7 +56,7 @@ def prepare(decoded: Decoded, slots: Slots, *, limit: float | None = None) -> Pr
     tensor = np.load(message["to"], allow_pickle=False)
     grid = Grid(tensor.shape[1:], np.array(answer["affine"]))
     facts = beside(fetched.manifest.variables, fetched.request.values, answer["told"])
-    return Prepared(decoded, tensor, grid, facts)
+    return Prepared(decoded, tensor, grid, facts, read_segments(decoded, grid, slots))
 
 
 def task(message: dict[str, Any]) -> dict[str, Any]:

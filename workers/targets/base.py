@@ -1,16 +1,17 @@
 """What kinds of targets share: the model's answer, and a target made definite."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from torch import Tensor
 
 from service.domain.grid import Grid
 from service.domain.manifest import ClassSpec, Manifest, ValueSpec
-from service.domain.target import Of, ResolvedTarget
+from service.domain.target import Of, ResolvedTarget, Segment
 from service.errors import InvalidTarget
+from workers.given import Given
 from workers.methods.base import Method
 from workers.passes import Scalar
 
@@ -50,6 +51,9 @@ class Answer:
 
     grid: Grid
     """The model input's pixels in the source image."""
+
+    given: Mapping[Segment, Given] = field(default_factory=dict)
+    """Regions that the request gives as segments, on the model's input."""
 
 
 def found(of: Of, specs: Sequence[Spec]) -> tuple[int, Spec]:

@@ -16,6 +16,7 @@ from service.domain.target import (
     PredictedMask,
     Region,
     ResolvedTarget,
+    Segment,
     SegmentationTarget,
 )
 from service.errors import InvalidTarget
@@ -70,6 +71,7 @@ def resolve(target: SegmentationTarget, answer: Answer) -> Chosen | None:
     """
     index, spec = found(target.of, answer.manifest.classes)
     mask = _mask(target.region, answer, index)
+    target = _by_number(target, answer)
     if not mask.any():
         if isinstance(target.region, PredictedMask):
             return None
@@ -103,6 +105,15 @@ def resolve(target: SegmentationTarget, answer: Answer) -> Chosen | None:
     )
 
 
+def _by_number(target: SegmentationTarget, answer: Answer) -> SegmentationTarget:
+    """Return the target with the number of its segment, whose label may be anything."""
+    region = target.region
+    if not isinstance(region, Segment):
+        return target
+    known = region.model_copy(update={"segment": answer.given[region].number})
+    return target.model_copy(update={"region": known})
+
+
 def _predicted(answer: Answer, index: int) -> Mask:
     """Return where the model sees a class, bool, shape ``spatial``."""
     if answer.manifest.outputs[0].decoding == "voxel_classes":
@@ -134,6 +145,8 @@ def _mask(region: Region, answer: Answer, index: int) -> Mask:
             return _within(region.box, answer.grid)
         case Point():
             return _at(region.at, answer.grid)
+        case Segment():
+            return answer.given[region].mask
 
 
 def _within(box: tuple[float, ...], grid: Grid) -> Mask:
@@ -170,10 +183,14 @@ def _bounds(mask: Mask, grid: Grid) -> tuple[float, ...]:
 
 def _key(target: SegmentationTarget, key: str) -> str:
     """Return the class's key, and what else the target says beyond its defaults."""
-    region, parts = target.region, [key]
-    if not isinstance(region, PredictedMask):
-        numbers = region.box if isinstance(region, Box) else region.at
-        parts += [region.kind, *(f"{each:.10g}" for each in numbers)]
+    parts = [key]
+    match target.region:
+        case Box(kind=kind, box=numbers) | Point(kind=kind, at=numbers):
+            parts += [kind, *(f"{each:.10g}" for each in numbers)]
+        case Segment(kind=kind, instance=instance, segment=segment):
+            parts += [kind, str(instance), str(segment)]
+        case PredictedMask():
+            pass
     if target.reduce != "mean":
         parts.append(target.reduce)
     return key_of(*parts)

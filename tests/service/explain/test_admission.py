@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.admission import (
+    admit,
     canonical,
     check_against_catalog,
     estimated_cost,
@@ -26,6 +27,7 @@ from service.errors import (
 )
 from service.fleet.base import WorkerRecord
 from tests.support.fake_fleet import CATALOG, PACKAGES, method, model
+from tests.support.parcels import instance, study
 
 CHEST = model("chest@1.0.0", PACKAGES["chest@1.0.0"])
 
@@ -385,3 +387,39 @@ def test_what_cannot_be_compared_with_the_models_answer_is_refused(of_model, obs
 def test_a_region_that_is_none_is_no_request(region):
     with pytest.raises(ValidationError):
         request(targets=[{"kind": "segmentation", "of": 0, "region": region}])
+
+
+MARKS = "1.2.840.10008.5.1.4.1.1.66.4"
+
+
+def admitted(*marks, **region):
+    """Admit a request for a segment of a study of one image and some segmentations."""
+    image = instance(id="in_0001")
+    others = (instance(id=each, sop_class_uid=MARKS, modality="CR") for each in marks)
+    target = {"kind": "segmentation", "of": 0, "region": {"kind": "segment", **region}}
+    return admit(request(model="cysts", targets=[target]), KINDS, study(image, *others))
+
+
+def test_the_one_segmentation_of_a_study_is_meant_and_never_explained():
+    made = admitted("in_0002").request
+    assert made.instance == "in_0001"
+    assert made.targets[0].region.instance == "in_0002"
+    assert admitted("in_0002", "in_0003", instance="in_0003").request.segments[0].instance == (
+        "in_0003"
+    )
+
+
+@pytest.mark.parametrize(
+    ("marks", "region"),
+    [
+        ((), {}),
+        (("in_0002", "in_0003"), {}),
+        (("in_0002",), {"instance": "in_0001"}),
+        (("in_0002",), {"instance": "in_0009"}),
+    ],
+)
+def test_a_segmentation_that_is_not_there_is_refused_with_those_that_are(marks, region):
+    with pytest.raises(InvalidTarget) as refusal:
+        admitted(*marks, **region)
+    assert refusal.value.pointer == "/targets/0/region/instance"
+    assert refusal.value.facts["segmentations"] == list(marks)

@@ -16,6 +16,7 @@ from service.settings import QueueSettings, Settings, StoreSettings, WorkerSetti
 from tests.support import redis_server
 from tests.support.hospital import ask, document, ended, register, take_in
 from tests.support.phantom_dicom import encoded
+from tests.support.segmentations import segmentation, written
 from tests.workers.line.conftest import working
 
 MODELS = Path(__file__).parents[3] / "models"
@@ -152,6 +153,49 @@ def test_the_map_of_a_region_points_at_the_shape(segmented, method):
         assert entry.target.region.cells == pytest.approx(mask.sum() / 4, rel=0.1)
         assert entry.trust.grade != "supported"
         assert not entry.omitted
+
+
+def marked(folder, name, mask):
+    """Write a segmentation of a mask on the picture of that name."""
+    file = folder / f"{name}.seg.dcm"
+    source = plate(SHAPES, f"line {name}", "KIDNEY")
+    file.write_bytes(written(segmentation([source], mask[None])))
+    return file
+
+
+@pytest.mark.parametrize("named", [1, "Lesion", None])
+def test_a_region_that_somebody_else_marked_is_explained(clinic, named):
+    backends, packages, folder = clinic
+    image = folder / "marked.dcm"
+    image.write_bytes(encoded(plate(SHAPES, "line marked", "KIDNEY")))
+    marks = marked(folder, "marked", SHAPES.masks["stone"])
+    study = take_in(backends.store, marks, image)
+    region = {"kind": "segment", "instance": "in_0001", "segment": named}
+    target = {"kind": "segmentation", "of": "stone", "region": region}
+    asked = ask(backends, packages["shape-phantom"], study, targets=[target], methods=["grad_cam"])
+    told = document(backends, ended(backends, asked, 120))
+    (entry,) = told.results
+    assert entry.status == "succeeded", told.failure
+    assert entry.target.key == "stone-segment-in_0001-1"
+    assert entry.target.region.kind == "segment"
+    assert entry.target.region.cells == pytest.approx(SHAPES.masks["stone"].sum() / 4, rel=0.1)
+    assert entry.target.again.region.segment == 1
+    assert beside(SHAPES.masks["stone"], entry.map.peak) <= AWAY
+    assert told.subject.instance == "in_0002"
+
+
+def test_a_region_of_another_image_is_refused(clinic):
+    backends, packages, folder = clinic
+    image = folder / "unmarked.dcm"
+    image.write_bytes(encoded(plate(SHAPES, "line unmarked", "KIDNEY")))
+    marks = marked(folder, "elsewhere", SHAPES.masks["stone"])
+    study = take_in(backends.store, image, marks)
+    region = {"kind": "segment", "instance": "in_0002", "segment": 1}
+    target = {"kind": "segmentation", "of": "stone", "region": region}
+    asked = ask(backends, packages["shape-phantom"], study, targets=[target])
+    record = ended(backends, asked, 120)
+    assert record.failure.code == "invalid_target"
+    assert record.failure.facts["reason"] == "not_of_this_image"
 
 
 def test_a_shape_that_is_not_there_is_a_success_without_a_map(clinic):
