@@ -34,7 +34,7 @@ BARS = {"npz": 0.5, "dicom_pm": 1.5}
 """Seconds of CPU."""
 
 MEMORY = 3.0
-"""Times the volume that a process may grow by, for these formats."""
+"""Times the volume that a process may grow by, for every format."""
 
 USUAL = {"npz": "savez", "dicom_pm": "highdicom"}
 
@@ -139,7 +139,7 @@ def main() -> None:
             found[name] = measure(name, Path(folder))
             print(name, found[name], flush=True)
     held = all(found[name]["seconds"] <= bar for name, bar in BARS.items()) and all(
-        found[name]["volumes_of_memory"] <= MEMORY for name in BARS
+        found[name]["volumes_of_memory"] <= MEMORY for name in FORMATS
     )
     print(f"bars {BARS} s, {MEMORY} volumes of memory: {'hold' if held else 'FAIL'}")
     result = {

@@ -1,6 +1,6 @@
 """Exact percentiles of many values, by a sample and one pass."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -13,24 +13,30 @@ CHUNK: Final = 1 << 16
 SAMPLE: Final = 1 << 14
 SIGMAS: Final = 4.0
 
+Values = NDArray[np.float32]
 
-def percentiles(values: NDArray[np.float32], ranks: Sequence[float]) -> tuple[float, ...]:
+
+def percentiles(
+    values: Values, ranks: Sequence[float], of: Callable[[Values], Values] = lambda piece: piece
+) -> tuple[float, ...]:
     """Return percentiles of finite `values`, shape ``(N,)``, exactly.
+
+    With `of`, of what it makes of them, piece by piece: no copy of them all is made.
 
     A sample tells between which values each percentile must lie; one pass then
     counts what is below and takes out what lies between, which alone is put in
     order. Where a sample was misleading, everything is.
     """
     step = -(-values.size // SAMPLE) | 1  # odd, so that it runs through all columns
-    sample = np.sort(values[::step])
+    sample = np.sort(of(values[::step]))
     wanted = [_Between.of(sample, rank) for rank in ranks]
     for start in range(0, values.size, CHUNK):
-        piece = values[start : start + CHUNK]
+        piece = of(values[start : start + CHUNK])
         for each in wanted:
             each.take(piece)
     found = tuple(each.percentile() for each in wanted)
     sure = tuple(each for each in found if each is not None)
-    return sure if len(sure) == len(found) else tuple(map(float, np.percentile(values, ranks)))
+    return sure if len(sure) == len(found) else tuple(map(float, np.percentile(of(values), ranks)))
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """The source image with the evidence drawn over it, at source resolution."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,10 +66,10 @@ def own_full(relevance: NDArray[np.float32], *, signed: bool) -> float | None:
     It is the largest magnitude; in maps of many cells the 99.5th percentile of
     the magnitudes, lest one pixel leaves all others faint.
     """
-    strength = np.abs(relevance) if signed else np.maximum(relevance, 0)
-    full = float(strength.max())
+    strength = np.abs if signed else partial(np.maximum, np.float32(0))
+    full = float(strength(np.array([relevance.min(), relevance.max()], np.float32)).max())
     if relevance.size >= DETAILED:
-        (robust,) = percentiles(strength.reshape(-1), (ROBUST,))
+        (robust,) = percentiles(relevance.reshape(-1), (ROBUST,), of=strength)
         full = robust or full
     return full if np.isfinite(full) and full > 0 else None
 

@@ -2,7 +2,7 @@
 
 import struct
 from pathlib import Path
-from typing import Final
+from typing import Any, BinaryIO, Final
 
 import imagecodecs
 import numpy as np
@@ -24,6 +24,9 @@ SCANNER, ALIGNED = 1, 2
 """Coordinates of the patient; coordinates of another file, here the source image's pixels."""
 
 MILLIMETER, UNKNOWN = 2, 0
+GZIP: Final = bytes((0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 4, 255))
+"""Head of a gzip member: without name and date, compressed fast, of no system."""
+
 FAST: Final = 1
 """Compression level; float maps are too noisy for more to pay."""
 
@@ -64,10 +67,21 @@ class Nifti(Format):
         affine = _affine(grid, lps)
         described = f"whylight {sheet.record.software} {sheet.record.method}"
         head = _header(values.shape, affine, described, placed=lps is not None)
-        file = bytearray(DATA_AT + values.nbytes)
-        file[:DATA_AT] = head
-        np.frombuffer(file, "<f4", offset=DATA_AT).reshape(values.shape)[:] = values
-        to.write_bytes(imagecodecs.gzip_encode(file, level=FAST))
+        with to.open("wb") as stream:
+            _compress(head, np.ascontiguousarray(values, "<f4"), stream)
+
+
+def _compress(head: bytes, values: NDArray[np.float32], stream: BinaryIO) -> None:
+    """Write header and values as one gzip member (RFC 1951, 1952), without laying them together.
+
+    The header is a stored block, which ends at a byte: the values' own blocks follow it.
+    """
+    data: Any = values.data.cast("B")
+    room = bytearray(len(data) + len(data) // 1000 + 4096)  # more than noise can swell to
+    stream.write(GZIP + struct.pack("<BHH", 0, len(head), len(head) ^ 0xFFFF) + head)
+    stream.write(imagecodecs.deflate_encode(data, level=FAST, raw=True, out=room))
+    crc = imagecodecs.deflate_crc32(data, imagecodecs.deflate_crc32(head))
+    stream.write(struct.pack("<LL", crc, (len(head) + len(data)) % (1 << 32)))
 
 
 def _affine(grid: Grid, lps: NDArray[np.float64] | None) -> NDArray[np.float64]:
