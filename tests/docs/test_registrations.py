@@ -58,7 +58,7 @@ def desk(tmp_path, slots, monkeypatch):
     owner.start()
     (tmp_path / "scratch").mkdir()
     loader = Loader(scheduler, torch.device("cpu"), slots, tmp_path / "scratch")
-    shelf = Shelf(ModelPackages(store), loader, tmp_path / "cache", Log(worker="w1"))
+    shelf = Shelf(ModelPackages(store), loader, tmp_path / "cache", Log(worker="w1"), 8 << 30)
 
     def entry():
         record = register(store, Path("package"))

@@ -48,7 +48,8 @@ gradient. All targets of a job share them. The column counts the rows of one ima
 pixels with default parameters.
 
 Which of them a model can be asked for depends on what its runtime can serve: the catalog says so
-for each model. How far a map may be believed is told in [its own chapter](../trust.md).
+for each model, and [a table](../models/kinds.md) for each kind. How far a map may be believed is
+told in [its own chapter](../trust.md).
 
 {table}
 These pages are written by `python -m tests.support.method_pages` and the pictures on them by
