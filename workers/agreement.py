@@ -1,28 +1,37 @@
 """Whether a network that stands in for a model says what the model says of one image."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from service.domain.manifest import Manifest
 from service.errors import SurrogateDisagrees
 from workers.targets.classes import predictions_of
+from workers.targets.detections import decoder_of
 
 
 def disagreement(
-    manifest: Manifest, original: Tensor, surrogate: Tensor
+    manifest: Manifest, original: Tensor, surrogate: Tensor, extent: Sequence[int]
 ) -> SurrogateDisagrees | None:
     """Return the failure of methods that run on the surrogate, or `None` if both agree.
 
     They agree when no output differs by more than the manifest's tolerance, and
     all decisions of a classifier are the same: what reaches its threshold, and of
-    classes that exclude each other which one comes first.
+    classes that exclude each other which one comes first. Of a detector the tolerance
+    is of its scores, and of its boxes' places as shares of the input.
 
     Parameters
     ----------
     original, surrogate
         Outputs on the image that is explained, one row without its axis.
+    extent
+        Spatial shape of the model's input.
     """
     limit = manifest.surrogate
-    apart = limit.difference(original.flatten().tolist(), surrogate.flatten().tolist())
+    parts = zip(
+        _parts(manifest, original, extent), _parts(manifest, surrogate, extent), strict=True
+    )
+    apart = max(limit.difference(*(each.flatten().tolist() for each in pair)) for pair in parts)
     same = _decisions(manifest, original) == _decisions(manifest, surrogate)
     if same and apart <= limit.tolerance:
         return None
@@ -33,6 +42,15 @@ def disagreement(
         tolerance=limit.tolerance,
         same_decision=same,
     )
+
+
+def _parts(manifest: Manifest, outputs: Tensor, extent: Sequence[int]) -> tuple[Tensor, ...]:
+    """Return what is compared part by part: numbers of one kind must not hide those of another."""
+    if manifest.task != "detection":
+        return (outputs,)
+    decoder = decoder_of(manifest, extent)
+    proposals = decoder.proposals(outputs[None])
+    return decoder.logits(proposals), decoder.boxes(proposals) / max(extent)
 
 
 def _decisions(manifest: Manifest, outputs: Tensor) -> tuple[object, ...]:

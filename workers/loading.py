@@ -201,11 +201,26 @@ class Loader:
             for test, (image, grid) in zip(manifest.selftests, inputs, strict=True):
                 batch, values = torch.from_numpy(image)[None], selftests.values(manifest, test)
                 (outputs,) = self._logits(runtime, package, batch, rules, values)
-                selftests.compare(test, _said(manifest, test, outputs, grid))
+                selftests.compare(test, self._said(runtime, manifest, test, outputs, grid))
         except WhylightError:
             self._owned(lambda: self._scheduler.forget(runtime))
             raise
         return runtime, shape
+
+    def _said(
+        self,
+        runtime: Runtime,
+        manifest: Manifest,
+        test: SelfTest,
+        outputs: NDArray[np.float64],
+        grid: Grid,
+    ) -> NDArray[np.float64]:
+        """Return the logits that a test is held against; of a detector, hold its boxes as well."""
+        if manifest.task != "detection":
+            return selftests.answered(manifest, outputs, grid.shape)
+        probed = self._owned(lambda: runtime.probed).outputs
+        expected.demand_fixed(outputs.shape, probed)
+        return expected.demand_boxes(manifest, test, torch.from_numpy(outputs), grid)
 
     def _owned(self, work: Callable[[], T]) -> T:
         """Have the owner thread do something between two batches."""
@@ -248,15 +263,6 @@ def _tell(manifest: Manifest, probe: Probe, seconds: float) -> None:
     MODEL_MEMORY.labels(model=manifest.ref, part="fixed").set(probe.fixed_bytes)
     for kind, size in probe.row_bytes.items():
         MODEL_MEMORY.labels(model=manifest.ref, part=f"{kind}_row").set(size)
-
-
-def _said(
-    manifest: Manifest, test: SelfTest, outputs: NDArray[np.float64], grid: Grid
-) -> NDArray[np.float64]:
-    """Return the logits that a self-test is held against; of a detector, hold its boxes as well."""
-    if manifest.task == "detection":
-        return expected.demand_boxes(manifest, test, torch.from_numpy(outputs), grid)
-    return selftests.answered(manifest, outputs, grid.shape)
 
 
 def _records(

@@ -26,6 +26,10 @@ class BoxDecoding(Value):
     channels: tuple[Literal["box", "objectness", "classes"], ...] = ("box", "classes")
     """What stands along the channels, in order."""
 
+    tensors: tuple[str, ...] = ()
+    """Outputs of an ONNX graph that are laid one after the other along the channels; its first
+    output alone if not given."""
+
     form: Literal["corners", "center_size", "distances", "offset_size", "anchor_deltas"]
     """The box's numbers: both corners; center and size; distances from the proposal's place to
     the sides, first the near ones; offset of the center from there and size; or shift and

@@ -610,6 +610,8 @@ class Manifest(Value):
             return self
         if self.inputs[0].kind != "image":
             raise ValueError("boxes are found in images: task 'detection' takes no volume")
+        if boxes.tensors and self.runtime != "onnx":
+            raise ValueError("'tensors' are outputs of a graph, of runtime 'onnx' alone")
         if self.members is not None:
             raise ValueError("the boxes of several members cannot be averaged")
         keys = {each.key for each in self.classes}

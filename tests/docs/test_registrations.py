@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 import shutil
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,58 +15,21 @@ from safetensors.torch import load_file, save_file
 
 from service.command.main import _parser, main
 from service.manifests import read_manifest
-from service.packages import ModelPackages
-from service.settings import StoreSettings
-from service.store.objects import open_store
-from service.telemetry import Log
 from tests.support.foreign import write_bundle, write_nnunet
-from tests.support.hospital import register
 from tests.support.layouts.drawn import drawn
 from tests.support.small_model import picture, write_image
 from workers.architectures.base import ARCHITECTURES
-from workers.loading import Loader
-from workers.scheduler import Scheduler
-from workers.shelf import Shelf
-from workers.slots import Slots
 from workers.state_dicts import install
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "models" / "index.md").read_text()
+DETECTION = (ROOT / "docs" / "models" / "detection.md").read_text()
 SECTIONS = {
     title: text
-    for part in re.split(r"^## ", PAGE, flags=re.MULTILINE)
+    for part in re.split(r"^## ", PAGE + DETECTION, flags=re.MULTILINE)
     for title, _, text in [part.partition("\n")]
 }
 LAYOUTS = json.loads((ROOT / "tests" / "support" / "layouts" / "published.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def slots():
-    with Slots(1, address_space_bytes=8 << 30) as running:
-        yield running
-
-
-@pytest.fixture
-def desk(tmp_path, slots, monkeypatch):
-    """Where an engineer sits, beside a worker's shelf."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "package").mkdir()
-    store = open_store(StoreSettings(url=f"file://{tmp_path}/store", reserve_bytes=0))
-    scheduler = Scheduler()
-    owner = threading.Thread(target=scheduler.run_forever)
-    owner.start()
-    (tmp_path / "scratch").mkdir()
-    loader = Loader(scheduler, torch.device("cpu"), slots, tmp_path / "scratch")
-    shelf = Shelf(ModelPackages(store), loader, tmp_path / "cache", Log(worker="w1"), 8 << 30)
-
-    def entry():
-        record = register(store, Path("package"))
-        shelf.sync()
-        return shelf.entries()[record.package]
-
-    yield entry
-    scheduler.stop(drain=False)
-    owner.join(10)
 
 
 def commands(title):

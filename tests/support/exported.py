@@ -3,7 +3,7 @@
 import hashlib
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ def exported(axes: int = 2, channels: int = 1, *, fixed: bool = False) -> bytes:
     return onnx_of(small_net(axes, channels, dtype=torch.float32), image, fixed=fixed)
 
 
-def onnx_of(model: nn.Module, image: Tensor, *, fixed: bool = False) -> bytes:
+def onnx_of(
+    model: nn.Module, image: Tensor, *, fixed: bool = False, outputs: Sequence[str] = ("logits",)
+) -> bytes:
     """Return a network that takes images like `image` as ONNX."""
     file = io.BytesIO()
-    free = None if fixed else {"image": {0: "rows"}, "logits": {0: "rows"}}
+    free = None if fixed else {name: {0: "rows"} for name in ("image", *outputs)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -35,7 +37,7 @@ def onnx_of(model: nn.Module, image: Tensor, *, fixed: bool = False) -> bytes:
             file,
             dynamo=False,
             input_names=["image"],
-            output_names=["logits"],
+            output_names=list(outputs),
             dynamic_axes=free,
         )
     return file.getvalue()

@@ -1,6 +1,6 @@
 """The source image with a line around the evidence: the anatomy inside stays untouched."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -15,6 +15,9 @@ from workers.drawing.resample import to_source
 Mask = NDArray[np.bool_]
 DARK: Final = (0, 0, 0)
 """Color of the line's outer border, so that it shows on bright pixels too."""
+
+WHITE: Final = (255, 255, 255)
+"""Color of a box that is explained: no evidence has it."""
 
 PER_PIXEL: Final = 350
 """Edge of an image whose line is one pixel wide; in larger ones it widens in proportion."""
@@ -56,13 +59,38 @@ def outline(
         Whether there was anything to surround.
     """
     plain(display, into)
-    width = max(1, round(min(display.shape[:2]) / PER_PIXEL))
+    width = line_width(display.shape)
     found = False
     for inside, color in regions:
         into[_grown(inside, width) & ~inside] = DARK
         into[inside & _grown(~inside, width)] = color
         found |= bool(inside.any())
     return found
+
+
+def line_width(shape: Sequence[int]) -> int:
+    """Return how wide lines are on an image, shape ``(rows, columns, ...)``."""
+    return max(1, round(min(shape[:2]) / PER_PIXEL))
+
+
+def frame(box: Sequence[float], into: Rgb) -> None:
+    """Draw a white line along the inside of a box's edge, and a dark one about it.
+
+    Parameters
+    ----------
+    box
+        Top, left, bottom, right in pixels; what lies beyond the image is left out.
+    """
+    rows, columns = into.shape[:2]
+    width = line_width(into.shape)
+    for color, out in ((DARK, width), (WHITE, 0)):
+        top, left = (max(0, round(each) - out) for each in box[:2])
+        bottom, right = (round(each) + out for each in box[2:])
+        bottom, right = min(bottom, rows), min(right, columns)
+        into[top : top + width, left:right] = color
+        into[max(0, bottom - width) : bottom, left:right] = color
+        into[top:bottom, left : left + width] = color
+        into[top:bottom, max(0, right - width) : right] = color
 
 
 def _grown(mask: Mask, by: int) -> Mask:

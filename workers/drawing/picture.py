@@ -24,7 +24,7 @@ from service.domain.trust import (
     TrustReport,
 )
 from service.domain.variable import VariableFact, VariableShare
-from workers.drawing.contour import contours, outline
+from workers.drawing.contour import contours, frame, outline
 from workers.drawing.legend import Legend, legible, page_with
 from workers.drawing.overlay import Rgb, Scale, overlay, plain
 from workers.regions import Box
@@ -37,6 +37,7 @@ FAINT = "Beside this model's usual maps the evidence is too faint to be drawn."
 OWN_SCALE = "Colors are scaled to this map alone: faint evidence looks as strong as clear."
 USUAL_SCALE = "Colors are scaled to this model's usual maps of this method."
 LINE = "The line surrounds the strongest evidence (half of full or more), not the finding itself."
+FRAME = "The white frame is the box of the model that is explained."
 NO_LINE = "No evidence reaches half of full strength: no line is drawn."
 
 PLANE = 2
@@ -120,7 +121,7 @@ def draw(
             for part in parts(grid, regions):
                 seen, into = display[part.pixels], image[part.pixels]
                 overlay(seen, relevance[part.cells], part.grid, scale, into)
-        return page
+        return _framed(page, words.target, rows, columns)
     image = np.empty((rows, columns, 3), np.uint8)
     plain(display, image)
     drawn = [
@@ -130,7 +131,7 @@ def draw(
     said = LINE if any(drawn) else NO_LINE
     page = page_with(_legend(words, edges, scale, said, *placed), rows, columns)
     page[:rows, :columns] = image
-    return page
+    return _framed(page, words.target, rows, columns)
 
 
 def _lined(
@@ -139,6 +140,13 @@ def _lined(
     """Draw lines around the evidence; tell whether there are any."""
     shape = (display.shape[0], display.shape[1])
     return outline(display, contours(relevance, grid, shape, scale), into)
+
+
+def _framed(page: Rgb, target: ResolvedTarget, rows: int, columns: int) -> Rgb:
+    """Return the page with a frame about the box that is explained, if one is."""
+    if target.box is not None:
+        frame(target.box, page[:rows, :columns])
+    return page
 
 
 def _legend(words: Words, edges: tuple[float, ...], scale: Scale | None, *more: str) -> Legend:
@@ -157,6 +165,7 @@ def _legend(words: Words, edges: tuple[float, ...], scale: Scale | None, *more: 
             f"{words.method} of {title} {model.version}",
             *_precision(words.trust.precision),
             *_beside(words),
+            *([] if target.box is None else [FRAME]),
             f"One map cell covers {cell} image {'pixels' if len(edges) == PLANE else 'voxels'}.",
             *([] if scale is None or scale.own else [USUAL_SCALE]),
             *([] if words.restriction is None else [kept_to(words.restriction)]),

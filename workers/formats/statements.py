@@ -19,6 +19,8 @@ PIXELS: Final = CodedConcept("{pixels}", "UCUM", "pixels")
 SQUARE_MILLIMETERS: Final = CodedConcept("mm2", "UCUM", "square millimeter")
 CUBIC_MILLIMETERS: Final = CodedConcept("mm3", "UCUM", "cubic millimeter")
 NO_UNITS: Final = codes.UCUM.NoUnits
+EDGES: Final = ("top", "left", "bottom", "right")
+"""Of a box, in the order of its numbers."""
 
 CHECKED: Final[Mapping[tuple[str, str], tuple[str, str]]] = MappingProxyType(
     {
@@ -101,6 +103,14 @@ def _score(record: MapRecord) -> Iterator[Number]:
         yield own("reference", "Value that the score is counted from"), target.reference, unit
     name = "logit" if target.quantity == "logit" else "score"
     yield own(name, f"Score that is explained ({target.quantity})"), target.score, unit
+    for edge, place in zip(EDGES, target.box or (), strict=False):
+        yield own(f"box_{edge}", f"{edge.capitalize()} of the box that is explained"), place, PIXELS
+    if target.overlap is not None:
+        yield (
+            own("box_overlap", "Overlap with the box that was asked for"),
+            target.overlap,
+            NO_UNITS,
+        )
     if target.threshold is not None:
         yield own("threshold", "Operating threshold of the model"), target.threshold, NO_UNITS
 

@@ -27,6 +27,7 @@ from workers.passes import Ability, Exclusive
 from workers.rows import INPUT, VALUES
 from workers.runtimes.base import RUNTIMES, Fit, Opener, Probe, Segment, Served, Work
 from workers.runtimes.batch import filled, guarded_scores, row_shape, spans
+from workers.runtimes.graph.join import joined
 from workers.runtimes.graph.operators.base import UnsupportedGraph
 from workers.runtimes.graph.read import read_model
 from workers.runtimes.memory import resident_bytes
@@ -415,6 +416,9 @@ class OnnxOpener(Opener):
             str(file.relative_to(path.parent)) for file in data if file.is_relative_to(path.parent)
         ]
         model = read_model(path.read_bytes(), path.parent, files)
+        boxes = manifest.outputs[0].boxes
+        if boxes is not None and boxes.tensors:
+            model = joined(model, boxes.tensors, axis=2 if boxes.layout == "rows" else 1)
         return partial(
             OnnxRuntime,
             model,

@@ -193,7 +193,8 @@ class _Bench:
         (outcome,) = self.access.serve([planned]).outcomes
         if isinstance(outcome, WhylightError):
             raise outcome
-        return disagreement(self.access.model.manifest, outputs, outcome)
+        extent = self.image.shape[1:]
+        return disagreement(self.access.model.manifest, outputs, outcome, extent)
 
     def explain(
         self,

@@ -1,5 +1,6 @@
 """What a self-test expects of a detector: each class's best score, and every box."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -17,6 +18,24 @@ from workers.targets.detections import decoder_of, predictions_of
 
 SAME: Final = 0.9
 """Overlap (IoU) of a box that is found with the one expected."""
+
+
+def demand_fixed(found: Sequence[int], probed: Sequence[int]) -> None:
+    """Hold one image's outputs against those of another: proposals must stay in their places.
+
+    Raises
+    ------
+    ModelUnavailable
+        Their shape depends on the image.
+    """
+    if tuple(found) != tuple(probed):
+        raise ModelUnavailable(
+            "How many boxes the model puts out depends on the image: it suppresses or sorts them"
+            " itself, and none could be followed. Export it without suppression.",
+            pointer="/outputs/0/boxes",
+            found=[*found],
+            probed=[*probed],
+        )
 
 
 def demand_boxes(

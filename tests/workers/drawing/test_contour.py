@@ -3,7 +3,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from service.domain.grid import Grid
-from workers.drawing.contour import contours, outline
+from workers.drawing.contour import contours, frame, outline
 from workers.drawing.overlay import Scale
 
 GRAY = (np.add.outer(np.arange(90), np.arange(70)) + 40).astype(np.uint8)
@@ -70,3 +70,23 @@ def test_evidence_against_has_a_line_of_its_own_in_signed_maps(signed):
     if signed:
         assert upper[0] > upper[2]  # orange for
         assert lower[2] > lower[0]  # blue against
+
+
+def test_a_frame_runs_along_the_inside_of_its_box_with_a_dark_line_about_it():
+    image = np.full((90, 70, 3), 100, np.uint8)
+    frame((20.2, 10.4, 50.0, 40.0), image)
+    inside = np.zeros((90, 70), bool)
+    inside[20:50, 10:40] = True
+    assert_array_equal((image == 255).all(-1), edge(inside))
+    about = np.zeros((90, 70), bool)
+    about[19:51, 9:41] = True
+    assert_array_equal((image == 0).all(-1), edge(about))
+    assert (image[30, 20] == 100).all()
+
+
+def test_a_frame_ends_at_the_image():
+    image = np.full((90, 70, 3), 100, np.uint8)
+    frame((0, 60, 95, 75), image)
+    assert (image[0, 60:] == 255).all()
+    assert (image[:, 60] == 255).all()
+    assert (image[:, 59] == 0).all()

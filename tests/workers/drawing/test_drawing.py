@@ -369,3 +369,21 @@ def test_no_word_is_lost_and_no_line_is_too_long(size):
         assert _font(line.size).getlength(line.text) <= room + 1
         assert line.top + line.size < height
     assert any(_font(line.size).getlength(line.text) > beside for line in lines)
+
+
+@pytest.mark.parametrize("style", ["overlay", "contour"])
+def test_a_box_that_is_explained_is_framed_on_the_image_alone(style):
+    target = TARGET.model_copy(update={"kind": "detection", "box": (100, 50, 300, 450)})
+    values = np.zeros((1, 12, 10), np.float32)
+    values[0, 4, 4] = 1
+    grid = Grid.partition((12, 10), SHAPE)
+    pages = [
+        draw(GRAY, values, grid, words(target=each), Scale(1.0, False), style=style)
+        for each in (TARGET, target)
+    ]
+    plain, framed = (each[:600, :500].astype(int) for each in pages)
+    assert (framed[100, 50:450] == 255).all()
+    assert (framed[100:300, 449] == 255).all()
+    assert_array_equal(framed[110:290, 60:440], plain[110:290, 60:440])
+    assert_array_equal(framed[310:], plain[310:])
+    assert not np.array_equal(pages[0][600:], pages[1][600 : len(pages[0])])  # the legend says so

@@ -9,7 +9,7 @@ from service.domain.certificate import Similarity
 from service.domain.explanation import Check
 from service.domain.manifest import Code
 from service.domain.trust import CertificateRef, Flag, Grade, TrustReport, statements
-from tests.support.sheets import blob, sheet
+from tests.support.sheets import TARGET, blob, sheet
 from workers.sheets import write
 
 NATIVE = blob((12, 10))
@@ -106,6 +106,13 @@ def test_numbers_are_those_of_score_map_checks_and_certificate(made):
     assert (found["probe_bank_r"], found["probe_bank_p"]) == (0.61, 0.008)
     assert found["cert_all_random"] == 0.07
     assert found["region_area"] == pytest.approx(found["region_pixels"] * 0.125)
+
+
+def test_the_box_of_a_detection_is_told_in_source_pixels(made):
+    box = {"kind": "detection", "box": (10.0, 20.5, 30.0, 44.0), "overlap": 0.8}
+    found = numbers(made(target=TARGET.model_copy(update=box))["dicom_sr"])
+    assert [found[f"box_{each}"] for each in ("top", "left", "bottom", "right")] == [*box["box"]]
+    assert found["box_overlap"] == 0.8
 
 
 def test_the_region_is_that_of_the_segmentation(made):
