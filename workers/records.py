@@ -23,6 +23,9 @@ MOST_WAITING: Final = 64
 MOST: Final = 512
 """Methods and parameters of one model that are remembered."""
 
+NO_CLASS: Final = "target_is_no_class"
+"""Why nothing was measured of a target that is no class: classes alone are exchanged."""
+
 Pending = Literal["pending"]
 
 
@@ -127,18 +130,25 @@ class Records:
 
     def at_hand(self, method: Method) -> bool:
         """Tell whether a method's record needs no measuring."""
-        nothing = self.subject.manifest.calibration is None
-        return nothing or self.subject.identify(method) in self._brought
+        return self._hindrance is not None or self.subject.identify(method) in self._brought
+
+    @property
+    def _hindrance(self) -> str | None:
+        """Why no method can be measured on this model, if so."""
+        manifest = self.subject.manifest
+        if not manifest.task.startswith("classification"):
+            return NO_CLASS
+        return "no_calibration_set" if manifest.calibration is None else None
 
     def _ask(self, id_: str, method: Method) -> None:
         """Find the record of a method that was not asked for yet, or have it measured."""
         if len(self._asked) >= MOST:
             return
-        brought = self._brought.get(id_)
-        if brought is not None and brought.method == method.name:
+        brought, hindrance = self._brought.get(id_), self._hindrance
+        if brought is not None and brought.method == method.name and hindrance != NO_CLASS:
             self._kept[id_] = brought
-        elif self.subject.manifest.calibration is None:
-            self._kept[id_] = self.uncertifiable(method, "no_calibration_set")
+        elif hindrance is not None:
+            self._kept[id_] = self.uncertifiable(method, hindrance)
         elif len(self._waiting) < MOST_WAITING:
             self._waiting[id_] = method
         else:

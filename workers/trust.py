@@ -19,9 +19,11 @@ from service.domain.trust import (
     statements,
 )
 from workers.parcels import Attribution
+from workers.records import NO_CLASS
 
-Known = MethodRecord | Literal["pending"] | None
-"""What is known of a method on a model: its record, that it is being measured, or nothing."""
+Known = MethodRecord | Literal["pending", "target_is_no_class"] | None
+"""What is known of a method on a model: its record, that it is being measured or cannot be for
+such a target, or nothing."""
 
 BANK: Final = "probe_bank"
 INTEGRITY: Final = "integrity"
@@ -126,6 +128,8 @@ def _certificate(known: Known) -> CertificateRef | None:
         return None
     if known == "pending":
         return CertificateRef(outcome="pending")
+    if known == NO_CLASS:
+        return CertificateRef(outcome="not_certifiable", reason=known)
     found = known.certificate
     return CertificateRef(
         id=known.id,

@@ -33,6 +33,7 @@ from workers.measures.integrity import DEGENERATE
 from workers.methods.base import METHODS, Method
 from workers.parcels import Attributed, Attribution, Judged, Verdict
 from workers.passes import Ability, Scalar
+from workers.records import NO_CLASS
 from workers.regions import inside
 from workers.restriction import restrict
 from workers.running import Planned
@@ -237,7 +238,7 @@ class _Bench:
     def _known(self, attribution: Attribution) -> Known:
         """Return what is known of the method on this model, which is of classes alone."""
         if attribution.target is None or attribution.target.kind != "class":
-            return None
+            return NO_CLASS
         return self.access.model.records.record(settled(attribution))
 
     def _measured(self, attribution: Attribution) -> PrecisionRecord | None:

@@ -1,5 +1,7 @@
 """What a record depends on, and what is answered before and after it is measured."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
@@ -187,3 +189,15 @@ def test_each_change_is_counted(fields):
     assert len(set(seen)) == len(seen)
     records.record(Saliency())
     assert records.changes == seen[-1]
+
+
+@pytest.mark.parametrize("task", ["regression", "segmentation"])
+def test_what_has_no_class_to_be_exchanged_is_never_measured_and_says_so(fields, task):
+    known = subject(fields)
+    other = replace(known, manifest=known.manifest.model_copy(update={"task": task}))
+    records = Records(other, (Records(other).uncertifiable(Saliency(), "too_costly"),))
+    assert records.at_hand(Saliency())
+    record = records.record(Saliency())
+    assert record.certificate.outcome == "not_certifiable"
+    assert record.certificate.reason == "target_is_no_class"
+    assert records.next() is None

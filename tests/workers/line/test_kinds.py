@@ -97,6 +97,9 @@ def test_the_map_of_an_age_points_at_the_growth_center(aged, method):
     assert beside(HAND.masks["growth_center"], entry.map.peak) <= AWAY
     assert entry.trust.grade != "supported"  # no certificate was made for values
     assert "uncertified" in entry.trust.flags
+    assert entry.trust.certificate.outcome == "not_certifiable"
+    assert entry.trust.certificate.reason == "target_is_no_class"
+    assert entry.trust.calibration is None
     outcomes = {each.name: each.outcome for each in entry.checks}
     assert outcomes["integrity"] == "pass"
     assert outcomes["target_specific"] == "not_applicable"
@@ -152,6 +155,7 @@ def test_the_map_of_a_region_points_at_the_shape(segmented, method):
         assert beside(mask, entry.map.peak) <= AWAY
         assert entry.target.region.cells == pytest.approx(mask.sum() / 4, rel=0.1)
         assert entry.trust.grade != "supported"
+        assert entry.trust.certificate.reason == "target_is_no_class"
         assert not entry.omitted
 
 
