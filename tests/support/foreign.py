@@ -61,7 +61,7 @@ def write_bundle(folder: Path, network: Any = None, **about: Any) -> Path:
 
 
 def write_nnunet(
-    folder: Path, plan: dict[str, Any] | None = None, folds: int = 1, **arguments: Any
+    folder: Path, plan: dict[str, Any] | None = None, folds: int = 0, **arguments: Any
 ) -> Path:
     """Write the documents of a small nnU-Net for CT, as its version 2 writes them.
 
