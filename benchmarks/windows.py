@@ -18,6 +18,7 @@ import threading
 import time
 from contextlib import suppress
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ SPACING = 2.25
 """Of every axis, in mm: what the network was trained on, so that nothing is resampled."""
 
 EDGE = 96
-OVERLAP = 0.25
+OVERLAP = 0.125
 METHODS = ("saliency", "grad_cam")
 BAR = 8.0
 """GiB of the worker at most."""
@@ -69,7 +70,7 @@ class Spheres(Series):
         """Two spheres: one within a window, one where several overlap."""
         return np.array(self.shape) * [[1], [2]] // 3
 
-    @property
+    @cached_property
     def stored(self) -> NDArray[np.uint16]:
         """Stored values, shape ``shape``."""
         values = np.random.default_rng(0).normal(1064, 25, self.shape).astype(np.float32)
@@ -80,13 +81,10 @@ class Spheres(Series):
         return values.astype(np.uint16)
 
 
-def write_series(folder: Path, shape: tuple[int, int, int]) -> None:
+def write_series(folder: Path, series: Spheres) -> None:
     """Write the slices as Part 10 files."""
-    series = Spheres(shape=shape, spacing=(SPACING,) * 3)
-    stored = series.stored
-    for number in range(shape[0]):
+    for number in range(series.shape[0]):
         data = series.dataset(number)
-        data.PixelData = stored[number].tobytes()
         (folder / f"{number:04d}.dcm").write_bytes(encoded(data))
 
 
@@ -159,7 +157,7 @@ def child(folder: Path) -> None:
             while not any(package.package in each.packages for each in backends.fleet.workers()):
                 time.sleep(0.2)
             before = peak()
-            told = explained(backends, package, study)
+            told = explained(backends, package, study, series_of(folder))
             worker.drain()
             owner.join(60)
         peaks.ended.set()
@@ -168,14 +166,30 @@ def child(folder: Path) -> None:
     print(json.dumps({**told, "idle": before, "worker": peak(), "largest_slot": slots}))
 
 
-def explained(backends: Backends, package: PackageRecord, study: Study) -> dict[str, Any]:
+def around(center: NDArray[np.int64]) -> list[float]:
+    """Return the box of source pixels about a sphere."""
+    return [float(each) for each in (*(center - 4), *(center + 5))]
+
+
+def series_of(folder: Path) -> Spheres:
+    """Return the series that lies in a folder, as it was drawn."""
+    shape = json.loads((folder / "shape.json").read_text())
+    return Spheres(shape=tuple(shape), spacing=(SPACING,) * 3)
+
+
+def explained(
+    backends: Backends, package: PackageRecord, study: Study, series: Spheres
+) -> dict[str, Any]:
     """Ask, follow the job to its end, and return what came of it."""
     began = time.monotonic()
     job = ask(
         backends,
         package,
         study,
-        targets=[{"kind": "segmentation", "of": "dense"}],
+        targets=[
+            {"kind": "segmentation", "of": "dense", "region": {"kind": "box", "box": around(each)}}
+            for each in series.centers
+        ],
         methods=list(METHODS),
         artifacts=["npz", "dicom_seg"],
         checks="none",
@@ -215,7 +229,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "series").mkdir()
-        write_series(folder / "series", shape)
+        (folder / "shape.json").write_text(json.dumps(shape))
+        write_series(folder / "series", series_of(folder))
         write_package(folder / "package", asked.edge)
         command = [sys.executable, "-m", "benchmarks.windows", "--child", str(folder)]
         out = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
