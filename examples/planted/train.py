@@ -253,7 +253,7 @@ SHAPE_DETECTION: Final = Recipe(
     network=DenseDetector(
         classes=len(SHAPES), widths=(16, 24, 24, 24), strides=(2, 1, 1, 1), dilations=(1, 1, 2, 4)
     ),
-    layer="seen",
+    layer="trunk.2",
     output=Output(
         name="proposals",
         decoding="boxes",
