@@ -5,7 +5,8 @@ gradients and occlusion make: the bank through the scheduler, then everything
 that the product computes of each map from it (`r`, `p`, and `r` for all other
 classes). Figures are the least CPU time of the process over repeated runs,
 parts interleaved. Bare passes run in the batches that the scheduler made, which
-are small where a row takes long, and once more in batches of a fixed size.
+are small where a row takes long, and once more in batches of a fixed size. Of a
+map the checks' square grid is made once for both measures, as in the product.
 """
 
 import time
@@ -54,7 +55,7 @@ def demo() -> Subject:
     head = network.get_submodule(HEAD)
     assert isinstance(head, nn.Linear)
     network.set_submodule(HEAD, nn.Linear(head.in_features, TARGETS))
-    return Subject(network.eval(), SHAPE, ((1, 8, 8), SHAPE, (1, 15, 15)), 8, 12)
+    return Subject(network.eval(), SHAPE, ((1, 8, 8), SHAPE, (1, 15, 15)), 8, 40)
 
 
 def ordinary() -> Subject:
@@ -106,11 +107,11 @@ def cost(subject: Subject) -> dict[str, float]:
         for measure in (ProbeBank(), TargetSpecific()):
             measure.judge_all(cases)
 
-    rest = [rows % subject.batch] if rows % subject.batch else []
+    fixed = [len(each) for each in torch.zeros(rows).split(subject.batch)]
     least = _least(
         {
-            "forwards": _bare(subject, runtime.sizes),
-            "forwards_batched": _bare(subject, [subject.batch] * (rows // subject.batch) + rest),
+            "forwards": _bare(subject, lambda: runtime.sizes),
+            "forwards_batched": _bare(subject, lambda: fixed),
             "bank": banked,
             "statistics": checked,
         },
@@ -143,13 +144,14 @@ def _cases(subject: Subject, known: Bank) -> list[Case]:
     ]
 
 
-def _bare(subject: Subject, sizes: Sequence[int]) -> Callable[[], object]:
-    """Return a run of nothing but the network, in batches of `sizes`."""
-    images = torch.randn(sum(sizes), *subject.shape, generator=torch.Generator().manual_seed(2))
+def _bare(subject: Subject, sizes: Callable[[], list[int]]) -> Callable[[], object]:
+    """Return a run of nothing but the network, in batches of `sizes` at that moment."""
+    count = rows_of(subject.shape)
+    images = torch.randn(count, *subject.shape, generator=torch.Generator().manual_seed(2))
 
     @torch.no_grad()
     def run() -> None:
-        for each in images.split(list(sizes)):
+        for each in images.split(sizes()):
             subject.network(each)
 
     return run

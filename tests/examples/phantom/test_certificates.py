@@ -27,7 +27,7 @@ CERTIFIED = [
 ]
 
 INTERPRETED = "chest-phantom-onnx"
-"""The network of `CLEAN` as a file of ONNX; it brings no records of the dearest methods."""
+"""The network of `CLEAN` as a file of ONNX; it brings no record of the dearest method."""
 
 COMMON = {"eigen_cam", "grad_cam", "guided_backprop", "saliency"}
 DEAR = {"occlusion", "rise", "kernel_shap", "integrated_gradients"}
