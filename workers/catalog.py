@@ -39,6 +39,17 @@ ALIKE: Final = (
 )
 
 
+EVEN: Final = (
+    "It weighs the channels of a layer alike in every instance of a bag, which the model does not:"
+    " 'layer_cam' and 'hires_cam' keep the place, and so does whatever needs no layer."
+)
+
+SPANNING: Final = (
+    "The slices are instances of a bag, and it hides boxes or segments that span several of them;"
+    " every result tells how far the score falls without each instance."
+)
+
+
 def catalog(models: Iterable[ModelEntry]) -> Catalog:
     """Return everything that this worker can do with `models` at hand."""
     return Catalog(
@@ -158,6 +169,10 @@ def refusal(method: str, probe: Probe, manifest: Manifest) -> str | None:
     """Return why a model cannot serve a method, or `None` when it can."""
     if manifest.task == "detection" and METHODS[method].marks_alike:
         return ALIKE
+    if manifest.image.bag is not None and METHODS[method].needs <= {Ability.FORWARD}:
+        return SPANNING
+    if manifest.image.bag is not None and METHODS[method].marks_alike:
+        return EVEN
     missing = METHODS[method].needs - probe.abilities
     if not missing:
         return None

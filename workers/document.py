@@ -139,6 +139,7 @@ def _result(
         partial=attribution.partial,
         map=_facts(attribution, verdict),
         variables=attribution.variables,
+        instances=attribution.instances,
         extras=dict(attribution.extras),
         checks=verdict.checks,
         trust=verdict.trust,

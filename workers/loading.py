@@ -20,10 +20,11 @@ from service.domain.certificate import MethodRecord
 from service.domain.grid import Grid
 from service.domain.manifest import Manifest, SelfTest, SlidingWindow
 from service.domain.precision import PrecisionRecord
-from service.errors import WhylightError
+from service.errors import ModelUnavailable, WhylightError
 from service.settings import RemoteSettings
 from service.telemetry import MODEL_LOAD_SECONDS, MODEL_MEMORY
 from workers import selftests
+from workers.bags import bagged, weighed
 from workers.catalog import defaults, ready_model
 from workers.device import release_memory
 from workers.document import model_ref
@@ -42,6 +43,7 @@ from workers.scheduler import Scheduler
 from workers.sliding.passes import Sliding, windowed
 from workers.slots import Slots
 from workers.targets import expected
+from workers.targets.scalars import ClassLogit
 
 T = TypeVar("T")
 
@@ -108,6 +110,7 @@ class Loader:
         try:
             probe = self._owned(lambda: runtime.probed)
             probe = probe if rules is None else windowed(probe)
+            probe = bagged(manifest, probe)
             apart = gaps(manifest, folder, shape, partial(self._logits, runtime, package))
         except WhylightError:
             self._owned(lambda: self._scheduler.forget(runtime))
@@ -198,6 +201,7 @@ class Loader:
 
         runtime = self._owned(made)
         try:
+            self._require_bag(manifest, runtime, package, inputs[0][0])
             for test, (image, grid) in zip(manifest.selftests, inputs, strict=True):
                 batch, values = torch.from_numpy(image)[None], selftests.values(manifest, test)
                 (outputs,) = self._logits(runtime, package, batch, rules, values)
@@ -221,6 +225,33 @@ class Loader:
         probed = self._owned(lambda: runtime.probed).outputs
         expected.demand_fixed(outputs.shape, probed)
         return expected.demand_boxes(manifest, test, torch.from_numpy(outputs), grid)
+
+    def _require_bag(
+        self, manifest: Manifest, runtime: Runtime, package: str, image: NDArray[np.float32]
+    ) -> None:
+        """Require of a model of bags that it takes one instance less, and shows its attention.
+
+        Raises
+        ------
+        ModelUnavailable
+            It does not.
+        """
+        bag = manifest.image.bag
+        if bag is None:
+            return
+        rows = torch.from_numpy(image).to(runtime.device, runtime.dtype)
+        plan = weighed(bag, rows, (ClassLogit(0),))
+        report = self._scheduler.submit(
+            f"load-{package}", runtime, [Planned(plan, len(rows[0]) + 1)]
+        )
+        (outcome,) = report.result(LIMIT).outcomes
+        if isinstance(outcome, WhylightError):
+            raise ModelUnavailable(
+                "A model of bags must take any number of instances and put out the attention that"
+                " it names, one number for each; 'reason' says what failed.",
+                pointer="/inputs/0/bag",
+                reason=outcome.failure().code,
+            ) from outcome
 
     def _owned(self, work: Callable[[], T]) -> T:
         """Have the owner thread do something between two batches."""

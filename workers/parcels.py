@@ -18,6 +18,7 @@ from service.domain.artifact import Artifact
 from service.domain.explanation import (
     Check,
     ExecutedOn,
+    InstanceShare,
     LeftOut,
     Omission,
     Prediction,
@@ -190,6 +191,9 @@ class Attribution:
     """Cells of the map in the source image."""
 
     layer: TargetLayer | None = None
+    instances: tuple[InstanceShare, ...] = ()
+    """Of a bag: what each instance adds to the score, the most first."""
+
     variables: tuple[VariableShare, ...] = ()
     """What the values beside the image add; empty if the method shares out the image alone."""
 

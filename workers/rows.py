@@ -320,6 +320,34 @@ class Between(_Image):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class LeftOut(_Image):
+    """A bag ``(C, instances, *spatial)`` with another one of its instances left out in each row."""
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return self.image.shape[1]
+
+    @property
+    @override
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of one row, which has one instance less than the bag."""
+        channels, instances, *spatial = self.image.shape
+        return {INPUT: (channels, instances - 1, *spatial)}
+
+    @property
+    def token(self) -> Hashable:
+        """Equal for one and the same bag."""
+        return (LeftOut, Same(self.image))
+
+    def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
+        """Write the bag without the instances ``start`` to ``stop``."""
+        for slot, left in enumerate(range(start, stop)):
+            out[INPUT][slot][:, :left] = self.image[:, :left]
+            out[INPUT][slot][:, left:] = self.image[:, left + 1 :]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Beside:
     """Rows of an image, with the numbers that the model takes beside it."""
 

@@ -12,6 +12,7 @@ from service.domain.catalog import FormatEntry, MeasureEntry, MethodEntry, Model
 from service.domain.explanation import (
     Check,
     ExecutedOn,
+    InstanceShare,
     MapFacts,
     Omission,
     Prediction,
@@ -133,6 +134,10 @@ class ResultBody(BaseModel):
     variables: tuple[VariableShare, ...] = Field(
         description="What the values beside the image add to the score; empty of a method that"
         " explains the image alone."
+    )
+    instances: tuple[InstanceShare, ...] = Field(
+        description="Of a bag: what each instance adds to the score, the most first, whatever the"
+        " method; 'attention' is the network's own weight, and no attribution."
     )
     extras: dict[str, JsonValue]
     checks: tuple[Check, ...]

@@ -266,6 +266,25 @@ class Omission(Value):
     reason: Failure
 
 
+class InstanceShare(Value):
+    """What one instance of a bag adds to the explained score."""
+
+    slice: int
+    """Of the series in its order in the patient, counted from 1."""
+
+    instance: str
+    """The object, by our identifier."""
+
+    frame: int | None = None
+    """Of an object with several, counted from 1."""
+
+    relevance: float
+    """How far the score falls when the instance is left out of the bag."""
+
+    attention: float | None = None
+    """The weight that the network gives it, as it says; no attribution."""
+
+
 class Result(Value):
     """One method on one target."""
 
@@ -285,6 +304,9 @@ class Result(Value):
     map: MapFacts | None = None
     variables: tuple[VariableShare, ...] = ()
     """What the values beside the image add; empty of a method that shares out the image alone."""
+
+    instances: tuple[InstanceShare, ...] = ()
+    """Of a bag: what each instance adds to the score, the most first, whatever the method."""
 
     extras: dict[str, JsonValue] = {}
     """The method's own figures, such as a completeness residual."""

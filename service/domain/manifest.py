@@ -6,7 +6,7 @@ No code of a package is ever run: a manifest holds names out of closed lists.
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Discriminator, Field, JsonValue, StringConstraints, Tag, model_validator
 
@@ -139,6 +139,32 @@ class StepChoice(Value):
     parameters: dict[Name, JsonValue] = {}
 
 
+class Layer(Value):
+    """A layer that methods may use, by its name in each runtime."""
+
+    name: str
+    """Module path in torch."""
+
+    onnx: str | None = None
+    """Tensor name in the ONNX graph."""
+
+
+KEEPING: Final = frozenset(
+    {"window", "normalize", "standardize", "invert_monochrome1", "suv", "resize"}
+)
+"""Steps that leave the slices of a volume as they are; of `resize`, if it is told so."""
+
+
+class Bag(Value):
+    """Slices that a model takes as the instances of a bag: in any number, each by itself."""
+
+    attention: Layer | None = None
+    """The layer that puts out the weight of each instance, shape ``(N, instances)``."""
+
+    shown: int = Field(default=8, ge=1, le=32)
+    """How many of the most relevant instances pictures show."""
+
+
 class Input(Value):
     """One input tensor and the way to it from modality values."""
 
@@ -152,6 +178,25 @@ class Input(Value):
 
     accept: Accept
     steps: tuple[StepChoice, ...] = Field(min_length=1)
+    bag: Bag | None = None
+    """Of a volume whose slices are instances; `None` of one that is seen as a whole."""
+
+    @model_validator(mode="after")
+    def _keeps_instances_apart(self) -> "Input":
+        """Require of a bag that every slice reaches the model as it is."""
+        if self.bag is None:
+            return self
+        if self.kind != "volume":
+            raise ValueError("a bag is made of a volume's slices: 'kind' must be 'volume'")
+        for step in self.steps:
+            size = step.parameters.get("size")
+            cut = isinstance(size, list) and size[0] is not None
+            if step.name not in KEEPING or cut:
+                raise ValueError(
+                    "steps of a bag must keep its slices: one of"
+                    f" {', '.join(sorted(KEEPING))}, and 'resize' with null in front"
+                )
+        return self
 
     @model_validator(mode="after")
     def _is_of_one_kind(self) -> "Input":
@@ -255,16 +300,6 @@ class Output(Value):
 
     boxes: BoxDecoding | None = None
     """How the boxes of a detection are read."""
-
-
-class Layer(Value):
-    """A layer that CAM methods may use, by its name in each runtime."""
-
-    name: str
-    """Module path in torch."""
-
-    onnx: str | None = None
-    """Tensor name in the ONNX graph."""
 
 
 class Members(Value):
@@ -520,6 +555,25 @@ class Manifest(Value):
         return self
 
     @model_validator(mode="after")
+    def _bags_are_of_one_answer(self) -> "Manifest":
+        """Require of a bag what its instances can be asked about."""
+        bag = self.image.bag
+        if bag is None:
+            return self
+        if self.task in {"segmentation", "detection"}:
+            raise ValueError("a bag has one answer: its task is a classification or a regression")
+        if self.calibration or self.members or self.sliding_window or self.variables:
+            raise ValueError(
+                "'calibration', 'members', 'sliding_window' and tabular inputs are for models"
+                " without a bag"
+            )
+        if self.runtime == "remote":
+            raise ValueError("a model on a server takes an image or a volume as a whole, not a bag")
+        if bag.attention and not self.explain.layers:
+            raise ValueError("a bag's 'attention' needs 'explain.layers' beside it")
+        return self
+
+    @model_validator(mode="after")
     def _selftests_give_values(self) -> "Manifest":
         """Require of every self-test what stands beside its image."""
         keys = {each.key for each in self.variables}
@@ -638,6 +692,13 @@ class Manifest(Value):
     def image(self) -> Input:
         """The input that is an image or a volume."""
         return next(each for each in self.inputs if isinstance(each, Input))
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """All layers that are looked into: those of methods, and a bag's attention."""
+        bag = self.image.bag
+        attention = () if bag is None or bag.attention is None else (bag.attention,)
+        return (*self.explain.layers, *attention)
 
     @property
     def tabular(self) -> tuple[TabularInput, ...]:

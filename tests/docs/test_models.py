@@ -30,9 +30,10 @@ def test_a_model_on_a_server_is_described_as_its_page_says():
     assert remote.model_fields_set == Remote.model_fields.keys()
 
 
-def test_numbers_beside_the_image_are_declared_as_their_page_says():
-    (block,) = re.findall(r"```yaml\n(.*?)```", (MODELS / "inputs.md").read_text(), re.DOTALL)
-    declared = yaml.safe_load(block)["inputs"]
+def test_inputs_are_declared_as_their_page_says():
+    beside, bag = re.findall(r"```yaml\n(.*?)```", (MODELS / "inputs.md").read_text(), re.DOTALL)
+    declared = yaml.safe_load(beside)["inputs"]
+    assert Input.model_validate(yaml.safe_load(bag)["inputs"][0]).bag is not None
     shipped = read_manifest((SHIPPED / "bone-age-by-sex-phantom" / "model.yaml").read_bytes())
     assert (TabularInput.model_validate(declared[1]),) == shipped.tabular
     Input.model_validate(declared[0])

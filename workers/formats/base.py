@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, JsonValue
 
-from service.domain.explanation import Check, ExecutedOn, ModelRef, Restriction, TargetLayer
+from service.domain.explanation import (
+    Check,
+    ExecutedOn,
+    InstanceShare,
+    ModelRef,
+    Restriction,
+    TargetLayer,
+)
 from service.domain.grid import Grid
 from service.domain.manifest import Code
 from service.domain.parity import ParityReport
@@ -57,6 +64,12 @@ class MapRecord(Value):
     executed_on: ExecutedOn = "original"
     degenerate: bool
     partial: bool
+    instances: tuple[InstanceShare, ...] = ()
+    """Of a bag: what each instance adds to the score, the most first."""
+
+    instances_shown: int = 0
+    """How many of them pictures show."""
+
     given: tuple[VariableFact, ...] = ()
     """What the model was given beside the image."""
 
@@ -197,7 +210,14 @@ class Sheet:
 
     @cached_property
     def relevant_slices(self) -> tuple[int, ...]:
-        """The volume's slices with the most evidence, `MOST_SLICES` at most, in their order."""
+        """The volume's slices with the most evidence, `MOST_SLICES` at most, in their order.
+
+        Of a bag, those of the instances without which the score falls most.
+        """
+        if self.record.instances:
+            best = self.record.instances[: self.record.instances_shown]
+            helping = [each.slice - 1 for each in best if each.relevance > 0]
+            return tuple(sorted(helping)) or (best[0].slice - 1,)
         count = len(self._volume.slices)
         laid = resample.Laid.of(self.finite_relevance[None], self.grid)
         masses = laid.slice_masses(count, signed=self.record.signed)
@@ -248,7 +268,9 @@ class Sheet:
 
     @property
     def peak_slice(self) -> int:
-        """The volume's slice on which the evidence peaks, counted from 0."""
+        """The volume's slice on which the evidence peaks, counted from 0; of a bag, the first."""
+        if self.record.instances:
+            return self.record.instances[0].slice - 1
         if self.record.degenerate:
             return self.relevant_slices[0]
         return int(np.clip(round(self.peak[0][0]), 0, self.shape[0] - 1))
@@ -257,7 +279,7 @@ class Sheet:
         """One slice of a volume, counted from 0, with the evidence on it and the legend."""
         slices = self.shape[0]
         values, grid = self._laid.slice(number, slices)
-        where = f"Slice {number + 1:0{len(str(slices))}d} of {slices}."
+        where = f"Slice {number + 1:0{len(str(slices))}d} of {slices}.{self._rank(number)}"
         return draw(
             self._display[number],
             values,
@@ -278,6 +300,16 @@ class Sheet:
             into = found[:, *part.pixels]
             into[:] = resample.to_source(values[:, *part.cells], part.grid, into.shape[1:])
         return found
+
+    def _rank(self, number: int) -> str:
+        """Say what one instance of a bag adds; nothing of a slice that is none."""
+        for rank, each in enumerate(self.record.instances, 1):
+            if each.slice == number + 1:
+                said = f" Without it the score falls by {each.relevance:.3g}: rank {rank}."
+                if each.attention is not None:
+                    said += f" Attention (no attribution): {each.attention:.3g}."
+                return said
+        return ""
 
     @property
     def _volume(self) -> Volume:

@@ -44,6 +44,7 @@ class Json(Format):
             "display": _display(sheet),
             "region": _region(sheet),
             "variables": _variables(sheet),
+            "instances": [each.model_dump(mode="json") for each in sheet.record.instances],
             "extras": sheet.record.extras,
             "parity": sheet.record.parity.model_dump(mode="json"),
             "trust": _trust(sheet),

@@ -410,7 +410,7 @@ class OnnxOpener(Opener):
     ) -> Callable[[], OnnxRuntime]:
         """Hand the package's graph, as bytes, to onnxruntime; it runs on the CPU."""
         path = folder / manifest.file("forward", "onnx").path
-        layers = {each.name: each.onnx or each.name for each in manifest.explain.layers}
+        layers = {each.name: each.onnx or each.name for each in manifest.layers}
         data = [folder / file.path for file in manifest.files if file.format == "onnx_data"]
         files = [
             str(file.relative_to(path.parent)) for file in data if file.is_relative_to(path.parent)

@@ -493,7 +493,7 @@ class TorchOpener(Opener):
         architecture = _architecture(manifest)
         members = manifest.members
         paths = members.weights if members else (manifest.file("weights", "safetensors").path,)
-        layers = [layer.name for layer in manifest.explain.layers] or None
+        layers = [layer.name for layer in manifest.layers] or None
         made = [
             partial(
                 TorchRuntime,

@@ -6,7 +6,7 @@ the scheduler together, so that they share passes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.domain.explanation import ExecutedOn, TargetLayer
+from service.domain.explanation import ExecutedOn, InstanceShare, TargetLayer
 from service.domain.grid import Grid
 from service.domain.parity import Parity
 from service.domain.precision import Precision
@@ -29,6 +29,7 @@ from service.errors import (
 )
 from workers.access import Access
 from workers.agreement import disagreement
+from workers.bags import ranked, weighed
 from workers.binding import bound
 from workers.device import sent
 from workers.methods.base import Maps, Method
@@ -91,12 +92,18 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
     if parity.outcome is Parity.MISMATCHED and not request.allow_mismatch:
         raise refusal(parity)
     asked = resolve(request.targets, answer, predictions)
+    shares = bench.instances(asked.chosen, prepared)
     attributions: list[Attribution] = []
     disagrees = bench.disagreement(request.methods, answer.outputs)
     for tried, outcome in bench.explain(request.methods, asked.chosen, disagrees):
         targets = seen_by(tried.method, asked.chosen)
         attributions += _attributions(tried, targets, outcome, prepared)
         attributions += [tried.without_map(None, reason) for reason in asked.nothing]
+    if shares:
+        attributions = [
+            replace(each, instances=shares.get(each.target.key, ())) if each.target else each
+            for each in attributions
+        ]
     maps = bound(prepared, model.ref, attributions)
     chosen = tuple(each for target in asked.chosen for each in target.every)
     return Attributed(prepared, predictions, maps, parity, chosen)
@@ -162,12 +169,11 @@ class _Bench:
 
     def outputs(self) -> Tensor:
         """Return the model's answer on the unchanged image, as of `Answer`."""
-        dense = self.access.model.manifest.task == "segmentation"
 
         def plan() -> Plan[Tensor]:
             step = yield Forward(Clean(self.image), outputs=True)
-            outputs: Tensor = step.outputs[0].detach().cpu()
-            return outputs if dense else outputs.double()
+            outputs: Tensor = step.outputs[0].detach().double().cpu()
+            return outputs
 
         planned = self.access.planned(plan(), 1, self.image)
         (outcome,) = self.access.serve([planned], partial(self._report, 0.0, ANSWER)).outcomes
@@ -196,6 +202,21 @@ class _Bench:
             raise outcome
         extent = self.image.shape[1:]
         return disagreement(self.access.model.manifest, outputs, outcome, extent)
+
+    def instances(
+        self, targets: Sequence[Chosen], prepared: Prepared
+    ) -> dict[str, tuple[InstanceShare, ...]]:
+        """Return what each instance of a bag adds, by target; nothing where there is no bag."""
+        bag = self.access.model.manifest.image.bag
+        if bag is None or not targets:
+            return {}
+        scalars = tuple(each.scalar for each in targets)
+        plan = weighed(bag, self.image, scalars)
+        planned = self.access.planned(plan, 1 + self.image.shape[1], self.image, scalars)
+        (outcome,) = self.access.serve([planned]).outcomes
+        if isinstance(outcome, WhylightError):
+            raise outcome
+        return {each.target.key: ranked(outcome, k, prepared) for k, each in enumerate(targets)}
 
     def explain(
         self,

@@ -107,6 +107,7 @@ def record_of(
     if attribution.grid is None or attribution.target is None or verdict.trust is None:
         return None
     decoded = judged.attributed.prepared.decoded
+    bag = decoded.fetched.manifest.image.bag
     named = decoded.fetched.manifest.named
     return MapRecord(
         number=number,
@@ -122,6 +123,8 @@ def record_of(
         partial=attribution.partial,
         given=judged.attributed.prepared.variables,
         variables=attribution.variables,
+        instances=attribution.instances,
+        instances_shown=0 if bag is None else bag.shown,
         extras=attribution.extras,
         checks=verdict.checks,
         trust=verdict.trust,

@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
@@ -14,7 +13,7 @@ from workers.steps.base import STEPS, Step, StepImage, demand_axes
 from workers.steps.sampling import Interpolation, Values, resampled
 
 Side = Annotated[int, Field(ge=8, le=4096)]
-Size = tuple[Side, Side] | tuple[Side, Side, Side]
+Size = tuple[Side, Side] | tuple[Side | None, Side, Side]
 
 
 @STEPS.register("resize")
@@ -24,7 +23,8 @@ class Resize(Step):
     Parameters
     ----------
     size
-        Cells of the result along each axis: rows and columns, or those of a volume.
+        Cells of the result along each axis: rows and columns, or those of a volume, of
+        which null in front leaves the slices as they are.
     aspect
         ``stretch`` fills the size; ``letterbox`` keeps the shape of things,
         centers the image and fills the rest with `fill`.
@@ -47,40 +47,40 @@ class Resize(Step):
     def apply(self, image: StepImage, facts: ImageFacts) -> StepImage:
         demand_axes(image, self.size)
         source = image.values.shape[1:]
-        inner = self._inner(source)
-        before = [(total - part) // 2 for total, part in zip(self.size, inner, strict=True)]
-        values = self._place(self._resample(image.values, inner), before)
+        size = tuple(
+            whole if to is None else to for to, whole in zip(self.size, source, strict=True)
+        )
+        inner = self._inner(source, size)
+        before = [(total - part) // 2 for total, part in zip(size, inner, strict=True)]
+        values = self._place(self._resample(image.values, inner), before, size)
         scale = np.array(source) / np.array(inner)
         offset = (scale - 1) / 2 - scale * np.array(before)
-        grid = Grid(self.size, scaling(scale, offset)).within(image.grid)
-        return replace(image, values=values, padding=self._padding(image, inner, before), grid=grid)
+        grid = Grid(size, scaling(scale, offset)).within(image.grid)
+        padding = None
+        if image.padding is not None:  # a pixel is padding when half of its area or more is
+            share = self._resample(image.padding[None].astype(np.float32), inner)
+            padding = self._place(share, before, size)[0] >= 0.5  # noqa: PLR2004 - half
+        return replace(image, values=values, padding=padding, grid=grid)
 
-    def _inner(self, source: tuple[int, ...]) -> tuple[int, ...]:
+    def _inner(self, source: tuple[int, ...], size: tuple[int, ...]) -> tuple[int, ...]:
         """Return the part of the result that the image fills."""
         if self.aspect == "stretch":
-            return self.size
-        factor = min(to / length for to, length in zip(self.size, source, strict=True))
-        lengths = (max(1, round(length * factor)) for length in source)
-        return tuple(min(length, to) for length, to in zip(lengths, self.size, strict=True))
+            return size
+        pairs = list(zip(self.size, size, source, strict=True))
+        factor = min(to / length for given, to, length in pairs if given is not None)
+        return tuple(
+            to if given is None else min(max(1, round(length * factor)), to)
+            for given, to, length in pairs
+        )
 
-    def _place(self, values: Values, before: list[int]) -> Values:
+    def _place(self, values: Values, before: list[int], size: tuple[int, ...]) -> Values:
         inner = values.shape[1:]
-        if inner == self.size:
+        if inner == size:
             return values
-        placed = np.full((len(values), *self.size), np.float32(self.fill))
+        placed = np.full((len(values), *size), np.float32(self.fill))
         ends = zip(before, inner, strict=True)
         placed[:, *(slice(start, start + length) for start, length in ends)] = values
         return placed
-
-    def _padding(
-        self, image: StepImage, inner: tuple[int, ...], before: list[int]
-    ) -> NDArray[np.bool_] | None:
-        """Call a pixel padding when half of its area or more is."""
-        if image.padding is None:
-            return None
-        share = self._resample(image.padding[None].astype(np.float32), inner)
-        half: NDArray[np.bool_] = self._place(share, before)[0] >= 0.5  # noqa: PLR2004 - half
-        return half
 
     def _resample(self, values: Values, to: tuple[int, ...]) -> Values:
         return resampled(values, to, antialias=self.antialias, interpolation=self.interpolation)

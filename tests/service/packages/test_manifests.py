@@ -48,6 +48,15 @@ REMOTE = {"endpoint": "lab", "model": "chest", "input": "image", "output": "logi
 AGE = {"key": "age", "label": "Age", "unit": "a", "minimum": 0, "maximum": 18, "baseline": 9}
 TABULAR = {"name": "age", "kind": "tabular", "variables": [AGE]}
 
+IN_PLANE = {"name": "resize", "parameters": {"size": [None, 32, 32]}}
+BAG = {
+    "kind": "volume",
+    "layout": "NCDHW",
+    "bag": {},
+    "accept": {"modalities": ["CT"], "volume": {}},
+    "steps": [{"name": "resize", "parameters": {"size": [32, 32, 32]}}],
+}
+
 CASES: list[tuple[Change, str, str]] = [
     (lambda m: m.pop("title"), "/title", "required"),
     (lambda m: m.update(titel="x"), "/titel", "unknown"),
@@ -93,6 +102,29 @@ CASES: list[tuple[Change, str, str]] = [
         "above 0",
     ),
     (lambda m: m["selftests"][0].update(values={"age": 9}), "", "each self-test needs 'values'"),
+    (lambda m: m["inputs"][0].update(bag={}), "/inputs/0", "'kind' must be 'volume'"),
+    (lambda m: m["inputs"][0].update(BAG), "/inputs/0", "keep its slices"),
+    (
+        lambda m: m["inputs"][0].update(deepcopy(BAG), steps=[IN_PLANE | {"name": "crop"}]),
+        "/inputs/0",
+        "keep its slices",
+    ),
+    (
+        lambda m: m["inputs"][0].update(
+            deepcopy(BAG), steps=[IN_PLANE], bag={"attention": {"name": "weights"}}
+        ),
+        "",
+        "needs 'explain.layers'",
+    ),
+    (
+        lambda m: (
+            m["inputs"][0].update(deepcopy(BAG), steps=[IN_PLANE]),
+            m.update(task="segmentation"),
+            m["outputs"][0].update(decoding="voxel_classes"),
+        ),
+        "",
+        "one answer",
+    ),
     (
         lambda m: m["outputs"][0]["classes"].append(m["outputs"][0]["classes"][0].copy()),
         "",

@@ -1,0 +1,90 @@
+"""A bag of instances, the slices of a volume, pooled by attention to one score."""
+
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor, nn
+from typing_extensions import override
+
+from workers.architectures.base import ARCHITECTURES, Architecture, Square
+
+Width = Annotated[int, Field(ge=1, le=1024)]
+
+
+@ARCHITECTURES.register("attention_mil")
+class AttentionMil(Architecture):
+    r"""Each slice seen by itself; then a mean over slices, weighted by attention.
+
+    .. math:: s = W \sum_i a_i h_i + b, \qquad
+              a = \mathrm{softmax}_i \left( w^T \tanh(V h_i) \right)
+
+    with `h` the mean over each slice of squared features (layer ``peaks``, which keeps the
+    slices apart). A bag may have any number of slices. Their weights are put out by the
+    module ``attention``, one for each slice, with the sum 1.
+
+    Parameters
+    ----------
+    channels
+        Channels of a slice.
+    classes
+        Number of logits.
+    widths
+        Channels after each convolution; the first halves a slice's rows and columns.
+    hidden
+        Width of the layer by which attention is given.
+
+    References
+    ----------
+    Ilse, Tomczak, Welling (2018). Attention-based deep multiple instance learning. ICML.
+    arXiv:1802.04712, eq. 7 and 8.
+    """
+
+    head = "head"
+
+    channels: Width = 1
+    classes: Width
+    widths: tuple[Width, ...] = Field(default=(8, 16), min_length=1, max_length=16)
+    hidden: Width = 8
+
+    @override
+    def build(self) -> nn.Module:
+        """Return the network with fresh weights, in training mode."""
+        return _Network(self)
+
+
+class _Network(nn.Module):
+    """``features``, ``peaks``, mean over each slice, ``weigh``, ``attention``, ``head``."""
+
+    def __init__(self, shape: AttentionMil) -> None:
+        super().__init__()
+        entries = (shape.channels, *shape.widths[:-1])
+        self.features = nn.Sequential(
+            *(
+                _block(entry, width, 2 if number == 0 else 1)
+                for number, (entry, width) in enumerate(zip(entries, shape.widths, strict=True))
+            )
+        )
+        self.peaks = Square()
+        self.weigh = nn.Sequential(
+            nn.Linear(shape.widths[-1], shape.hidden), nn.Tanh(), nn.Linear(shape.hidden, 1)
+        )
+        self.attention = nn.Softmax(dim=1)
+        self.head = nn.Linear(shape.widths[-1], shape.classes)
+
+    @override
+    def forward(self, bag: Tensor) -> Tensor:
+        seen = self.peaks(self.features(bag)).flatten(3).mean(dim=3).movedim(1, 2)
+        attention = self.attention(self.weigh(seen)[:, :, 0])
+        logits: Tensor = self.head((attention[:, :, None] * seen).sum(dim=1))
+        return logits
+
+
+def _block(entry: int, width: int, stride: int) -> nn.Module:
+    """Return a convolution within each slice, normalized and rectified."""
+    return nn.Sequential(
+        nn.Conv3d(
+            entry, width, (1, 3, 3), stride=(1, stride, stride), padding=(0, 1, 1), bias=False
+        ),
+        nn.BatchNorm3d(width),
+        nn.ReLU(),
+    )
