@@ -61,6 +61,7 @@ def test_the_set_of_steps_is_closed():
         "resample",
         "resize",
         "stack",
+        "standardize",
         "suv",
         "window",
     }
