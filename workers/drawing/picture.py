@@ -43,7 +43,12 @@ NO_LINE = "No evidence reaches half of full strength: no line is drawn."
 PLANE = 2
 """Axes of a map on a single image."""
 
-REGIONS = {"predicted_mask": "where the model sees it", "box": "in a box", "point": "at a point"}
+REGIONS = {
+    "predicted_mask": "where the model sees it",
+    "box": "in a box",
+    "point": "at a point",
+    "segment": "where a segmentation marks it",
+}
 """What a segmentation was asked about."""
 
 EVIDENCE = frozenset(STATEMENTS[grade] for grade in Grade)

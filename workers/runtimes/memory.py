@@ -1,7 +1,7 @@
 """What memory a model takes: a fixed part, and a part for each row, by two trial runs."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,19 +55,26 @@ class Need:
     row: int
 
 
-def needed(run: Callable[[int], object], model: torch.nn.Module, device: torch.device) -> Need:
+def needed(
+    run: Callable[[int], object],
+    model: torch.nn.Module,
+    device: torch.device,
+    rows: Sequence[int] = (1, 2),
+) -> Need:
     """Return the line through the peaks of a run of one row and of one of two.
 
+    Of a model that takes one row alone, `rows` is ``(1,)``, and all of it is the row's.
     On CUDA the peaks are the allocator's, so that workspaces of convolutions
     count; elsewhere tensors are counted.
     """
     if device.type == "cuda":
         run(1)  # what libraries take once is theirs, not the run's
-        one, two = (_allocated(partial(run, rows), device) for rows in (1, 2))
+        peaks = [_allocated(partial(run, count), device) for count in rows]
     else:
         kept = [*model.parameters(), *model.buffers()]
-        one, two = (peak_bytes(partial(run, rows), kept) for rows in (1, 2))
-    row = max(1, two - one)
+        peaks = [peak_bytes(partial(run, count), kept) for count in rows]
+    one = peaks[0]
+    row = max(1, peaks[-1] - one if len(peaks) > 1 else one)
     return Need(max(0, one - row), row)
 
 

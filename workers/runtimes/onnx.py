@@ -126,7 +126,11 @@ class OnnxRuntime:
             # it keeps weights in layouts of its own beside those of the file
             self._bytes = max(len(content), resident_bytes() - before)
         except Exception:  # noqa: BLE001 - foreign parsers raise what they like
-            raise InvalidPackage("onnxruntime cannot load the ONNX model.") from None
+            raise InvalidPackage(
+                "onnxruntime cannot load the ONNX model: it is damaged, or has operators of its own"
+                " or of a newer standard. Export it again with standard operators.",
+                pointer="/files",
+            ) from None
         self._input = _image_of(self._session, self._beside)
         self._twin, self._difference = self._admitted(twin, limit or Surrogate())
 

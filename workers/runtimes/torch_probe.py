@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from service.errors import LayerAmbiguous, LayerNotCaptured, ModelUnavailable, UnservablePass
-from workers.device import synchronize
+from workers.device import is_out_of_memory, synchronize
 from workers.passes import Ability
 from workers.runtimes.attention import Attentions
 from workers.runtimes.base import LayerFacts, Probe
@@ -109,8 +109,10 @@ def probe(subject: Subject) -> Probe:
     seconds = {
         kind: _seconds(_runner(subject, grad), 1, subject.device) for kind, grad in kinds.items()
     }
+    mixes = _mixes_rows(subject) if gradient else True
+    rows = (1,) if mixes else (1, 2)
     needs = {
-        kind: needed(_runner(subject, grad), subject.model, subject.device)
+        kind: needed(_runner(subject, grad), subject.model, subject.device, rows)
         for kind, grad in kinds.items()
     }
     return Probe(
@@ -118,7 +120,7 @@ def probe(subject: Subject) -> Probe:
         layers=layers,
         refused=refused,
         outputs=tuple(outputs.shape[1:]),
-        mixes_rows=_mixes_rows(subject) if gradient else True,
+        mixes_rows=mixes,
         row_seconds=seconds,
         row_bytes={kind: need.row for kind, need in needs.items()},
         fixed_bytes=weight_bytes(subject.model) + max(need.fixed for need in needs.values()),
@@ -280,10 +282,18 @@ def _leads_to(outputs: Tensor, place: Tensor) -> bool:
 
 
 def _mixes_rows(subject: Subject) -> bool:
-    """Tell whether a row's outputs depend on another row: exact, no tolerance needed."""
+    """Tell whether a row's outputs depend on another row: exact, no tolerance needed.
+
+    Also true of a model that takes one row alone, such as a graph of a fixed batch.
+    """
     batch = noise(subject, 2).requires_grad_()
     with torch.enable_grad():
-        outputs = subject.model(batch)
+        try:
+            outputs = subject.model(batch)
+        except Exception as error:  # it raises its own
+            if is_out_of_memory(error):
+                raise
+            return True
         (gradient,) = torch.autograd.grad(outputs[0].sum(), [batch])
     return bool(gradient[1].ne(0).any())
 

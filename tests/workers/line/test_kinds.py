@@ -176,10 +176,18 @@ def test_a_region_that_somebody_else_marked_is_explained(clinic, named):
     study = take_in(backends.store, marks, image)
     region = {"kind": "segment", "instance": "in_0001", "segment": named}
     target = {"kind": "segmentation", "of": "stone", "region": region}
-    asked = ask(backends, packages["shape-phantom"], study, targets=[target], methods=["grad_cam"])
+    asked = ask(
+        backends,
+        packages["shape-phantom"],
+        study,
+        targets=[target],
+        methods=["grad_cam"],
+        artifacts=["json", "png", "dicom_sc", "dicom_sr"],
+    )
     told = document(backends, ended(backends, asked, 120))
     (entry,) = told.results
     assert entry.status == "succeeded", told.failure
+    assert not entry.omitted
     assert entry.target.key == "stone-segment-in_0001-1"
     assert entry.target.region.kind == "segment"
     assert entry.target.region.cells == pytest.approx(SHAPES.masks["stone"].sum() / 4, rel=0.1)

@@ -71,14 +71,14 @@ def read_model(data: bytes, folder: Path | None = None, files: Collection[str] =
         It is none, or is over a limit, or asks for data that is not its own.
     """
     if len(data) > MODEL_BYTES:
-        raise InvalidPackage(f"The ONNX model is larger than {MODEL_BYTES} bytes.")
+        raise _refused(f"The ONNX model is larger than {MODEL_BYTES} bytes.")
     try:
         model = onnx.load_from_string(data)
         nodes = _nodes(model)
     except Exception:  # noqa: BLE001 - foreign parsers raise what they like
-        raise InvalidPackage("The ONNX model cannot be read.") from None
+        raise _refused("The ONNX model cannot be read; export it again.") from None
     if nodes > NODES:
-        raise InvalidPackage(f"The ONNX model has more nodes than the {NODES} allowed.")
+        raise _refused(f"The ONNX model has more nodes than the {NODES} allowed.")
     room = MODEL_BYTES - len(data)
     for tensor in _tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -172,11 +172,11 @@ def _bring_in(tensor: Any, folder: Path | None, files: Collection[str], room: in
         offset = int(told.get("offset", 0))
         length = int(told.get("length", size - offset))
     except ValueError:
-        raise InvalidPackage("The ONNX model's external data has no place in its file.") from None
+        raise _refused("The ONNX model's external data has no place in its file.") from None
     if not (min(offset, length) >= 0 and offset + length <= size):
-        raise InvalidPackage("The ONNX model's external data ends before its tensors do.")
+        raise _refused("The ONNX model's external data ends before its tensors do.")
     if length > room:
-        raise InvalidPackage(f"The ONNX model is larger than {MODEL_BYTES} bytes.")
+        raise _refused(f"The ONNX model is larger than {MODEL_BYTES} bytes.")
     with path.open("rb") as file:
         file.seek(offset)
         tensor.raw_data = file.read(length)
@@ -192,7 +192,7 @@ def _inside(location: str, folder: Path | None, files: Collection[str]) -> Path:
         own = path.is_relative_to(folder) and not path.is_symlink()
         if own and path.resolve().is_relative_to(folder.resolve()) and path.is_file():
             return path
-    raise InvalidPackage(
+    raise _refused(
         "The ONNX model keeps data in a file that is none of the package's; list it under 'files'"
         " with role 'forward' and format 'onnx_data', and name it by its path beside the model."
     )
@@ -235,3 +235,8 @@ def _tensor(tensor: Any) -> Tensor:
 def _opset(model: Any) -> int:
     versions = [each.version for each in model.opset_import if each.domain in DOMAINS]
     return int(versions[0]) if versions else 0
+
+
+def _refused(why: str) -> InvalidPackage:
+    """Return the refusal of a model's files."""
+    return InvalidPackage(why, pointer="/files")

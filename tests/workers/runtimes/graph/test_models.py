@@ -16,10 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
+from tests.support.engine import logits, through
+from tests.support.exported import onnx_of
 from tests.support.graphs import model_of, network_of, on_onnxruntime
 from tests.support.small_model import NETWORK
 from workers.architectures.base import ARCHITECTURES
+from workers.methods.saliency import Saliency
 from workers.runtimes.graph.operators.base import UnsupportedGraph
+from workers.runtimes.graph.read import read_model
+from workers.runtimes.onnx import OnnxRuntime
+from workers.scheduler import Scheduler
 
 SIDE = 32
 
@@ -164,6 +170,35 @@ def test_an_exported_network_has_the_outputs_and_gradients_of_the_network(
     ours, theirs = gradient(network, image()), gradient(model, image())
     assert theirs.abs().max() > 0
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * theirs.abs().max().item())
+
+
+@pytest.mark.parametrize("opset", range(11, 21))
+def test_a_file_of_every_opset_has_the_outputs_of_the_network(opset: int) -> None:
+    model = built("mobile")
+    network = network_of(exported(model, dynamo=False, opset=opset))
+    torch.testing.assert_close(network(image()), model(image()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "dynamo"), [("residual_cnn", False), ("residual_cnn", True), ("vit", False)]
+)
+def test_what_an_exporter_wrote_is_admitted_with_the_gradient_of_the_network(
+    name: str, dynamo: bool
+) -> None:
+    """Beside a session of onnxruntime, by agreement on trial images."""
+    model, shape = built(name), tuple(image(1)[0].shape)
+    written = (
+        onnx_of(model, image(1)[0], fixed=True)  # for a row at a time
+        if name == "vit"
+        else exported(model, dynamo=dynamo, opset=20)
+    )
+    runtime = OnnxRuntime(read_model(written), shape)
+    assert runtime.probed.stood_in
+    method = Saliency()
+    (ours,) = through(Scheduler(), runtime, method.plan(image(1)[0], logits(1)))
+    x = image(1).requires_grad_()
+    (theirs,) = torch.autograd.grad(model(x)[0, 1], [x])
+    torch.testing.assert_close(ours.values[0], theirs[0], rtol=1e-3, atol=1e-5)
 
 
 def test_a_quantized_network_has_the_outputs_of_its_file_and_a_gradient_through_its_ranges(
