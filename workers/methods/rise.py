@@ -139,6 +139,7 @@ class Lattice:
         """Masks to a full matrix with its complements; all share one shift."""
         self._seed = seed
         self._drawn = lru_cache(maxsize=2)(self._draw)
+        self._hats = lru_cache(maxsize=2 * len(self.sizes))(self._made)
 
     def signs(self, start: int, stop: int) -> Tensor:
         """Return signs ``(stop - start, nodes)`` of masks that are all of one block."""
@@ -198,12 +199,12 @@ class Lattice:
         """Interpolate nodes ``(n, nodes)`` to ``(n, *sizes)``, axis by axis."""
         out = values.reshape(len(values), *(self.count + 1,) * len(sizes))
         for size, offset in zip(sizes, shift.tolist(), strict=True):
-            hats = sent(self._hats(size, offset), values.device, values.dtype)
+            hats = self._hats(size, offset, values.device, values.dtype)
             out = torch.tensordot(out, hats, dims=([1], [1]))
         return out
 
-    def _hats(self, size: int, offset: float) -> Tensor:
+    def _made(self, size: int, offset: float, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Return how much each node counts at `size` places of an axis, ``(size, nodes)``."""
         place = (torch.arange(size, dtype=torch.float64) + 0.5) * (self.count / size) - offset
         distance = place.clamp(0, self.count)[:, None] - torch.arange(self.count + 1)
-        return (1 - distance.abs()).clamp(min=0)
+        return sent((1 - distance.abs()).clamp(min=0), device, dtype)
