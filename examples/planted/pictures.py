@@ -26,6 +26,9 @@ LATER: Final = 36.0
 WEIGHTS: Final = (10.0, 100.0)
 """Least and greatest weight, in kilograms; it tells nothing of the age."""
 
+LIGHT: Final = (0.6, 1.2)
+"""Factors by which plates are lighter or darker than others."""
+
 SHAPES: Final = ("cyst", "stone")
 """What a segmentation finds: dark disks, and bright squares."""
 
@@ -108,6 +111,14 @@ def _about(mask: Mask) -> Box:
     """Return the box about a mask."""
     (top, left), (bottom, right) = np.argwhere(mask).min(0), np.argwhere(mask).max(0) + 1
     return int(top), int(left), int(bottom), int(right)
+
+
+def lit(seed: int, counts: Mapping[str, int] | None = None) -> Picture:
+    """Draw the same in a light of its own, so that no mean of the picture tells of a shape."""
+    picture = shapes(seed, counts)
+    gain = np.random.default_rng(seed + 77).uniform(*LIGHT)
+    stored = np.clip(np.rint(picture.stored * gain), 0, MAXIMUM).astype(np.uint16)
+    return replace(picture, stored=stored)
 
 
 def _placed(shape: str, random: np.random.Generator, taken: Mask) -> Mask:

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
-from examples.planted import boxes
+from examples.planted import boxes, presence
 from examples.planted.dicom import plate
 from examples.planted.pictures import (
     LATER,
@@ -30,6 +30,7 @@ from examples.planted.pictures import (
     Picture,
     hand,
     hand_of,
+    lit,
     shapes,
 )
 from service.domain.manifest import (
@@ -52,6 +53,7 @@ from workers.architectures.base import Architecture
 from workers.architectures.dense_detector import DenseDetector
 from workers.architectures.plain_conv_unet import PlainConvUNet
 from workers.architectures.residual_cnn import ResidualCnn
+from workers.architectures.vit import Vit
 
 SMALL: Final = 64
 """Rows and columns of a model's input."""
@@ -80,7 +82,9 @@ class Recipe:
     task: str
     body_part: str
     network: Architecture
-    layer: str
+    layer: str | None
+    """`None` has the layers chosen when the model is loaded."""
+
     output: Output
     draw: Callable[[int], Picture]
     loss: Callable[[Tensor, Sequence[Picture]], Tensor]
@@ -313,7 +317,30 @@ BONE_AGE_BY_SEX: Final = Recipe(
         ),
     ),
 )
-RECIPES: Final = (BONE_AGE, BONE_AGE_BY_SEX, SHAPE_SEGMENTATION, SHAPE_DETECTION)
+VIT: Final = Recipe(
+    id="vit-phantom",
+    title="Drawn cysts and stones, by a vision transformer",
+    task="classification-multilabel",
+    body_part="KIDNEY",
+    network=Vit(
+        classes=len(SHAPES), image=(SMALL, SMALL), patch=8, width=32, depth=3, heads=4, hidden=2
+    ),
+    layer=None,
+    output=Output(
+        classes=tuple(ClassSpec(key=each, label=each.title(), threshold=0.5) for each in SHAPES)
+    ),
+    draw=lit,
+    loss=presence.loss,
+    said=_outputs,
+    judged=lambda network, others: (
+        f"{100 * presence.accuracy(network, inputs(others), others):.1f} % of the answers are right"
+    ),
+    card="It tells dark disks (`cyst`) and bright squares (`stone`), whatever the light is.",
+    epochs=40,
+    rate=2e-3,
+    pictures=1000,
+)
+RECIPES: Final = (BONE_AGE, BONE_AGE_BY_SEX, SHAPE_SEGMENTATION, SHAPE_DETECTION, VIT)
 
 
 def main() -> None:
@@ -396,7 +423,10 @@ def write(folder: Path, recipe: Recipe, network: nn.Module, said: str) -> None:
                 ),
             ),
             "outputs": (recipe.output,),
-            "explain": Explain(layers=(Layer(name=recipe.layer),), baseline=-MEAN / STD),
+            "explain": Explain(
+                layers=() if recipe.layer is None else (Layer(name=recipe.layer),),
+                baseline=-MEAN / STD,
+            ),
             "selftests": tests,
         }
     )

@@ -20,14 +20,8 @@ SHAPE: Final = (1, 128, 128)
 
 FACTS: Final = ModelFacts(layers=("layer",), linear_heads=("layer",))
 
-NO_ATTENTION: Final = (
-    "the demo model, of which the others are made, is a convolutional network and has no attention."
-)
-UNSHOWN: Final[Mapping[str, str]] = {
-    "attention_rollout": NO_ATTENTION,
-    "gradient_attention": NO_ATTENTION,
-}
-"""Why methods have no picture."""
+OF_ATTENTION: Final = ("attention_rollout", "gradient_attention")
+"""Methods that the demo model cannot serve: their pictures are of `vit-phantom`."""
 
 BOUNDS: Final = (
     ("minimum", "from {}"),
@@ -54,8 +48,9 @@ told in [its own chapter](../trust.md).
 {table}
 These pages are written by `python -m tests.support.method_pages` and the pictures on them by
 `python -m tests.support.method_pictures`: the demo model's answer to "why a nodule?" on the
-bundled study, orange for the finding and blue against it, each scaled to itself. They show what
-a method draws, and not which one is right.
+bundled study, orange for the finding and blue against it, each scaled to itself. The two methods of
+attention show why `vit-phantom`, a small transformer, finds a stone (the bright square) beside a
+cyst. They show what a method draws, and not which one is right.
 """
 
 PAGE: Final = """\
@@ -107,14 +102,12 @@ def page(method: type[Method]) -> str:
     """Return the page of one method."""
     sections = _sections(inspect.getdoc(method) or "")
     summary, _, body = sections[""].partition("\n\n")
-    picture = PICTURES / f"{method.name}.png"
-    shown = f"![{method.title} of a nodule](images/{method.name}.png)\n\n"
-    reason = f"There is no picture: {UNSHOWN.get(method.name)}\n\n"
+    finding = "a stone" if method.name in OF_ATTENTION else "a nodule"
     return PAGE.format(
         name=method.name,
         title=method.title,
         summary=_inline(summary),
-        picture=shown if picture.exists() else reason,
+        picture=f"![{method.title} of {finding}](images/{method.name}.png)\n\n",
         body=_markdown(body),
         cost=method.cost,
         rows=_rows(_cost(method)),

@@ -38,8 +38,8 @@ class AttentionRollout(AttentionMethod):
     weaknesses: ClassVar = (
         "It does not ask about the target: the map is the same for all. Where the model looks is "
         "not what it concludes from it, and what perceptrons do between blocks is not followed. "
-        "Networks whose tokens attend within windows (Swin) are refused: there is no attention of "
-        "all tokens to all to be followed from block to block."
+        "Networks whose tokens attend within windows (Swin) are refused: followed through windows "
+        "and merging, it missed what was planted for a trained one (decision 18)."
     )
 
     @override

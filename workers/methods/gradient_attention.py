@@ -39,8 +39,8 @@ class GradientAttention(AttentionMethod):
     weaknesses: ClassVar = (
         "Evidence against the target is not shown. As coarse as the patches. What perceptrons do "
         "between blocks is followed by the gradient alone. Networks whose tokens attend within "
-        "windows (Swin) are refused: there is no attention of all tokens to all to be followed "
-        "from block to block."
+        "windows (Swin) are refused: followed through windows and merging, it missed what was "
+        "planted for a trained one (decision 18)."
     )
 
     @override

@@ -8,20 +8,28 @@ import torch
 from safetensors.torch import load_file
 
 from examples.planted.dicom import plate
-from examples.planted.pictures import AGES, GROWTH, LATER, hand, hand_of, shapes
+from examples.planted.pictures import AGES, GROWTH, LATER, SHAPES, SIDE, hand, hand_of, lit, shapes
+from examples.planted.presence import accuracy
 from examples.planted.train import (
     BONE_AGE,
     BONE_AGE_BY_SEX,
+    MEAN,
     RECIPES,
     SHAPE_SEGMENTATION,
+    STD,
     STEPS,
+    VIT,
     error,
+    inputs,
     overlap,
     prepared,
 )
 from service.manifests import read_manifest
+from tests.support.engine import attribute, logits, settled
 from tests.support.phantom_dicom import encoded
+from workers.methods.gradient_attention import GradientAttention
 from workers.pixels.decode import decode_file
+from workers.runtimes.torch import TorchRuntime
 from workers.stages.prepare import prepare_files
 
 MODELS = Path(__file__).parents[3] / "models"
@@ -73,3 +81,20 @@ def test_they_are_right_on_pictures_they_never_saw():
         hands = [hand_of(seed) for seed in range(40)]
         assert error(BONE_AGE_BY_SEX, network(BONE_AGE_BY_SEX), hands) < 9
         assert overlap(network(SHAPE_SEGMENTATION), [shapes(seed) for seed in range(40)]) > 0.95
+        plates = [lit(seed) for seed in range(60)]
+        assert accuracy(network(VIT), inputs(plates), plates) > 0.95
+
+
+def test_attention_that_raised_the_score_points_at_what_was_planted():
+    runtime = TorchRuntime(network(VIT), (1, 64, 64), None, tokens=VIT.network.tokens())
+    method = settled(GradientAttention(), runtime, -MEAN / STD)
+    hits = []
+    for seed in range(10):
+        picture = lit(7_000 + seed, {"cyst": 1, "stone": 1})
+        maps = attribute(method, runtime, torch.from_numpy(prepared(picture)), logits(0, 1))
+        edge = SIDE // maps.values.shape[-1]
+        for shape, values in zip(SHAPES, maps.values, strict=True):
+            row, column = divmod(int(values.argmax()), maps.values.shape[-1])
+            cell = np.s_[row * edge : (row + 1) * edge, column * edge : (column + 1) * edge]
+            hits.append(picture.masks[shape][cell].any())
+    assert np.mean(hits) >= 0.8
