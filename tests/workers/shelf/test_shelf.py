@@ -1,6 +1,8 @@
 import time
+from collections.abc import Callable
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -10,9 +12,9 @@ from service.errors import Kind, StoreUnavailable
 from service.packages import ModelPackages
 from service.settings import RemoteSettings
 from tests.support.dead_store import dead_store
-from tests.support.exported import write_remote_package
+from tests.support.exported import onnx_of, write_onnx_package, write_remote_package
 from tests.support.hospital import register
-from tests.support.small_model import CLASSES, LAYER, NETWORK, SIDE
+from tests.support.small_model import CLASSES, LAYER, NETWORK, SIDE, network
 from tests.workers.shelf.conftest import Room
 from workers.catalog import catalog
 from workers.methods.integrated_gradients import IntegratedGradients
@@ -273,6 +275,32 @@ def test_a_model_on_a_server_that_nobody_listed_is_refused_and_the_others_are_se
     assert failure is not None
     assert (failure.code, failure.facts["field"]) == ("remote_not_allowed", "/remote/endpoint")
     assert room.entry(small).state == "ready"
+
+
+def foreign(model: Any) -> None:
+    """Have the last node be of an operator that nobody knows."""
+    model.graph.node[-1].op_type = "PerpetuumMobile"
+
+
+def short(model: Any) -> None:
+    """Have a tensor hold fewer numbers than its shape says."""
+    model.graph.initializer[0].raw_data = b""
+
+
+@pytest.mark.parametrize("spoil", [foreign, short])
+def test_a_graph_that_cannot_be_loaded_is_told_and_the_others_are_served(
+    room: Room, spoil: Callable[[Any], None]
+) -> None:
+    model = onnx.load_from_string(onnx_of(network(), torch.zeros(1, SIDE, SIDE)))
+    spoil(model)
+    files = {"model.onnx": model.SerializeToString()}
+    bad = register(room.store, write_onnx_package(room.folder / "graph", files))
+    sound = room.register()
+    assert "Export it again" in room.refusal(bad)
+    failure = room.entry(bad).failure
+    assert failure is not None
+    assert failure.facts["field"] == "/files"
+    assert room.entry(sound).state == "ready"
 
 
 @pytest.mark.parametrize("endpoint", ["lab", "http://127.0.0.1:9/lab/"])
