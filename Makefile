@@ -106,12 +106,16 @@ walls: $(TEST_READY)  ## Import contracts between the packages
 unit: $(TEST_READY)  ## Every test: unit, contract, oracle, conformance, end to end
 	@$(BIN)/pytest -n $(JOBS) --dist loadfile
 
-conformance: $(TEST_READY)  ## Only the DICOM conformance tests, with every file of the corpus
+conformance: $(TEST_READY)  ## The DICOM conformance tests with every file of the corpus, and their tables
 	@[ -d "$$WHYLIGHT_CORPUS" ] || { echo "WHYLIGHT_CORPUS must name the folder of real DICOM files." >&2; exit 1; }
-	@CI=true WHYLIGHT_CONFORMANCE_EVERY=1 $(BIN)/pytest tests/conformance
+	@CI=true WHYLIGHT_CONFORMANCE_EVERY=1 $(BIN)/pytest -n $(JOBS) --dist load --timeout 1800 \
+	    --junitxml build/conformance.xml --ignore tests/conformance/test_mutations.py tests/conformance
+	@$(BIN)/python -m tests.conformance.statement build/conformance.xml
 
 fuzz: $(TEST_READY)  ## Send MUTATIONS damaged DICOM objects through gateway and decoder
-	@WHYLIGHT_MUTATIONS=$(MUTATIONS) $(BIN)/pytest -n $(JOBS) --dist load --timeout 1800 tests/conformance/test_mutations.py
+	@WHYLIGHT_MUTATIONS=$(MUTATIONS) $(BIN)/pytest -n $(JOBS) --dist load --timeout 1800 \
+	    --junitxml build/fuzz.xml tests/conformance/test_mutations.py
+	@$(BIN)/python -m tests.conformance.statement build/fuzz.xml
 
 mlserver: $(TEST_READY)  ## Ask a real MLServer, in an environment of its own, for models on servers
 	@[ -x build/mlserver/bin/mlserver ] || { $(VENV)/bin/python -m venv build/mlserver && build/mlserver/bin/pip install -q "mlserver>=1.7,<2" onnxruntime; }

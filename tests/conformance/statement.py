@@ -1,106 +1,96 @@
-"""The table of results in the conformance statement, made anew of images of the corpus.
+"""The tables of results in the conformance statement, out of what the tests found.
 
-Run as ``python -m tests.conformance.statement``, with ``WHYLIGHT_CORPUS`` set;
-with a number, every how many-th file is taken.
+``make conformance`` and ``make fuzz`` leave their findings as JUnit XML, of all files and all
+damaged objects; ``python -m tests.conformance.statement FILE...`` writes the tables of the
+findings that the files hold, and leaves the others as they are.
 """
 
-import io
+import json
 import re
 import sys
-import tempfile
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from hashlib import sha256
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-
-import pydicom
-
-from service.dicom.header import read_header
-from service.errors import WhylightError
-from tests.support import corpus, orthanc
-from tests.support.dciodvfy import IODS, complaints, ours
-from tests.support.iod_tables import missing
-from tests.support.series import DRAWN, FOLDERS, real, series_sheet
-from tests.support.sheets import blob, sheet
-from workers.formats.base import Sheet
-from workers.sheets import write
+from typing import Any
+from xml.etree import ElementTree as ET
 
 STATEMENT = Path("docs/dicom-conformance.md")
 END = "<!-- end -->"
-HEAD = "| format | objects asked for | not applicable | errors | lacking | stored and equal |"
+COLUMNS = (
+    *("object", "made", "not applicable", "errors", "lacking", "STOW-RS", "C-STORE"),
+    *("DCMTK reads", "DCMTK shows", "Orthanc renders"),
+)
 
 
-def tried(source: Path, folder: Path, pacs: orthanc.Orthanc) -> Iterator[tuple[str, str, int]]:
-    """Yield format, what was counted, and how often, of one image's last frame."""
-    frame = read_header(source, max_samples=corpus.LIMIT).number_of_frames
-    relevance = blob((14, 14), signed=True)
-    asked = sha256(str(source).encode()).hexdigest()  # another question of each image
-    drawn = sheet(source, folder / "work", relevance, frame=frame, signed=True, digest=asked)
-    yield from counted(drawn, source, folder, pacs)
+def found(files: Sequence[Path]) -> Iterator[tuple[str, Any]]:
+    """Yield name and value of what tests recorded."""
+    for file in files:
+        for each in ET.parse(file).iter("property"):  # noqa: S314 - written by our own tests
+            yield each.get("name", ""), each.get("value", "")
 
 
-def tried_series(name: str, folder: Path, pacs: orthanc.Orthanc) -> Iterator[tuple[str, str, int]]:
-    """Yield the same of a series, drawn by us or of the corpus."""
-    files = DRAWN[name](folder) if name in DRAWN else real(FOLDERS[name])
-    for objects in ("multi_frame", "single_frame"):
-        asked = sha256(f"{name}/{objects}".encode()).hexdigest()
-        drawn = series_sheet(files, folder / objects, digest=asked, objects=objects)
-        yield from counted(drawn, files[0], folder / objects, pacs)
+def results(findings: Sequence[tuple[str, Any]], what: str) -> list[str]:
+    """Return the table of the verdicts on objects of `what`, ``images`` or ``series``."""
+    verdicts = [each for name, value in findings if name == what for each in json.loads(value)]
+    omitted = Counter(
+        f"`{each}`"
+        for name, value in findings
+        if name == f"{what}_omitted"
+        for each in json.loads(value)
+    )
+    kinds = sorted({each["kind"] for each in verdicts})
+    head = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    return [*head, *(_row(each, verdicts, omitted[each]) for each in kinds)]
 
 
-def counted(
-    drawn: Sheet, source: Path, folder: Path, pacs: orthanc.Orthanc
-) -> Iterator[tuple[str, str, int]]:
-    """Yield format, what was counted, and how often, of one map."""
-    files, omitted = write(drawn, tuple(IODS), folder)
-    for each in omitted:
-        yield each.format, "omitted", 1
-    for artifact, file in files:
-        data = file.read_bytes()
-        ds = pydicom.dcmread(io.BytesIO(data))
-        stored = pacs.store(data).status_code == 200
-        equal = stored and pydicom.dcmread(io.BytesIO(pacs.file(ds.SOPInstanceUID))) == ds
-        yield artifact.format, "made", 1
-        yield artifact.format, "errors", len(ours(complaints(artifact.format, file), source))
-        yield artifact.format, "lacking", len(missing(ds))
-        yield artifact.format, "equal", int(equal)
+def _row(kind: str, verdicts: Sequence[Mapping[str, Any]], omitted: int) -> str:
+    mine = [each for each in verdicts if each["kind"] == kind]
+    cells = [kind, len(mine), omitted, *(sum(len(each[x]) for each in mine) for x in LISTS)]
+    for question in QUESTIONS:
+        asked = [each[question] for each in mine if each[question] is not None]
+        cells.append(f"{sum(asked)} of {len(asked)}" if asked else "cannot")
+    return f"| {' | '.join(map(str, cells))} |"
 
 
-def main() -> None:
-    """Try every image and write the table."""
-    if not corpus.FILES:
-        sys.exit(corpus.REASON)
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    with orthanc.running() as pacs:
-        for source in corpus.FILES[:: int(sys.argv[1]) if len(sys.argv) > 1 else 1]:
-            with tempfile.TemporaryDirectory() as folder:
-                try:
-                    for format_, what, number in tried(source, Path(folder), pacs):
-                        counts[format_][what] += number
-                except WhylightError:
-                    continue  # no image, or one that is refused by name
-        series: dict[str, Counter[str]] = defaultdict(Counter)
-        for name in (*DRAWN, *FOLDERS):
-            with tempfile.TemporaryDirectory() as folder:
-                for format_, what, number in tried_series(name, Path(folder), pacs):
-                    series[format_][what] += number
+LISTS = ("errors", "lacking")
+QUESTIONS = ("stow", "c_store", "dumped", "shown", "rendered")
+
+
+def mutations(findings: Sequence[tuple[str, Any]], name: str) -> list[str]:
+    """Return the table of what became of damaged objects, in gateway and decoder."""
+    ends: Counter[tuple[str, str]] = Counter()
+    for each, value in findings:
+        if each == name:
+            ends.update({(intake, decoder): n for intake, decoder, n in json.loads(value)})
+    taken, read = Counter[str](), Counter[str]()
+    for (intake, decoder), number in ends.items():
+        taken[intake] += number
+        read[decoder] += number
+    codes = sorted({*taken, *read}, key=lambda code: (-taken[code], code))
+    rows = (f"| {_outcome(code)} | {taken[code]} | {read[code]} |" for code in codes)
+    total = f"| all | {taken.total()} | {read.total()} |"
+    return ["| outcome | in the gateway | in the decoder |", "|---|---|---|", *rows, total]
+
+
+def _outcome(code: str) -> str:
+    return code if code in {"taken", "decoded"} else f"`{code}`"
+
+
+TABLES = {"images": results, "series": results, "mutations": mutations}
+
+
+def main(files: Sequence[Path]) -> None:
+    """Write each table of which the files hold findings."""
+    findings = list(found(files))
     text = STATEMENT.read_text()
-    for mark, found in (("results", counts), ("series", series)):
-        table = "\n".join(
-            [f"<!-- {mark} -->", HEAD, "|---|---|---|---|---|---|", *rows(found), END]
-        )
-        text = re.sub(rf"<!-- {mark} -->.*?{END}", lambda _, new=table: new, text, flags=re.DOTALL)
+    for name, table in TABLES.items():
+        if any(each == name for each, _ in findings):
+            lines = "\n".join([f"<!-- {name} -->", *table(findings, name), END])
+            text = re.sub(
+                rf"<!-- {name} -->.*?{END}", lambda _, new=lines: new, text, flags=re.DOTALL
+            )
     STATEMENT.write_text(text)
 
 
-def rows(counts: dict[str, Counter[str]]) -> list[str]:
-    """Return the lines of a table."""
-    return [
-        f"| `{each}` | {n['made'] + n['omitted']} | {n['omitted']} | {n['errors']}"
-        f" | {n['lacking']} | {n['equal']} of {n['made']} |"
-        for each, n in sorted(counts.items())
-    ]
-
-
 if __name__ == "__main__":
-    main()
+    main([Path(each) for each in sys.argv[1:]])

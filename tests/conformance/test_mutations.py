@@ -6,6 +6,7 @@ broken off goes on with ``--last-failed``.
 """
 
 import io
+import json
 import os
 import resource
 import time
@@ -107,7 +108,9 @@ def files():
 
 
 @pytest.mark.parametrize("first", range(0, COUNT, PORTION))
-def test_damage_is_answered_or_refused_by_name(gateway, slots, files, tmp_path, first):
+def test_damage_is_answered_or_refused_by_name(  # noqa: PLR0917 - fixtures
+    gateway, slots, files, tmp_path, first, record_property
+):
     ends, numbers = Counter(), range(first, min(first + PORTION, COUNT))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     file = tmp_path / "hurt.dcm"
@@ -124,6 +127,7 @@ def test_damage_is_answered_or_refused_by_name(gateway, slots, files, tmp_path, 
             ends[intake, decoder] += 1
             assert decoder in DECODED, (number, decoder)
             assert time.monotonic() - started < HUNG, number
+    record_property("mutations", json.dumps([[*each, count] for each, count in ends.items()]))
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < GROWTH_KIB
     few = len(numbers) // 20

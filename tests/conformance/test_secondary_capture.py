@@ -1,7 +1,6 @@
 """Captures, judged by programs of others."""
 
 import io
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +10,8 @@ from PIL import Image
 
 from tests.support import corpus, orthanc
 from tests.support.phantom_dicom import encoded, of_pixels
-from tests.support.programs import needs
 from tests.support.sheets import blob, sheet
 from workers.sheets import write
-
-FEW = (
-    "CR-ModalitySequenceLUT.dcm",
-    "dx_image.dcm",
-    "GH133.dcm",
-    "693_J2KR.dcm",
-    "MR_small.dcm",
-    "US1_UNCR.dcm",
-    "chrX1.dcm",
-)
 
 
 def capture(path: Path, folder: Path) -> Path:
@@ -38,18 +26,6 @@ def phantom(tmp_path: Path) -> Path:
     ramp = np.add.outer(np.arange(512), np.arange(512)).astype(np.uint16)
     path.write_bytes(encoded(of_pixels(ramp, bits=12)))
     return path
-
-
-def complaints(file: Path) -> list[str]:
-    found = subprocess.run(["dciodvfy", file], capture_output=True, timeout=30, check=False)
-    lines = (found.stdout + found.stderr).decode(errors="replace").splitlines()
-    assert any(line == "SCImage" for line in lines), lines
-    return [line for line in lines if line.startswith("Error")]
-
-
-@needs("dciodvfy")
-def test_a_capture_has_no_error(phantom, tmp_path):
-    assert complaints(capture(phantom, tmp_path)) == []
 
 
 NAMED = [path for path in corpus.FILES if path.name.startswith("chr")]
@@ -73,23 +49,6 @@ def test_a_name_in_any_character_set_is_kept(tmp_path):
     assert kept["chrH31.dcm"].startswith("Yamada^Tarou=\u5c71\u7530^\u592a\u90ce=")
 
 
-@needs("dciodvfy")
-def test_the_validator_sees_an_error_when_there_is_one(phantom, tmp_path):
-    file = capture(phantom, tmp_path)
-    ds = pydicom.dcmread(file)
-    del ds.ConversionType
-    ds.save_as(file)
-    assert complaints(file)
-
-
-@needs("dcm2pnm")
-def test_dcmtk_shows_the_same_picture(phantom, tmp_path):
-    file = capture(phantom, tmp_path)
-    subprocess.run(["dcm2pnm", file, tmp_path / "shown.ppm"], check=True, timeout=30)
-    shown = np.asarray(Image.open(tmp_path / "shown.ppm"))
-    assert np.array_equal(shown, pydicom.dcmread(file).pixel_array)
-
-
 @pytest.fixture(scope="module")
 def pacs():
     with orthanc.running() as peer:
@@ -109,11 +68,6 @@ def round_trip(pacs: orthanc.Orthanc, file: Path) -> None:
 
 
 @pytest.mark.orthanc
-def test_a_pacs_stores_a_capture_gives_it_back_and_shows_it(pacs, phantom, tmp_path):
-    round_trip(pacs, capture(phantom, tmp_path))
-
-
-@pytest.mark.orthanc
 def test_storing_a_capture_twice_keeps_one(pacs, phantom, tmp_path):
     file = capture(phantom, tmp_path)
     assert {pacs.store(file.read_bytes()).status_code for _ in range(2)} == {200}
@@ -122,7 +76,7 @@ def test_storing_a_capture_twice_keeps_one(pacs, phantom, tmp_path):
 
 @pytest.mark.orthanc
 @pytest.mark.skipif(not corpus.FOLDER, reason=corpus.REASON)
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", ["dx_image.dcm", "chrX1.dcm"])
 def test_a_pacs_files_a_capture_beside_its_real_source(pacs, name, tmp_path):
     source = corpus.find(f"/{name}")
     pacs.store(source.read_bytes())

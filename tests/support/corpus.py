@@ -1,7 +1,12 @@
 """The corpus of real DICOM files, when this machine has it."""
 
 import os
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+
+from service.dicom.header import Header, read_header
+from service.errors import WhylightError
 
 VARIABLE = "WHYLIGHT_CORPUS"
 FOLDER = os.environ.get(VARIABLE)
@@ -19,6 +24,35 @@ FILES: tuple[Path, ...] = (
     else ()
 )
 REASON = f"{VARIABLE} is not set: real DICOM files are not at hand"
+
+
+@cache
+def header(path: Path) -> Header | None:
+    """Return the header of a file of which maps can be made; `None` of others."""
+    try:
+        return read_header(path, max_samples=LIMIT)
+    except WhylightError:
+        return None
+
+
+def covering() -> tuple[Path, ...]:
+    """Return images, small ones first, in which each kind of image comes once at least."""
+    chosen: list[Path] = []
+    seen: set[tuple[str, object]] = set()
+    for path in sorted(FILES, key=lambda each: each.stat().st_size):
+        if (found := header(path)) is not None and not (kinds := set(_kinds(found))) <= seen:
+            chosen.append(path)
+            seen |= kinds
+    return tuple(chosen)
+
+
+def _kinds(found: Header) -> Iterator[tuple[str, object]]:
+    yield "class", found.sop_class_uid
+    yield "modality", found.modality
+    yield "syntax", found.transfer_syntax_uid
+    yield "photometric", found.photometric_interpretation
+    yield "sample", (found.bits_allocated, found.pixel_representation)
+    yield "frames", found.number_of_frames > 1
 
 
 def name(path: Path) -> str:

@@ -34,6 +34,22 @@ def missing(ds: Dataset) -> list[str]:
     return sorted({each for row in wanted for each in _lacking(ds, row)})
 
 
+def modules(sop_class_uid: str) -> dict[str, str]:
+    """Return module and usage of each attribute at the top of a kind of object, in order."""
+    homes: dict[str, str] = {}
+    for module in _table("iod_module_map")[_table("sop_class_iod_map")[sop_class_uid]]:
+        for row in _table("module_attribute_map")[module["key"]]:
+            if not row["path"]:
+                homes.setdefault(row["keyword"], f"{_title(module['key'])} ({module['usage']})")
+    return homes
+
+
+def _title(key: str) -> str:
+    capitals = {"icc", "lut", "sc", "sop", "sr", "voi"}
+    words = (each.upper() if each in capitals else each.title() for each in key.split("-"))
+    return " ".join(words)
+
+
 def _lacking(ds: Dataset, row: dict[str, Any]) -> Iterator[str]:
     keyword = row["keyword"]
     for item in _items(ds, row["path"]):

@@ -26,7 +26,7 @@ START = 30.0
 class Orthanc:
     """Where it listens."""
 
-    url: str
+    client: httpx.Client
     dicom_port: int
 
     def store(self, *objects: bytes) -> httpx.Response:
@@ -35,29 +35,35 @@ class Orthanc:
         part = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
         body = b"".join(part + each + b"\r\n" for each in objects) + f"--{boundary}--\r\n".encode()
         kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
-        return httpx.post(
-            f"{self.url}/dicom-web/studies",
+        return self.client.post(
+            "/dicom-web/studies",
             content=body,
             headers={"Content-Type": kind, "Accept": "application/dicom+json"},
-            timeout=60,
         )
 
-    def send(self, file: Path, *options: str) -> None:
-        """Store a DICOM object by C-STORE, with DCMTK's `storescu`."""
+    def send(self, *files: Path, option: str = "-xe") -> None:
+        """Store DICOM objects by C-STORE, with DCMTK's `storescu`; `option` names the syntax."""
         peer = ("127.0.0.1", str(self.dicom_port))
-        command = ["storescu", "-R", "-aec", "TEST", *options, *peer, file]
-        subprocess.run(command, check=True, timeout=60)
+        # in small PDUs each object waits for a delayed acknowledgement
+        command = ["storescu", "-R", "-pdu", "131072", "--max-send-pdu", "131072", option]
+        subprocess.run([*command, "-aec", "TEST", *peer, *files], check=True, timeout=120)
 
     def file(self, sop_instance_uid: str) -> bytes:
         """Return a stored object's bytes."""
-        query = {"Level": "Instance", "Query": {"SOPInstanceUID": sop_instance_uid}}
-        (found,) = httpx.post(f"{self.url}/tools/find", json=query, timeout=30).json()
-        return httpx.get(f"{self.url}/instances/{found}/file", timeout=60).content
+        return self.client.get(f"{self._instance(sop_instance_uid)}/file").content
+
+    def delete(self, sop_instance_uid: str) -> None:
+        """Forget a stored object, so that it can be stored anew."""
+        self.client.delete(self._instance(sop_instance_uid)).raise_for_status()
+
+    def _instance(self, sop_instance_uid: str) -> str:
+        (found,) = self.client.post("/tools/lookup", content=sop_instance_uid).json()
+        return f"/instances/{found['ID']}"
 
     def rendered(self, study: str, series: str, instance: str) -> httpx.Response:
         """Ask for the picture of an object, as a viewer does."""
         path = f"/dicom-web/studies/{study}/series/{series}/instances/{instance}/rendered"
-        return httpx.get(f"{self.url}{path}", headers={"Accept": "image/png"}, timeout=60)
+        return self.client.get(path, headers={"Accept": "image/png"})
 
 
 def missing() -> str | None:
@@ -83,9 +89,10 @@ def running() -> Iterator[Orthanc]:
                 ["Orthanc", folder / "orthanc.json"], stdout=log, stderr=log, cwd=folder
             )
         try:
-            orthanc = Orthanc(f"http://127.0.0.1:{port}", dicom_port)
-            _wait(orthanc, process, folder / "log")
-            yield orthanc
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+                orthanc = Orthanc(client, dicom_port)
+                _wait(orthanc, process, folder / "log")
+                yield orthanc
         finally:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -106,6 +113,7 @@ def _settings(folder: Path, port: int, dicom_port: int) -> dict[str, object]:
         "DicomCheckCalledAet": False,
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
+        "SyncStorageArea": False,
         "Plugins": [str(PLUGIN)],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
     }
@@ -115,7 +123,7 @@ def _wait(orthanc: Orthanc, process: subprocess.Popen[bytes], log: Path) -> None
     end = time.monotonic() + START
     while time.monotonic() < end and process.poll() is None:
         with suppress(httpx.HTTPError):
-            if httpx.get(f"{orthanc.url}/dicom-web/studies", timeout=2).status_code == 200:
+            if orthanc.client.get("/dicom-web/studies").status_code == 200:
                 return
         time.sleep(0.1)
     raise AssertionError(f"Orthanc did not start: {log.read_text()[-800:]}")

@@ -53,6 +53,26 @@ DRAWN: dict[str, Callable[[Path], list[Path]]] = {
 """Writes a series of ours into a folder, by what it is."""
 
 
+def every() -> dict[str, list[Path]]:
+    """Return the corpus's files that could be a volume: several of a series, or of several frames.
+
+    Which of them are one is for the volume builder to say.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in corpus.FILES:
+        header = corpus.header(path)
+        if header is not None and header.number_of_frames > 1:
+            found[corpus.name(path)] = [path]
+        elif header is not None:
+            found.setdefault(header.series_instance_uid, []).append(path)
+    return {corpus.name(files[0]): files for files in found.values() if not _single(files)}
+
+
+def _single(files: Sequence[Path]) -> bool:
+    header = corpus.header(files[0])
+    return len(files) == 1 and header is not None and header.number_of_frames == 1
+
+
 def real(folder: str) -> list[Path]:
     """Return the files of a series of the corpus."""
     return [each for each in corpus.FILES if folder in str(each)]
