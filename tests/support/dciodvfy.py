@@ -38,7 +38,7 @@ OF_A_FRAME = (
 
 def complaints(format_: str, file: Path) -> list[str]:
     """Return the errors of an object, which must be recognized as what it is."""
-    found = subprocess.run(["dciodvfy", file], capture_output=True, timeout=30, check=False)
+    found = subprocess.run(["dciodvfy", file], capture_output=True, timeout=300, check=False)
     lines = (found.stdout + found.stderr).decode(errors="replace").splitlines()
     assert {IODS[format_], OF_VOLUMES.get(format_)} & {*lines}, lines
     return [line for line in lines if line.startswith("Error")]

@@ -46,7 +46,7 @@ class Orthanc:
         peer = ("127.0.0.1", str(self.dicom_port))
         # in small PDUs each object waits for a delayed acknowledgement
         command = ["storescu", "-R", "-pdu", "131072", "--max-send-pdu", "131072", option]
-        subprocess.run([*command, "-aec", "TEST", *peer, *files], check=True, timeout=120)
+        subprocess.run([*command, "-aec", "TEST", *peer, *files], check=True, timeout=300)
 
     def file(self, sop_instance_uid: str) -> bytes:
         """Return a stored object's bytes."""
@@ -89,7 +89,7 @@ def running() -> Iterator[Orthanc]:
                 ["Orthanc", folder / "orthanc.json"], stdout=log, stderr=log, cwd=folder
             )
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as client:
                 orthanc = Orthanc(client, dicom_port)
                 _wait(orthanc, process, folder / "log")
                 yield orthanc
