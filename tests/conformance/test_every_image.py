@@ -66,7 +66,7 @@ def judged(
     made, omitted = write(drawn, formats, folder)
     studies = {pydicom.dcmread(file).StudyInstanceUID for _, file in made}
     assert header is None or studies == {header.study_instance_uid}
-    return list(verdicts(made, path, pacs)), [each.format for each in omitted]
+    return list(verdicts(made, [path], pacs)), [each.format for each in omitted]
 
 
 @pytest.mark.skipif(not corpus.FOLDER, reason=corpus.REASON)
@@ -107,7 +107,7 @@ def test_what_is_wrong_is_told(pacs, tmp_path):
     ((artifact, file),), _ = write(drawn, ["dicom_sc"], tmp_path)
     wrong = file.read_bytes().replace(b"\x08\x00\x64\x00CS\x04\x00WSD ", b"")  # Conversion Type
     file.write_bytes(wrong)
-    (verdict,) = verdicts([(artifact, file)], path, pacs)
+    (verdict,) = verdicts([(artifact, file)], [path], pacs)
     assert verdict.errors
     assert verdict.lacking == ("ConversionType",)
     assert not verdict.good

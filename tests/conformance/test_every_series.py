@@ -51,7 +51,7 @@ def judged(pacs, tmp_path):
         assert {each.format for each in omitted} == (set() if placed else {"dicom_pm", "dicom_seg"})
         study = {pydicom.dcmread(file).StudyInstanceUID for _, file in made}
         assert study == {pydicom.dcmread(files[0], force=True).StudyInstanceUID}
-        return list(verdicts(made, files[0], pacs)), [each.format for each in omitted]
+        return list(verdicts(made, files, pacs)), [each.format for each in omitted]
 
     return of
 

@@ -44,9 +44,9 @@ def complaints(format_: str, file: Path) -> list[str]:
     return [line for line in lines if line.startswith("Error")]
 
 
-def ours(found: list[str], source: Path) -> list[str]:
-    """Return the errors that are not of the source's own ill-formed UIDs or of its class."""
-    named = {*ill_formed_uids(source), OF_A_FRAME}
+def ours(found: list[str], *sources: Path) -> list[str]:
+    """Return the errors that are not of the sources' own ill-formed UIDs or of their class."""
+    named = {OF_A_FRAME, *(uid for each in sources for uid in ill_formed_uids(each))}
     rest = [line for line in found if not any(each in line for each in named)]
     return [line for line in rest if line != SUMMARY or len(rest) == len(found)]
 

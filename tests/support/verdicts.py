@@ -63,9 +63,9 @@ class Verdict:
 
 
 def verdicts(
-    made: Sequence[tuple[Artifact, Path]], source: Path, pacs: Orthanc
+    made: Sequence[tuple[Artifact, Path]], sources: Sequence[Path], pacs: Orthanc
 ) -> Iterator[Verdict]:
-    """Yield what is found of every object of one map that was made of `source`."""
+    """Yield what is found of every object of one map that was made of `sources`."""
     objects = [pydicom.dcmread(file) for _, file in made]
     stowed = _stowed(pacs, made, objects)
     rendered = [_rendered(pacs, each[0].format, ds) for each, ds in zip(made, objects, strict=True)]
@@ -76,11 +76,11 @@ def verdicts(
         syntax = ds.file_meta.TransferSyntaxUID
         yield Verdict(
             kind=f"`{artifact.format}`" + (f", {syntax.name}" if syntax in PROPOSED else ""),
-            errors=tuple(ours(complaints(artifact.format, file), source)),
+            errors=tuple(ours(complaints(artifact.format, file), *sources)),
             lacking=tuple(missing(ds)),
             stow=stowed[number],
             c_store=sent[number],
-            dumped=_dumped(artifact.format, file, source),
+            dumped=_dumped(artifact.format, file, sources),
             shown=_shown(artifact.format, file, ds),
             rendered=rendered[number],
         )
@@ -128,15 +128,15 @@ UNKNOWN_CLASS = b"Invalid or unknown image SOP class referenced"
 """What DCMTK says of a document about an image of a retired or private class, or about a dose."""
 
 
-def _dumped(format_: str, file: Path, source: Path) -> bool:
+def _dumped(format_: str, file: Path, sources: Sequence[Path]) -> bool:
     """Dump an object; a document names its source, whether DCMTK likes the name or not."""
     dumped = subprocess.run(["dcmdump", "-q", file], capture_output=True, timeout=300, check=False)
     if dumped.returncode or not dumped.stdout or format_ not in DOCUMENTS:
         return dumped.returncode == 0
     command = ["dsrdump", "+Pl", file]
     read = subprocess.run(command, capture_output=True, timeout=300, check=False)
-    forgiven = UNKNOWN_CLASS in read.stderr or ill_formed_uids(source)
-    return read.returncode == 0 or bool(forgiven)
+    forgiven = UNKNOWN_CLASS in read.stderr or any(map(ill_formed_uids, sources))
+    return read.returncode == 0 or forgiven
 
 
 def _shown(format_: str, file: Path, ds: Dataset) -> bool | None:
