@@ -25,6 +25,7 @@ from service.domain.value import Sha256, Slug, Value, Version
 from service.errors import Conflict, ModelUnavailable, UnknownModel
 from service.manifests import Defect, defect, invalid, read_manifest
 from service.paths import MANIFEST_NAME
+from service.precisions import read_precisions
 from service.settings import LimitSettings
 from service.sniff import contradiction, is_document
 from service.store.base import BlobStore
@@ -366,15 +367,17 @@ def _file_defect(root: Path, file: File) -> tuple[str, str] | None:
         return "sha256", "The file has another SHA-256; correct the digest or the file."
     if message := contradiction(path, file.format):
         return "format", message
-    if file.role == "certificates" and not _holds_records(path):
+    if not _holds_records(file, path):
         return "path", "The file is no JSON list of records as this version writes them."
     return None
 
 
-def _holds_records(path: Path) -> bool:
-    """Tell whether a file can be read as records of methods."""
+def _holds_records(file: File, path: Path) -> bool:
+    """Tell whether a file can be read as records of methods, if it is said to hold some."""
+    read = {"certificates": read_records, "precisions": read_precisions}.get(file.role)
     try:
-        read_records(path.read_bytes())
+        if read is not None:
+            read(path.read_bytes())
     except ValidationError:
         return False
     return True

@@ -4,11 +4,11 @@ Both lie in the store: a worker measures what any gateway was asked for, and
 every worker reads what one has measured.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from service.domain.canonical import digest_of
 from service.domain.precision import PrecisionRecord
@@ -20,6 +20,8 @@ WISHES: Final = "models/wishes"
 
 MOST: Final = 64
 """Wishes of one package that are kept: each costs a worker minutes."""
+
+_RECORDS: Final = TypeAdapter(tuple[PrecisionRecord, ...])
 
 
 class PrecisionRecords:
@@ -43,6 +45,22 @@ class PrecisionRecords:
         except FileExistsError:
             return self.find(record.id) or record
         return record
+
+
+def read_precisions(data: bytes) -> tuple[PrecisionRecord, ...]:
+    """Return the records that a package's file of role ``precisions`` holds.
+
+    Raises
+    ------
+    ValidationError
+        The file is no JSON list of records.
+    """
+    return _RECORDS.validate_json(data)
+
+
+def write_precisions(records: Iterable[PrecisionRecord]) -> bytes:
+    """Return a package's file of role ``precisions``: a JSON list, one record a line."""
+    return b"[\n" + b",\n".join(each.model_dump_json().encode() for each in records) + b"\n]\n"
 
 
 class Wishes:

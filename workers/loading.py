@@ -21,6 +21,7 @@ from service.domain.grid import Grid
 from service.domain.manifest import Manifest, SelfTest, SlidingWindow
 from service.domain.precision import PrecisionRecord
 from service.errors import ModelUnavailable, WhylightError
+from service.precisions import read_precisions
 from service.settings import RemoteSettings
 from service.telemetry import MODEL_LOAD_SECONDS, MODEL_MEMORY
 from workers import selftests
@@ -29,7 +30,7 @@ from workers.catalog import defaults, ready_model
 from workers.device import release_memory
 from workers.document import model_ref
 from workers.gaps import gaps
-from workers.methods.base import ModelFacts
+from workers.methods.base import METHODS, ModelFacts
 from workers.model import Model
 from workers.passes import Ability, Forward, Plan
 from workers.precisions import Hindrance, Precisions
@@ -132,6 +133,7 @@ class Loader:
         precisions = Precisions(
             records.subject, self._device.type, _hindrance(manifest, probe), self._find
         )
+        _bring(precisions, manifest, folder)
         return Model(
             manifest=manifest,
             ref=ref,
@@ -320,6 +322,20 @@ def _hindrance(manifest: Manifest, probe: Probe) -> Hindrance | None:
     if Ability.EXCLUSIVE not in probe.abilities - probe.surrogate:  # no model could be copied
         return "runtime_cannot"
     return "no_calibration_set" if manifest.calibration is None else None
+
+
+def _bring(precisions: Precisions, manifest: Manifest, folder: Path) -> None:
+    """Take in what the package brings that was measured on this model, on such a device."""
+    for each in manifest.files:
+        if each.role != "precisions":
+            continue
+        with suppress(ValidationError):  # of another version, or of parameters that are none
+            for record in read_precisions((folder / each.path).read_bytes()):
+                if record.method not in METHODS:  # an optional part
+                    continue
+                method = METHODS[record.method].model_validate(record.parameters)
+                if precisions.fits(record, method):
+                    precisions.keep(record)
 
 
 def _brought(manifest: Manifest, folder: Path) -> tuple[MethodRecord, ...]:

@@ -75,6 +75,10 @@ class Precisions:
         subject = self._subject.identify(method)
         return digest_of({"subject": subject, "device": self._device, "protocol": PROTOCOL})
 
+    def fits(self, record: PrecisionRecord, method: Method) -> bool:
+        """Tell whether a record is of this method on this model and kind of device."""
+        return self.hindrance is None and record.id == self.identify(method)
+
     def wish(self, method: Method) -> None:
         """Have a method measured, its parameters settled, unless it was."""
         if self.hindrance is not None:

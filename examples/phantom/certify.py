@@ -3,16 +3,19 @@
 ``python -m examples.phantom.certify [FOLDER ...]`` runs what a worker does in
 the background after a model is registered; with the records in the package no
 worker needs to. What a package holds already is kept where it still fits.
+Methods of few passes are measured in bfloat16 as well; ``--precisions`` does
+that alone.
 """
 
+import argparse
 import hashlib
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import yaml
@@ -20,12 +23,15 @@ import yaml
 from service.certificates import MethodRecords, write_records
 from service.domain.certificate import MethodRecord
 from service.domain.manifest import File, Manifest
+from service.domain.precision import PrecisionRecord
 from service.manifests import read_manifest
+from service.precisions import PrecisionRecords, Wishes, write_precisions
 from service.settings import StoreSettings
 from service.store.objects import open_store
 from service.telemetry import Log
 from workers.catalog import defaults
 from workers.certify.certifier import Certifier
+from workers.certify.surveyor import Surveyor
 from workers.certify.turns import Turns
 from workers.loading import Loader
 from workers.model import Model
@@ -34,6 +40,10 @@ from workers.slots import Slots
 
 MODELS = Path(__file__).parents[2] / "models"
 NAME = "certificates.json"
+PRECISIONS = "precisions.json"
+CHEAP = 8
+"""Forward passes to a map, or their like, up to which a method is measured in bfloat16."""
+
 DECODER_BYTES = 4 << 30
 """Address space of the process that decodes the self-tests."""
 
@@ -98,20 +108,40 @@ def measured(package: Path) -> Iterator[tuple[MethodRecord, ...]]:
             yield tuple(each for _, each in records.all() if each != "pending")
 
 
-def bring(package: Path, records: tuple[MethodRecord, ...]) -> None:
+def narrowed(package: Path) -> tuple[PrecisionRecord, ...]:
+    """Return how near the maps of cheap methods are in bfloat16, with default parameters."""
+    with workbench(package) as bench:
+        model, store = bench.model, open_store(StoreSettings(url=f"file://{bench.scratch}/store"))
+        for method in defaults(model.entry.methods, model.facts).values():
+            if method.estimate(model.runtime.shape, 1).effort <= CHEAP:
+                model.precisions.wish(method)
+        Surveyor(
+            models=lambda: (model,),
+            unpacked=package.parent,
+            wishes=Wishes(store),
+            store=PrecisionRecords(store),
+            turns=bench.turns,
+            stopped=bench.stopped,
+            log=Log(),
+        ).serve(model)
+        return tuple(sorted(model.precisions.all(), key=lambda each: each.method))
+
+
+def bring(
+    package: Path, name: str, role: Literal["certificates", "precisions"], content: bytes
+) -> None:
     """Write records into a package, and list them in its manifest."""
     path = package / "model.yaml"
     manifest = read_manifest(path.read_bytes())
-    content = write_records(records)
-    (package / NAME).write_bytes(content)
+    (package / name).write_bytes(content)
     file = File(
-        role="certificates",
+        role=role,
         format="json",
-        path=NAME,
+        path=name,
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),
     )
-    others = tuple(each for each in manifest.files if each.path != NAME)
+    others = tuple(each for each in manifest.files if each.path != name)
     listed: Manifest = manifest.model_copy(update={"files": (*others, file)})
     fields = listed.model_dump(mode="json", exclude_unset=True)  # nothing else changes in the file
     path.write_text(yaml.safe_dump(fields, sort_keys=False, width=100))
@@ -119,17 +149,33 @@ def bring(package: Path, records: tuple[MethodRecord, ...]) -> None:
 
 def main() -> None:
     """Certify the packages named, or all that are bundled and have a calibration set."""
-    for package in [Path(each) for each in sys.argv[1:]] or sorted(MODELS.iterdir()):
+    parser = argparse.ArgumentParser(description="Measure methods on the bundled models.")
+    parser.add_argument("package", nargs="*", type=Path, help="all if none is named")
+    parser.add_argument("--precisions", action="store_true", help="no certificates")
+    asked = parser.parse_args()
+    for package in asked.package or sorted(MODELS.iterdir()):
         manifest = read_manifest((package / "model.yaml").read_bytes())
         if manifest.calibration is None:
             continue
-        records: tuple[MethodRecord, ...] = ()
-        for records in measured(package):
-            bring(package, records)  # each at once: a dear method takes many minutes
-        for each in records:
-            found, calibration = each.certificate, each.calibration
-            supported = "" if calibration is None else f"{calibration.supported:.0%} supported"
-            print(f"{manifest.ref:28} {each.method:24} {found.outcome:16} {supported}")
+        if not asked.precisions:
+            _certify(package, manifest.ref)
+        if manifest.runtime == "torch":
+            precisions = narrowed(package)
+            bring(package, PRECISIONS, "precisions", write_precisions(precisions))
+            for each in precisions:
+                print(f"{manifest.ref:28} {each.method:24} {each.outcome:12} {each.worst}")
+
+
+def _certify(package: Path, ref: str) -> None:
+    """Certify what a package serves, and tell how each method fared."""
+    records: tuple[MethodRecord, ...] = ()
+    for records in measured(package):
+        # each at once: a dear method takes many minutes
+        bring(package, NAME, "certificates", write_records(records))
+    for each in records:
+        found, calibration = each.certificate, each.calibration
+        supported = "" if calibration is None else f"{calibration.supported:.0%} supported"
+        print(f"{ref:28} {each.method:24} {found.outcome:16} {supported}")
 
 
 if __name__ == "__main__":

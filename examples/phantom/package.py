@@ -52,7 +52,7 @@ CLASSES = (
 
 WEIGHTS, GRAPH = "weights.safetensors", "model.onnx"
 
-RECORDS = "certificates.json"
+RECORDS, PRECISIONS = "certificates.json", "precisions.json"
 """What `examples.phantom.certify` found: listed as it is, since stale records do not count."""
 
 ONNX_LAYER = f"/{LAYER}/Mul_output_0"
@@ -198,6 +198,7 @@ def describe(
         ("calibration", "safetensors", CASES),
         *(("selftest", "dicom", test.input) for test in tests),
         *([("certificates", "json", RECORDS)] if (folder / RECORDS).exists() else []),
+        *([("precisions", "json", PRECISIONS)] if (folder / PRECISIONS).exists() else []),
     ]
     return Manifest(
         id=about.id,

@@ -36,7 +36,9 @@ RelativePath = Annotated[
 class File(Value):
     """A file of the package, bound by digest and size."""
 
-    role: Literal["weights", "forward", "selftest", "calibration", "region", "certificates"]
+    role: Literal[
+        "weights", "forward", "selftest", "calibration", "region", "certificates", "precisions"
+    ]
     format: Literal["safetensors", "onnx", "onnx_data", "dicom", "npy", "json"]
     path: RelativePath
     sha256: Sha256

@@ -6,8 +6,10 @@ import pytest
 
 from service.certificates import MethodRecords, read_records, write_records
 from service.domain.certificate import Certificate, MethodRecord
+from service.domain.precision import PrecisionRecord
 from service.errors import InvalidPackage
 from service.packages import inspect
+from service.precisions import read_precisions, write_precisions
 from service.settings import StoreSettings
 from service.store.objects import open_store
 from tests.support.packages import entry, manifest, write_manifest, write_package
@@ -49,11 +51,11 @@ def test_records_are_read_as_they_were_written():
     assert read_records(write_records(both)) == both
 
 
-def with_records(folder, content):
+def with_records(folder, content, role="certificates"):
     write_package(folder)
-    (folder / "certificates.json").write_bytes(content)
+    (folder / f"{role}.json").write_bytes(content)
     fields = manifest(folder)
-    fields["files"].append(entry(folder, "certificates", "json", "certificates.json"))
+    fields["files"].append(entry(folder, role, "json", f"{role}.json"))
     write_manifest(folder, fields)
     return folder
 
@@ -63,8 +65,19 @@ def test_a_package_may_bring_records(tmp_path):
     assert found.file("certificates", "json").path == "certificates.json"
 
 
+def test_a_package_may_bring_what_was_measured_in_bfloat16(tmp_path):
+    narrow = PrecisionRecord(
+        id="a" * 64, method="saliency", parameters={}, device="cpu", outcome="offered", gate=0.99
+    )
+    content = write_precisions((narrow,))
+    assert read_precisions(content) == (narrow,)
+    found, _ = inspect(with_records(tmp_path / "p", content, "precisions"))
+    assert found.file("precisions", "json").path == "precisions.json"
+
+
+@pytest.mark.parametrize("role", ["certificates", "precisions"])
 @pytest.mark.parametrize("content", [b"{}", b'[{"id": "x"}]', json.dumps([1, 2]).encode()])
-def test_a_package_whose_records_cannot_be_read_is_refused(tmp_path, content):
+def test_a_package_whose_records_cannot_be_read_is_refused(tmp_path, content, role):
     with pytest.raises(InvalidPackage) as caught:
-        inspect(with_records(tmp_path / "p", content))
+        inspect(with_records(tmp_path / "p", content, role))
     assert [each["pointer"] for each in caught.value.facts["errors"]] == ["/files/2/path"]
