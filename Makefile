@@ -122,7 +122,7 @@ mlserver: $(TEST_READY)  ## Ask a real MLServer, in an environment of its own, f
 	WHYLIGHT_TEST_MLSERVER=$(CURDIR)/build/mlserver/bin/mlserver $(VENV)/bin/pytest -q -k mlserver tests/workers/runtimes/test_remote.py
 
 bench: $(BENCH_READY)  ## Measure speed beside other libraries, in about 25 quiet minutes
-	@$(call measured,grad_cam cams integrated smooth occlusion rise scheduler datapath decoding volumes http_job)
+	@$(call measured,grad_cam cams integrated smooth occlusion rise scheduler datapath decoding volumes windows http_job)
 
 bench-trust: $(BENCH_READY)  ## Measure what trust reports are worth; takes much longer
 	@$(call measured,trust curves shortcut)
@@ -148,8 +148,9 @@ train-demo: $(TEST_READY)  ## Train all demo models again, from their seeds
 train-marker: $(TEST_READY)  ## Train only the two marker models, from the clean weights
 	@$(BIN)/python -m examples.phantom.shortcut
 
-train-spheres: $(TEST_READY)  ## Train the sphere models, of volumes and of bags, again, from their seeds
+train-spheres: $(TEST_READY)  ## Train the models of spheres, of volumes and of bags, again, from their seeds
 	@$(BIN)/python -m examples.spheres.train
+	@$(BIN)/python -m examples.spheres.unet
 	@$(BIN)/python -m examples.spheres.bag
 
 train-planted: $(TEST_READY)  ## Train the bone age, shape and detector models again, from their seeds

@@ -7,6 +7,7 @@ prepared by the very steps that its manifest names.
 import argparse
 import hashlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +80,17 @@ def main() -> None:
 
 def prepared(phantom: Phantom) -> NDArray[np.float32]:
     """Return the model's input of a phantom, shape ``(1, SIDE, SIDE, SIDE)``."""
+    return np.ascontiguousarray(stepped(phantom, STEPS).values)
+
+
+def stepped(phantom: Phantom, steps: Sequence[StepChoice]) -> StepImage:
+    """Return a phantom after steps, with its place in the series."""
     affine = np.zeros((4, 4))
     affine[[2, 1, 0, 3], [0, 1, 2, 3]] = (*SPACING, 1)  # axial: slices up, rows back, columns left
     image = StepImage(phantom.values[None], None, Grid.identity(SHAPE), affine)
-    for step in parse_steps(STEPS):
+    for step in parse_steps(steps):
         image = step.apply(image, _FACTS)
-    return np.ascontiguousarray(image.values)
+    return image
 
 
 _FACTS = ImageFacts(
@@ -155,10 +161,10 @@ def write(folder: Path, network: nn.Module, right: float) -> None:
         runtime="torch",
         architecture=Architecture(name="residual_cnn", parameters=NETWORK.model_dump(mode="json")),
         files=(
-            _file(folder, "weights", "safetensors", "weights.safetensors"),
-            *(_file(folder, "selftest", "dicom", test.input) for test in tests),
+            file_of(folder, "weights", "safetensors", "weights.safetensors"),
+            *(file_of(folder, "selftest", "dicom", test.input) for test in tests),
         ),
-        inputs=(Input(kind="volume", layout="NCDHW", accept=_accept(), steps=STEPS),),
+        inputs=(Input(kind="volume", layout="NCDHW", accept=accept(), steps=STEPS),),
         outputs=(
             Output(
                 classes=tuple(
@@ -174,7 +180,8 @@ def write(folder: Path, network: nn.Module, right: float) -> None:
     (folder / "model.yaml").write_text(yaml.safe_dump(content, sort_keys=False, width=100))
 
 
-def _accept() -> Accept:
+def accept() -> Accept:
+    """Return the rules of both models for spheres."""
     rules = VolumeRules(least_slices=8, slice_spacing=(0.5, 6.0), pixel_spacing=(0.3, 3.0))
     return Accept(modalities=("CT",), image_types=("ORIGINAL",), volume=rules)
 
@@ -187,17 +194,24 @@ def _logits(network: nn.Module, phantom: Phantom) -> Tensor:
 
 def _selftest(folder: Path, network: nn.Module, finding: str, seed: int) -> SelfTest:
     phantom = draw(seed, [finding])
-    data = enhanced(phantom, f"selftest {finding}")
-    uid = data.SOPInstanceUID
-    data.compress(JPEGLSLossless)
-    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid
-    path = f"selftest/{finding}.dcm"
-    data.save_as(folder / path, enforce_file_format=True)
+    path = saved(folder, phantom, finding)
     logits = tuple(round(float(each), 5) for each in _logits(network, phantom))
     return SelfTest(title=f"A {finding} sphere", input=path, logits=logits, tolerance=TOLERANCE)
 
 
-def _file(folder: Path, role: str, format_: str, path: str) -> File:
+def saved(folder: Path, phantom: Phantom, name: str) -> str:
+    """Write a phantom as a self-test's input, compressed; return its path in the package."""
+    data = enhanced(phantom, f"selftest {name}")
+    uid = data.SOPInstanceUID
+    data.compress(JPEGLSLossless)
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid
+    path = f"selftest/{name}.dcm"
+    data.save_as(folder / path, enforce_file_format=True)
+    return path
+
+
+def file_of(folder: Path, role: str, format_: str, path: str) -> File:
+    """Return a file's entry in the manifest."""
     content = (folder / path).read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     return File.model_validate(

@@ -8,6 +8,18 @@ from service.manifests import defect, invalid
 
 PREFERRED: Final = ("3d_fullres", "2d", "3d_lowres")
 NAMES: Final = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage")
+CHECKPOINT: Final = "checkpoint_final.pth"
+OVERLAP: Final = 0.5
+"""Of windows, where its predictor is not told otherwise."""
+
+SPLINES: Final = (
+    "nnU-Net takes voxels as its training files stored them and resamples by cubic splines; say "
+    "the axes by an 'orient' step, and look at how far linear resampling lies from it."
+)
+MIRRORS: Final = (
+    "nnU-Net's predictor also mirrors the image and takes the mean, unless told not to; this is "
+    "not done here: compare with --disable_tta."
+)
 PLAIN: Final = "PlainConvUNet"
 
 
@@ -37,10 +49,7 @@ def read_nnunet(folder: Path) -> Draft:
     _network(plan, channels, dataset, draft)
     _input(plan, plans, channels, draft)
     _labels(dataset, draft)
-    draft.notes["/files"] = (
-        "Convert the weights of a fold: whylight models convert fold_0/checkpoint_final.pth "
-        "weights.safetensors --key network_weights, and list the file as the command says."
-    )
+    _weights(folder, draft)
     draft.notes["/inputs/0"] = (
         f"The plans are those of '{name}': patches of {plan.get('patch_size')!r}, spacing "
         f"{plan.get('spacing')!r} mm in nnU-Net's order of axes "
@@ -95,19 +104,50 @@ def _each(value: Any, scales: int) -> list[Any]:
 def _input(plan: dict[str, Any], plans: dict[str, Any], channels: Any, draft: Draft) -> None:
     """Take over what can be said of the input and its steps."""
     words = list(channels.values()) if isinstance(channels, dict) else []
-    axes = len(plan.get("patch_size") or ())
-    steps = []
-    if axes == len("zyx") and plan.get("spacing"):
-        steps.append({"name": "resample", "parameters": {"spacing": plan["spacing"]}})
+    patch = plan.get("patch_size") or ()
+    axes = len(patch)
+    normal, note = _normalization(plan, plans)
+    steps = [{"name": "crop_foreground", "parameters": {}}, *normal]
+    if axes == len("zyx") and plan.get("spacing"):  # nnU-Net normalizes first, then resamples
+        resample = {"spacing": plan["spacing"], "antialias": False}
+        steps.append({"name": "resample", "parameters": resample})
+    draft.notes["/inputs/0/steps"] = f"{note}{SPLINES}"
+    draft.fields["inputs"] = [image(axes, "image", modalities(words), steps)]
+    if axes:
+        draft.fields["sliding_window"] = {
+            "size": list(patch),
+            "overlap": OVERLAP,
+            "blend": "gaussian",
+            "convention": "nnunet",
+        }
+        draft.notes["/sliding_window"] = MIRRORS
+
+
+def _weights(folder: Path, draft: Draft) -> None:
+    """Name the folds that were trained; their checkpoints are pickles and are to be converted."""
+    folds = sorted(each.parent.name for each in folder.glob(f"fold_*/{CHECKPOINT}"))
+    if len(folds) > 1:
+        draft.fields["members"] = {"weights": [f"{each}.safetensors" for each in folds]}
+    said = "; ".join(
+        f"whylight models convert {each}/{CHECKPOINT} {each}.safetensors --key network_weights"
+        for each in folds or ("fold_0",)
+    )
+    draft.notes["/files"] = (
+        f"Convert the weights of every fold: {said}. List each file as the command says."
+    )
+
+
+def _normalization(plan: dict[str, Any], plans: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+    """Return the steps of the plans' normalization, and what to say where there are none."""
     schemes = plan.get("normalization_schemes") or []
     intensities = plans.get("foreground_intensity_properties_per_channel") or {}
+    kinds, masked = set(schemes), set(plan.get("use_mask_for_norm") or [False])
     if schemes == ["CTNormalization"] and "0" in intensities:
-        steps += _ct(intensities["0"])
-    else:
-        draft.notes["/inputs/0/steps"] = (
-            f"Say how values are normalized; the plans say {schemes!r}."
-        )
-    draft.fields["inputs"] = [image(axes, "image", modalities(words), steps)]
+        return _ct(intensities["0"]), ""
+    if kinds == {"ZScoreNormalization"} and len(masked) == 1:
+        over = "nonzero" if masked == {True} else "all"
+        return [{"name": "standardize", "parameters": {"over": over}}], ""
+    return [], f"Say how values are normalized; the plans say {schemes!r}. "
 
 
 def _ct(seen: dict[str, float]) -> list[dict[str, Any]]:
@@ -121,7 +161,10 @@ def _ct(seen: dict[str, float]) -> list[dict[str, Any]]:
         },
         {
             "name": "normalize",
-            "parameters": {"mean": [(seen["mean"] - low) / width], "std": [seen["std"] / width]},
+            "parameters": {
+                "mean": [(seen["mean"] - low) / width],
+                "std": [max(seen["std"], 1e-8) / width],
+            },
         },
     ]
 

@@ -14,6 +14,7 @@ import pytest
 
 from service.errors import StoreUnavailable
 from service.studies import Studies
+from tests.support import corpus
 from tests.support.phantom_dicom import compressed, encoded, image, of_pixels
 from tests.support.problems import problem
 
@@ -145,6 +146,28 @@ def test_a_mixed_study_keeps_its_images_and_says_what_the_rest_is(client, dicom)
         "unsupported_image",
     ]
     assert "Encapsulated PDF" in body["skipped"][1]["detail"]
+
+
+REAL = {
+    "data_pydicom/CT_small.dcm": None,
+    "/DICOMDIR": "no_pixel_data: Media Storage Directory Storage",
+    "/rtplan.dcm": "no_pixel_data: RT Plan Storage",
+    "/sr_document.dcm": "no_pixel_data: Comprehensive 3D SR Storage",
+    "/MR_truncated.dcm": "truncated: pixel data is shorter",
+}
+"""Real files as they lie about in one folder, and what is said of each that is not kept."""
+
+
+@pytest.mark.skipif(not corpus.FOLDER, reason=corpus.REASON)
+def test_of_real_files_the_image_is_kept_and_the_others_are_named(client):
+    data = zipped(*((f"{n}", corpus.find(each).read_bytes()) for n, each in enumerate(REAL)))
+    body = client.post("/v1/studies", content=data, headers=ZIP).json()
+    assert [each["modality"] for each in body["instances"]] == ["CT"]
+    assert [each["part"] for each in body["skipped"]] == [2, 3, 4, 5]
+    expected = [each.split(": ") for each in REAL.values() if each is not None]
+    for said, (code, about) in zip(body["skipped"], expected, strict=True):
+        assert said["code"] == code
+        assert about in said["detail"]
 
 
 REFUSED = [

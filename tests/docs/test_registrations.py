@@ -11,22 +11,32 @@ import onnxruntime
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from service.command.main import _parser, main
+from service.domain.grid import Grid
+from service.domain.manifest import SlidingWindow, StepChoice
 from service.manifests import read_manifest
 from tests.support.foreign import write_bundle, write_nnunet
 from tests.support.layouts.drawn import drawn
+from tests.support.phantom_dicom import encoded
 from tests.support.small_model import picture, write_image
+from tests.support.volumes import Series, enhanced
+from tests.support.volumes import facts as volume_facts
 from workers.architectures.base import ARCHITECTURES
+from workers.sliding.tiling import Tiling
+from workers.stages.prepare import parse_steps
 from workers.state_dicts import install
+from workers.steps.base import StepImage
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "models" / "index.md").read_text()
-DETECTION = (ROOT / "docs" / "models" / "detection.md").read_text()
+PAGE, DETECTION, VOLUMES = (
+    (ROOT / "docs" / "models" / name).read_text()
+    for name in ("index.md", "detection.md", "volumes.md")
+)
 SECTIONS = {
     title: text
-    for part in re.split(r"^## ", PAGE + DETECTION, flags=re.MULTILINE)
+    for part in re.split(r"^## ", PAGE + DETECTION + VOLUMES, flags=re.MULTILINE)
     for title, _, text in [part.partition("\n")]
 }
 LAYOUTS = json.loads((ROOT / "tests" / "support" / "layouts" / "published.json").read_text())
@@ -176,34 +186,56 @@ def test_a_monai_bundle(desk):
     assert "grad_cam" in entry.methods
 
 
-@pytest.mark.usefixtures("desk")
-def test_an_nnunet(capsys):
+def mean_logits(fields, weights):
+    """What the publisher's own program says: nnU-Net's way, fold by fold."""
+    series = Series()
+    steps = [StepChoice.model_validate(each) for each in fields["inputs"][0]["steps"]]
+    image = StepImage(series.values[None], None, Grid.identity(series.shape), series.affine)
+    for step in parse_steps(steps):
+        image = step.apply(image, volume_facts(series))
+    whole = torch.from_numpy(np.ascontiguousarray(image.values))[None]
+    tiling = Tiling(SlidingWindow.model_validate(fields["sliding_window"]), whole.shape[2:])
+    assert tiling.count > 1
+    total = torch.zeros(3, *whole.shape[2:])
+    for each in weights:
+        model = network(fields, each)
+        for window, box in enumerate(tiling.boxes):
+            with torch.no_grad():
+                answer = model(whole[:, :, *box])[0]
+            total[:, *box] += tiling.share(window) * answer / len(weights)
+    return total.flatten(1).mean(1)
+
+
+def test_an_nnunet(desk):
     title = "An nnU-Net"
-    folder = write_nnunet(Path("nnUNetTrainer__nnUNetPlans__3d_fullres"))
-    (folder / "fold_0").mkdir()
+    folder = write_nnunet(Path("nnUNetTrainer__nnUNetPlans__3d_fullres"), folds=2)
     shapes = json.loads((ROOT / "tests/support/layouts/small.json").read_text())["nnunet/3d"]
-    weights = floats(drawn(shapes["tensors"]))
-    torch.save(
-        {"network_weights": weights, "init_args": {"fold": np.int64(0)}},
-        folder / "fold_0" / "checkpoint_final.pth",
-    )
+    folds = []
+    for number in range(2):
+        weights = {k: v * (1 + number) for k, v in floats(drawn(shapes["tensors"])).items()}
+        folds.append(weights)
+        torch.save(
+            {"network_weights": weights, "init_args": {"fold": np.int64(number)}},
+            folder / f"fold_{number}" / "checkpoint_final.pth",
+        )
     Path("package").rmdir()
     assert run(title, "import") == 3
-    assert run(title, "convert") == 0
-    fields = yaml.safe_load(Path("package/model.yaml").read_text())
-    architecture = ARCHITECTURES["plain_conv_unet"].model_validate(
-        fields["architecture"]["parameters"]
-    )
-    found = architecture.layouts["nnunet"](load_file("package/weights.safetensors"))
-    assert set(found) == set(architecture.build().state_dict())
-    capsys.readouterr()
-    files = [{"role": "weights", "format": "safetensors", "path": "weights.safetensors"}]
-    Path("package/model.yaml").write_text(yaml.safe_dump(fields | {"files": files}))
-    assert main(["models", "seal", "package"]) == 1
-    said = capsys.readouterr().err
-    assert "/not_for" in said
-    assert "/task" not in said
-    assert "/outputs" not in said
+    for words in commands(title):
+        if words[1] == "convert":
+            assert main(words) == 0
+    path = Path("package/model.yaml")
+    begun = yaml.safe_load(path.read_text())
+    fields = begun | said(title)
+    named = [each["name"] for each in fields["inputs"][0]["steps"]]
+    assert named == ["orient", *(each["name"] for each in begun["inputs"][0]["steps"])]
+    Path("package/ordinary.dcm").write_bytes(encoded(enhanced(Series())))
+    fields["selftests"][0]["logits"] = mean_logits(fields, folds).tolist()
+    path.write_text(yaml.safe_dump(fields, sort_keys=False))
+    assert run(title, "seal") == 0
+    entry = desk()
+    assert entry.state == "ready", entry.failure
+    assert {"saliency", "grad_cam", "occlusion"} <= set(entry.methods)
+    assert "window by window" in entry.refused["score_cam"]
 
 
 def test_an_onnx_file(desk):

@@ -60,9 +60,24 @@ def write_bundle(folder: Path, network: Any = None, **about: Any) -> Path:
     return folder
 
 
-def write_nnunet(folder: Path, **arguments: Any) -> Path:
-    """Write the documents of a small nnU-Net for CT, as its version 2 writes them."""
+def write_nnunet(
+    folder: Path, plan: dict[str, Any] | None = None, folds: int = 0, **arguments: Any
+) -> Path:
+    """Write the documents of a small nnU-Net for CT, as its version 2 writes them.
+
+    Parameters
+    ----------
+    plan
+        Fields of its configuration to replace.
+    folds
+        How many were trained; their checkpoints are empty files.
+    arguments
+        Arguments of its network to replace.
+    """
     folder.mkdir(parents=True)
+    for number in range(folds):
+        (folder / f"fold_{number}").mkdir()
+        (folder / f"fold_{number}" / "checkpoint_final.pth").touch()
     kwargs = {
         "n_stages": 3,
         "features_per_stage": [4, 6, 8],
@@ -88,7 +103,9 @@ def write_nnunet(folder: Path, **arguments: Any) -> Path:
                 "patch_size": [8, 16, 16],
                 "spacing": [3.0, 0.8, 0.8],
                 "normalization_schemes": ["CTNormalization"],
+                "use_mask_for_norm": [False],
                 "architecture": {"network_class_name": plain, "arch_kwargs": kwargs},
+                **(plan or {}),
             }
         },
         "foreground_intensity_properties_per_channel": {

@@ -169,11 +169,12 @@ class _Bench:
 
     def outputs(self) -> Tensor:
         """Return the model's answer on the unchanged image, as of `Answer`."""
+        dense = self.access.model.manifest.task == "segmentation"
 
         def plan() -> Plan[Tensor]:
             step = yield Forward(Clean(self.image), outputs=True)
-            outputs: Tensor = step.outputs[0].detach().double().cpu()
-            return outputs
+            outputs: Tensor = step.outputs[0].detach().cpu()
+            return outputs if dense else outputs.double()
 
         planned = self.access.planned(plan(), 1, self.image)
         (outcome,) = self.access.serve([planned], partial(self._report, 0.0, ANSWER)).outcomes

@@ -46,8 +46,9 @@ class Answer:
 
     manifest: Manifest
     outputs: Tensor
-    """Float64, on the CPU, shape ``(outputs,)``; of a segmentation, ``(classes, *spatial)``; of a
-    detection, as its decoding says."""
+    """On the CPU, float64 of shape ``(outputs,)``; of a detection, as its decoding says; of a
+    segmentation ``(classes, *spatial)`` as the network gave them, because in double they would be
+    the largest thing held of a volume."""
 
     grid: Grid
     """The model input's pixels in the source image."""

@@ -1,6 +1,7 @@
 """Targets of a segmentation: a class's logits over a region frozen on the unchanged image."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -88,7 +89,7 @@ def resolve(target: SegmentationTarget, answer: Answer) -> Chosen | None:
             index=index,
             of=spec.key,
             asked_as=str(target.of),
-            score=scalar(answer.outputs[None]).item(),
+            score=_score(scalar, answer),
             quantity=QUANTITIES[target.reduce],
             probability=None,
             threshold=spec.threshold,
@@ -112,6 +113,18 @@ def _by_number(target: SegmentationTarget, answer: Answer) -> SegmentationTarget
         return target
     known = region.model_copy(update={"segment": answer.given[region].number})
     return target.model_copy(update={"region": known})
+
+
+def _score(scalar: RegionLogits, answer: Answer) -> float:
+    """Return the score of the answer, in double; all is read of the region's box alone."""
+    axes = range(scalar.mask.ndim)
+    held = [
+        np.flatnonzero(scalar.mask.any(axis=tuple(each for each in axes if each != axis)))
+        for axis in axes
+    ]
+    box = tuple(slice(int(at[0]), int(at[-1]) + 1) for at in held)
+    inside = replace(scalar, mask=scalar.mask[box])
+    return inside(answer.outputs[:, *box].double()[None]).item()
 
 
 def _predicted(answer: Answer, index: int) -> Mask:

@@ -148,6 +148,45 @@ def test_an_nnunets_steps_are_its_normalization_of_ct(imported, tmp_path):
     np.testing.assert_allclose(ours, (np.clip(values, -50, 150) - 60) / 40, atol=1e-12)
 
 
+def test_an_nnunets_windows_crop_and_folds_are_taken(imported, tmp_path):
+    fields, said = imported(write_nnunet(tmp_path / "spleen", folds=2))
+    assert fields["sliding_window"] == {
+        "size": [8, 16, 16],
+        "overlap": 0.5,
+        "blend": "gaussian",
+        "convention": "nnunet",
+    }
+    names = [each["name"] for each in fields["inputs"][0]["steps"]]
+    assert names == ["crop_foreground", "window", "normalize", "resample"]
+    assert fields["members"] == {"weights": ["fold_0.safetensors", "fold_1.safetensors"]}
+    assert "fold_1/checkpoint_final.pth fold_1.safetensors" in said["/files"]
+    assert "mirrors" in said["/sliding_window"]
+    weights = [
+        {**DICOM, "role": "weights", "format": "safetensors", "path": path}
+        for path in fields["members"]["weights"]
+    ]
+    manifest = completed(fields, files=weights)
+    assert manifest.sliding_window.size == (8, 16, 16)
+
+
+@pytest.mark.parametrize(("masked", "over"), [(True, "nonzero"), (False, "all")])
+def test_an_nnunets_other_images_are_standardized(imported, tmp_path, masked, over):
+    plan = {
+        "normalization_schemes": ["ZScoreNormalization"],
+        "use_mask_for_norm": [masked],
+    }
+    fields, _ = imported(write_nnunet(tmp_path / "brain", plan))
+    steps = {each["name"]: each["parameters"] for each in fields["inputs"][0]["steps"]}
+    assert steps["standardize"] == {"over": over}
+    assert "members" not in fields
+
+
+def test_a_normalization_that_is_none_of_ours_is_told(imported, tmp_path):
+    plan = {"normalization_schemes": ["RGBTo01Normalization"]}
+    _, said = imported(write_nnunet(tmp_path / "slides", plan))
+    assert "RGBTo01Normalization" in said["/inputs/0/steps"]
+
+
 def test_a_network_of_nnunets_that_is_none_of_ours_is_told(imported, tmp_path):
     batch = {"norm_op": "torch.nn.modules.batchnorm.BatchNorm3d"}
     fields, said = imported(write_nnunet(tmp_path / "spleen", **batch))

@@ -67,6 +67,33 @@ def test_uncompressed_pixels_come_as_they_were_stored(decode, pixels, syntax):
     assert padding is None
 
 
+@pytest.mark.parametrize("signed", [True, False])
+def test_pixels_of_32_bits_come_as_near_as_float32_holds_them(decode, signed):
+    pixels = noise(np.int32 if signed else np.uint32, 32, signed=signed)
+    _, values, display, _ = decode(encoded(of_pixels(pixels)))
+    assert np.array_equal(values[0], pixels.astype(np.float32))
+    assert display.min() == 0
+    assert display.max() == 255
+
+
+def test_overlays_are_no_pixels_wherever_they_lie(decode):
+    """Planes of their own, and bits above the stored ones, as retired objects have them."""
+    clean = decode(encoded(of_pixels(RAMP, bits=12)))
+    drawn = of_pixels(RAMP | 0x8000 * (RAMP % 2 == 0).astype(np.uint16), bits=12)
+    drawn.add_new(0x60000010, "US", RAMP.shape[0])
+    drawn.add_new(0x60000011, "US", RAMP.shape[1])
+    drawn.add_new(0x60000040, "CS", "G")
+    drawn.add_new(0x60000050, "SS", [1, 1])
+    drawn.add_new(0x60000100, "US", 1)
+    drawn.add_new(0x60000102, "US", 0)
+    drawn.add_new(0x60003000, "OW", b"\xff" * (RAMP.size // 8))
+    drawn.add_new(0x60020102, "US", 15)
+    drawn.add_new(0x60020100, "US", 16)
+    found = decode(encoded(drawn))
+    assert np.array_equal(found[1], clean[1])
+    assert np.array_equal(found[2], clean[2])
+
+
 @pytest.mark.parametrize("implicit", [True, False])
 def test_an_object_without_meta_information_is_read_and_marked(decode, implicit):
     pixels = noise(np.uint16, 16)

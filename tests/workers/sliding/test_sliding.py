@@ -9,12 +9,14 @@ from monai.inferers.utils import sliding_window_inference
 from torch import nn
 
 from service.domain.manifest import SlidingWindow
-from service.errors import UnservablePass
+from service.errors import Cancelled, UnservablePass
 from tests.support.engine import run_alone, settled
 from workers.methods.base import METHODS
 from workers.passes import Forward, Gradient, Rule, Tap
 from workers.rows import INPUT, Ablated, Clean, Given, Masked, Noisy, Patched
+from workers.running import Planned
 from workers.runtimes.torch import TorchRuntime
+from workers.scheduler import Scheduler
 from workers.sliding.passes import Sliding
 from workers.targets.scalars import RegionLogits
 
@@ -56,7 +58,7 @@ class Bench:
         assert self.runtime.probed
         self.seen = []
         self.net.register_forward_pre_hook(lambda _, args: self.seen.append(len(args[0])))
-        self.runtime._state = None
+        self.runtime.check = lambda: None  # the hook above is no change of the model
         self.sliding = Sliding(self.rules, torch.zeros(0, dtype=torch.float64))
 
     def whole(self, batch):
@@ -273,3 +275,39 @@ def test_nnunets_windows_are_spread_evenly_and_weighed_by_its_gaussian():
                 norm[at] += weight
     step = bench.run(Forward(Clean(image), outputs=True))
     close(step.outputs[0], total / torch.from_numpy(norm))
+
+
+# ------------------------------------------------------------------------ by window
+
+
+def planned(bench, image):
+    def plan():
+        return (yield Gradient(Clean(image), TARGETS[:1]))
+
+    rows = bench.sliding.windows(image.shape, TARGETS[:1])
+    return Planned(bench.sliding.led(plan()), rows), rows
+
+
+def test_progress_is_told_by_window():
+    bench, told = Bench(), []
+    job, rows = planned(bench, image_of())
+    scheduler = Scheduler(slice_seconds=1e-6)  # one window a batch
+    report = scheduler.submit("job", bench.runtime, [job], on_progress=told.append)
+    scheduler.run_until_idle()
+    assert report.result(0).rows == rows == len(told)
+    assert told == sorted(told)
+    assert told[0] == pytest.approx(1 / rows)
+    assert told[-1] == 1
+
+
+def test_a_job_is_stopped_between_two_windows():
+    bench = Bench()
+    job, rows = planned(bench, image_of())
+    scheduler = Scheduler(slice_seconds=1e-6)
+    ticket = scheduler.submit(
+        "job", bench.runtime, [job], on_progress=lambda _: scheduler.cancel("job")
+    )
+    scheduler.run_until_idle()
+    (outcome,) = ticket.result(0).outcomes
+    assert isinstance(outcome, Cancelled)
+    assert sum(bench.seen) == 1 < rows

@@ -187,6 +187,15 @@ def chains(axes):
             st.just("crop"), st.fixed_dictionaries({"size": st.tuples(*[st.just(8)] * axes)})
         ),
         st.tuples(st.just("crop_foreground"), st.just({"threshold": 6.0})),
+        st.tuples(
+            st.just("crop_box"),
+            st.fixed_dictionaries(
+                {
+                    "start": st.tuples(*[st.integers(0, 2)] * axes),
+                    "stop": st.tuples(*[st.integers(6, 8)] * axes),
+                }
+            ),
+        ),
     )
     if axes == 3:
         letters = st.sampled_from(["RAS", "LPS", "SPL", "ILA", "PSR", "AIR"])
@@ -205,7 +214,7 @@ def walked(image, chain):
     be repeated: each step begins with 0 there in the last channel.
     """
     for name, parameters in chain:
-        if name == "crop" and min(image.values.shape[1:]) < 8:
+        if name in {"crop", "crop_box"} and min(image.values.shape[1:]) < 8:
             continue
         known = np.zeros_like(image.values[-1])
         inner = (slice(1, -1),) * known.ndim
