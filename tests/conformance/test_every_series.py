@@ -27,6 +27,7 @@ SERIES = (
 WAYS = (
     {"slices": "all", "transfer_syntax": "rle_lossless"},
     {"style": "contour", "transfer_syntax": "jpeg_ls_lossless"},
+    {"transfer_syntax": "jpeg_2000_lossless"},
 )
 pytestmark = [pytest.mark.orthanc, needs(*PROGRAMS)]
 

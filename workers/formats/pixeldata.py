@@ -1,9 +1,9 @@
 """Pixel Data of a derived image: as it is, or encoded without loss.
 
 Pixel Data is the last element that is written here, so the header is written
-first and the pixels follow it without being copied. Color is encoded as RGB,
-pixel by pixel, without a color transform: viewers err about the labels of
-transformed color, never about its absence.
+first and the pixels follow it without being copied. Color stays RGB, pixel by
+pixel, except in JPEG 2000: there the standard asks for the reversible color
+transform, which is the code stream's own affair (PS3.3 A.8.5.4, PS3.5 8.2.4).
 """
 
 import struct
@@ -32,6 +32,9 @@ PIXEL_DATA, FLOAT_PIXEL_DATA = 0x0010, 0x0008
 """Elements of group 7FE0."""
 
 UNDEFINED: Final = 0xFFFFFFFF
+GRAY: Final = 2
+"""Axes of a frame that has one sample a pixel."""
+
 RLE_HEAD: Final = 64
 """Bytes of the count and the offsets of up to 15 segments (PS3.5 G.5)."""
 
@@ -56,6 +59,8 @@ def save(ds: Dataset, pixels: Pixels, syntax: TransferSyntax, to: Path) -> None:
     """
     uid, encode = SYNTAXES[syntax]
     ds.file_meta.TransferSyntaxUID = uid
+    if uid == JPEG2000Lossless and ds.PhotometricInterpretation == "RGB":
+        ds.PhotometricInterpretation = "YBR_RCT"
     ds.save_as(to, enforce_file_format=True, implicit_vr=False, little_endian=True)
     with to.open("ab") as stream:
         if encode is None:
@@ -95,8 +100,10 @@ def _jpeg_ls(pixels: Pixels) -> bytes:
 
 
 def _jpeg_2000(pixels: Pixels) -> bytes:
+    """Encode with OpenJPEG, color by way of the reversible transform."""
+    color = pixels.ndim > GRAY
     code = imagecodecs.jpeg2k_encode(
-        pixels, level=0, reversible=True, codecformat="j2k", mct=False, numthreads=1
+        pixels, level=0, reversible=True, codecformat="j2k", mct=color, numthreads=1
     )
     return bytes(code)
 
