@@ -222,7 +222,7 @@ def test_a_request_too_long_for_its_record_is_refused(client, ask):
 
 
 def test_the_wrong_modality_is_refused_with_the_rule_it_breaks(client, ask, send):
-    study = send(Modality="MR").json()["id"]
+    study = send(Modality="MR", StudyInstanceUID="2.25.4").json()["id"]
     body = problem(
         client.post("/v1/explanations", json=ask | {"study": study}), 422, "not_accepted_by_model"
     )
@@ -240,7 +240,9 @@ def test_several_fitting_images_are_offered(client, ask, two_images):
 
 
 def test_a_frame_of_several_must_be_named(client, ask, send):
-    several = {"study": send(NumberOfFrames=3, Rows=4, Columns=4).json()["id"]}
+    several = {
+        "study": send(StudyInstanceUID="2.25.4", NumberOfFrames=3, Rows=4, Columns=4).json()["id"]
+    }
     body = problem(client.post("/v1/explanations", json=ask | several), 422, "ambiguous_study")
     assert (body["errors"][0]["pointer"], body["facts"]["number_of_frames"]) == ("/frame", 3)
     refused = client.post("/v1/explanations", json=ask | several | {"frame": 4})
@@ -267,7 +269,9 @@ def test_an_enhanced_volume_for_a_model_of_single_images_says_what_to_name(
     flat = model("slices@1.0.0", "e" * 64, accept={"modalities": ["CT"]})
     models = (*CATALOG.models, flat)
     FakeWorker(served.backends).publish(CATALOG.model_copy(update={"models": models}))
-    study = send(Modality="CT", NumberOfFrames=3, Rows=4, Columns=4).json()["id"]
+    study = send(
+        StudyInstanceUID="2.25.4", Modality="CT", NumberOfFrames=3, Rows=4, Columns=4
+    ).json()["id"]
     asked = ask | {"model": "slices", "study": study}
     body = problem(client.post("/v1/explanations", json=asked), 422, "single_image_model")
     assert "volume of several frames" in body["detail"]

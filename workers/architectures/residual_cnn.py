@@ -82,11 +82,11 @@ class ResidualCnn(Architecture):
     @override
     def build(self) -> nn.Module:
         """Return the network with fresh weights, in training mode."""
-        return _Network(self)
+        return _Joined(self) if self.variables else _Network(self)
 
 
-class _Network(nn.Module):
-    """Stem, ``blocks.0`` … ``blocks.n``, ``peaks``, mean over the grid, perhaps ``meet``, head."""
+class _Trunk(nn.Module):
+    """Stem, ``blocks.0`` … ``blocks.n``, ``peaks``, mean over the grid."""
 
     def __init__(self, shape: ResidualCnn) -> None:
         super().__init__()
@@ -100,16 +100,38 @@ class _Network(nn.Module):
         plan = zip(entries, shape.widths, shape.strides, shape.dilations, strict=True)
         self.blocks = nn.Sequential(*(_Block(shape.axes, *block) for block in plan))
         self.peaks = Square()
-        means = shape.widths[-1]
-        if shape.variables:
-            self.meet = nn.Sequential(nn.Linear(means + shape.variables, shape.hidden), nn.ReLU())
-        self.head = nn.Linear(shape.hidden if shape.variables else means, shape.classes)
+
+    def means(self, image: Tensor) -> Tensor:
+        """Return each channel's mean over the grid, shape ``(N, channels)``."""
+        peaks: Tensor = self.peaks(self.blocks(self.stem(image)))
+        return peaks.flatten(2).mean(dim=2)
+
+
+class _Network(_Trunk):
+    """The trunk and a head."""
+
+    def __init__(self, shape: ResidualCnn) -> None:
+        super().__init__(shape)
+        self.head = nn.Linear(shape.widths[-1], shape.classes)
+
+    @override
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.means(image))
+        return logits
+
+
+class _Joined(_Trunk):
+    """The trunk, numbers beside its means, ``meet``, and a head."""
+
+    def __init__(self, shape: ResidualCnn) -> None:
+        super().__init__(shape)
+        joined = shape.widths[-1] + shape.variables
+        self.meet = nn.Sequential(nn.Linear(joined, shape.hidden), nn.ReLU())
+        self.head = nn.Linear(shape.hidden, shape.classes)
 
     @override
     def forward(self, image: Tensor, *values: Tensor) -> Tensor:
-        means = self.peaks(self.blocks(self.stem(image))).flatten(2).mean(dim=2)
-        met = self.meet(torch.cat([means, *values], dim=1)) if values else means
-        logits: Tensor = self.head(met)
+        logits: Tensor = self.head(self.meet(torch.cat([self.means(image), *values], dim=1)))
         return logits
 
 

@@ -20,7 +20,6 @@ from service.domain.value import Value
 from service.errors import (
     InvalidRequest,
     UndecodablePixels,
-    UnsupportedImage,
     WhylightError,
 )
 from workers.formats.derived import Source
@@ -109,8 +108,6 @@ def _require_frame(header: Header, frame: int) -> None:
 
 def _decode(found: Parsed, header: Header, frame: int, scratch: Path) -> DecodedFiles:
     """Write the arrays; return what is known of them."""
-    if header.bits_allocated == 1:
-        raise UnsupportedImage("A segmentation is no image; it can be the region of a target.")
     pixels = read_stored(found, header, frame)
     if pixels.color:
         _write_color(pixels, scratch)

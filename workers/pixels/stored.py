@@ -61,12 +61,14 @@ def read_stored(found: Parsed, header: Header, frame: int) -> Pixels:
     Raises
     ------
     UnsupportedImage
-        A palette that cannot be read, or YBR color of more than 8 bits.
+        A segmentation, a palette that cannot be read, or YBR color of more than 8 bits.
     UndecodablePixels
         The compressed pixels are damaged.
     """
     if found.pixels is None:
         raise NoPixelData("The object holds no image; send an image of the study.")
+    if header.bits_allocated == 1:
+        raise UnsupportedImage("A segmentation is no image; it can be the region of a target.")
     doubts: tuple[str, ...] = ()
     if syntaxes.FAMILIES[header.transfer_syntax_uid] is Family.NATIVE:
         values = _native(found, found.pixels, header, frame)
