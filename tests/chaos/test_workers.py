@@ -126,7 +126,7 @@ def test_a_terminated_worker_gives_back_what_it_cannot_end(ward: Ward, start: St
 def test_a_terminated_worker_ends_what_it_can(ward: Ward, start: Start) -> None:
     alpha = start("alpha")
     worker_process.wait_ready(ward.backends, ward.package.package, alpha)
-    job = long_job(ward)
+    job = long_job(ward, steps=192)
     mid_job(ward, job)
     assert alpha.end(signal.SIGTERM) == 0
     record = ward.backends.queue.get(job.tenant, job.id)

@@ -20,7 +20,8 @@ PHANTOM = draw(4243, ["hollow"])
 @pytest.fixture(scope="module")
 def study(client):
     slices, radiograph, buffer = series(PHANTOM, "e2e"), image(), io.BytesIO()
-    radiograph.StudyInstanceUID = slices[0].StudyInstanceUID
+    for element in ("StudyInstanceUID", "PatientID"):
+        setattr(radiograph, element, slices[0][element].value)
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("radiograph", encoded(radiograph))
         for number, each in enumerate(slices):

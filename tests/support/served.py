@@ -1,5 +1,6 @@
 """The gateway served by uvicorn on loopback, over a real Redis and a real store."""
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -58,7 +59,8 @@ class Served:
 
     def uploads(self) -> list[Path]:
         """Return the files that uploads have left on the disk."""
-        return [each for each in self.scratch.rglob("*") if each.is_file() and each.suffix == ""]
+        found = (each for _, _, names in os.walk(self.scratch) for each in names)
+        return [Path(each) for each in found if Path(each).suffix == ""]
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from tests.support.hospital import TENANT, ask, document, ended, register, take_
 from tests.support.small_model import SIDE, picture, write_image, write_package
 from tests.workers.certify.conftest import write_cases
 from tests.workers.line.conftest import working
-from workers.certify import surveyor
+from workers.certify.surveyor import Surveyor
 
 METHODS = ["grad_cam", "occlusion"]
 LIMIT = 60.0
@@ -54,7 +54,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
         pytest.MonkeyPatch.context() as patch,
         redis_server.running(redis_server.any_server()) as server,
     ):
-        patch.setattr(surveyor, "EVERY", 0.2)
+        patch.setattr(Surveyor, "every", 0.2)
         settings = Settings(
             queue=QueueSettings(url=server.url),
             store=StoreSettings(url=f"file://{folder}/store", reserve_bytes=0),

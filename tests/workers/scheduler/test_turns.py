@@ -22,20 +22,21 @@ ROW = 0.004
 
 
 class Slow(nn.Module):
-    """Takes a fixed time for each row, so that rates are known."""
+    """Takes a fixed time for each row, and for each batch, so that rates are known."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch: float = 0.0) -> None:
         super().__init__()
+        self._batch = batch
         self.batches: list[int] = []
 
     def forward(self, x: Tensor) -> Tensor:
         self.batches.append(len(x))
-        time.sleep(ROW * len(x))
+        time.sleep(self._batch + ROW * len(x))
         return x.flatten(1).sum(1, keepdim=True)
 
 
-def slow_runtime() -> tuple[Slow, TorchRuntime]:
-    model = Slow()
+def slow_runtime(batch: float = 0.0) -> tuple[Slow, TorchRuntime]:
+    model = Slow(batch)
     runtime = TorchRuntime(model, (1, 4))
     assert not runtime.probed.mixes_rows
     model.batches.clear()
@@ -188,7 +189,7 @@ def test_the_chunk_keeps_to_the_limit() -> None:
 
 def test_batches_follow_the_memory_that_is_left() -> None:
     """Another model that comes takes of it, and gives it back when it leaves."""
-    model, runtime = slow_runtime()
+    model, runtime = slow_runtime(batch=5 * ROW)
     row = runtime.probed.row_bytes["forward"]
     left = [6 * row]
     scheduler = Scheduler(slice_seconds=10.0, memory=lambda: left[0])
