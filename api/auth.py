@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.context import gateway
-from service.errors import Forbidden, Unauthenticated
+from service.errors.requests import Forbidden, Unauthenticated
 from service.explain import Caller
 from service.keys import KeyRecord, Scope
 

@@ -25,7 +25,7 @@ from api.intake.base import Scratch
 from api.v1 import artifacts, catalog, events, explanations, health, models, queue, studies
 from service import telemetry
 from service.backends import Backends, open_backends
-from service.errors import WhylightError
+from service.errors.base import WhylightError
 from service.explain import Explain
 from service.gauges import watching
 from service.packages import ModelPackages

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from api.problems import RangeNotSatisfiable
-from service.errors import NotAcceptable
+from service.errors.requests import NotAcceptable
 
 _RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
 _QUALITY = re.compile(r"\s*q\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s*", re.IGNORECASE)

@@ -18,8 +18,32 @@ from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from service import errors
-from service.errors import InvalidRequest, Kind, WhylightError
+from service.errors.base import JobFailure, Kind, WhylightError
+from service.errors.jobs import OutOfStorage, QueueUnavailable, StoreUnavailable
+from service.errors.models import ModelUnavailable
+from service.errors.requests import (
+    Conflict,
+    Forbidden,
+    Gone,
+    InvalidRequest,
+    MalformedBody,
+    NotAcceptable,
+    NotFound,
+    NotReady,
+    StudyFull,
+    TooLarge,
+    Unauthenticated,
+    UnknownMethod,
+    UnknownModel,
+    UnsupportedMediaType,
+)
+from service.errors.studies import (
+    AbsurdDimensions,
+    NotDicom,
+    StudyContradicted,
+    TruncatedDicom,
+    UnsupportedTransferSyntax,
+)
 from service.wording import MESSAGES, innermost, place_of, says, sentence
 
 MEDIA_TYPE = "application/problem+json"
@@ -52,27 +76,27 @@ class InternalError(WhylightError):
 
 
 STATUS: dict[type[WhylightError], int] = {
-    errors.MalformedBody: 400,
-    errors.NotDicom: 400,
-    errors.TruncatedDicom: 400,
-    errors.Unauthenticated: 401,
-    errors.Forbidden: 403,
-    errors.NotFound: 404,
-    errors.UnknownModel: 404,
-    errors.UnknownMethod: 404,
+    MalformedBody: 400,
+    NotDicom: 400,
+    TruncatedDicom: 400,
+    Unauthenticated: 401,
+    Forbidden: 403,
+    NotFound: 404,
+    UnknownModel: 404,
+    UnknownMethod: 404,
     MethodNotAllowed: 405,
-    errors.NotAcceptable: 406,
-    errors.Conflict: 409,
-    errors.NotReady: 409,
-    errors.StudyFull: 409,
-    errors.StudyContradicted: 409,
-    errors.ModelUnavailable: 409,
-    errors.Gone: 410,
-    errors.TooLarge: 413,
-    errors.UnsupportedMediaType: 415,
-    errors.UnsupportedTransferSyntax: 415,
+    NotAcceptable: 406,
+    Conflict: 409,
+    NotReady: 409,
+    StudyFull: 409,
+    StudyContradicted: 409,
+    ModelUnavailable: 409,
+    Gone: 410,
+    TooLarge: 413,
+    UnsupportedMediaType: 415,
+    UnsupportedTransferSyntax: 415,
     RangeNotSatisfiable: 416,
-    errors.OutOfStorage: 507,
+    OutOfStorage: 507,
 }
 """Statuses that the kind alone does not give."""
 
@@ -178,7 +202,7 @@ def invalid(found: Sequence[ErrorDetails], prefix: str = "") -> InvalidRequest:
 
 def _status(error: WhylightError) -> int:
     """Return the status of one failure."""
-    if isinstance(error, errors.AbsurdDimensions) and "limit" in error.facts:
+    if isinstance(error, AbsurdDimensions) and "limit" in error.facts:
         return 413  # the numbers are possible, only too large for us
     return status_of(type(error))
 
@@ -203,7 +227,7 @@ def _headers(error: WhylightError, status: int) -> dict[str, str]:
     wait = error.facts.get("retry_after", RETRY_AFTER if error.retryable else None)
     if wait is not None:
         headers["Retry-After"] = str(wait)
-    if status == status_of(errors.Unauthenticated):
+    if status == status_of(Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="whylight"'
     if isinstance(error, RangeNotSatisfiable):
         headers["Content-Range"] = f"bytes */{error.facts.get('size', '*')}"
@@ -226,11 +250,11 @@ async def _on_router(request: Request, error: Exception) -> Response:
     known: WhylightError
     match status:
         case 404:
-            known = errors.NotFound("There is no such path; /docs lists those there are.")
+            known = NotFound("There is no such path; /docs lists those there are.")
         case 405:
             known = MethodNotAllowed("The resource does not know this verb; see /docs.")
         case _:
-            known = errors.MalformedBody("The request cannot be read.")
+            known = MalformedBody("The request cannot be read.")
     response = respond(known, request.state.request_id)
     if status == status_of(MethodNotAllowed):
         response.headers["Allow"] = ", ".join(sorted(_verbs(request)))
@@ -288,7 +312,7 @@ def catalog() -> dict[str, type[WhylightError]]:
     while waiting:
         for each in waiting.pop().__subclasses__():
             waiting.append(each)
-            if each is not errors.JobFailure:
+            if each is not JobFailure:
                 found.setdefault(each.code, each)
     return dict(sorted(found.items()))
 
@@ -301,18 +325,18 @@ def answers(*kinds: type[WhylightError]) -> dict[int | str, dict[str, Any]]:
     by_status: dict[int, dict[str, type[WhylightError]]] = defaultdict(dict)
     for kind in (*kinds, *EVERYWHERE):
         by_status[status_of(kind)][kind.code] = kind
-        if kind is errors.AbsurdDimensions:
+        if kind is AbsurdDimensions:
             by_status[413][kind.code] = kind
     return {status: _answer(status, by_status[status]) for status in sorted(by_status)}
 
 
 EVERYWHERE: tuple[type[WhylightError], ...] = (
-    errors.Unauthenticated,
-    errors.Forbidden,
-    errors.InvalidRequest,
+    Unauthenticated,
+    Forbidden,
+    InvalidRequest,
     InternalError,
-    errors.QueueUnavailable,
-    errors.StoreUnavailable,
+    QueueUnavailable,
+    StoreUnavailable,
 )
 """What any operation behind a key can answer."""
 

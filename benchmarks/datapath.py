@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import MISSED, conditions, publish
 from service.domain.grid import Grid
-from service.domain.manifest import StepChoice
+from service.domain.inputs import StepChoice
 from tests.support.phantom_dicom import encoded, of_pixels
 from tests.support.sheets import sheet
 from workers.drawing.overlay import Scale, overlay

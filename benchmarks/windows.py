@@ -34,7 +34,7 @@ from examples.spheres.phantom import draw
 from examples.spheres.train import stepped
 from examples.spheres.unet import KNOWN, NETWORK, logits
 from service.backends import Backends, open_backends
-from service.domain.manifest import SlidingWindow, StepChoice
+from service.domain.inputs import SlidingWindow, StepChoice
 from service.domain.study import Study
 from service.packages import PackageRecord
 from service.settings import QueueSettings, Settings, StoreSettings, WorkerSettings

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.domain.explanation import LeftOut
-from service.domain.manifest import Accept
+from service.domain.inputs import Accept
 from service.domain.request import ExplanationRequest
 from service.domain.study import Instance, Study
-from service.errors import (
+from service.errors.requests import InvalidRequest, NotFound
+from service.errors.studies import (
     AmbiguousStudy,
-    InvalidRequest,
     NotAcceptedByModel,
-    NotFound,
     SingleImageModel,
     TooFewSlices,
 )

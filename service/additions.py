@@ -15,12 +15,12 @@ from typing import Final
 from service import paths
 from service.domain.canonical import digest_of
 from service.domain.catalog import FormatEntry, ModelEntry
-from service.domain.manifest import Accept
+from service.domain.inputs import Accept
 from service.domain.request import MOST_SLICES, DicomChoice, ExplanationRequest
 from service.domain.study import Instance
 from service.domain.target import ABOVE_THRESHOLD
 from service.domain.trust import source_digest
-from service.errors import StudyFull
+from service.errors.requests import StudyFull
 from service.settings import LimitSettings
 from service.store.base import BlobStore
 

@@ -18,7 +18,7 @@ from service.acceptance import choose_image, choose_series
 from service.additions import Addition, addition
 from service.certification import demand_certified
 from service.domain.catalog import Catalog, ClassEntry, MethodEntry, ModelEntry, ValueEntry
-from service.domain.manifest import Accept
+from service.domain.inputs import Accept
 from service.domain.request import ExplanationRequest, MethodChoice, Observed
 from service.domain.study import Instance, Study
 from service.domain.target import (
@@ -33,15 +33,14 @@ from service.domain.target import (
     SegmentationTarget,
     Target,
 )
-from service.errors import (
+from service.errors.base import Kind
+from service.errors.jobs import NoWorker
+from service.errors.models import ModelSilent, ModelUnavailable
+from service.errors.requests import (
     InvalidParameter,
     InvalidRequest,
     InvalidTarget,
-    Kind,
     MissingAbility,
-    ModelSilent,
-    ModelUnavailable,
-    NoWorker,
     TooLarge,
     UnknownFormat,
     UnknownMethod,

@@ -21,7 +21,7 @@ from typing import IO, BinaryIO
 
 from typing_extensions import Buffer, override
 
-from service.errors import ArchiveTooLarge, TooLarge, UnsafeArchive
+from service.errors.requests import ArchiveTooLarge, TooLarge, UnsafeArchive
 
 END_SIGNATURE = b"PK\x05\x06"
 END64_SIGNATURE = b"PK\x06\x06"

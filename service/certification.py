@@ -6,7 +6,7 @@ from pydantic import JsonValue
 
 from service.domain.catalog import CertificateEntry, ModelEntry
 from service.domain.request import MethodChoice
-from service.errors import MethodUncertified
+from service.errors.requests import MethodUncertified
 
 
 def demand_certified(choices: Sequence[MethodChoice], model: ModelEntry) -> None:

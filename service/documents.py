@@ -3,7 +3,7 @@
 import json
 
 from service.domain.explanation import Explanation, sealed, verify_seal
-from service.errors import ResultDamaged
+from service.errors.jobs import ResultDamaged
 
 
 def written(explanation: Explanation, job_id: str) -> bytes:

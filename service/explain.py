@@ -21,17 +21,16 @@ from service.domain.ids import ALPHABET, LENGTH, new_id
 from service.domain.job import Job, State
 from service.domain.request import ExplanationRequest
 from service.domain.study import Study
-from service.errors import (
+from service.errors.base import WhylightError
+from service.errors.jobs import NoWorker, ResultDamaged
+from service.errors.requests import (
     Conflict,
     Gone,
     NotAcceptable,
     NotFound,
     NotReady,
-    NoWorker,
     PrecisionNotOffered,
-    ResultDamaged,
     UnknownModel,
-    WhylightError,
 )
 from service.precision import unmeasured
 from service.precisions import Wishes

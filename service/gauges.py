@@ -7,7 +7,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from typing_extensions import override
 
-from service.errors import WhylightError
+from service.errors.base import WhylightError
 from service.fleet.base import Fleet
 from service.queue.base import JobQueue
 from service.telemetry import REGISTRY

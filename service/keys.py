@@ -19,7 +19,7 @@ from pydantic import Field
 
 from service.domain.ids import ALPHABET
 from service.domain.value import Sha256, Slug, Value
-from service.errors import InvalidRequest, NotFound, Unauthenticated
+from service.errors.requests import InvalidRequest, NotFound, Unauthenticated
 from service.store.base import BlobStore
 
 FOLDER = "keys"

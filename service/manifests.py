@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from service import wording
 from service.domain.manifest import Manifest
-from service.errors import InvalidPackage
+from service.errors.models import InvalidPackage
 from service.wording import innermost, place_of, says, sentence
 
 LARGEST = 256 * 1024

@@ -20,9 +20,11 @@ from pydantic import Field, ValidationError
 
 from service.archive import safe_entries
 from service.certificates import read_records
-from service.domain.manifest import File, Manifest, RelativePath
+from service.domain.files import File, RelativePath
+from service.domain.manifest import Manifest
 from service.domain.value import Sha256, Slug, Value, Version
-from service.errors import Conflict, ModelUnavailable, UnknownModel
+from service.errors.models import ModelUnavailable
+from service.errors.requests import Conflict, UnknownModel
 from service.manifests import Defect, defect, invalid, read_manifest
 from service.paths import MANIFEST_NAME
 from service.precisions import read_precisions

@@ -8,7 +8,7 @@ from service.certification import asked_parameters
 from service.domain.catalog import ModelEntry
 from service.domain.precision import PrecisionRecord
 from service.domain.request import ExplanationRequest, MethodChoice
-from service.errors import PrecisionNotOffered
+from service.errors.requests import PrecisionNotOffered
 
 REASONS = {
     "not_measured": (

@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
-from service.errors import QueueUnavailable
+from service.errors.jobs import QueueUnavailable
 from service.settings import QueueSettings
 
 Clock = Callable[[], int]

@@ -15,17 +15,14 @@ from service.dicom.header import read_header
 from service.domain.canonical import digest_of
 from service.domain.ids import ALPHABET, LENGTH, new_id
 from service.domain.study import Instance, Skipped, Study
-from service.errors import (
+from service.errors.base import Kind, WhylightError
+from service.errors.requests import InvalidRequest, NotFound, TooLarge
+from service.errors.studies import (
     ContradictoryObjects,
-    InvalidRequest,
-    Kind,
-    NotFound,
     NothingUsable,
     SeveralPatients,
     SeveralStudies,
     StudyContradicted,
-    TooLarge,
-    WhylightError,
 )
 from service.redis_server import Clock
 from service.settings import Settings

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from service.domain.job import Priority
 from service.domain.precision import Precision
-from service.errors import ModelSilent, WhylightError
+from service.errors.base import WhylightError
+from service.errors.models import ModelSilent
 from workers.held import Held, LeaseLost
 from workers.methods.base import Maps, Method
 from workers.model import Model

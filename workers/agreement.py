@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from service.domain.manifest import Manifest
-from service.errors import SurrogateDisagrees
+from service.errors.models import SurrogateDisagrees
 from workers.targets.classes import predictions_of
 from workers.targets.detections import decoder_of
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from service.domain.explanation import InstanceShare
 from service.domain.grid import Grid
-from service.domain.manifest import Bag, Manifest
-from service.errors import ModelError
+from service.domain.inputs import Bag
+from service.domain.manifest import Manifest
+from service.errors.models import ModelError
 from workers.parcels import Prepared
 from workers.passes import Forward, Plan, Tap, Targets
 from workers.rows import Clean, LeftOut

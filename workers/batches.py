@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from traceback import clear_frames
 from weakref import WeakKeyDictionary
 
-from service.errors import DoesNotFit, ModelError, WhylightError
+from service.errors.base import WhylightError
+from service.errors.models import DoesNotFit, ModelError
 from workers.device import (
     DeviceLostError,
     Stopwatch,

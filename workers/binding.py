@@ -19,7 +19,7 @@ from service.domain.canonical import canonical, digest_of
 from service.domain.explanation import ModelRef
 from service.domain.job import Job
 from service.domain.trust import Binding, source_digest
-from service.errors import ResultDamaged
+from service.errors.jobs import ResultDamaged
 from workers.parcels import Attribution, Prepared
 
 REMEMBERED: Final = 4096

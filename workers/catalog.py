@@ -19,9 +19,10 @@ from service.domain.catalog import (
     ValueEntry,
 )
 from service.domain.certificate import MethodCalibration, MethodRecord
-from service.domain.manifest import ClassSpec, Manifest, ValueSpec
+from service.domain.manifest import Manifest
+from service.domain.outputs import ClassSpec, ValueSpec
 from service.domain.target import KINDS
-from service.errors import Failure, WhylightError
+from service.errors.base import Failure, WhylightError
 from service.packages import PackageRecord
 from workers.architectures.base import ARCHITECTURES
 from workers.formats.base import FORMATS

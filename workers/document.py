@@ -26,7 +26,8 @@ from service.domain.explanation import (
 from service.domain.manifest import Manifest
 from service.domain.request import ExplanationRequest
 from service.domain.volume import Volume
-from service.errors import Failure, NothingToExplain
+from service.errors.base import Failure
+from service.errors.studies import NothingToExplain
 from workers.binding import request_digest
 from workers.device import hardware, rounds_to_tf32
 from workers.held import Held

@@ -13,7 +13,7 @@ from typing import Final
 
 from service.domain.job import Stage
 from service.domain.parity import ParityReport
-from service.errors import Cancelled, Draining
+from service.errors.jobs import Cancelled, Draining
 from service.queue.base import Lease
 
 LIMITS: Final = {

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from service.domain.catalog import Catalog
-from service.errors import WhylightError
+from service.errors.base import WhylightError
 from service.fleet.base import Fleet, WorkerRecord
 from service.telemetry import Log
 from workers.patience import Watch

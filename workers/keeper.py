@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final
 
-from service.errors import WhylightError
+from service.errors.base import WhylightError
 from service.queue.base import JobQueue
 from service.telemetry import LEASES_EXPIRED, Log
 from workers.held import Held

@@ -15,15 +15,9 @@ from typing import Final, TypeVar
 
 from service.domain.explanation import Explanation
 from service.domain.job import Stage, State
-from service.errors import (
-    Cancelled,
-    DeadlineExceeded,
-    Draining,
-    Failure,
-    Kind,
-    NotFound,
-    WhylightError,
-)
+from service.errors.base import Failure, Kind, WhylightError
+from service.errors.jobs import Cancelled, DeadlineExceeded, Draining
+from service.errors.requests import NotFound
 from service.queue.base import JobQueue, Outcome
 from service.settings import Settings
 from service.store.base import BlobStore

@@ -17,10 +17,13 @@ from pydantic import ValidationError
 from service.certificates import read_records
 from service.domain.catalog import ModelEntry
 from service.domain.certificate import MethodRecord
+from service.domain.files import SelfTest
 from service.domain.grid import Grid
-from service.domain.manifest import Manifest, SelfTest, SlidingWindow
+from service.domain.inputs import SlidingWindow
+from service.domain.manifest import Manifest
 from service.domain.precision import PrecisionRecord
-from service.errors import ModelUnavailable, WhylightError
+from service.errors.base import WhylightError
+from service.errors.models import ModelUnavailable
 from service.precisions import read_precisions
 from service.settings import RemoteSettings
 from service.telemetry import MODEL_LOAD_SECONDS, MODEL_MEMORY

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from service.errors import WhylightError
+from service.errors.base import WhylightError
 from service.queue.base import JobQueue, Lease
 from service.settings import Settings
 from service.telemetry import Log

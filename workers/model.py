@@ -10,7 +10,7 @@ from service.domain.catalog import ModelEntry
 from service.domain.explanation import ExecutedOn, ModelRef, TargetLayer
 from service.domain.manifest import Manifest
 from service.domain.request import MethodChoice
-from service.errors import InvalidParameter, MissingAbility
+from service.errors.requests import InvalidParameter, MissingAbility
 from workers.methods.base import METHODS, Method, ModelFacts
 from workers.precisions import Precisions
 from workers.records import Records

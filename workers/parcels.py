@@ -35,7 +35,7 @@ from service.domain.trust import Binding, Probes, TrustReport
 from service.domain.value import Value
 from service.domain.variable import VariableFact, VariableShare
 from service.domain.volume import Volume
-from service.errors import Failure
+from service.errors.base import Failure
 from service.queue.base import Lease
 from workers.given import Given
 

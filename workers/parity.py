@@ -10,7 +10,8 @@ from typing import Final
 from service.domain.explanation import Prediction
 from service.domain.parity import Pair, Parity, ParityReport
 from service.domain.request import Observed
-from service.errors import InvalidRequest, InvalidTarget, ParityMismatch
+from service.errors.requests import InvalidRequest, InvalidTarget
+from service.errors.studies import ParityMismatch
 
 WORST_FIRST: Final = (Parity.MISMATCHED, Parity.MATCHED, Parity.NOT_GIVEN)
 """One mismatch outweighs every match, and one match whatever could not be compared."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
-from service.errors import WhylightError
+from service.errors.base import WhylightError
 from service.telemetry import Log
 
 T = TypeVar("T")

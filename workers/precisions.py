@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from service.domain.canonical import digest_of
 from service.domain.precision import PROTOCOL, PrecisionRecord
-from service.errors import PrecisionNotOffered
+from service.errors.requests import PrecisionNotOffered
 from workers.methods.base import Method
 from workers.passes import Ability
 from workers.records import Subject

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.grid import Grid
-from service.domain.manifest import BoxRegion, InnerRegion, Manifest, MaskRegion, Region
-from service.errors import ModelUnavailable
+from service.domain.manifest import Manifest
+from service.domain.regions import BoxRegion, InnerRegion, MaskRegion, Region
+from service.errors.models import ModelUnavailable
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

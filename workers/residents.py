@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from traceback import clear_frames
 from typing import Final, TypeVar
 
-from service.errors import DoesNotFit, ModelDoesNotFit
+from service.errors.models import DoesNotFit, ModelDoesNotFit
 from service.telemetry import MODEL_EVICTIONS, MODEL_LOADED
 from workers.device import is_out_of_memory
 from workers.model import Model

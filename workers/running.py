@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from service.errors import WhylightError
+from service.errors.base import WhylightError
 from workers.passes import Exclusive, Forward, Gradient, Plan, Step
 from workers.runtimes.base import Runtime, Work
 from workers.union import rule_of

@@ -43,15 +43,9 @@ from dataclasses import dataclass
 from traceback import clear_frames
 from typing import Any, Final, TypeVar
 
-from service.errors import (
-    Cancelled,
-    DeadlineExceeded,
-    DoesNotFit,
-    Draining,
-    MethodError,
-    ModelUnavailable,
-    WhylightError,
-)
+from service.errors.base import WhylightError
+from service.errors.jobs import Cancelled, DeadlineExceeded, Draining
+from service.errors.models import DoesNotFit, MethodError, ModelUnavailable
 from workers.batches import Batches, Flight, OnBatch, Portion, unlimited, untold
 from workers.device import is_out_of_memory, release_memory
 from workers.passes import Exclusive, Pass, TimeUp

@@ -9,7 +9,7 @@ import numpy as np
 from service.domain.grid import Grid
 from service.domain.target import Segment
 from service.domain.volume import Row
-from service.errors import UndecodablePixels
+from service.errors.studies import UndecodablePixels
 from workers.formats.derived import Source
 from workers.given import Given
 from workers.parcels import Decoded

@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.files import SelfTest
 from service.domain.grid import Grid
-from service.domain.manifest import Manifest, SelfTest, StepChoice, VolumeRules
-from service.errors import ModelUnavailable, WhylightError
+from service.domain.inputs import StepChoice, VolumeRules
+from service.domain.manifest import Manifest
+from service.errors.base import WhylightError
+from service.errors.models import ModelUnavailable
 from workers.pixels.decode import decode_file
 from workers.scratch import job_folder
 from workers.slots import Slots

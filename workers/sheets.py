@@ -7,7 +7,9 @@ from typing import Any
 
 from service.domain.artifact import Artifact
 from service.domain.explanation import Omission
-from service.errors import FormatNotApplicable, ResultDamaged, UnknownFormat
+from service.errors.jobs import ResultDamaged
+from service.errors.requests import UnknownFormat
+from service.errors.studies import FormatNotApplicable
 from workers.binding import demand_same
 from workers.formats.base import FORMATS, MapRecord, Sheet
 

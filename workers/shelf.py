@@ -18,13 +18,9 @@ from typing import Final
 
 from service.domain.catalog import ModelEntry
 from service.domain.manifest import Manifest
-from service.errors import (
-    DoesNotFit,
-    Failure,
-    ModelUnavailable,
-    StoreUnavailable,
-    WhylightError,
-)
+from service.errors.base import Failure, WhylightError
+from service.errors.jobs import StoreUnavailable
+from service.errors.models import DoesNotFit, ModelUnavailable
 from service.packages import ModelPackages, PackageRecord
 from service.telemetry import Log
 from workers.catalog import certified, unavailable_model

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from service.errors import WhylightError
+from service.errors.base import WhylightError
 
 OUT_OF_MEMORY = 77
 """Exit status of a process that needed more memory than it may have."""

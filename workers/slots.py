@@ -18,7 +18,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from service.errors import Failure, JobFailure, SlotDied, StageTimeout, WhylightError
+from service.errors.base import Failure, JobFailure, WhylightError
+from service.errors.jobs import SlotDied, StageTimeout
 from workers.slot_main import OUT_OF_MEMORY
 
 TASKS: Final = "workers.tasks"

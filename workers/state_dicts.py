@@ -15,8 +15,10 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor, nn
 
-from service.domain.manifest import Head, HeadLayer, KeyMap, Manifest
-from service.errors import ModelUnavailable, WhylightError
+from service.domain.manifest import Manifest
+from service.domain.network import Head, HeadLayer, KeyMap
+from service.errors.base import WhylightError
+from service.errors.models import ModelUnavailable
 
 Weights = dict[str, Tensor]
 """Tensors by their names in a state dict."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from service.errors import NonFiniteScore
+from service.errors.models import NonFiniteScore
 from workers.device import sent
 from workers.passes import Forward, Gradient, Rule, Scalar, Step
 from workers.rows import LEAVES

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from pydicom.dataset import Dataset
 
 from service.domain.variable import Origin, Variable, VariableFact
-from service.errors import MissingValue
+from service.errors.studies import MissingValue
 
 DAYS: Final = {"D": 1.0, "W": 7.0, "M": 365.25 / 12, "Y": 365.25}
 """Days of each unit of an Age String (PS3.5, section 6.2)."""

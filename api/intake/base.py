@@ -19,7 +19,8 @@ from typing_extensions import override
 
 from service.archive import safe_entries
 from service.domain.ids import new_id
-from service.errors import MalformedBody, OutOfStorage, TooLarge, UnsupportedMediaType
+from service.errors.jobs import OutOfStorage
+from service.errors.requests import MalformedBody, TooLarge, UnsupportedMediaType
 from service.registry import Registry
 from service.scratch import LOCK, shared_folder
 from service.settings import LimitSettings

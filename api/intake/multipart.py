@@ -17,7 +17,7 @@ from api.intake.base import (
     is_archive,
     parse_json,
 )
-from service.errors import InvalidRequest, MalformedBody, TooLarge
+from service.errors.requests import InvalidRequest, MalformedBody, TooLarge
 from service.settings import LimitSettings
 from service.studies import Part
 

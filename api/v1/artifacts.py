@@ -13,7 +13,8 @@ from api.context import Here
 from api.negotiation import choose, span
 from api.problems import RangeNotSatisfiable, answers
 from api.v1.wire import ArtifactsBody, artifact_body
-from service import errors
+from service.errors.jobs import ResultDamaged
+from service.errors.requests import Gone, NotAcceptable, NotFound, NotReady
 
 router = APIRouter(prefix="/v1/explanations/{explanation_id}/artifacts", tags=["artifacts"])
 
@@ -25,11 +26,11 @@ OFFERED: Final = (JSON, ZIP, RELATED)
 
 BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}}
 PROBLEMS: Final = (
-    errors.NotFound,
-    errors.NotReady,
-    errors.NotAcceptable,
-    errors.Gone,
-    errors.ResultDamaged,
+    NotFound,
+    NotReady,
+    NotAcceptable,
+    Gone,
+    ResultDamaged,
 )
 INDEX: Final[dict[int | str, dict[str, Any]]] = {
     200: {

@@ -10,7 +10,7 @@ from api.intake.base import Room, parse_json, read_whole, receive
 from api.problems import invalid
 from service.domain.ids import new_id
 from service.domain.request import ExplanationRequest
-from service.errors import InvalidRequest
+from service.errors.requests import InvalidRequest
 from service.studies import Part
 
 STUDY = "study"

@@ -7,7 +7,7 @@ from api.context import Here
 from api.problems import answers
 from api.v1.wire import MethodsBody
 from service.domain.catalog import MethodEntry
-from service.errors import UnknownMethod
+from service.errors.requests import UnknownMethod
 from service.keys import Scope
 
 router = APIRouter(

@@ -12,8 +12,8 @@ from api.auth import Reader
 from api.context import FIRST_PAUSE, LONGEST_PAUSE, Gateway, Here
 from api.problems import answers
 from api.v1.wire import EventBody, time_of
-from service import errors
-from service.errors import WhylightError
+from service.errors.base import WhylightError
+from service.errors.requests import NotFound
 from service.explain import Caller
 from service.queue.base import Event
 
@@ -53,7 +53,7 @@ EVENT: Final[dict[str, Any]] = {
             "content": {MEDIA_TYPE: {"schema": EVENT}},
         },
         204: {"description": "The job has ended and every event was seen."},
-        **answers(errors.NotFound),
+        **answers(NotFound),
     },
 )
 async def events(

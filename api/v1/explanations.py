@@ -22,9 +22,33 @@ from api.v1.wire import (
     PlanBody,
     Receipt,
 )
-from service import errors
 from service.domain.job import Job, State
-from service.errors import UnsupportedMediaType
+from service.errors.jobs import NoWorker, QueueFull, ResultDamaged
+from service.errors.models import ModelSilent, ModelUnavailable
+from service.errors.requests import (
+    Conflict,
+    Gone,
+    InvalidParameter,
+    InvalidTarget,
+    KeyReused,
+    MalformedBody,
+    MethodUncertified,
+    MissingAbility,
+    NotFound,
+    PrecisionNotOffered,
+    StudyFull,
+    TooLarge,
+    UnknownFormat,
+    UnknownMethod,
+    UnknownModel,
+    UnsupportedMediaType,
+)
+from service.errors.studies import (
+    AmbiguousStudy,
+    NotAcceptedByModel,
+    SingleImageModel,
+    TooFewSlices,
+)
 from service.explain import Caller, Followed
 from service.queue.base import Filter, Submitted
 
@@ -60,26 +84,26 @@ FORM_BODY: Final[dict[str, Any]] = {
 }
 
 ADMISSION_PROBLEMS: Final = (
-    errors.MalformedBody,
-    errors.UnsupportedMediaType,
-    errors.TooLarge,
-    errors.NotFound,
-    errors.UnknownModel,
-    errors.UnknownMethod,
-    errors.UnknownFormat,
-    errors.ModelUnavailable,
-    errors.MissingAbility,
-    errors.MethodUncertified,
-    errors.PrecisionNotOffered,
-    errors.InvalidParameter,
-    errors.InvalidTarget,
-    errors.NotAcceptedByModel,
-    errors.TooFewSlices,
-    errors.AmbiguousStudy,
-    errors.SingleImageModel,
-    errors.StudyFull,
-    errors.NoWorker,
-    errors.ModelSilent,
+    MalformedBody,
+    UnsupportedMediaType,
+    TooLarge,
+    NotFound,
+    UnknownModel,
+    UnknownMethod,
+    UnknownFormat,
+    ModelUnavailable,
+    MissingAbility,
+    MethodUncertified,
+    PrecisionNotOffered,
+    InvalidParameter,
+    InvalidTarget,
+    NotAcceptedByModel,
+    TooFewSlices,
+    AmbiguousStudy,
+    SingleImageModel,
+    StudyFull,
+    NoWorker,
+    ModelSilent,
 )
 """Why a request can be refused before anything is queued."""
 
@@ -100,9 +124,9 @@ Wait = Annotated[
         **answers(
             *ADMISSION_PROBLEMS,
             *INTAKE_PROBLEMS,
-            errors.KeyReused,
-            errors.QueueFull,
-            errors.ResultDamaged,
+            KeyReused,
+            QueueFull,
+            ResultDamaged,
         ),
     },
     openapi_extra={
@@ -192,7 +216,7 @@ def index(
     response_model=ExplanationBody,
     responses={
         304: {"description": "It is as the ETag in If-None-Match says."},
-        **answers(errors.NotFound, errors.Gone, errors.ResultDamaged),
+        **answers(NotFound, Gone, ResultDamaged),
     },
 )
 async def show(
@@ -228,7 +252,7 @@ async def show(
     "/{explanation_id}",
     operation_id="deleteExplanation",
     summary="Remove an ended explanation",
-    responses=answers(errors.NotFound, errors.Conflict),
+    responses=answers(NotFound, Conflict),
 )
 def purge(explanation_id: str, here: Here, caller: Writer) -> Receipt:
     """Remove a job's record and results."""
@@ -243,7 +267,7 @@ def purge(explanation_id: str, here: Here, caller: Writer) -> Receipt:
     response_model=ExplanationBody,
     responses={
         200: {"model": ExplanationBody, "description": "It has ended."},
-        **answers(errors.NotFound, errors.Gone, errors.ResultDamaged),
+        **answers(NotFound, Gone, ResultDamaged),
     },
 )
 def cancel(explanation_id: str, here: Here, caller: Writer) -> Response:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from api.context import Here
 from api.problems import RETRY_AFTER
 from api.v1.wire import LiveBody, ReadyBody
-from service.errors import WhylightError
+from service.errors.base import WhylightError
 
 router = APIRouter(prefix="/healthz", tags=["health"])
 

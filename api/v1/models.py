@@ -13,8 +13,17 @@ from api.context import Gateway, Here
 from api.intake.base import FileSink, pour
 from api.problems import answers
 from api.v1.wire import ModelsBody, ModelVersionsBody
-from service import errors
 from service.domain.catalog import ModelEntry
+from service.errors.jobs import OutOfStorage
+from service.errors.models import InvalidPackage
+from service.errors.requests import (
+    ArchiveTooLarge,
+    Conflict,
+    TooLarge,
+    UnknownModel,
+    UnsafeArchive,
+    UnsupportedMediaType,
+)
 from service.explain import Caller
 from service.keys import KeyRecord, Scope
 from service.manifests import manifest_schema
@@ -99,7 +108,7 @@ def schema() -> dict[str, JsonValue]:
     "/{name}",
     operation_id="getModel",
     summary="Tell of a model's versions",
-    responses=answers(errors.UnknownModel),
+    responses=answers(UnknownModel),
 )
 def show(name: Name, here: Here, who: Looking) -> ModelVersionsBody:
     """Tell what each version of a model can be asked."""
@@ -110,7 +119,7 @@ def show(name: Name, here: Here, who: Looking) -> ModelVersionsBody:
     "/{name}/versions/{version}",
     operation_id="getModelVersion",
     summary="Tell of one version of a model",
-    responses=answers(errors.UnknownModel),
+    responses=answers(UnknownModel),
 )
 def show_version(name: Name, version: Version, here: Here, who: Looking) -> ModelEntry:
     """Tell a model's classes, layers and abilities, and which methods it refuses and why."""
@@ -124,13 +133,13 @@ def show_version(name: Name, version: Version, here: Here, who: Looking) -> Mode
     responses={
         201: {"model": PackageRecord, "description": "Registered; workers probe it next."},
         **answers(
-            errors.InvalidPackage,
-            errors.UnsafeArchive,
-            errors.TooLarge,
-            errors.ArchiveTooLarge,
-            errors.UnsupportedMediaType,
-            errors.Conflict,
-            errors.OutOfStorage,
+            InvalidPackage,
+            UnsafeArchive,
+            TooLarge,
+            ArchiveTooLarge,
+            UnsupportedMediaType,
+            Conflict,
+            OutOfStorage,
         ),
     },
     status_code=201,
@@ -155,7 +164,7 @@ async def add(
     new package is given to all.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != ZIP:
-        raise errors.UnsupportedMediaType("Send the package as application/zip.", supported=[ZIP])
+        raise UnsupportedMediaType("Send the package as application/zip.", supported=[ZIP])
     with here.scratch.room() as room:
         sink = FileSink(room)
         await pour(request, sink, here.settings.limits.body_bytes)
@@ -177,7 +186,7 @@ async def add(
     operation_id="deleteModelVersion",
     summary="Withdraw a model package",
     status_code=204,
-    responses=answers(errors.UnknownModel),
+    responses=answers(UnknownModel),
 )
 def remove(name: Name, version: Version, here: Here, caller: ModelAdmin) -> Response:
     """Withdraw a version; workers let go of it, and finished explanations stay."""
@@ -204,6 +213,6 @@ def _probed(
     ]
     if not found:
         if not who.sees(here.packages.get(name, version).tenants):
-            raise errors.UnknownModel("No such model is registered, or no such version of it.")
-        raise errors.UnknownModel("The model is registered, and no worker has probed it yet.")
+            raise UnknownModel("No such model is registered, or no such version of it.")
+        raise UnknownModel("The model is registered, and no worker has probed it yet.")
     return found

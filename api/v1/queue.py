@@ -13,7 +13,7 @@ from api.v1.wire import (
     WorkersBody,
 )
 from service.domain.job import Priority
-from service.errors import NotFound
+from service.errors.requests import NotFound
 from service.keys import Scope
 from service.queue.base import Depth
 

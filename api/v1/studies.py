@@ -10,7 +10,30 @@ from api.context import Here
 from api.intake.base import receive
 from api.problems import answers
 from api.v1.wire import Receipt, StudiesBody, StudyBody
-from service import errors
+from service.errors.jobs import OutOfStorage
+from service.errors.requests import (
+    ArchiveTooLarge,
+    Conflict,
+    InvalidRequest,
+    MalformedBody,
+    NotFound,
+    TooLarge,
+    UnsafeArchive,
+    UnsupportedMediaType,
+)
+from service.errors.studies import (
+    AbsurdDimensions,
+    ContradictoryObjects,
+    NoPixelData,
+    NotDicom,
+    NothingUsable,
+    SeveralPatients,
+    SeveralStudies,
+    StudyContradicted,
+    TruncatedDicom,
+    UnsupportedImage,
+    UnsupportedTransferSyntax,
+)
 
 router = APIRouter(prefix="/v1/studies", tags=["studies"])
 
@@ -34,23 +57,23 @@ BODY: Final[dict[str, Any]] = {
 }
 
 INTAKE_PROBLEMS: Final = (
-    errors.MalformedBody,
-    errors.NotDicom,
-    errors.TruncatedDicom,
-    errors.NoPixelData,
-    errors.AbsurdDimensions,
-    errors.UnsupportedTransferSyntax,
-    errors.UnsupportedImage,
-    errors.UnsupportedMediaType,
-    errors.NothingUsable,
-    errors.SeveralStudies,
-    errors.SeveralPatients,
-    errors.ContradictoryObjects,
-    errors.StudyContradicted,
-    errors.UnsafeArchive,
-    errors.TooLarge,
-    errors.ArchiveTooLarge,
-    errors.OutOfStorage,
+    MalformedBody,
+    NotDicom,
+    TruncatedDicom,
+    NoPixelData,
+    AbsurdDimensions,
+    UnsupportedTransferSyntax,
+    UnsupportedImage,
+    UnsupportedMediaType,
+    NothingUsable,
+    SeveralStudies,
+    SeveralPatients,
+    ContradictoryObjects,
+    StudyContradicted,
+    UnsafeArchive,
+    TooLarge,
+    ArchiveTooLarge,
+    OutOfStorage,
 )
 """What can be wrong with an upload."""
 
@@ -70,7 +93,7 @@ async def create(
     with here.scratch.room() as room:
         received = await receive(request, room, here.settings.limits)
         if received.request is not None:
-            raise errors.InvalidRequest(
+            raise InvalidRequest(
                 "A part 'request' belongs to POST /v1/explanations, not here.", pointer="/request"
             )
         study = await run_in_threadpool(here.explain.take_in, caller, received.parts)
@@ -98,7 +121,7 @@ def index(
     "/{study_id}",
     operation_id="getStudy",
     summary="Tell of a study",
-    responses=answers(errors.NotFound),
+    responses=answers(NotFound),
 )
 def show(study_id: str, here: Here, caller: StudyReader) -> StudyBody:
     """Tell what a study's images are; nothing in it names a patient."""
@@ -109,7 +132,7 @@ def show(study_id: str, here: Here, caller: StudyReader) -> StudyBody:
     "/{study_id}",
     operation_id="deleteStudy",
     summary="Remove a study",
-    responses=answers(errors.NotFound, errors.Conflict),
+    responses=answers(NotFound, Conflict),
 )
 def purge(study_id: str, here: Here, caller: StudyWriter) -> Receipt:
     """Remove a study's objects; refused while a job that needs them has not ended."""

@@ -27,7 +27,7 @@ from service.domain.study import Instance, Skipped, Study
 from service.domain.target import ResolvedTarget
 from service.domain.trust import TrustReport
 from service.domain.variable import VariableShare
-from service.errors import Failure
+from service.errors.base import Failure
 from service.explain import Followed, Plan
 from service.fleet.base import WorkerRecord
 from service.packages import PackageRecord

@@ -22,7 +22,8 @@ import yaml
 
 from service.certificates import MethodRecords, write_records
 from service.domain.certificate import MethodRecord
-from service.domain.manifest import File, Manifest
+from service.domain.files import File
+from service.domain.manifest import Manifest
 from service.domain.precision import PrecisionRecord
 from service.manifests import read_manifest
 from service.precisions import PrecisionRecords, Wishes, write_precisions

@@ -24,21 +24,12 @@ from examples.phantom.evaluate import LAYER
 from examples.phantom.preparation import BASELINE, MEAN, PERCENTILES, SIDE, STD
 from examples.phantom.region import REGION
 from examples.phantom.samples import Samples, read
-from service.domain.manifest import (
-    Accept,
-    Calibration,
-    ClassSpec,
-    Code,
-    Explain,
-    File,
-    Input,
-    Layer,
-    Manifest,
-    Output,
-    SelfTest,
-    StepChoice,
-)
-from service.domain.manifest import Architecture as ArchitectureChoice
+from service.domain.files import Calibration, File, SelfTest
+from service.domain.inputs import Accept, Input, StepChoice
+from service.domain.manifest import Explain, Manifest
+from service.domain.network import Architecture as ArchitectureChoice
+from service.domain.network import Layer
+from service.domain.outputs import ClassSpec, Code, Output
 from workers.architectures.residual_cnn import ResidualCnn
 
 CLASSES = (

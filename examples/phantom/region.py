@@ -8,7 +8,7 @@ from examples.phantom.canvas import Mask
 from examples.phantom.evaluate import Table
 from examples.phantom.findings import FINDINGS
 from examples.phantom.samples import Samples
-from service.domain.manifest import InnerRegion
+from service.domain.regions import InnerRegion
 
 REGION = InnerRegion(border=0.0, corner=0.13)
 """What holds every lesion, and not the corner marker."""

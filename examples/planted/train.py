@@ -33,21 +33,12 @@ from examples.planted.pictures import (
     lit,
     shapes,
 )
-from service.domain.manifest import (
-    Accept,
-    ClassSpec,
-    Explain,
-    File,
-    Input,
-    Layer,
-    Manifest,
-    Output,
-    SelfTest,
-    StepChoice,
-    TabularInput,
-    ValueSpec,
-)
-from service.domain.manifest import Architecture as ArchitectureChoice
+from service.domain.files import File, SelfTest
+from service.domain.inputs import Accept, Input, StepChoice, TabularInput
+from service.domain.manifest import Explain, Manifest
+from service.domain.network import Architecture as ArchitectureChoice
+from service.domain.network import Layer
+from service.domain.outputs import ClassSpec, Output, ValueSpec
 from service.domain.variable import Variable
 from workers.architectures.base import Architecture
 from workers.architectures.dense_detector import DenseDetector

@@ -21,21 +21,11 @@ from torch.nn import functional
 
 from examples.spheres.dicom import enhanced
 from examples.spheres.phantom import FINDINGS, Phantom, draw
-from service.domain.manifest import (
-    Accept,
-    Architecture,
-    Bag,
-    ClassSpec,
-    Explain,
-    File,
-    Input,
-    Layer,
-    Manifest,
-    Output,
-    SelfTest,
-    StepChoice,
-    VolumeRules,
-)
+from service.domain.files import File, SelfTest
+from service.domain.inputs import Accept, Bag, Input, StepChoice, VolumeRules
+from service.domain.manifest import Explain, Manifest
+from service.domain.network import Architecture, Layer
+from service.domain.outputs import ClassSpec, Output
 from workers.architectures.attention_mil import AttentionMil
 
 FINDING: Final = "dense"

@@ -22,21 +22,12 @@ from torch.nn import functional
 
 from examples.spheres.dicom import enhanced
 from examples.spheres.phantom import FINDINGS, SHAPE, SPACING, Phantom, draw
+from service.domain.files import File, SelfTest
 from service.domain.grid import Grid
-from service.domain.manifest import (
-    Accept,
-    Architecture,
-    ClassSpec,
-    Explain,
-    File,
-    Input,
-    Layer,
-    Manifest,
-    Output,
-    SelfTest,
-    StepChoice,
-    VolumeRules,
-)
+from service.domain.inputs import Accept, Input, StepChoice, VolumeRules
+from service.domain.manifest import Explain, Manifest
+from service.domain.network import Architecture, Layer
+from service.domain.outputs import ClassSpec, Output
 from workers.architectures.residual_cnn import ResidualCnn
 from workers.parcels import ImageFacts
 from workers.stages.prepare import parse_steps

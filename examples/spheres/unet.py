@@ -19,19 +19,12 @@ from torch.nn import functional
 
 from examples.spheres.phantom import FINDINGS, SHAPE, SPACING, Phantom, draw
 from examples.spheres.train import accept, file_of, saved, stepped
+from service.domain.files import SelfTest
 from service.domain.grid import Grid
-from service.domain.manifest import (
-    Architecture,
-    ClassSpec,
-    Explain,
-    Input,
-    Layer,
-    Manifest,
-    Output,
-    SelfTest,
-    SlidingWindow,
-    StepChoice,
-)
+from service.domain.inputs import Input, SlidingWindow, StepChoice
+from service.domain.manifest import Explain, Manifest
+from service.domain.network import Architecture, Layer
+from service.domain.outputs import ClassSpec, Output
 from workers.architectures.plain_conv_unet import PlainConvUNet
 from workers.sliding.tiling import Tiling
 

@@ -9,7 +9,7 @@ from service.command import environment, place
 from service.command.client import Client
 from service.command.failure import CommandFailure
 from service.command.keys import VALID, state
-from service.errors import WhylightError
+from service.errors.base import WhylightError
 from service.scratch import living
 from service.settings import Settings
 

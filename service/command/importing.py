@@ -12,7 +12,7 @@ from service.command.failure import CommandFailure
 from service.drafts.base import Draft, listed
 from service.drafts.bundle import read_bundle
 from service.drafts.nnunet import read_nnunet
-from service.errors import InvalidPackage
+from service.errors.models import InvalidPackage
 from service.manifests import read_manifest
 from service.paths import MANIFEST_NAME
 

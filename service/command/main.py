@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from service.command.failure import CommandFailure
-from service.errors import WhylightError
+from service.errors.base import WhylightError
 
 COMMANDS = {
     "up": "start Redis, gateway and worker on this machine; ctrl-C drains",

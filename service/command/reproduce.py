@@ -15,7 +15,7 @@ from service.command.report import table
 from service.domain.explanation import Explanation, ModelRef, Provenance, Result
 from service.domain.job import Priority
 from service.domain.target import ClassTarget
-from service.errors import ResultDamaged
+from service.errors.jobs import ResultDamaged
 from service.paths import DOCUMENT_NAME
 
 FORMATS = ("json", "npy")

@@ -22,7 +22,8 @@ from pydicom.filereader import read_dataset, read_partial
 from pydicom.sequence import Sequence as Items
 
 from service.dicom import syntaxes
-from service.errors import AbsurdDimensions, NotDicom, TruncatedDicom, WhylightError
+from service.errors.base import WhylightError
+from service.errors.studies import AbsurdDimensions, NotDicom, TruncatedDicom
 
 PREAMBLE = 132
 UNDEFINED: Final = 0xFFFFFFFF

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pydicom.dataset import Dataset
 
 from service.dicom.dataset import Parsed, PixelElement, fragments, items_of, value_of
-from service.errors import UndecodablePixels
+from service.errors.studies import UndecodablePixels
 
 Fragment = tuple[int, int]
 """Offset and length of a fragment's value."""

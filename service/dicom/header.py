@@ -33,14 +33,14 @@ from service.domain.canonical import digest_of
 from service.domain.study import MOST_FRAMES, SEGMENTATION
 from service.domain.value import Value
 from service.domain.volume import Orientation, nearest_plane
-from service.errors import (
+from service.errors.base import WhylightError
+from service.errors.studies import (
     AbsurdDimensions,
     NoPixelData,
     NotDicom,
     TruncatedDicom,
     UnsupportedImage,
     UnsupportedTransferSyntax,
-    WhylightError,
 )
 
 _UID = re.compile(r"[0-9][0-9.]{0,63}")

@@ -9,7 +9,7 @@ from service.domain.precision import PrecisionRecord
 from service.domain.target import DEFAULT_TARGETS, Target
 from service.domain.value import Name, Sha256, Value
 from service.domain.variable import Variable
-from service.errors import Failure
+from service.errors.base import Failure
 
 
 class MethodEntry(Value):

@@ -23,7 +23,7 @@ from service.domain.trust import Binding, TrustReport, source_digest
 from service.domain.value import Name, Sha256, Value
 from service.domain.variable import VariableFact, VariableShare
 from service.domain.volume import Geometry, Orientation, Steps
-from service.errors import Failure
+from service.errors.base import Failure
 
 DOCUMENT_SCHEMA = 1
 

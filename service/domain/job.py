@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 from service.domain.value import Value
-from service.errors import Failure
+from service.errors.base import Failure
 
 RECORD_SCHEMA = 1
 """Number of the record's form; version N reads N - 1."""

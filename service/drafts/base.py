@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from service.errors import InvalidPackage
+from service.errors.models import InvalidPackage
 from service.manifests import defect, invalid
 
 LARGEST: Final = 4 * 1024 * 1024

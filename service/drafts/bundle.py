@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.drafts.base import Draft, classes, image, modalities, read_json, slug, text, version
-from service.errors import InvalidPackage
+from service.errors.models import InvalidPackage
 from service.sniff import contradiction
 
 NETWORKS: Final = {

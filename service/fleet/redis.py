@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from typing_extensions import override
 
 from service.domain.catalog import Catalog
-from service.errors import TooLarge
+from service.errors.requests import TooLarge
 from service.fleet.base import Fleet, WorkerRecord
 from service.fleet.union import union
 from service.redis_server import RedisServer, Script

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from service.domain.job import Job, Priority, Stage, State
 from service.domain.value import Value
-from service.errors import Failure
+from service.errors.base import Failure
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from itertools import pairwise
 from pydantic import JsonValue
 
 from service.domain.job import Job
-from service.errors import Failure, TooLarge
+from service.errors.base import Failure
+from service.errors.requests import TooLarge
 
 RECORD_BYTES = 8192
 """Largest record; anything bigger belongs in the store."""

@@ -10,14 +10,8 @@ from datetime import timedelta
 from typing_extensions import override
 
 from service.domain.job import Job, Priority, Stage, State
-from service.errors import (
-    Conflict,
-    InvalidRequest,
-    KeyReused,
-    NotFound,
-    QueueFull,
-    WorkerLost,
-)
+from service.errors.jobs import QueueFull, WorkerLost
+from service.errors.requests import Conflict, InvalidRequest, KeyReused, NotFound
 from service.queue.base import (
     DeadLetter,
     Depth,

@@ -13,7 +13,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, ObjectStore, S3Store
 from typing_extensions import override
 
-from service.errors import OutOfStorage, StoreUnavailable
+from service.errors.jobs import OutOfStorage, StoreUnavailable
 from service.settings import StoreSettings
 from service.store.base import Blob, BlobStore
 

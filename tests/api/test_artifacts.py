@@ -8,7 +8,7 @@ from email.policy import HTTP
 import pytest
 
 from service.domain.explanation import Omission, Result
-from service.errors import FormatNotApplicable
+from service.errors.studies import FormatNotApplicable
 from tests.support.problems import problem
 
 NAME = "saliency.nodule.png"

@@ -8,7 +8,7 @@ import pytest
 from service.domain.explanation import Result
 from service.domain.parity import Pair, Parity, ParityReport
 from service.domain.target import ResolvedTarget
-from service.errors import NothingToExplain, ParityMismatch
+from service.errors.studies import NothingToExplain, ParityMismatch
 from service.precisions import Wishes
 from tests.support.fake_fleet import PACKAGES, FakeWorker
 from tests.support.problems import problem

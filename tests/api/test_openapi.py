@@ -22,7 +22,7 @@ from schemathesis.checks import (
 from schemathesis.config import SchemathesisConfig
 
 from api import problems
-from service.errors import Kind
+from service.errors.base import Kind
 from tests.support.problems import problem
 
 CHECKS = [

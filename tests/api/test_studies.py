@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from service.errors import StoreUnavailable
+from service.errors.jobs import StoreUnavailable
 from service.studies import Studies
 from tests.support import corpus
 from tests.support.phantom_dicom import compressed, encoded, image, of_pixels

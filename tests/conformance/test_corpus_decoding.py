@@ -13,7 +13,7 @@ from pydicom.pixels import apply_modality_lut, pixel_array
 from pydicom.pixels.processing import apply_color_lut
 
 from service.dicom.header import read_header
-from service.errors import WhylightError
+from service.errors.base import WhylightError
 from tests.support import corpus
 from tests.support.programs import needs
 from workers.pixels.decode import DecodedFiles, decode_file

@@ -18,7 +18,7 @@ import pydicom
 import pytest
 
 from service.domain.request import TransferSyntax
-from service.errors import UnsupportedImage
+from service.errors.studies import UnsupportedImage
 from tests.support import corpus, orthanc
 from tests.support.phantom_dicom import encoded, of_pixels
 from tests.support.programs import needs

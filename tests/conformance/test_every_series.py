@@ -11,7 +11,7 @@ from hashlib import sha256
 import pydicom
 import pytest
 
-from service.errors import WhylightError
+from service.errors.base import WhylightError
 from tests.conformance.test_every_image import DICOM, EVERY
 from tests.support import corpus, orthanc
 from tests.support.programs import needs

@@ -18,7 +18,8 @@ import pytest
 from pydicom import dcmread, dcmwrite
 from pydicom.encaps import encapsulate, generate_frames
 
-from service.errors import UndecodablePixels, WhylightError
+from service.errors.base import WhylightError
+from service.errors.studies import UndecodablePixels
 from tests.support import corpus
 from tests.support.mutations import mutated
 from tests.support.phantom_dicom import LOSSLESS, compress, compressed, encoded, of_pixels

@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 
 from service.domain.catalog import Catalog, CertificateEntry, FormatEntry, MethodEntry, ModelEntry
-from service.errors import TooLarge
+from service.errors.requests import TooLarge
 from service.fleet.base import WorkerRecord
 from service.fleet.redis import RedisFleet
 from service.redis_server import RedisServer

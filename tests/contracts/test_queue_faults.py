@@ -11,7 +11,7 @@ from redis import Redis
 
 from service import redis_server
 from service.domain.job import Job, Priority, Stage, State
-from service.errors import QueueUnavailable
+from service.errors.jobs import QueueUnavailable
 from service.queue.base import Filter, JobQueue, Lease, Outcome
 from service.queue.redis import RedisQueue
 from service.redis_server import RedisServer, connect

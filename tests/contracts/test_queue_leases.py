@@ -7,7 +7,8 @@ import pytest
 
 from service import redis_server
 from service.domain.job import Job, Stage, State
-from service.errors import Kind, WorkerLost
+from service.errors.base import Kind
+from service.errors.jobs import WorkerLost
 from service.queue import redis as redis_queue
 from service.queue.base import JobQueue, Lease, Outcome
 from tests.support.jobs import OTHER_PACKAGE, PACKAGE, HandClock, Jobs

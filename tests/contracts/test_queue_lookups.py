@@ -3,7 +3,7 @@
 import pytest
 
 from service.domain.job import Job, Priority, Stage, State
-from service.errors import InvalidRequest, NotFound
+from service.errors.requests import InvalidRequest, NotFound
 from service.queue import redis as redis_queue
 from service.queue.base import Event, Filter, JobQueue, Lease, Outcome
 from service.redis_server import RedisServer

@@ -6,7 +6,8 @@ from datetime import timedelta
 import pytest
 
 from service.domain.job import Job, Priority, State
-from service.errors import Conflict, KeyReused, NotFound, QueueFull, TooLarge
+from service.errors.jobs import QueueFull
+from service.errors.requests import Conflict, KeyReused, NotFound, TooLarge
 from service.queue.base import Filter, JobQueue, Outcome
 from service.queue.redis import RedisQueue
 from service.redis_server import RedisServer

@@ -13,7 +13,7 @@ from examples.planted.dicom import plate
 from examples.planted.pictures import shapes
 from examples.planted.train import inputs
 from service.domain.boxes import BoxDecoding
-from service.errors import ModelUnavailable
+from service.errors.models import ModelUnavailable
 from tests.docs.test_registrations import DETECTION, run
 from tests.docs.test_registrations import said as said_on_page
 from tests.support.detector import Exported, Sorting

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import yaml
 
-from service.domain.manifest import Input, Remote, TabularInput
+from service.domain.inputs import Input, TabularInput
+from service.domain.network import Remote
 from service.manifests import read_manifest
 from workers.architectures.base import ARCHITECTURES
 

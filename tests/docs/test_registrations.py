@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from service.command.main import _parser, main
 from service.domain.grid import Grid
-from service.domain.manifest import SlidingWindow, StepChoice
+from service.domain.inputs import SlidingWindow, StepChoice
 from service.manifests import read_manifest
 from tests.support.foreign import write_bundle, write_nnunet
 from tests.support.layouts.drawn import drawn

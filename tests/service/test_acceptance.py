@@ -10,15 +10,10 @@ from service.acceptance import (
     narrowed,
     refusals,
 )
-from service.domain.manifest import Accept, VolumeRules
+from service.domain.inputs import Accept, VolumeRules
 from service.domain.request import ExplanationRequest
-from service.errors import (
-    AmbiguousStudy,
-    InvalidRequest,
-    NotAcceptedByModel,
-    NotFound,
-    TooFewSlices,
-)
+from service.errors.requests import InvalidRequest, NotFound
+from service.errors.studies import AmbiguousStudy, NotAcceptedByModel, TooFewSlices
 from tests.support.parcels import instance, study
 
 CHEST = Accept(modalities=("CR",))

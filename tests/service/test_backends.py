@@ -7,7 +7,7 @@ import pytest
 
 from service.backends import Backends, open_backends
 from service.domain.job import State
-from service.errors import OutOfStorage, QueueUnavailable
+from service.errors.jobs import OutOfStorage, QueueUnavailable
 from service.keys import Scope
 from service.queue.base import Outcome
 from service.settings import LimitSettings, QueueSettings, Settings, StoreSettings

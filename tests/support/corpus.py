@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from service.dicom.header import Header, read_header
-from service.errors import WhylightError
+from service.errors.base import WhylightError
 
 VARIABLE = "WHYLIGHT_CORPUS"
 FOLDER = os.environ.get(VARIABLE)

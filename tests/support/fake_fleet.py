@@ -15,7 +15,8 @@ from service.domain.explanation import Explanation, MapFacts, ModelRef, Result
 from service.domain.job import Job, State
 from service.domain.request import ExplanationRequest
 from service.domain.target import ClassTarget, ResolvedTarget
-from service.errors import Failure, Kind, UndecodablePixels, WhylightError
+from service.errors.base import Failure, Kind, WhylightError
+from service.errors.studies import UndecodablePixels
 from service.fleet.base import WorkerRecord
 from service.queue.base import Lease, Outcome
 

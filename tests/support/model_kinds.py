@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from service.domain.catalog import ModelEntry
 from service.domain.manifest import Manifest
-from service.errors import MissingAbility
+from service.errors.requests import MissingAbility
 from service.manifests import read_manifest
 from service.settings import RemoteSettings
 from tests.support.exported import (

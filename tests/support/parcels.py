@@ -7,18 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from service.dicom.header import read_header
+from service.domain.files import File, SelfTest
+from service.domain.inputs import Accept, Input, StepChoice
 from service.domain.job import Job
-from service.domain.manifest import (
-    Accept,
-    Architecture,
-    ClassSpec,
-    File,
-    Input,
-    Manifest,
-    Output,
-    SelfTest,
-    StepChoice,
-)
+from service.domain.manifest import Manifest
+from service.domain.network import Architecture
+from service.domain.outputs import ClassSpec, Output
 from service.domain.request import ExplanationRequest
 from service.domain.study import Instance, Study
 from service.queue.base import Lease

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from service.domain.grid import Grid
-from service.domain.manifest import VolumeRules
+from service.domain.inputs import VolumeRules
 from tests.support import corpus
 from tests.support.phantom_dicom import encoded
 from tests.support.sheets import record

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from service.errors import UnsupportedImage
+from service.errors.studies import UnsupportedImage
 
 
 def echo(message: dict[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from service.domain.grid import Grid
-from service.domain.manifest import Bag, Layer
-from service.errors import ModelError
+from service.domain.inputs import Bag
+from service.domain.network import Layer
+from service.errors.models import ModelError
 from tests.support.engine import logits, run_alone
 from workers.architectures.attention_mil import AttentionMil
 from workers.bags import Weighed, slices_of, weighed

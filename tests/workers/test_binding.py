@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.domain.grid import Grid
-from service.errors import ResultDamaged
+from service.errors.jobs import ResultDamaged
 from tests.support.parcels import fetched
 from tests.support.phantom_dicom import encoded, image
 from tests.support.sheets import MODEL, TARGET

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-from service.domain.manifest import Calibration, File, Manifest
+from service.domain.files import Calibration, File
+from service.domain.manifest import Manifest
 from tests.support.parcels import manifest
 from workers.gaps import gaps
 

@@ -6,8 +6,8 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
-from service.domain.manifest import Head, KeyMap
-from service.errors import ModelUnavailable
+from service.domain.network import Head, KeyMap
+from service.errors.models import ModelUnavailable
 from service.manifests import read_manifest
 from tests.support.small_model import NETWORK, network, write_package
 from workers.architectures.base import ARCHITECTURES

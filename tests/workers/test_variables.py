@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.domain.variable import Variable
-from service.errors import MissingValue
+from service.errors.studies import MissingValue
 from tests.support.phantom_dicom import encoded, image
 from workers.variables import beside, told
 

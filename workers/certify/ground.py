@@ -10,7 +10,8 @@ from typing import Final
 from torch import nn
 
 from service.domain.manifest import Manifest
-from service.errors import UnservablePass, WhylightError
+from service.errors.base import WhylightError
+from service.errors.models import UnservablePass
 from workers.certify.cases import Case, NotCertifiable, read_cases
 from workers.certify.heads import headed
 from workers.certify.turns import Turns

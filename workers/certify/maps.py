@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.grid import Grid
-from service.errors import DoesNotFit, ModelUnavailable, WhylightError
+from service.errors.base import WhylightError
+from service.errors.models import DoesNotFit, ModelUnavailable
 from workers.certify.cases import Case
 from workers.certify.similarity import Array, ranked
 from workers.certify.turns import Turns

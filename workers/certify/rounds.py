@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
 
-from service.errors import WhylightError
+from service.errors.base import WhylightError
 from service.telemetry import Log
 from workers.certify.turns import Turns, Unwanted
 from workers.model import Model

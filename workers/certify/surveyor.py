@@ -7,7 +7,8 @@ from typing import ClassVar
 from typing_extensions import override
 
 from service.domain.precision import PrecisionRecord
-from service.errors import UnservablePass, WhylightError
+from service.errors.base import WhylightError
+from service.errors.models import UnservablePass
 from service.precisions import PrecisionRecords, Wishes
 from workers.certify.cases import NotCertifiable, read_cases
 from workers.certify.precision import measured

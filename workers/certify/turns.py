@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-from service.errors import Draining, ModelSilent, WhylightError
+from service.errors.base import WhylightError
+from service.errors.jobs import Draining
+from service.errors.models import ModelSilent
 from workers.running import Planned
 from workers.runtimes.base import Runtime
 from workers.scheduler import Scheduler

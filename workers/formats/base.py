@@ -25,7 +25,7 @@ from service.domain.explanation import (
     TargetLayer,
 )
 from service.domain.grid import Grid
-from service.domain.manifest import Code
+from service.domain.outputs import Code
 from service.domain.parity import ParityReport
 from service.domain.precision import Precision
 from service.domain.request import MOST_SLICES, ObjectChoice, SliceChoice, Style, TransferSyntax

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from typing_extensions import override
 
-from service.errors import FormatNotApplicable
+from service.errors.studies import FormatNotApplicable
 from workers.formats.base import FORMATS, Format, Sheet
 from workers.formats.derived import Source, derivation, derive, digest, finish, inherit_loss
 from workers.formats.enhanced import AUTHOR, adopt, measures, originals

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from typing_extensions import override
 
-from service.errors import FormatNotApplicable
+from service.errors.studies import FormatNotApplicable
 from workers.drawing.region import SHARE, Region
 from workers.formats.base import FORMATS, Format, Sheet
 from workers.formats.derived import (

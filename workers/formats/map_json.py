@@ -8,7 +8,7 @@ import orjson
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from service.errors import FormatNotApplicable
+from service.errors.studies import FormatNotApplicable
 from workers.drawing.region import RULE
 from workers.formats.base import FORMATS, Format, Sheet
 

@@ -7,7 +7,7 @@ from pydantic import PrivateAttr
 from torch import Tensor
 from typing_extensions import override
 
-from service.errors import MethodError
+from service.errors.models import MethodError
 from workers.methods.base import Maps, Method, ModelFacts, cells
 from workers.tokens import Tokens
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
 
-from service.errors import InvalidParameter, MethodError, MissingAbility
+from service.errors.models import MethodError
+from service.errors.requests import InvalidParameter, MissingAbility
 from workers.methods.base import Maps, Method, ModelFacts, cells
 from workers.passes import Ability, Cost, Gradient, Plan, Step, Targets
 from workers.rows import Clean

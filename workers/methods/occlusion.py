@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import override
 
-from service.errors import InvalidParameter
+from service.errors.requests import InvalidParameter
 from workers.methods.base import METHODS, Maps, Method, ModelFacts, spread, zeros
 from workers.methods.windows import Search, Windows, asked_for
 from workers.passes import Ability, Cost, Forward, Plan, Step, Targets, TimeUp

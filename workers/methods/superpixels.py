@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from service.errors import MethodError
+from service.errors.models import MethodError
 
 CONTRAST: Final = 0.5
 """Intensity that weighs as much as a cell's edge, in standard deviations of the image."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from service.dicom.damage import is_damage
 from service.dicom.header import Header
 from service.dicom.syntaxes import FAMILIES, Family
-from service.errors import UndecodablePixels
+from service.errors.studies import UndecodablePixels
 
 Frame = NDArray[Any]
 HTJ2K_LOSSY = "1.2.840.10008.1.2.4.203"

@@ -17,11 +17,9 @@ from service.dicom.dataset import Parsed, parsed, value_of
 from service.dicom.frames import flatten
 from service.dicom.header import Header, header_of
 from service.domain.value import Value
-from service.errors import (
-    InvalidRequest,
-    UndecodablePixels,
-    WhylightError,
-)
+from service.errors.base import WhylightError
+from service.errors.requests import InvalidRequest
+from service.errors.studies import UndecodablePixels
 from workers.formats.derived import Source
 from workers.parcels import ImageFacts
 from workers.pixels.arrays import ArrayWriter

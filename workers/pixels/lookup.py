@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from service.dicom.dataset import value_of
-from service.errors import UnsupportedImage
+from service.errors.studies import UnsupportedImage
 
 ENTRIES = 65536
 """What a descriptor's zero stands for (PS3.3 C.11.1.1.1)."""

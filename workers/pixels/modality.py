@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from service.dicom.dataset import items_of, value_of
-from service.errors import UnsupportedImage
+from service.errors.studies import UnsupportedImage
 from workers.pixels.lookup import Table, table
 
 

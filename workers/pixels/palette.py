@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
-from service.errors import UnsupportedImage
+from service.errors.studies import UnsupportedImage
 
 BYTE = 8
 

@@ -16,7 +16,7 @@ from service.dicom.dataset import Parsed, PixelElement
 from service.dicom.frames import frame_fragments
 from service.dicom.header import FLOATS, GRAY, Header, native_bits, number, surplus_bytes
 from service.dicom.syntaxes import Family
-from service.errors import NoPixelData, UnsupportedImage
+from service.errors.studies import NoPixelData, UnsupportedImage
 from workers.pixels import palette
 from workers.pixels.codecs import JPEG_COLOR, decode_frame, doubts_of, has_component_transform
 

@@ -6,7 +6,7 @@ from pydicom.dataset import Dataset
 
 from service.dicom.dataset import items_of
 from service.dicom.header import Header, number
-from service.errors import AbsurdDimensions
+from service.errors.studies import AbsurdDimensions
 
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right in pixels; the last two past the end."""

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
-from service.errors import UnservablePass
+from service.errors.models import UnservablePass
 
 PREFIX: Final = "attention:"
 """What the places of attention weights begin with; no module path holds a colon."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from service.domain.explanation import RemoteModel
 from service.domain.manifest import Manifest
-from service.errors import WhylightError
+from service.errors.base import WhylightError
 from service.registry import Registry
 from service.settings import RemoteSettings
 from workers.passes import Ability, Exclusive, Rule, Scalar, Tap

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from service.errors import MethodError, NoGradientPath, UnservablePass
+from service.errors.models import MethodError, NoGradientPath, UnservablePass
 from workers.device import sent
 from workers.passes import Scalar
 from workers.rows import INPUT, VALUES

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from service.errors import LayerAmbiguous, LayerNotCaptured
+from service.errors.models import LayerAmbiguous, LayerNotCaptured
 from workers.device import sent
 from workers.tokens import Tokens
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from service.errors import UnservablePass
+from service.errors.models import UnservablePass
 from workers.passes import Ability, Exclusive
 from workers.rows import INPUT
 from workers.runtimes.base import Fit, Probe, Runtime, Segment, Served, Work

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from service.domain.manifest import Manifest, Surrogate
-from service.errors import InvalidPackage, UnservablePass
+from service.domain.manifest import Manifest
+from service.domain.network import Surrogate
+from service.errors.models import InvalidPackage, UnservablePass
 from workers.passes import Ability, Exclusive
 from workers.rows import INPUT, VALUES
 from workers.runtimes.base import RUNTIMES, Fit, Opener, Probe, Segment, Served, Work

@@ -24,8 +24,8 @@ import orjson
 from numpy.typing import NDArray
 from pydantic import BaseModel, NonNegativeInt, ValidationError
 
-from service.domain.manifest import Remote
-from service.errors import (
+from service.domain.network import Remote
+from service.errors.models import (
     NonFiniteScore,
     RemoteError,
     RemoteMalformed,

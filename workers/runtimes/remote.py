@@ -20,15 +20,16 @@ from torch import nn
 from typing_extensions import override
 
 from service.domain.explanation import RemoteModel
-from service.domain.manifest import Manifest, Remote, Surrogate
-from service.errors import (
+from service.domain.manifest import Manifest
+from service.domain.network import Remote, Surrogate
+from service.errors.base import WhylightError
+from service.errors.models import (
     ModelSilent,
     NonFiniteScore,
     RemoteChanged,
     RemoteNotAllowed,
     RemoteTensorMismatch,
     UnservablePass,
-    WhylightError,
 )
 from workers.passes import Ability, Exclusive
 from workers.rows import INPUT

@@ -11,7 +11,7 @@ from typing import Final
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from service.errors import UnservablePass
+from service.errors.models import UnservablePass
 from workers.passes import Rule
 
 RECTIFIER: Final = "ReluBackward0"

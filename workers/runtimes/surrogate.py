@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from service.domain.manifest import Surrogate
+from service.domain.network import Surrogate
 from workers.runtimes.graph.network import Network
 from workers.runtimes.graph.operators.base import UnsupportedGraph
 from workers.runtimes.graph.read import read_graph

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from service.domain.manifest import Manifest
-from service.errors import ModelUnavailable, NoGradientPath, UnservablePass
+from service.errors.models import ModelUnavailable, NoGradientPath, UnservablePass
 from workers.architectures.base import ARCHITECTURES, Architecture
 from workers.passes import Ability, Exclusive, Lease, Rule
 from workers.rows import INPUT, LEAVES, VALUES, Patched, ablated

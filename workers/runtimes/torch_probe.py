@@ -9,7 +9,7 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor, nn
 
-from service.errors import LayerAmbiguous, LayerNotCaptured, ModelUnavailable, UnservablePass
+from service.errors.models import LayerAmbiguous, LayerNotCaptured, ModelUnavailable, UnservablePass
 from workers.device import is_out_of_memory, synchronize
 from workers.passes import Ability
 from workers.runtimes.attention import Attentions

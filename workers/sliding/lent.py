@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from typing_extensions import override
 
-from service.domain.manifest import SlidingWindow
+from service.domain.inputs import SlidingWindow
 from workers.passes import Exclusive, Lease
 from workers.sliding.tiling import Tiling
 

@@ -16,8 +16,8 @@ from typing import Any, Final, TypeVar
 import torch
 from torch import Tensor
 
-from service.domain.manifest import SlidingWindow
-from service.errors import UnservablePass
+from service.domain.inputs import SlidingWindow
+from service.errors.models import UnservablePass
 from workers.methods.base import Maps, Method, cells
 from workers.methods.cam import enlarged
 from workers.passes import (

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.errors import UnservablePass
+from service.errors.models import UnservablePass
 from workers.device import sent
 from workers.passes import Scalar
 from workers.rows import Box

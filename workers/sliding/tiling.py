@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from service.domain.manifest import SlidingWindow
+from service.domain.inputs import SlidingWindow
 from workers.rows import Box
 
 SIGMA: Final = 1 / 8

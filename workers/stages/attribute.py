@@ -20,13 +20,9 @@ from service.domain.parity import Parity
 from service.domain.precision import Precision
 from service.domain.request import MethodChoice
 from service.domain.target import ResolvedTarget
-from service.errors import (
-    Failure,
-    NotAcceptedByModel,
-    NothingToExplain,
-    SurrogateDisagrees,
-    WhylightError,
-)
+from service.errors.base import Failure, WhylightError
+from service.errors.models import SurrogateDisagrees
+from service.errors.studies import NotAcceptedByModel, NothingToExplain
 from workers.access import Access
 from workers.agreement import disagreement
 from workers.bags import ranked, weighed

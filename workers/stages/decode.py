@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from service.domain.manifest import VolumeRules
+from service.domain.inputs import VolumeRules
 from service.domain.volume import Volume
-from service.errors import UndecodablePixels
+from service.errors.studies import UndecodablePixels
 from workers.parcels import Decoded, Fetched
 from workers.pixels.decode import MAX_SAMPLES, DecodedFiles, decode_file
 from workers.slots import Slots

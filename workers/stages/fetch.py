@@ -10,7 +10,8 @@ from service.acceptance import choose_frame, choose_instance, choose_series, lef
 from service.domain.manifest import Manifest
 from service.domain.request import ExplanationRequest
 from service.domain.study import Instance, Study
-from service.errors import DamagedObject, Gone
+from service.errors.jobs import DamagedObject
+from service.errors.requests import Gone
 from service.queue.base import Lease
 from service.store.base import BlobStore
 from workers.parcels import Fetched, SourceFile

@@ -22,7 +22,7 @@ from service.domain.precision import Precision, PrecisionRecord
 from service.domain.request import Annotation
 from service.domain.target import ResolvedTarget
 from service.domain.trust import Probes
-from service.errors import WhylightError
+from service.errors.base import WhylightError
 from workers.access import Access
 from workers.binding import Seen
 from workers.device import sent

@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from service.domain.grid import Grid
-from service.domain.manifest import StepChoice
+from service.domain.inputs import StepChoice
 from service.domain.variable import Variable
-from service.errors import InvalidPackage
+from service.errors.models import InvalidPackage
 from workers.parcels import Decoded, ImageFacts, Prepared
 from workers.segments import read_segments
 from workers.slots import Slots

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from service.domain.grid import Grid, scaling
-from service.errors import InvalidPackage, NotAcceptedByModel
+from service.errors.models import InvalidPackage
+from service.errors.studies import NotAcceptedByModel
 from service.registry import Registry
 from workers.parcels import ImageFacts
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from service.domain.grid import Grid, scaling
-from service.errors import NotAcceptedByModel
+from service.errors.studies import NotAcceptedByModel
 from workers.parcels import ImageFacts
 from workers.steps.base import STEPS, Step, StepImage
 from workers.steps.sampling import Interpolation, resampled

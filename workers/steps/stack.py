@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import override
 
-from service.errors import NotAcceptedByModel
+from service.errors.studies import NotAcceptedByModel
 from workers.parcels import ImageFacts
 from workers.steps.base import STEPS, Step, StepImage
 

@@ -8,9 +8,10 @@ from typing import Final, TypeVar
 from torch import Tensor
 
 from service.domain.grid import Grid
-from service.domain.manifest import ClassSpec, Manifest, ValueSpec
+from service.domain.manifest import Manifest
+from service.domain.outputs import ClassSpec, ValueSpec
 from service.domain.target import Of, ResolvedTarget, Segment
-from service.errors import InvalidTarget
+from service.errors.requests import InvalidTarget
 from workers.given import Given
 from workers.methods.base import Method
 from workers.passes import Scalar

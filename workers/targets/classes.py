@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from service.domain.explanation import Prediction
-from service.domain.manifest import ClassSpec, Manifest
+from service.domain.manifest import Manifest
+from service.domain.outputs import ClassSpec
 from service.domain.target import ABOVE_THRESHOLD, TOP1, ClassTarget, ResolvedTarget
-from service.errors import InvalidTarget
+from service.errors.requests import InvalidTarget
 from workers.targets.base import Chosen
 from workers.targets.scalars import ClassLogit
 

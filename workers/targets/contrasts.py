@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from service.domain.explanation import Prediction
 from service.domain.manifest import Manifest
 from service.domain.target import REST, TOP1, ContrastTarget, ResolvedTarget
-from service.errors import InvalidTarget
+from service.errors.requests import InvalidTarget
 from workers.passes import Scalar
 from workers.targets.base import Answer, Chosen, found, key_of
 from workers.targets.scalars import Linear, LogOdds

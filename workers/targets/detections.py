@@ -19,9 +19,10 @@ from typing_extensions import override
 from service.domain.boxes import Detection
 from service.domain.explanation import Prediction
 from service.domain.grid import Grid
-from service.domain.manifest import ClassSpec, Manifest
+from service.domain.manifest import Manifest
+from service.domain.outputs import ClassSpec
 from service.domain.target import DetectionTarget, ResolvedTarget
-from service.errors import InvalidTarget
+from service.errors.requests import InvalidTarget
 from workers.targets.base import Answer, Chosen, found, key_of
 from workers.targets.decoding import Decoder, kept, overlaps
 

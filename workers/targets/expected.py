@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.domain.explanation import Prediction
+from service.domain.files import SelfTest
 from service.domain.grid import Grid
-from service.domain.manifest import Manifest, SelfTest
-from service.errors import ModelUnavailable
+from service.domain.manifest import Manifest
+from service.errors.models import ModelUnavailable
 from workers.targets.base import Answer
 from workers.targets.decoding import overlaps
 from workers.targets.detections import decoder_of, predictions_of

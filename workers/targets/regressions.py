@@ -1,9 +1,9 @@
 """Targets of a regression: a value in its unit, counted from a reference."""
 
 from service.domain.explanation import Prediction
-from service.domain.manifest import ValueSpec
+from service.domain.outputs import ValueSpec
 from service.domain.target import RegressionTarget, ResolvedTarget
-from service.errors import InvalidTarget
+from service.errors.requests import InvalidTarget
 from workers.targets.base import Answer, Chosen, found, key_of
 from workers.targets.scalars import Linear
 

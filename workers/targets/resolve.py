@@ -15,7 +15,9 @@ from service.domain.target import (
     SegmentationTarget,
     Target,
 )
-from service.errors import Failure, InvalidTarget, NothingToExplain
+from service.errors.base import Failure
+from service.errors.requests import InvalidTarget
+from service.errors.studies import NothingToExplain
 from workers.targets import classes, contrasts, detections, regressions, segmentations
 from workers.targets.base import Answer, Chosen
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.domain.explanation import Prediction
 from service.domain.grid import Grid
-from service.domain.manifest import ClassSpec
+from service.domain.outputs import ClassSpec
 from service.domain.target import (
     Box,
     FrozenRegion,
@@ -20,7 +20,7 @@ from service.domain.target import (
     Segment,
     SegmentationTarget,
 )
-from service.errors import InvalidTarget
+from service.errors.requests import InvalidTarget
 from workers.targets.base import Answer, Chosen, found, key_of
 from workers.targets.scalars import RegionLogits
 

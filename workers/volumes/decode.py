@@ -20,15 +20,15 @@ from service.dicom.damage import is_damage
 from service.dicom.dataset import Parsed, parsed
 from service.dicom.frames import flatten
 from service.dicom.header import GRAY, Header, header_of
-from service.domain.manifest import VolumeRules
+from service.domain.inputs import VolumeRules
 from service.domain.value import Value
 from service.domain.volume import Geometry, Volume
-from service.errors import (
+from service.errors.base import WhylightError
+from service.errors.studies import (
     AbsurdDimensions,
     MixedSlices,
     UndecodablePixels,
     UnsupportedImage,
-    WhylightError,
 )
 from workers.parcels import ImageFacts
 from workers.pixels.decode import (

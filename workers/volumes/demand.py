@@ -2,9 +2,10 @@
 
 from typing import Any, Final
 
-from service.domain.manifest import Range, VolumeRules
+from service.domain.inputs import Range, VolumeRules
 from service.domain.volume import Geometry, Volume
-from service.errors import (
+from service.errors.base import WhylightError
+from service.errors.studies import (
     DuplicateSlices,
     IrregularSlices,
     MissingSlices,
@@ -13,7 +14,6 @@ from service.errors import (
     NotAcceptedByModel,
     ShearedVolume,
     TooFewSlices,
-    WhylightError,
 )
 from workers.volumes.assemble import Assembly
 

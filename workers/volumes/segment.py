@@ -23,7 +23,9 @@ from service.domain.grid import Grid, apply
 from service.domain.study import LABEL_MAP
 from service.domain.value import Value
 from service.domain.volume import Row
-from service.errors import InvalidTarget, UndecodablePixels, UnsupportedImage, WhylightError
+from service.errors.base import WhylightError
+from service.errors.requests import InvalidTarget
+from service.errors.studies import UndecodablePixels, UnsupportedImage
 from workers.pixels.stored import read_stored
 from workers.volumes.planes import Plane, planes_of
 

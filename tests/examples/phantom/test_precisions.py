@@ -8,7 +8,7 @@ import pytest
 
 from examples.phantom.certify import CHEAP, MODELS, PRECISIONS, Workbench, workbench
 from service.domain.precision import PrecisionRecord
-from service.errors import PrecisionNotOffered
+from service.errors.requests import PrecisionNotOffered
 from service.precisions import read_precisions
 from workers.catalog import certified, defaults
 from workers.certify.cases import read_cases

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from typing_extensions import Buffer, override
 
 from service.archive import safe_entries
-from service.errors import ArchiveTooLarge, TooLarge, UnsafeArchive, WhylightError
+from service.errors.base import WhylightError
+from service.errors.requests import ArchiveTooLarge, TooLarge, UnsafeArchive
 
 MIB = 1024 * 1024
 FREE = MIB

@@ -10,7 +10,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from service.errors import InvalidPackage
+from service.errors.models import InvalidPackage
 from service.manifests import read_manifest
 from tests.support.foreign import UNET, write_bundle, write_nnunet
 from workers.architectures.base import ARCHITECTURES

@@ -16,14 +16,14 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from service.dicom import dataset
 from service.dicom.header import VIEWS, Header, read_header
-from service.errors import (
+from service.errors.base import WhylightError
+from service.errors.studies import (
     AbsurdDimensions,
     NoPixelData,
     NotDicom,
     TruncatedDicom,
     UnsupportedImage,
     UnsupportedTransferSyntax,
-    WhylightError,
 )
 from tests.support.phantom_dicom import encoded, image
 

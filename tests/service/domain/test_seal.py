@@ -16,7 +16,7 @@ from service.domain.explanation import (
 )
 from service.domain.request import ExplanationRequest
 from service.domain.trust import Binding, Grade, TrustReport
-from service.errors import ResultDamaged
+from service.errors.jobs import ResultDamaged
 
 JOB = "ex_0123456789abcdefghjkmnpqrs"
 REQUEST = ExplanationRequest(study="st_1", model="small", methods=[{"name": "saliency"}])

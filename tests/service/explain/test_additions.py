@@ -8,7 +8,7 @@ from service.additions import addition
 from service.backends import open_backends
 from service.domain.request import ExplanationRequest
 from service.domain.study import Instance
-from service.errors import KeyReused, StudyFull
+from service.errors.requests import KeyReused, StudyFull
 from service.explain import Caller, Explain
 from service.settings import Settings
 from service.studies import Part

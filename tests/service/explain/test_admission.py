@@ -16,15 +16,9 @@ from service.admission import (
 from service.domain.catalog import Catalog, ClassEntry, LayerEntry, ValueEntry
 from service.domain.request import ExplanationRequest
 from service.domain.variable import Variable
-from service.errors import (
-    InvalidParameter,
-    InvalidRequest,
-    InvalidTarget,
-    ModelSilent,
-    NoWorker,
-    RemoteUnreachable,
-    UnknownModel,
-)
+from service.errors.jobs import NoWorker
+from service.errors.models import ModelSilent, RemoteUnreachable
+from service.errors.requests import InvalidParameter, InvalidRequest, InvalidTarget, UnknownModel
 from service.fleet.base import WorkerRecord
 from tests.support.fake_fleet import CATALOG, PACKAGES, method, model
 from tests.support.parcels import instance, study

@@ -6,7 +6,7 @@ from service.admission import check_against_catalog
 from service.domain.catalog import Catalog, CertificateEntry
 from service.domain.certificate import Similarity
 from service.domain.request import ExplanationRequest
-from service.errors import MethodUncertified
+from service.errors.requests import MethodUncertified
 from tests.support.fake_fleet import CATALOG, PACKAGES, model
 
 

@@ -6,7 +6,7 @@ from service.admission import check_against_catalog
 from service.domain.catalog import Catalog
 from service.domain.precision import PrecisionRecord
 from service.domain.request import ExplanationRequest
-from service.errors import PrecisionNotOffered
+from service.errors.requests import PrecisionNotOffered
 from service.precision import unmeasured
 from tests.service.explain.test_certification import certificate
 from tests.support.fake_fleet import CATALOG, PACKAGES, model

@@ -7,7 +7,7 @@ import pytest
 
 from service.backends import open_backends
 from service.domain.request import ExplanationRequest
-from service.errors import NotFound
+from service.errors.requests import NotFound
 from service.explain import Caller, Explain
 from service.keys import Scope
 from service.settings import Settings

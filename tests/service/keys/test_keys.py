@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import InvalidRequest, NotFound, Unauthenticated
+from service.errors.requests import InvalidRequest, NotFound, Unauthenticated
 from service.keys import KeyRing, Scope
 from service.settings import StoreSettings
 from service.store.objects import ObjectBlobStore, open_store

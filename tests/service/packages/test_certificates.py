@@ -7,7 +7,7 @@ import pytest
 from service.certificates import MethodRecords, read_records, write_records
 from service.domain.certificate import Certificate, MethodRecord
 from service.domain.precision import PrecisionRecord
-from service.errors import InvalidPackage
+from service.errors.models import InvalidPackage
 from service.packages import inspect
 from service.precisions import read_precisions, write_precisions
 from service.settings import StoreSettings

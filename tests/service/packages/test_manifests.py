@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.domain.manifest import Manifest
-from service.errors import InvalidPackage
+from service.errors.models import InvalidPackage
 from service.manifests import LARGEST, manifest_schema, read_manifest
 from tests.support.packages import manifest, write_package
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import Conflict, InvalidPackage, ModelUnavailable, TooLarge, UnknownModel
+from service.errors.models import InvalidPackage, ModelUnavailable
+from service.errors.requests import Conflict, TooLarge, UnknownModel
 from service.packages import ModelPackages, PackageRecord, pack
 from service.settings import LimitSettings
 from service.store.objects import ObjectBlobStore

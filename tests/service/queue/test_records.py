@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain.job import Job, Priority, Stage, State
-from service.errors import Failure, Kind, TooLarge
+from service.errors.base import Failure, Kind
+from service.errors.requests import TooLarge
 from service.queue.records import failure_text, flat, from_fields, paired, to_fields
 
 texts = st.text(max_size=20)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import OutOfStorage, StoreUnavailable
+from service.errors.jobs import OutOfStorage, StoreUnavailable
 from service.settings import StoreSettings
 from service.store.objects import ObjectBlobStore, open_store
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from service.domain.manifest import KeyMap
-from service.errors import ModelUnavailable
+from service.domain.network import KeyMap
+from service.errors.models import ModelUnavailable
 from tests.support.layouts.drawn import drawn, image
 from workers.architectures.base import ARCHITECTURES
 from workers.state_dicts import Renamed, fill

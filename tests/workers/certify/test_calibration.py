@@ -8,7 +8,7 @@ import torch
 
 from service.domain.certificate import MethodCalibration
 from service.domain.grid import Grid
-from service.domain.manifest import ClassSpec
+from service.domain.outputs import ClassSpec
 from tests.support.cells import weights
 from workers.certify.calibration import calibrated
 from workers.certify.cases import Case

@@ -10,7 +10,7 @@ import torch
 from typing_extensions import override
 
 from service.domain.certificate import MethodRecord
-from service.domain.manifest import Remote
+from service.domain.network import Remote
 from tests.support.engine import logits
 from tests.support.exported import onnx_of, uninterpreted
 from tests.support.inference_server import InferenceServer, serving

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from service.domain.precision import PrecisionRecord
 from service.domain.request import MethodChoice
-from service.errors import PrecisionNotOffered
+from service.errors.requests import PrecisionNotOffered
 from service.precisions import MOST, PrecisionRecords, Wishes
 from service.settings import StoreSettings
 from service.store.objects import open_store

@@ -7,7 +7,7 @@ from pydicom.dataset import Dataset
 
 from service.domain.certificate import Similarity
 from service.domain.explanation import Check
-from service.domain.manifest import Code
+from service.domain.outputs import Code
 from service.domain.trust import CertificateRef, Flag, Grade, TrustReport, statements
 from tests.support.sheets import TARGET, blob, sheet
 from workers.sheets import write

@@ -12,7 +12,7 @@ from pydicom.sr.codedict import codes
 
 from service.domain.explanation import Check
 from service.domain.grid import Grid
-from service.errors import UnknownFormat
+from service.errors.requests import UnknownFormat
 from tests.support.phantom_dicom import encoded, of_pixels
 from tests.support.sheets import TARGET, blob, sheet
 from workers.formats.base import FORMATS

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 
 from service.domain.grid import Grid
 from service.domain.volume import Slice
-from service.errors import FormatNotApplicable
+from service.errors.studies import FormatNotApplicable
 from tests.support.volumes import CORONAL, ENHANCED_CT, SAGITTAL, Series, blob, volume_sheet
 from workers.drawing.palettes import FAINT
 from workers.formats.base import FORMATS, MOST_SLICES

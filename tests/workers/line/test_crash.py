@@ -9,7 +9,7 @@ import pydicom
 import pytest
 
 from service.domain.job import Job, State
-from service.errors import Kind
+from service.errors.base import Kind
 from service.settings import QueueSettings, Settings, StoreSettings, WorkerSettings
 from tests.support.hospital import ask, ended, published, take_in
 from tests.support.phantom_dicom import JPEG_LS, compress, compressed

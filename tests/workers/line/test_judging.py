@@ -18,7 +18,7 @@ from service.domain.explanation import Check, Result
 from service.domain.job import State
 from service.domain.request import ExplanationRequest
 from service.domain.trust import STATEMENTS, Flag, Grade
-from service.errors import MethodUncertified
+from service.errors.requests import MethodUncertified
 from service.packages import PackageRecord
 from tests.support.exported import onnx_of, write_onnx_package
 from tests.support.hospital import document, published, register, take_in

@@ -15,7 +15,7 @@ import yaml
 from service import paths
 from service.domain.explanation import Explanation, Result, TargetLayer
 from service.domain.job import Job, State
-from service.errors import Kind
+from service.errors.base import Kind
 from tests.support.hospital import TENANT, register, take_in
 from tests.support.phantom_dicom import encoded, of_pixels
 from tests.support.small_model import (

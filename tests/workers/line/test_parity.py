@@ -15,7 +15,7 @@ from service import paths
 from service.domain.explanation import Explanation
 from service.domain.job import State
 from service.domain.parity import Parity
-from service.errors import Kind
+from service.errors.base import Kind
 from service.manifests import read_manifest
 from service.packages import PackageRecord
 from tests.support.hospital import published, register

@@ -17,7 +17,7 @@ from service import paths
 from service.domain.explanation import Explanation, Result
 from service.domain.job import Job, State
 from service.domain.trust import Binding
-from service.errors import ResultDamaged
+from service.errors.jobs import ResultDamaged
 from tests.support.hospital import TENANT, ask, document, published, take_in
 from tests.support.small_model import model_input, picture
 from tests.workers.line.conftest import House

@@ -7,7 +7,7 @@ import pytest
 
 from service.backends import Backends
 from service.domain.job import Job, Stage, State
-from service.errors import Cancelled, Draining
+from service.errors.jobs import Cancelled, Draining
 from service.queue.base import Outcome
 from service.settings import Settings
 from service.telemetry import Log

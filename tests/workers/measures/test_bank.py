@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from service.domain.grid import Grid
-from service.errors import Cancelled, NonFiniteScore
+from service.errors.jobs import Cancelled
+from service.errors.models import NonFiniteScore
 from tests.support.cells import weights
 from tests.support.engine import run_alone, small_runtime, through
 from workers.measures.bank import bank, blurred, rows_of

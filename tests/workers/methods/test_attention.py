@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from service.errors import MethodError, UnservablePass
+from service.errors.models import MethodError, UnservablePass
 from tests.support.engine import attribute, logits, settled, small_runtime, through
 from workers.architectures.vit import Vit
 from workers.methods.attention_rollout import AttentionRollout

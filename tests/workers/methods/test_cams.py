@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from service.errors import InvalidParameter, MethodError, MissingAbility
+from service.errors.models import MethodError
+from service.errors.requests import InvalidParameter, MissingAbility
 from tests.support.engine import (
     CLASSES,
     CONV,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from service.errors import InvalidParameter, MissingAbility
+from service.errors.requests import InvalidParameter, MissingAbility
 from tests.support.engine import (
     CLASSES,
     CONV,

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from service.domain.trust import Flag
-from service.errors import InvalidParameter, MissingAbility
+from service.errors.requests import InvalidParameter, MissingAbility
 from tests.support.engine import (
     SIZES,
     WITHOUT_TOKENS,

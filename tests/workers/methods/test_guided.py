@@ -10,7 +10,7 @@ from captum.attr import GuidedGradCam as CaptumGuidedGradCam
 from torch import Tensor, nn
 from torch.nn import functional
 
-from service.errors import UnservablePass
+from service.errors.models import UnservablePass
 from tests.support.engine import (
     CLASSES,
     CONV,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from service.errors import MethodError
+from service.errors.models import MethodError
 from service.manifests import read_manifest
 from tests.support.coalitions import per_segment
 from tests.support.engine import Polynomial, attribute, image_for, logits, small_runtime, through

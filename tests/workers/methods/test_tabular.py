@@ -12,7 +12,7 @@ from captum.attr import IntegratedGradients as CaptumIntegratedGradients
 from captum.attr import LayerGradCam
 from torch import Tensor
 
-from service.errors import UnservablePass
+from service.errors.models import UnservablePass
 from tests.support.engine import LAYER, WITHOUT_TOKENS, attribute, logits, run_alone, settled
 from tests.support.fused import (
     BASELINE,

@@ -7,7 +7,8 @@ import pytest
 from service.domain.explanation import Prediction
 from service.domain.parity import Parity
 from service.domain.request import Observed
-from service.errors import InvalidRequest, InvalidTarget, Kind
+from service.errors.base import Kind
+from service.errors.requests import InvalidRequest, InvalidTarget
 from service.queue.records import FAILURE_BYTES, failure_text
 from workers.parity import TOLD, compare, refusal
 

@@ -11,7 +11,8 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from service.dicom.damage import is_damage
-from service.errors import UndecodablePixels, UnsupportedImage, WhylightError
+from service.errors.base import WhylightError
+from service.errors.studies import UndecodablePixels, UnsupportedImage
 from tests.support.phantom_dicom import (
     JPEG_BASELINE,
     JPEG_EXTENDED,

@@ -8,7 +8,8 @@ from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from service.errors import UndecodablePixels, WhylightError
+from service.errors.base import WhylightError
+from service.errors.studies import UndecodablePixels
 from tests.support.phantom_dicom import (
     DEFLATED,
     EXPLICIT_BIG,

@@ -9,7 +9,8 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
 from service.dicom.header import read_header
-from service.errors import InvalidRequest, TruncatedDicom, UndecodablePixels
+from service.errors.requests import InvalidRequest
+from service.errors.studies import TruncatedDicom, UndecodablePixels
 from tests.support.phantom_dicom import (
     EXPLICIT_BIG,
     JPEG_LS,

@@ -9,7 +9,7 @@ from pydicom.uid import UID, UID_dictionary
 
 from service.dicom.header import read_header
 from service.dicom.syntaxes import _NEWER, FAMILIES, IMPLICIT_LITTLE, LOSSLESS_ONLY, Family
-from service.errors import UnsupportedTransferSyntax
+from service.errors.studies import UnsupportedTransferSyntax
 from tests.support.phantom_dicom import (
     DEFLATED,
     EXPLICIT_BIG,

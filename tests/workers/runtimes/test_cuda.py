@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.networks import ResNet18, seeded
-from service.errors import DoesNotFit, NonFiniteScore
+from service.errors.models import DoesNotFit, NonFiniteScore
 from tests.support.engine import (
     LAYER,
     SIZES,

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from service.domain.manifest import Manifest
-from service.errors import InvalidPackage, UnservablePass
+from service.errors.models import InvalidPackage, UnservablePass
 from service.manifests import read_manifest
 from tests.support.engine import image_for, logits, run_alone, settled, small_net
 from tests.support.small_model import entry_of, model_input, network, picture, write_package

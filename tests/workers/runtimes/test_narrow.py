@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from service.errors import UnservablePass
+from service.errors.models import UnservablePass
 from tests.support.engine import LAYER, attribute, image_for, logits, settled, small_runtime
 from tests.support.exported import exported
 from workers.architectures.base import ARCHITECTURES

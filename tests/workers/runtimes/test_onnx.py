@@ -9,7 +9,7 @@ import torch
 from onnx import helper
 from torch import Tensor
 
-from service.errors import InvalidPackage, UnservablePass
+from service.errors.models import InvalidPackage, UnservablePass
 from service.packages import inspect
 from tests.support.engine import (
     LAYER,

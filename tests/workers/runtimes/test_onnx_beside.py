@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.errors import InvalidPackage
+from service.errors.models import InvalidPackage
 from tests.support.engine import SIZES, logits, run_alone
 from tests.support.fused import (
     companions,

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 import torch
 
-from service.domain.manifest import Remote
-from service.errors import (
-    Kind,
+from service.domain.network import Remote
+from service.errors.base import Kind, WhylightError
+from service.errors.models import (
     NonFiniteScore,
     RemoteChanged,
     RemoteError,
@@ -32,7 +32,6 @@ from service.errors import (
     RemoteUnreachable,
     RemoteWrongDatatype,
     UnservablePass,
-    WhylightError,
 )
 from tests.support import inference_server
 from tests.support.engine import image_for, logits, run_alone, small_net, through

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from service.errors import ModelUnavailable, UnservablePass
+from service.errors.models import ModelUnavailable, UnservablePass
 from tests.support.engine import (
     LAYER,
     TOP,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from service.errors import Cancelled, DeadlineExceeded, Draining
+from service.errors.jobs import Cancelled, DeadlineExceeded, Draining
 from tests.support.engine import image_for, logits, settled, small_runtime, through
 from workers.methods.base import METHODS
 from workers.methods.saliency import Saliency

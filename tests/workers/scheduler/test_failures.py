@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from service.errors import (
+from service.errors.base import WhylightError
+from service.errors.models import (
     DoesNotFit,
     MethodError,
     ModelError,
     ModelUnavailable,
     NonFiniteScore,
     UnservablePass,
-    WhylightError,
 )
 from service.telemetry import location
 from tests.support.engine import (

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.errors import Cancelled, MethodError, NonFiniteScore
+from service.errors.jobs import Cancelled
+from service.errors.models import MethodError, NonFiniteScore
 from tests.support.engine import (
     WITHOUT_TOKENS,
     attribute,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from service.domain.catalog import ModelEntry
-from service.errors import ModelUnavailable
+from service.errors.models import ModelUnavailable
 from service.packages import ModelPackages, PackageRecord
 from service.settings import StoreSettings
 from service.store.base import BlobStore

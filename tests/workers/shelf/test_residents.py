@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from service.errors import Cancelled, DoesNotFit
+from service.errors.jobs import Cancelled
+from service.errors.models import DoesNotFit
 from service.packages import PackageRecord
 from service.telemetry import REGISTRY
 from tests.workers.shelf.conftest import Room

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from service.domain.precision import Precision
-from service.errors import Kind, StoreUnavailable
+from service.errors.base import Kind
+from service.errors.jobs import StoreUnavailable
 from service.packages import ModelPackages
 from service.settings import RemoteSettings
 from tests.support.dead_store import dead_store

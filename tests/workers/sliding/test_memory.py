@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from service.domain.manifest import SlidingWindow
+from service.domain.inputs import SlidingWindow
 from tests.support.engine import run_alone
 from workers.passes import Gradient
 from workers.rows import Clean

@@ -8,8 +8,9 @@ import torch
 from monai.inferers.utils import sliding_window_inference
 from torch import nn
 
-from service.domain.manifest import SlidingWindow
-from service.errors import Cancelled, UnservablePass
+from service.domain.inputs import SlidingWindow
+from service.errors.jobs import Cancelled
+from service.errors.models import UnservablePass
 from tests.support.engine import run_alone, settled
 from workers.methods.base import METHODS
 from workers.passes import Forward, Gradient, Rule, Tap

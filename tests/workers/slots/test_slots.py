@@ -7,7 +7,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from service.errors import SlotDied, StageTimeout, UndecodablePixels, WhylightError
+from service.errors.base import WhylightError
+from service.errors.jobs import SlotDied, StageTimeout
+from service.errors.studies import UndecodablePixels
 from workers.slots import SlotBug, Slots
 
 ROOM = 2 << 30

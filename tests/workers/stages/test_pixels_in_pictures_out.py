@@ -12,14 +12,10 @@ from numpy.testing import assert_allclose
 from service.domain.explanation import Check
 from service.domain.grid import Grid
 from service.domain.parity import ParityReport
-from service.errors import (
-    Failure,
-    Kind,
-    ResultDamaged,
-    UndecodablePixels,
-    UnknownFormat,
-    WhylightError,
-)
+from service.errors.base import Failure, Kind, WhylightError
+from service.errors.jobs import ResultDamaged
+from service.errors.requests import UnknownFormat
+from service.errors.studies import UndecodablePixels
 from tests.support.parcels import fetched
 from tests.support.phantom_dicom import JPEG_2000, JPEG_LS, compress, compressed, encoded, of_pixels
 from tests.support.sheets import MODEL, REPORT, TARGET, blob

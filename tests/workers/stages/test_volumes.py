@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from service.domain.manifest import Accept, Input, StepChoice, VolumeRules
-from service.errors import Cancelled, MissingSlices, WhylightError
+from service.domain.inputs import Accept, Input, StepChoice, VolumeRules
+from service.errors.base import WhylightError
+from service.errors.jobs import Cancelled
+from service.errors.studies import MissingSlices
 from tests.support.parcels import fetched, instance
 from tests.support.volumes import CORONAL, Series
 from workers.parcels import SourceFile

@@ -9,8 +9,9 @@ from numpy.testing import assert_allclose
 from pydantic import ValidationError
 
 from service.domain.grid import Grid
-from service.domain.manifest import StepChoice
-from service.errors import InvalidPackage, NotAcceptedByModel
+from service.domain.inputs import StepChoice
+from service.errors.models import InvalidPackage
+from service.errors.studies import NotAcceptedByModel
 from workers.parcels import ImageFacts
 from workers.percentiles import percentiles
 from workers.stages.prepare import parse_steps, prepare_files

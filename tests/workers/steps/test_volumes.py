@@ -11,7 +11,8 @@ from numpy.testing import assert_allclose
 from pydantic import ValidationError
 
 from service.domain.grid import Grid
-from service.errors import InvalidPackage, NotAcceptedByModel
+from service.errors.models import InvalidPackage
+from service.errors.studies import NotAcceptedByModel
 from tests.support.volumes import AXIAL, CORONAL, SAGITTAL, Series, facts
 from workers.steps import sampling
 from workers.steps.base import STEPS, StepImage

@@ -8,7 +8,7 @@ import torch
 
 from service.domain.manifest import Manifest
 from service.domain.target import ClassTarget
-from service.errors import InvalidTarget
+from service.errors.requests import InvalidTarget
 from workers.targets.classes import check, predictions_of, resolve
 from workers.targets.scalars import ClassLogit
 

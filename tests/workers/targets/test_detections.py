@@ -8,7 +8,7 @@ import torch
 
 from service.domain.grid import Grid, scaling
 from service.domain.manifest import Manifest
-from service.errors import InvalidTarget
+from service.errors.requests import InvalidTarget
 from tests.workers.targets.test_classes import CLASSES, manifest
 from tests.workers.targets.test_resolve import answer, one, resolved
 from workers.methods.base import METHODS

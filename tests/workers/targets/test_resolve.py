@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from service.domain.grid import Grid
 from service.domain.manifest import Manifest
 from service.domain.target import Target
-from service.errors import InvalidTarget
+from service.errors.requests import InvalidTarget
 from tests.workers.targets.test_classes import CLASSES, manifest
 from workers.rows import Given
 from workers.runtimes.base import Work

@@ -5,9 +5,10 @@ import random
 import numpy as np
 import pytest
 
-from service.domain.manifest import VolumeRules
+from service.domain.inputs import VolumeRules
 from service.domain.volume import Geometry
-from service.errors import (
+from service.errors.base import WhylightError
+from service.errors.studies import (
     AbsurdDimensions,
     DuplicateSlices,
     IrregularSlices,
@@ -20,7 +21,6 @@ from service.errors import (
     TruncatedDicom,
     UndecodablePixels,
     UnsupportedImage,
-    WhylightError,
 )
 from tests.support import corpus
 from tests.support.mutations import mutated

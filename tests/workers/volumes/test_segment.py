@@ -9,7 +9,8 @@ import pytest
 from examples.planted.dicom import plate
 from examples.planted.pictures import shapes
 from service.domain.grid import Grid
-from service.errors import InvalidTarget, WhylightError
+from service.errors.base import WhylightError
+from service.errors.requests import InvalidTarget
 from tests.support import corpus
 from tests.support.segmentations import segmentation, written
 from tests.support.volumes import CORONAL, Series

@@ -6,7 +6,7 @@ from typing import Any, Final
 import onnx
 from onnx import helper
 
-from service.errors import ModelUnavailable
+from service.errors.models import ModelUnavailable
 
 JOINED: Final = "whylight_joined"
 

@@ -17,7 +17,7 @@ import onnx.numpy_helper
 import torch
 from torch import Tensor
 
-from service.errors import InvalidPackage
+from service.errors.models import InvalidPackage
 from workers.runtimes.graph.operators.base import UnsupportedGraph
 
 MODEL_BYTES: Final = 2**31 - 1

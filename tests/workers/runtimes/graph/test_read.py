@@ -9,7 +9,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from service.errors import InvalidPackage
+from service.errors.models import InvalidPackage
 from tests.support.graphs import model_of
 from workers.runtimes.graph import read
 from workers.runtimes.graph.network import Network

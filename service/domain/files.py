@@ -1,0 +1,63 @@
+"""The files of a model package, and what those are that show how it answers."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from service.domain.boxes import ExpectedBox
+from service.domain.value import Sha256, Slug, Value
+from service.domain.variable import Number, Word
+
+RelativePath = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=200
+    ),
+]
+"""A path inside the package; it cannot lead out of it."""
+
+
+class File(Value):
+    """A file of the package, bound by digest and size."""
+
+    role: Literal[
+        "weights", "forward", "selftest", "calibration", "region", "certificates", "precisions"
+    ]
+    format: Literal["safetensors", "onnx", "onnx_data", "dicom", "npy", "json"]
+    path: RelativePath
+    sha256: Sha256
+    bytes: int = Field(gt=0)
+
+
+class Calibration(Value):
+    """Validation cases, on which methods are certified and calibrated for this model."""
+
+    cases: RelativePath
+    """A file of role ``calibration``: safetensors with ``images``, shape ``(N, C, *spatial)``,
+    float, as the network takes them, and ``labels``, shape ``(N, classes)``, 1 where present."""
+
+    synthetic: bool
+    """Whether the cases are drawn and not taken of persons."""
+
+    title: str
+    """What the cases are, in one sentence."""
+
+
+class SelfTest(Value):
+    """An input of known answer, run whenever the model is loaded."""
+
+    title: str
+    input: RelativePath
+    """A DICOM file of the package (role ``selftest``)."""
+
+    values: dict[Slug, Number | Word] = {}
+    """What stands beside the image, by variable, as a request gives it."""
+
+    logits: tuple[float, ...]
+    """What the network puts out; of a segmentation, each class's mean over the image; of a
+    detection, the log odds of each class's best proposal."""
+
+    boxes: tuple[ExpectedBox, ...] = ()
+    """Of a detection: every box that must be found, and no other may be."""
+
+    tolerance: float = Field(gt=0, le=1)

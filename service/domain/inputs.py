@@ -1,0 +1,157 @@
+"""The inputs of a model: which images it was made for, and the way to its tensors."""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Discriminator, Field, JsonValue, StringConstraints, Tag, model_validator
+
+from service.domain.network import Layer
+from service.domain.study import MOST_FRAMES
+from service.domain.value import TAG, Name, Value
+from service.domain.variable import Variable
+from service.domain.volume import Orientation
+
+Range = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]]
+"""Least and greatest, both allowed."""
+
+
+class VolumeRules(Value):
+    """Which volumes the model was made for, beside the rules for their slices."""
+
+    least_slices: int = Field(default=8, ge=2, le=MOST_FRAMES)
+    orientations: tuple[Orientation, ...] = ()
+    """Planes that the slices may be nearest to; empty for any."""
+
+    slice_spacing: Range | None = None
+    """Of the steps from slice to slice, in mm along the normal."""
+
+    pixel_spacing: Range | None = None
+    """Of the pixels' spacing along either axis, in mm."""
+
+    sheared: bool = False
+    """Whether slices may lie aslant, as of a tilted gantry; the model sees them as stored."""
+
+
+class Accept(Value):
+    """Which images the model was made for; an empty list accepts any value."""
+
+    modalities: tuple[str, ...] = Field(min_length=1)
+    body_parts: tuple[str, ...] = ()
+    view_positions: tuple[str, ...] = ()
+    lateralities: tuple[str, ...] = ()
+    photometric_interpretations: tuple[str, ...] = ("MONOCHROME1", "MONOCHROME2")
+    image_types: tuple[str, ...] = ()
+    """Values that Image Type must hold, every one, such as ``ORIGINAL`` and ``AXIAL``."""
+
+    volume: VolumeRules | None = None
+    """Of a model that takes a series as one volume; `None` of one that takes an image."""
+
+
+class StepChoice(Value):
+    """A preprocessing step out of the closed set, with its parameters."""
+
+    name: Name
+    parameters: dict[Name, JsonValue] = {}
+
+
+KEEPING: Final = frozenset(
+    {"window", "normalize", "standardize", "invert_monochrome1", "suv", "resize"}
+)
+"""Steps that leave the slices of a volume as they are; of `resize`, if it is told so."""
+
+
+class Bag(Value):
+    """Slices that a model takes as the instances of a bag: in any number, each by itself."""
+
+    attention: Layer | None = None
+    """The layer that puts out the weight of each instance, shape ``(N, instances)``."""
+
+    shown: int = Field(default=8, ge=1, le=32)
+    """How many of the most relevant instances pictures show."""
+
+
+class Input(Value):
+    """One input tensor and the way to it from modality values."""
+
+    name: Name = "image"
+    kind: Literal["image", "volume"] = "image"
+    layout: Literal["NCHW", "NHWC", "NCDHW"] = "NCHW"
+    """Axes of a batch; D are the slices, until a step orients them otherwise.
+
+    ``NHWC`` is for ONNX and remote models alone: they are given their channels last.
+    """
+
+    accept: Accept
+    steps: tuple[StepChoice, ...] = Field(min_length=1)
+    bag: Bag | None = None
+    """Of a volume whose slices are instances; `None` of one that is seen as a whole."""
+
+    @model_validator(mode="after")
+    def _keeps_instances_apart(self) -> "Input":
+        """Require of a bag that every slice reaches the model as it is."""
+        if self.bag is None:
+            return self
+        if self.kind != "volume":
+            raise ValueError("a bag is made of a volume's slices: 'kind' must be 'volume'")
+        for step in self.steps:
+            size = step.parameters.get("size")
+            cut = isinstance(size, list) and size[0] is not None
+            if step.name not in KEEPING or cut:
+                raise ValueError(
+                    "steps of a bag must keep its slices: one of"
+                    f" {', '.join(sorted(KEEPING))}, and 'resize' with null in front"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> "Input":
+        """Require that kind, layout and rules speak of the same."""
+        volume = self.kind == "volume"
+        if (self.layout == "NCDHW", self.accept.volume is not None) != (volume, volume):
+            raise ValueError("a volume needs layout NCDHW and 'accept.volume', an image neither")
+        return self
+
+
+TensorName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]{1,200}$")]
+"""A tensor of a graph."""
+
+
+class TabularInput(Value):
+    """One input tensor of numbers beside the image, shape ``(N, variables)``."""
+
+    name: TensorName = "values"
+    """Of an ONNX model, the graph's name for it."""
+
+    kind: Literal["tabular"]
+    variables: tuple[Variable, ...] = Field(min_length=1, max_length=64)
+
+
+def _kind(value: Any) -> str:
+    """Return the tag of an input's kind; what does not say is an image."""
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return f"{TAG}tabular" if kind == "tabular" else f"{TAG}image"
+
+
+AnyInput = Annotated[
+    Annotated[Input, Tag(f"{TAG}image")] | Annotated[TabularInput, Tag(f"{TAG}tabular")],
+    Discriminator(_kind),
+]
+
+
+class SlidingWindow(Value):
+    """How a segmentation is given an image of any size: window by window, its answers blended."""
+
+    size: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(min_length=2, max_length=3)
+    """Cells of a window along each spatial axis of the prepared image.
+
+    Along an axis where the image is smaller it is padded with zeros.
+    """
+
+    overlap: float = Field(default=0.5, ge=0, lt=1)
+    """Share of a window's edge that it has in common with the next one, at least."""
+
+    blend: Literal["gaussian", "constant"] = "gaussian"
+    """How windows count where they overlap: most at their centers, or alike."""
+
+    convention: Literal["monai", "nnunet"] = "monai"
+    """Whose windows these are to the cell: those of MONAI's ``sliding_window_inference``, or
+    those of nnU-Net's predictor, which spreads them evenly."""
