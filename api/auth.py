@@ -8,8 +8,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.context import gateway
 from service.errors.requests import Forbidden, Unauthenticated
-from service.explain import Caller
-from service.keys import KeyRecord, Scope
+from service.keys import Caller, KeyRecord, Scope
 
 SCHEME = HTTPBearer(
     scheme_name="apiKey",

@@ -6,60 +6,42 @@ Texts hold names out of the catalog, never what the caller wrote.
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
 from pydantic import JsonValue
 
 from service.acceptance import choose_image, choose_series
 from service.additions import Addition, addition
 from service.certification import demand_certified
-from service.domain.catalog import Catalog, ClassEntry, MethodEntry, ModelEntry, ValueEntry
+from service.domain.catalog import Catalog, ModelEntry
 from service.domain.inputs import Accept
-from service.domain.request import ExplanationRequest, MethodChoice, Observed
+from service.domain.request import ExplanationRequest, Observed
 from service.domain.study import Instance, Study
 from service.domain.target import (
     ABOVE_THRESHOLD,
-    REST,
-    TOP1,
-    ClassTarget,
-    ContrastTarget,
-    Of,
-    PredictedMask,
-    Segment,
-    SegmentationTarget,
-    Target,
 )
 from service.errors.base import Kind
 from service.errors.jobs import NoWorker
 from service.errors.models import ModelSilent, ModelUnavailable
 from service.errors.requests import (
-    InvalidParameter,
     InvalidRequest,
-    InvalidTarget,
-    MissingAbility,
     TooLarge,
     UnknownFormat,
-    UnknownMethod,
     UnknownModel,
 )
 from service.fleet.base import WorkerRecord
+from service.parameters import check_method
 from service.precision import demand_offered
+from service.targets import check_target, named, with_segmentations, with_targets
+from service.wording import escaped
 
 REQUEST_BYTES = 6 * 1024
 """Largest canonical request: the job's whole record must stay under 8 KiB."""
 
 NO_WORKER_RETRY = 15
 """Seconds: a worker with a warm disk is back in about this time."""
-
-LAYER = "layer"
-"""Parameter by which methods name their target layer."""
-
-AT_MOST, UNDER_IMAGE = "x-at-most", "x-under-image"
-"""Keywords of ours in a method's schema; `MethodEntry.parameters` says what they mean."""
 
 ABOVE_THRESHOLD_GUESS = 2
 """Classes above their thresholds, assumed for the estimate of a job's cost."""
@@ -71,14 +53,6 @@ SCALES: Final[Mapping[str, tuple[str, ...]]] = {
     "detection": ("probability", "logit"),
 }
 """By task: the kinds of numbers that observed ones can be compared with."""
-
-BOUNDS = {
-    "minimum": "at least",
-    "exclusiveMinimum": "over",
-    "maximum": "at most",
-    "exclusiveMaximum": "under",
-}
-"""Words for a JSON schema's bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +105,9 @@ def admit(request: ExplanationRequest, catalog: Catalog, study: Study) -> Admitt
     TooLarge
         The request is too long to be queued.
     """
-    request = _with_targets(request, find_model(request.model, catalog.models))
+    request = with_targets(request, find_model(request.model, catalog.models))
     model = check_against_catalog(request, catalog)
-    request = _with_segmentations(request, study)
+    request = with_segmentations(request, study)
     frozen, instances = _with_subject(request, Accept.model_validate(model.accept), study)
     return Admitted(
         request=frozen,
@@ -158,47 +132,21 @@ def _with_subject(
     return request.model_copy(update={"series": chosen.series}), chosen.instances
 
 
-def _with_segmentations(request: ExplanationRequest, study: Study) -> ExplanationRequest:
-    """Return the request with the segmentation that each given region is a segment of."""
-    marks = [each.id for each in study.instances if each.is_segmentation]
-    targets = []
-    for place, target in enumerate(request.targets):
-        region = target.region if isinstance(target, SegmentationTarget) else None
-        if not isinstance(region, Segment):
-            targets.append(target)
-            continue
-        meant = (
-            marks
-            if region.instance is None
-            else [each for each in marks if each == region.instance]
-        )
-        if len(meant) != 1:
-            raise InvalidTarget(
-                "The study has no such DICOM segmentation, or several and none was named; send it"
-                " with the images, and name one of 'segmentations'.",
-                pointer=f"/targets/{place}/region/instance",
-                segmentations=[*marks[:100]],
-            )
-        known = region.model_copy(update={"instance": meant[0]})
-        targets.append(target.model_copy(update={"region": known}))
-    return request.model_copy(update={"targets": tuple(targets)})
-
-
 def check_against_catalog(request: ExplanationRequest, catalog: Catalog) -> ModelEntry:
     """Check everything but the study; return the model. Errors as of `admit`."""
     model = find_model(request.model, catalog.models)
     methods = {each.name: each for each in catalog.methods}
     for place, choice in enumerate(request.methods):
-        _check_method(choice, f"/methods/{place}", methods, model)
+        check_method(choice, f"/methods/{place}", methods, model)
     if not request.allow_uncertified:
         demand_certified(request.methods, model)
     demand_offered(request, model)
     for place, target in enumerate(request.targets):
-        _check_target(target, f"/targets/{place}", model)
+        check_target(target, f"/targets/{place}", model)
     _check_observed(request.observed, model)
     _check_values(request, model)
     for place, annotation in enumerate(request.annotations):
-        _named(annotation.of, f"/annotations/{place}/of", model)
+        named(annotation.of, f"/annotations/{place}/of", model)
     formats = [each.name for each in catalog.formats]
     for place, name in enumerate(request.artifacts):
         if name not in formats:
@@ -299,232 +247,11 @@ def canonical(request: ExplanationRequest) -> str:
     return text
 
 
-def resolved_parameters(choice: MethodChoice, entry: MethodEntry) -> dict[str, JsonValue]:
-    """Return a method's parameters with the defaults of those that were not given."""
-    schemas = _properties(entry.parameters)
-    defaults = {name: each["default"] for name, each in schemas.items() if "default" in each}
-    return {**defaults, **choice.parameters}
-
-
-# ------------------------------------------------------------------- in detail
-
-
-def _check_method(
-    choice: MethodChoice, pointer: str, methods: dict[str, MethodEntry], model: ModelEntry
-) -> None:
-    """Refuse a method that is unknown, not applicable, or given wrong parameters."""
-    entry = methods.get(choice.name)
-    if entry is None:
-        raise UnknownMethod(
-            "There is no such method; choose one of 'methods'.",
-            pointer=f"{pointer}/name",
-            methods=[*sorted(methods)],
-        )
-    if choice.name not in model.methods:
-        reason = model.refused.get(choice.name, "The model was not probed for this method.")
-        raise MissingAbility(
-            f"The model cannot serve this method. {reason}",
-            pointer=f"{pointer}/name",
-            method=choice.name,
-            methods=[*model.methods],
-        )
-    _check_parameters(choice, f"{pointer}/parameters", entry, model)
-    _check_layer(choice, f"{pointer}/parameters/{LAYER}", model)
-
-
-def _check_layer(choice: MethodChoice, pointer: str, model: ModelEntry) -> None:
-    """Refuse a target layer that no worker found in the model."""
-    asked = choice.parameters.get(LAYER)
-    layers = [each.name for each in model.layers]
-    if asked is not None and asked not in layers:
-        raise InvalidParameter(
-            "The model has no such target layer, or it cannot be used; name one of 'layers', or"
-            " none for its default.",
-            pointer=pointer,
-            method=choice.name,
-            layers=[*layers[:100]],
-            **({"reason": model.refused_layers[asked]} if asked in model.refused_layers else {}),
-        )
-
-
-def _check_parameters(
-    choice: MethodChoice, pointer: str, entry: MethodEntry, model: ModelEntry
-) -> None:
-    """Hold parameters against their schema, the model and each other; all breaches at once."""
-    schema = Draft202012Validator(entry.parameters)
-    told = [
-        each for error in schema.iter_errors(dict(choice.parameters)) for each in _breach(error)
-    ] or [*_misfits(choice, entry, model)]
-    breaches: list[JsonValue] = [
-        {"pointer": f"{pointer}{place}", "detail": text} for place, text in told
-    ]
-    if breaches:
-        raise InvalidParameter(
-            "A parameter is unknown, off its schema or does not fit; 'errors' says which.",
-            method=entry.name,
-            parameters=[*sorted(_properties(entry.parameters))],
-            errors=breaches,
-        )
-
-
-def _misfits(
-    choice: MethodChoice, entry: MethodEntry, model: ModelEntry
-) -> Iterator[tuple[str, str]]:
-    """Tell parameters that do not fit another one, or the model's input: place and what is off."""
-    values = resolved_parameters(choice, entry)
-    longest = max(model.shape[1:], default=0)
-    for name, schema in _properties(entry.parameters).items():
-        own, other = _numbers(values.get(name)), schema.get(AT_MOST, "")
-        if max(own, default=0) > min(_numbers(values.get(other)), default=math.inf):
-            culprit = name if name in choice.parameters else other
-            yield f"/{culprit}", f"'{name}' must be at most '{other}'."
-        if longest and UNDER_IMAGE in schema and max(own, default=0) >= longest:
-            yield f"/{name}", f"Must be under {longest}, the longest edge of the model's input."
-
-
-def _numbers(value: JsonValue) -> list[float]:
-    """Return a number, or those of a list; nothing of anything else."""
-    listed = value if isinstance(value, list) else [value]
-    return [each for each in listed if isinstance(each, int | float)]
-
-
-def _breach(error: ValidationError) -> Iterator[tuple[str, str]]:
-    """Tell a breach of a schema in our own words: place and what is allowed."""
-    place = "".join(f"/{_escaped(str(part))}" for part in error.absolute_path)
-    allowed: Any = error.validator_value
-    match error.validator:
-        case "additionalProperties":
-            given: Any = error.instance
-            for key in sorted(set(given) - set(_properties(error.schema))):
-                yield f"{place}/{_escaped(key)}", "There is no such parameter."
-        case "required":
-            yield place, "A required parameter is missing."
-        case "type":
-            yield place, f"Must be of type {allowed}."
-        case "enum" | "const":
-            yield place, f"Must be one of {json.dumps(allowed)}."
-        case str() as rule if rule in BOUNDS:
-            yield place, f"Must be {BOUNDS[rule]} {allowed}."
-        case "anyOf":
-            yield from _branch_breach(error, place)
-        case _:
-            yield place, f"Does not hold to the schema's '{error.validator}'."
-
-
-def _branch_breach(error: ValidationError, place: str) -> Iterator[tuple[str, str]]:
-    """Tell a breach of a union by the branch whose type was met, else by the types there are."""
-    context = error.context or []
-    depth = len(error.absolute_path)
-    mistyped = {
-        each.schema_path[0]
-        for each in context
-        if each.validator == "type" and len(each.absolute_path) == depth
-    }
-    met = [each for each in context if each.schema_path[0] not in mistyped]
-    for each in met:
-        yield from _breach(each)
-    if not met:
-        branches: Any = error.validator_value
-        types = [str(each["type"]) for each in branches if "type" in each]
-        yield place, f"Must be of type {' or '.join(types)}."
-
-
-def _properties(schema: object) -> dict[str, Any]:
-    """Return the schemas of an object's properties."""
-    found = schema.get("properties") if isinstance(schema, dict) else None
-    return found if isinstance(found, dict) else {}
-
-
-def _escaped(part: str) -> str:
-    """Return a reference token of a JSON Pointer (RFC 6901, section 3)."""
-    return part.replace("~", "~0").replace("/", "~1")
-
-
-def _check_target(target: Target, pointer: str, model: ModelEntry) -> None:
-    """Refuse a target that the model does not have."""
-    if target.kind not in model.target_kinds:
-        raise InvalidTarget(
-            f"A model of task '{model.task}' has no targets of this kind; choose one of 'kinds'.",
-            pointer=f"{pointer}/kind",
-            kinds=[*model.target_kinds],
-        )
-    match target:
-        case ClassTarget() if target.of in (TOP1, ABOVE_THRESHOLD):
-            return
-        case ClassTarget():
-            also = ", an index, 'top1' or 'above_threshold'"
-            _usable(target.of, f"{pointer}/of", model, also)
-        case ContrastTarget():
-            _check_contrast(target, pointer, model)
-        case _:
-            _usable(target.of, f"{pointer}/of", model)
-    if isinstance(target, SegmentationTarget):
-        _check_region(target, f"{pointer}/region", model)
-
-
-def _check_contrast(target: ContrastTarget, pointer: str, model: ModelEntry) -> None:
-    """Refuse a contrast with a class that is not there, or with itself."""
-    first = None
-    if target.of != TOP1:
-        first = _usable(target.of, f"{pointer}/of", model, ", an index or 'top1'")
-    exclusive = model.task == "classification-multiclass"
-    if target.versus == REST and exclusive:
-        return
-    also = ", an index or 'rest'" if exclusive else " or an index"
-    if _usable(target.versus, f"{pointer}/versus", model, also) == first:
-        raise InvalidTarget(
-            "A class cannot be held against itself; name another of 'classes'.",
-            pointer=f"{pointer}/versus",
-            classes=_keys(model),
-        )
-
-
-def _check_region(target: SegmentationTarget, pointer: str, model: ModelEntry) -> None:
-    """Refuse a region of other axes than the images that the model takes."""
-    if isinstance(target.region, PredictedMask | Segment):
-        return
-    axes = 2 if Accept.model_validate(model.accept).volume is None else 3
-    numbers = target.region.at if target.region.kind == "point" else target.region.box[::2]
-    if len(numbers) != axes:
-        raise InvalidTarget(
-            "The region has not as many axes as what the model takes: give a row and a column, and"
-            " of a volume the slice before them.",
-            pointer=pointer,
-            axes=axes,
-        )
-
-
-def _usable(
-    of: Of, pointer: str, model: ModelEntry, others: str = " or an index"
-) -> ClassEntry | ValueEntry:
-    """Return a class or value that may be asked for."""
-    found = _named(of, pointer, model, others)
-    if found.not_for_use is not None:
-        raise InvalidTarget(
-            f"The model's publisher marked this as not for use; name one of '{_what(model)}'.",
-            pointer=pointer,
-            why=found.not_for_use,
-            **{_what(model): _keys(model)},
-        )
-    return found
-
-
-def _what(model: ModelEntry) -> str:
-    """Return what the model's outputs are called."""
-    return "classes" if model.classes else "values"
-
-
-def _keys(model: ModelEntry) -> list[JsonValue]:
-    """Return the keys of outputs that may be asked for."""
-    named = model.classes or model.values
-    return [each.key for each in named[:100] if each.not_for_use is None]
-
-
 def _check_observed(observed: Sequence[Observed], model: ModelEntry) -> None:
     """Refuse what cannot be compared with the model's answer."""
     before: set[int] = set()
     for place, each in enumerate(observed):
-        found = _named(each.of, f"/observed/{place}/of", model)
+        found = named(each.of, f"/observed/{place}/of", model)
         if found.index in before:
             raise InvalidRequest(
                 "This class is observed already; give its score and decision together.",
@@ -557,13 +284,13 @@ def _check_values(request: ExplanationRequest, model: ModelEntry) -> None:
                 "The model takes no such value beside the image; those of 'variables' it takes."
                 if known
                 else "The model takes an image alone; leave 'values' out.",
-                pointer=f"/values/{_escaped(key)}",
+                pointer=f"/values/{escaped(key)}",
                 variables=[*known],
             )
         try:
             known[key].number(given)
         except ValueError as error:
-            raise InvalidRequest(str(error), pointer=f"/values/{_escaped(key)}") from None
+            raise InvalidRequest(str(error), pointer=f"/values/{escaped(key)}") from None
     missing: list[JsonValue] = [
         key for key, each in known.items() if each.required and key not in request.values
     ]
@@ -573,13 +300,6 @@ def _check_values(request: ExplanationRequest, model: ModelEntry) -> None:
             pointer="/values",
             missing=missing,
         )
-
-
-def _with_targets(request: ExplanationRequest, model: ModelEntry) -> ExplanationRequest:
-    """Return the request with the model's own targets where it names none."""
-    if "targets" in request.model_fields_set:
-        return request
-    return request.model_copy(update={"targets": model.default_targets})
 
 
 def _check_boxes(request: ExplanationRequest, instance: Instance) -> None:
@@ -592,20 +312,3 @@ def _check_boxes(request: ExplanationRequest, instance: Instance) -> None:
                 rows=instance.rows,
                 columns=instance.columns,
             )
-
-
-def _named(
-    of: Of, pointer: str, model: ModelEntry, others: str = " or an index"
-) -> ClassEntry | ValueEntry:
-    """Return the class or value of a key or an index; `others` says what else may stand there."""
-    for each in model.classes or model.values:
-        if of in (each.key, each.index):
-            return each
-    what = _what(model)
-    one = {"classes": "class", "values": "value"}[what]
-    keys: list[JsonValue] = [each.key for each in (model.classes or model.values)[:100]]
-    raise InvalidTarget(
-        f"The model has no such {one}; name one of '{what}'{others}.",
-        pointer=pointer,
-        **{what: keys},
-    )

@@ -11,6 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from threading import Lock
@@ -44,6 +45,15 @@ class Scope(StrEnum):
     MODELS_READ = "models:read"
     MODELS_ADMIN = "models:admin"
     QUEUE_ADMIN = "queue:admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf something is done."""
+
+    tenant: str
+    key: str
+    """Identifier of the API key; no secret."""
 
 
 class KeyRecord(Value):

@@ -10,7 +10,7 @@ from typing_extensions import override
 from service import wording
 from service.domain.manifest import Manifest
 from service.errors.models import InvalidPackage
-from service.wording import innermost, place_of, says, sentence
+from service.wording import escaped, innermost, place_of, says, sentence
 
 LARGEST = 256 * 1024
 """Bytes of the largest manifest."""
@@ -99,13 +99,8 @@ def _place(mark: Any) -> str:
 
 
 def _defect(error: Any) -> Defect:
-    pointer = "".join(f"/{_escaped(part)}" for part in place_of(error))
+    pointer = "".join(f"/{escaped(part)}" for part in place_of(error))
     return defect(pointer, sentence(error, MESSAGES, _unfit))
-
-
-def _escaped(part: str) -> str:
-    """Escape a name for a JSON Pointer (RFC 6901, section 3)."""
-    return part.replace("~", "~0").replace("/", "~1")
 
 
 _unfit = says("This value does not fit here; see the manifest's schema.")

@@ -21,6 +21,11 @@ def place_of(error: Any) -> list[str]:
     return [str(part) for part in error["loc"] if not str(part).startswith(TAG)]
 
 
+def escaped(part: str) -> str:
+    """Return a reference token of a JSON Pointer (RFC 6901, section 3)."""
+    return part.replace("~", "~0").replace("/", "~1")
+
+
 def sentence(error: Any, says: Mapping[str, Says], otherwise: Says) -> str:
     """Return what one of pydantic's errors means."""
     return says.get(error["type"], otherwise)(error.get("ctx", {}))

@@ -74,19 +74,21 @@ def index(
     accept: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Give an ended job's files in the form that Accept names; without it the index."""
-    job, files = here.explain.artifacts(caller, explanation_id)
+    results = here.explain.results
+    job = here.explain.glance(caller, explanation_id)
+    files = results.artifacts(job)
     wanted = files if request.method == "GET" else ()
     vary = {"Vary": "Accept"}
     match choose(accept, OFFERED):
         case "application/zip":
             vary["Content-Disposition"] = f'attachment; filename="{explanation_id}.zip"'
-            archive = zipped(wanted, here.explain.open(job, wanted))
+            archive = zipped(wanted, results.open(job, wanted))
             return StreamingResponse(archive, 200, vary, ZIP)
         case "multipart/related":
             boundary = secrets.token_hex(16)
             objects = [each for each in wanted if each.media_type == DICOM]
             kind = f'{RELATED}; type="{DICOM}"; boundary={boundary}'
-            parts = related(objects, here.explain.open(job, objects), boundary)
+            parts = related(objects, results.open(job, objects), boundary)
             return StreamingResponse(parts, 200, vary, kind)
         case _:
             base = here.url(f"/v1/explanations/{explanation_id}")
@@ -121,7 +123,9 @@ async def show(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Give one file, or a range of it; its ETag is its SHA-256."""
-    job, artifact = await run_in_threadpool(here.explain.artifact, caller, explanation_id, name)
+    results = here.explain.results
+    job = await run_in_threadpool(here.explain.glance, caller, explanation_id)
+    artifact = await run_in_threadpool(results.artifact, job, name)
     choose(accept, (artifact.media_type,))
     tag = f'"{artifact.sha256}"'
     headers = {
@@ -140,6 +144,6 @@ async def show(
     status = 200 if asked is None else 206
     if request.method == "HEAD":
         return Response(None, status, headers, artifact.media_type)
-    read = await run_in_threadpool(here.explain.open, job, [artifact])
+    read = await run_in_threadpool(results.open, job, [artifact])
     chunks = await run_in_threadpool(read, artifact, start, end)
     return StreamingResponse(chunks, status, headers, artifact.media_type)

@@ -14,7 +14,7 @@ from api.problems import answers
 from api.v1.wire import EventBody, time_of
 from service.errors.base import WhylightError
 from service.errors.requests import NotFound
-from service.explain import Caller
+from service.keys import Caller
 from service.queue.base import Event
 
 router = APIRouter(prefix="/v1/explanations", tags=["explanations"])

@@ -49,7 +49,8 @@ from service.errors.studies import (
     SingleImageModel,
     TooFewSlices,
 )
-from service.explain import Caller, Followed
+from service.explain import Followed
+from service.keys import Caller
 from service.queue.base import Filter, Submitted
 
 router = APIRouter(prefix="/v1/explanations", tags=["explanations"])
@@ -149,7 +150,9 @@ async def create(
     match request.headers.get("content-type", "").partition(";")[0].strip().lower():
         case "application/json":
             ask = await read_request(request, here)
-            submitted = await run_in_threadpool(here.explain.submit, caller, ask, idempotency_key)
+            submitted = await run_in_threadpool(
+                here.explain.submissions.submit, caller, ask, idempotency_key
+            )
         case "multipart/form-data":
             submitted = await _submit_form(request, here, caller, idempotency_key)
         case _:
@@ -169,7 +172,7 @@ async def create(
 async def validate(request: Request, here: Here, caller: Writer) -> PlanBody:
     """Tell what a request would lead to, with every parameter; nothing is queued."""
     ask = await read_request(request, here)
-    return PlanBody.of(await run_in_threadpool(here.explain.validate, caller, ask))
+    return PlanBody.of(await run_in_threadpool(here.explain.submissions.validate, caller, ask))
 
 
 @router.get(
@@ -286,7 +289,9 @@ async def _submit_form(
     """Take the study in and ask for its explanation, both or neither."""
     with here.scratch.room() as room:
         fields, parts = await read_form(request, here, room)
-        return await run_in_threadpool(here.explain.submit_with_study, caller, parts, fields, key)
+        return await run_in_threadpool(
+            here.explain.submissions.submit_with_study, caller, parts, fields, key
+        )
 
 
 async def _answer(

@@ -24,8 +24,7 @@ from service.errors.requests import (
     UnsafeArchive,
     UnsupportedMediaType,
 )
-from service.explain import Caller
-from service.keys import KeyRecord, Scope
+from service.keys import Caller, KeyRecord, Scope
 from service.manifests import manifest_schema
 from service.packages import PackageRecord
 from service.telemetry import Log

@@ -96,7 +96,7 @@ async def create(
             raise InvalidRequest(
                 "A part 'request' belongs to POST /v1/explanations, not here.", pointer="/request"
             )
-        study = await run_in_threadpool(here.explain.take_in, caller, received.parts)
+        study = await run_in_threadpool(here.explain.submissions.take_in, caller, received.parts)
     response.headers["Location"] = here.url(f"/v1/studies/{study.id}")
     return StudyBody.of(study)
 

@@ -28,10 +28,11 @@ from service.domain.target import ResolvedTarget
 from service.domain.trust import TrustReport
 from service.domain.variable import VariableShare
 from service.errors.base import Failure
-from service.explain import Followed, Plan
+from service.explain import Followed
 from service.fleet.base import WorkerRecord
 from service.packages import PackageRecord
 from service.queue.base import DeadLetter, Depth
+from service.submissions import Plan
 
 
 def time_of(milliseconds: int | None) -> datetime | None:

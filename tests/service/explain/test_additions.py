@@ -9,7 +9,8 @@ from service.backends import open_backends
 from service.domain.request import ExplanationRequest
 from service.domain.study import Instance
 from service.errors.requests import KeyReused, StudyFull
-from service.explain import Caller, Explain
+from service.explain import Explain
+from service.keys import Caller
 from service.settings import Settings
 from service.studies import Part
 from tests.support.fake_fleet import CATALOG, FakeWorker, model
@@ -53,12 +54,12 @@ def asking(backends, file):
         explain = Explain(backends, Settings.model_validate({"limits": limits}))
 
         def ask(*, dry=False, key=None, **changes):
-            study = explain.take_in(CALLER, [Part(1, file)]).id
+            study = explain.submissions.take_in(CALLER, [Part(1, file)]).id
             fields = {"study": study, "model": "chest", "methods": ["saliency"], "targets": [0]}
             request = ExplanationRequest.model_validate(fields | changes)
             if dry:
-                return explain.validate(CALLER, request)
-            return explain.submit(CALLER, request, key)
+                return explain.submissions.validate(CALLER, request)
+            return explain.submissions.submit(CALLER, request, key)
 
         return ask
 

@@ -8,8 +8,8 @@ import pytest
 from service.backends import open_backends
 from service.domain.request import ExplanationRequest
 from service.errors.requests import NotFound
-from service.explain import Caller, Explain
-from service.keys import Scope
+from service.explain import Explain
+from service.keys import Caller, Scope
 from service.settings import Settings
 from service.studies import Part
 from service.sweeper import Sweeper
@@ -63,12 +63,12 @@ def sweep_in(backends, explain):
 def study(explain, tmp_path):
     file = tmp_path / "a.dcm"
     file.write_bytes(encoded(image()))
-    return explain.take_in(CALLER, [Part(1, file)]).id
+    return explain.submissions.take_in(CALLER, [Part(1, file)]).id
 
 
 def ask(explain, study):
     fields = {"study": study, "model": "chest", "methods": ["saliency"], "artifacts": ["png"]}
-    return explain.submit(CALLER, ExplanationRequest.model_validate(fields)).job.id
+    return explain.submissions.submit(CALLER, ExplanationRequest.model_validate(fields)).job.id
 
 
 def test_a_study_stays_its_time_and_then_goes(backends, explain, sweep_in, study):
@@ -99,7 +99,7 @@ def test_results_stay_longer_than_studies_and_then_go(backends, explain, sweep_i
     job = ask(explain, study)
     FakeWorker(backends).succeed()
     assert sweep_in(DAY * 6.9).jobs == 0
-    assert explain.artifacts(CALLER, job)[1]
+    assert explain.results.artifacts(explain.glance(CALLER, job))
     swept = sweep_in(DAY * 7.1)
     assert (swept.jobs, swept.objects) == (1, 2)
 

@@ -1,0 +1,151 @@
+"""Targets of a request: what of a model's answer is explained, and whether it has that."""
+
+from pydantic import JsonValue
+
+from service.domain.catalog import ClassEntry, ModelEntry, ValueEntry
+from service.domain.inputs import Accept
+from service.domain.request import ExplanationRequest
+from service.domain.study import Study
+from service.domain.target import (
+    ABOVE_THRESHOLD,
+    REST,
+    TOP1,
+    ClassTarget,
+    ContrastTarget,
+    Of,
+    PredictedMask,
+    Segment,
+    SegmentationTarget,
+    Target,
+)
+from service.errors.requests import InvalidTarget
+
+
+def check_target(target: Target, pointer: str, model: ModelEntry) -> None:
+    """Refuse a target that the model does not have."""
+    if target.kind not in model.target_kinds:
+        raise InvalidTarget(
+            f"A model of task '{model.task}' has no targets of this kind; choose one of 'kinds'.",
+            pointer=f"{pointer}/kind",
+            kinds=[*model.target_kinds],
+        )
+    match target:
+        case ClassTarget() if target.of in (TOP1, ABOVE_THRESHOLD):
+            return
+        case ClassTarget():
+            also = ", an index, 'top1' or 'above_threshold'"
+            _usable(target.of, f"{pointer}/of", model, also)
+        case ContrastTarget():
+            _check_contrast(target, pointer, model)
+        case _:
+            _usable(target.of, f"{pointer}/of", model)
+    if isinstance(target, SegmentationTarget):
+        _check_region(target, f"{pointer}/region", model)
+
+
+def _check_contrast(target: ContrastTarget, pointer: str, model: ModelEntry) -> None:
+    """Refuse a contrast with a class that is not there, or with itself."""
+    first = None
+    if target.of != TOP1:
+        first = _usable(target.of, f"{pointer}/of", model, ", an index or 'top1'")
+    exclusive = model.task == "classification-multiclass"
+    if target.versus == REST and exclusive:
+        return
+    also = ", an index or 'rest'" if exclusive else " or an index"
+    if _usable(target.versus, f"{pointer}/versus", model, also) == first:
+        raise InvalidTarget(
+            "A class cannot be held against itself; name another of 'classes'.",
+            pointer=f"{pointer}/versus",
+            classes=_keys(model),
+        )
+
+
+def _check_region(target: SegmentationTarget, pointer: str, model: ModelEntry) -> None:
+    """Refuse a region of other axes than the images that the model takes."""
+    if isinstance(target.region, PredictedMask | Segment):
+        return
+    axes = 2 if Accept.model_validate(model.accept).volume is None else 3
+    numbers = target.region.at if target.region.kind == "point" else target.region.box[::2]
+    if len(numbers) != axes:
+        raise InvalidTarget(
+            "The region has not as many axes as what the model takes: give a row and a column, and"
+            " of a volume the slice before them.",
+            pointer=pointer,
+            axes=axes,
+        )
+
+
+def _usable(
+    of: Of, pointer: str, model: ModelEntry, others: str = " or an index"
+) -> ClassEntry | ValueEntry:
+    """Return a class or value that may be asked for."""
+    found = named(of, pointer, model, others)
+    if found.not_for_use is not None:
+        raise InvalidTarget(
+            f"The model's publisher marked this as not for use; name one of '{_what(model)}'.",
+            pointer=pointer,
+            why=found.not_for_use,
+            **{_what(model): _keys(model)},
+        )
+    return found
+
+
+def named(
+    of: Of, pointer: str, model: ModelEntry, others: str = " or an index"
+) -> ClassEntry | ValueEntry:
+    """Return the class or value of a key or an index; `others` says what else may stand there."""
+    for each in model.classes or model.values:
+        if of in (each.key, each.index):
+            return each
+    what = _what(model)
+    one = {"classes": "class", "values": "value"}[what]
+    keys: list[JsonValue] = [each.key for each in (model.classes or model.values)[:100]]
+    raise InvalidTarget(
+        f"The model has no such {one}; name one of '{what}'{others}.",
+        pointer=pointer,
+        **{what: keys},
+    )
+
+
+def _what(model: ModelEntry) -> str:
+    """Return what the model's outputs are called."""
+    return "classes" if model.classes else "values"
+
+
+def _keys(model: ModelEntry) -> list[JsonValue]:
+    """Return the keys of outputs that may be asked for."""
+    named = model.classes or model.values
+    return [each.key for each in named[:100] if each.not_for_use is None]
+
+
+def with_segmentations(request: ExplanationRequest, study: Study) -> ExplanationRequest:
+    """Return the request with the segmentation that each given region is a segment of."""
+    marks = [each.id for each in study.instances if each.is_segmentation]
+    targets = []
+    for place, target in enumerate(request.targets):
+        region = target.region if isinstance(target, SegmentationTarget) else None
+        if not isinstance(region, Segment):
+            targets.append(target)
+            continue
+        meant = (
+            marks
+            if region.instance is None
+            else [each for each in marks if each == region.instance]
+        )
+        if len(meant) != 1:
+            raise InvalidTarget(
+                "The study has no such DICOM segmentation, or several and none was named; send it"
+                " with the images, and name one of 'segmentations'.",
+                pointer=f"/targets/{place}/region/instance",
+                segmentations=[*marks[:100]],
+            )
+        known = region.model_copy(update={"instance": meant[0]})
+        targets.append(target.model_copy(update={"region": known}))
+    return request.model_copy(update={"targets": tuple(targets)})
+
+
+def with_targets(request: ExplanationRequest, model: ModelEntry) -> ExplanationRequest:
+    """Return the request with the model's own targets where it names none."""
+    if "targets" in request.model_fields_set:
+        return request
+    return request.model_copy(update={"targets": model.default_targets})
