@@ -130,8 +130,8 @@ bench-trust: $(BENCH_READY)  ## Measure what trust reports are worth; takes much
 define measured
 export LOAD_BEFORE=$$(cut -d ' ' -f 1 /proc/loadavg) BENCH_BEGAN=$$(date +%s); missed=; failed=; \
 for each in $(1); do \
-    echo "== $$each"; $(BIN)/python -m benchmarks.$$each; \
-    case $$? in 0) ;; 3) missed="$$missed $$each";; *) failed="$$failed $$each";; esac; \
+    echo "== $$each"; status=0; $(BIN)/python -m benchmarks.$$each || status=$$?; \
+    case $$status in 0) ;; 3) missed="$$missed $$each";; *) failed="$$failed $$each";; esac; \
 done; \
 [ -z "$$missed" ] || echo "Valid, with bars missed (named above):$$missed"; \
 [ -z "$$failed" ] || echo "Failed, or a case is not valid:$$failed"; \

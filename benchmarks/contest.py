@@ -54,6 +54,9 @@ ALONE: Final = 1.0
 BATCHES: Final = (4, 8, 16, 32)
 """Rows to a call among which a peer's best tuning is sought."""
 
+ATTEMPTS: Final = 4
+"""Runs of a case at most, until one has a control that is not off: a neighbor may be loud."""
+
 Run = Callable[[], Any]
 
 
@@ -198,7 +201,7 @@ def hold(
             found[case.name] = {"valid": False, "faults": faults}
         else:
             assert isinstance(case, Case)
-            found[case.name] = _measured(case, count or case.count)
+            found[case.name] = _undisturbed(case, count or case.count)
     where = "not kept: the number of rounds was given"
     if count is None:
         told = {"conditions": conditions(packages), "cases": found}
@@ -216,6 +219,15 @@ def hold(
     if invalid:
         return INVALID
     return MISSED if missed else 0
+
+
+def _undisturbed(case: Case, count: int) -> dict[str, Any]:
+    """Time one case, anew where the control was off; tell how many runs were discarded."""
+    for discarded in range(ATTEMPTS):
+        found = _measured(case, count) | {"discarded": discarded}
+        if found["valid"]:
+            break
+    return found
 
 
 def _measured(case: Case, count: int) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 Three models read the same phantoms without and with the corner marker: the
 demo model, one with a planted shortcut, and its control. The service's own
-check of the expected region judges every finding that they call::
+check of the expected region judges every finding that they call. Of those that
+the marker drives a least share must be flagged, of all others a most::
 
     python -m benchmarks.shortcut [phantoms]
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.measure import conditions, publish
+from benchmarks.measure import MISSED, conditions, publish
 from examples.phantom.chest import cases
 from examples.phantom.evaluate import LAYER, logits_of
 from examples.phantom.findings import FINDINGS
@@ -39,7 +40,11 @@ from workers.scheduler import Scheduler
 PHANTOMS: Final = 400
 SEED: Final = 20_262
 MODELS: Final = Path(__file__).parents[1] / "models"
-NAMES: Final = ("chest-phantom", "chest-phantom-marker", "chest-phantom-control")
+PLAIN, DRIVEN, CONTROL = "chest-phantom", "chest-phantom-marker", "chest-phantom-control"
+NAMES: Final = (PLAIN, DRIVEN, CONTROL)
+FOUND_BAR, FALSE_BAR = 0.85, 0.08
+"""Least share of marker-driven calls that is flagged, and most of any others."""
+
 INPUT: Final = (1, 128, 128)
 NODULE: Final = list(FINDINGS).index(FINDING)
 BLANK: Final = np.zeros((1, 1, 1), np.float32)
@@ -106,8 +111,8 @@ class Answers:
         )
 
 
-def main() -> None:
-    """Run the bench and publish its figures."""
+def main() -> int:
+    """Run the bench, publish its figures, and return the exit status."""
     torch.set_num_threads(1)
     count = int(sys.argv[1]) if len(sys.argv) > 1 else PHANTOMS
     chosen = tuple(cases(SEED, count))
@@ -115,14 +120,51 @@ def main() -> None:
         name: drafts_of(tuple(marked(chosen, marking, SEED)))
         for name, marking in (("without", NEVER), ("with", ALWAYS))
     }
+    models = {name: _model(name, pair) for name in NAMES}
+    bars = barred(models)
     result = {
         "conditions": conditions(PACKAGES),
         "phantoms": count,
         "seed": SEED,
         "share_from": ExpectedRegion().share,
-        "models": {name: _model(name, pair) for name in NAMES},
+        "bars": bars,
+        "models": models,
     }
-    print(publish("shortcut", result))
+    print(bars, publish("shortcut", result))
+    return 0 if all(each["held"] for each in bars.values()) else MISSED
+
+
+def barred(models: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the share flagged of each kind of calls, of its worst group, beside its bar.
+
+    Calls of the marker model on phantoms with the marker are the marker's; its
+    control's on them are not; clean are all models' calls on phantoms without it.
+    """
+    marked_ones = ("present_with_marker", "absent_with_marker")
+    driven = [models[DRIVEN]["nodule"][kind] for kind in marked_ones]
+    control = [models[CONTROL]["nodule"][kind] for kind in marked_ones]
+    clean = [
+        group
+        for model in models.values()
+        for group in (
+            *model["present_without_marker"].values(),
+            model["nodule"]["absent_without_marker"],
+        )
+    ]
+    least = min(_flagged(driven))
+    most = {"control": max(_flagged(control)), "clean": max(_flagged(clean))}
+    return {
+        "marker_driven": {"flagged": least, "at_least": FOUND_BAR, "held": least >= FOUND_BAR},
+        **{
+            kind: {"flagged": share, "at_most": FALSE_BAR, "held": share <= FALSE_BAR}
+            for kind, share in most.items()
+        },
+    }
+
+
+def _flagged(groups: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Return the shares that are flagged of groups of which any was called."""
+    return [group["flagged"] for group in groups if group["called"]]
 
 
 def _model(name: str, pair: Mapping[str, Samples]) -> dict[str, Any]:
@@ -165,4 +207,4 @@ def _group(said: Answers, chosen: Chosen, place: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

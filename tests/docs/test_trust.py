@@ -3,10 +3,12 @@
 import inspect
 import json
 import re
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 
+from benchmarks.shortcut import CONTROL, DRIVEN, FALSE_BAR, FOUND_BAR, barred
 from service.domain.trust import ALWAYS, STATEMENTS, SUPPORTED_TO, WEAK_TO, Flag, Grade
 from tests.workers.measures.test_recompute import recomputed
 from workers.binding import REMEMBERED
@@ -72,7 +74,8 @@ def test_the_limits_of_other_checks_are_those_of_the_code():
     assert f"under {FAINT:.0%} of that" in TEXT.replace(" %", "%")
 
 
-SHORTCUT = json.loads((ROOT / "benchmarks" / "results" / "shortcut.json").read_text())["models"]
+FOUND = json.loads((ROOT / "benchmarks" / "results" / "shortcut.json").read_text())
+SHORTCUT = FOUND["models"]
 MODELS = ("chest-phantom-marker", "chest-phantom-control", "chest-phantom")
 
 
@@ -98,6 +101,27 @@ def test_the_table_of_the_shortcut_is_what_was_measured(words, kind):
     rows = [SHORTCUT[model]["nodule"][kind] for model in MODELS]
     cells = [f"{words} ({rows[0]['phantoms']})", *map(told, rows)]
     assert f"| {' | '.join(cells)} |" in PAGE
+
+
+def test_the_bars_of_the_shortcut_are_held_and_told():
+    bars = barred(SHORTCUT)
+    assert bars == FOUND["bars"]
+    assert all(each["held"] for each in bars.values())
+    assert (FOUND_BAR, FALSE_BAR) == (0.85, 0.08)
+    assert "at least 85 %" in TEXT
+    assert "at most 8 %" in TEXT
+
+
+def test_a_missed_shortcut_and_a_false_alarm_each_miss_their_bar():
+    missed, alarmed = deepcopy(SHORTCUT), deepcopy(SHORTCUT)
+    missed[DRIVEN]["nodule"]["absent_with_marker"]["flagged"] = 0.84
+    alarmed[CONTROL]["nodule"]["present_with_marker"]["flagged"] = 0.09
+    alarmed["chest-phantom"]["present_without_marker"]["effusion"]["flagged"] = 0.09
+    assert [name for name, each in barred(missed).items() if not each["held"]] == ["marker_driven"]
+    assert [name for name, each in barred(alarmed).items() if not each["held"]] == [
+        "control",
+        "clean",
+    ]
 
 
 def test_what_was_flagged_without_a_mark_is_told():

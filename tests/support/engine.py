@@ -96,7 +96,8 @@ def small_runtime(
     net = small_net(axes, channels, dtype)
     runtime = TorchRuntime(net, (channels, *SIZES[axes]), (LAYER, TOP), **options)
     assert runtime.probed.layers
-    net.batches.clear()
+    assert isinstance(runtime.served, SmallNet)
+    runtime.served.batches.clear()
     return runtime
 
 

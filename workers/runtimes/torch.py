@@ -40,6 +40,7 @@ from workers.runtimes.base import (
 )
 from workers.runtimes.batch import filled, guarded_scores, row_shape, spans
 from workers.runtimes.capture import Ablation, Capture
+from workers.runtimes.folding import folded
 from workers.runtimes.graphs import Graphs, padded
 from workers.runtimes.incremental.rows import Incremental
 from workers.runtimes.members import Combine, Members, mean, mean_sigmoid, mean_softmax
@@ -126,11 +127,16 @@ class TorchRuntime:
         self.fixed_rows = fixed_rows
         self._seat = _Seat()
         self._graphs = Graphs()
-        modules = dict(self.model.named_modules())
-        for layer in self.layers:
-            if layer in modules:
-                modules[layer].register_forward_hook(partial(self._seat.hook, layer))
-        self._state = _state(self.model)
+        self.served = self.model
+        """Runs every pass: the model, or one that rounds differently and takes less time."""
+        if not narrow and fixed_rows is None:
+            self.served = folded(self.model, noise(self, 1), frozenset(self.layers))
+        for network in {self.model, self.served}:
+            modules = dict(network.named_modules())
+            for layer in self.layers:
+                if layer in modules:
+                    modules[layer].register_forward_hook(partial(self._seat.hook, layer))
+        self._state = _state(self.model, self.served)
 
     @cached_property
     def probed(self) -> Probe:
@@ -154,7 +160,7 @@ class TorchRuntime:
         """
         if self.fixed_rows is not None or self.probed.mixes_rows or self._narrow:
             return None
-        return Incremental.of(self.model, noise(self, 1)[0])
+        return Incremental.of(self.served, noise(self, 1)[0])
 
     # ------------------------------------------------------------------ grouping
 
@@ -313,7 +319,7 @@ class TorchRuntime:
                 torch.set_grad_enabled(bool(at)),
                 Attentions(capture.take) if seen else nullcontext(),
             ):
-                outputs: Tensor = self.model(batch, *beside)
+                outputs: Tensor = self.served(batch, *beside)
         finally:
             self._seat.capture = None
         capture.require_all()
@@ -377,7 +383,7 @@ class TorchRuntime:
 
     def check(self) -> None:
         """Raise `ReplicaChangedError` unless the replica is as it was at start."""
-        if _state(self.model) != self._state:
+        if _state(self.model, self.served) != self._state:
             raise ReplicaChangedError
 
 
@@ -455,7 +461,7 @@ def _served(
     )
 
 
-def _state(model: nn.Module) -> list[tuple[object, ...]]:
+def _state(*models: nn.Module) -> list[tuple[object, ...]]:
     """Return what must not change: modules, their hooks and modes, parameters and versions."""
     state: list[tuple[object, ...]] = [
         (
@@ -467,10 +473,12 @@ def _state(model: nn.Module) -> list[tuple[object, ...]]:
             len(module._backward_hooks),  # noqa: SLF001
             len(module._backward_pre_hooks),  # noqa: SLF001
         )
+        for model in models
         for name, module in model.named_modules()
     ]
     state += [
         (id(tensor), tensor.requires_grad, tensor.data_ptr(), tensor._version)  # noqa: SLF001 - counts writes
+        for model in models
         for tensor in (*model.parameters(), *model.buffers())
     ]
     return state

@@ -58,6 +58,9 @@ class Subject(Sized, Protocol):
     """The runtime under the probe."""
 
     model: nn.Module
+    served: nn.Module
+    """The model, or one of the same outputs that shares most of its weights."""
+
     layers: tuple[str, ...]
     tokens: Tokens | None
     reasons: Mapping[str, str]
@@ -105,6 +108,7 @@ def probe(subject: Subject) -> Probe:
         Ability.PATH_GRADIENT,
     }
     abilities |= asked - set(unable) if gradient else set()
+    held = nn.ModuleList((subject.model, subject.served))
     kinds = {"forward": False} | ({"gradient": True} if gradient else {})
     seconds = {
         kind: _seconds(_runner(subject, grad), 1, subject.device) for kind, grad in kinds.items()
@@ -112,7 +116,7 @@ def probe(subject: Subject) -> Probe:
     mixes = _mixes_rows(subject) if gradient else True
     rows = (1,) if mixes else (1, 2)
     needs = {
-        kind: needed(_runner(subject, grad), subject.model, subject.device, rows)
+        kind: needed(_runner(subject, grad), held, subject.device, rows)
         for kind, grad in kinds.items()
     }
     return Probe(
@@ -123,7 +127,7 @@ def probe(subject: Subject) -> Probe:
         mixes_rows=mixes,
         row_seconds=seconds,
         row_bytes={kind: need.row for kind, need in needs.items()},
-        fixed_bytes=weight_bytes(subject.model) + max(need.fixed for need in needs.values()),
+        fixed_bytes=weight_bytes(held) + max(need.fixed for need in needs.values()),
         cheap_heads=frozenset(
             layer.name
             for layer in layers
@@ -304,7 +308,7 @@ def _runner(subject: Subject, gradient: bool) -> Callable[[int], object]:
     def run(rows: int) -> object:
         batch = noise(subject, rows).requires_grad_(gradient)
         with torch.set_grad_enabled(gradient):
-            outputs = subject.model(batch)
+            outputs = subject.served(batch)
             return torch.autograd.grad(outputs.sum(), [batch]) if gradient else outputs
 
     return run

@@ -65,7 +65,7 @@ def test_all_targets_and_methods_share_one_bank_of_rows(axes: int) -> None:
 
     known, _ = through(Scheduler(), runtime, bank(image), watched())
     assert known.drops.shape == (PROBES[axes], 5)
-    assert sum(runtime.model.batches) == PROBES[axes] + 1 == rows_of(image.shape)
+    assert sum(runtime.served.batches) == PROBES[axes] + 1 == rows_of(image.shape)
 
 
 def test_a_job_that_is_cancelled_in_mid_bank_ends_there() -> None:
@@ -80,7 +80,7 @@ def test_a_job_that_is_cancelled_in_mid_bank_ends_there() -> None:
     scheduler.run_until_idle()
     (outcome,) = ticket.result(0).outcomes
     assert isinstance(outcome, Cancelled)
-    assert 0 < sum(runtime.model.batches) < 26
+    assert 0 < sum(runtime.served.batches) < 26
 
 
 @pytest.mark.parametrize("axes", [2, 3])

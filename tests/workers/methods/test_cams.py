@@ -231,10 +231,10 @@ def test_all_in_one_job_equal_alone_and_take_one_row() -> None:
     runtime, image = small_runtime(), image_for()
     methods = [settled(METHODS[name](), runtime) for name in NAMES]
     alone = [attribute(method, runtime, image, logits(1, 2)) for method in methods]
-    runtime.model.batches.clear()
+    runtime.served.batches.clear()
     plans = [method.plan(image, logits(1, 2)) for method in methods]
     merged: list[Maps] = through(Scheduler(), runtime, *plans)
-    assert runtime.model.batches == [1]
+    assert runtime.served.batches == [1]
     for ours, expected in zip(merged, alone, strict=True):
         torch.testing.assert_close(ours.values, expected.values, rtol=0, atol=1e-12)
 

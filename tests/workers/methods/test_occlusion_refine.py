@@ -134,7 +134,7 @@ def test_only_the_share_goes_through_the_model() -> None:
     image, runtime = image_for(), small_runtime()
     method = Occlusion(window=(4, 8), stride=1, refine=0.2)
     maps = attribute(method, runtime, image, logits(0, 2))
-    assert sum(runtime.model.batches) == method.estimate(image.shape, 2).rows
+    assert sum(runtime.served.batches) == method.estimate(image.shape, 2).rows
     assert maps.extras[0] == {"windows": 17 * 13 + 13 * 9, "tried": 45 + 24}
     assert maps.values.shape == (2, 1, 20, 16)
     assert not maps.partial

@@ -150,7 +150,7 @@ def test_targets_share_the_rows_and_do_not_change_each_other() -> None:
     image, runtime = image_for(), small_runtime()
     method = Rise(samples=32)
     together = attribute(method, runtime, image, logits(0, 4))
-    assert sum(runtime.model.batches) == 32
+    assert sum(runtime.served.batches) == 32
     alone = attribute(method, runtime, image, logits(4))
     torch.testing.assert_close(together.values[1:], alone.values)
 

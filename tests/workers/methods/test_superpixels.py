@@ -146,7 +146,7 @@ def test_targets_share_the_rows_and_chunks_do_not_matter(kind: Callable[..., Met
     image, runtime = image_for(), small_runtime()
     method = kind(**FEW[kind])
     together = attribute(method, runtime, image, logits(0, 4))
-    assert sum(runtime.model.batches) <= method.estimate(image.shape, 2).rows
+    assert sum(runtime.served.batches) <= method.estimate(image.shape, 2).rows
     alone = attribute(method, runtime, image, logits(4), chunk=7)
     torch.testing.assert_close(together.values[1:], alone.values)
     assert together.values.std() > 1e-3

@@ -109,7 +109,8 @@ def test_one_member_runs_after_the_other():
     runtimes = []
     for number, net in enumerate(nets()):
         runtimes.append(TorchRuntime(net, image.shape, (LAYER,)))
-        net.forward = _noting(net, order, number)
+        served = runtimes[-1].served
+        served.forward = _noting(served, order, number)
     together = Members(runtimes, mean)
     run(together, Forward(Clean(image), logits(0)))  # all are probed at first
     order.clear()

@@ -191,9 +191,9 @@ def test_ablation_of_a_layer_that_cannot_be_used_is_refused() -> None:
 def test_the_graph_is_cut_at_the_layer() -> None:
     """Nothing before the layer takes part in the way back."""
     runtime = small_runtime()
-    assert isinstance(runtime.model, SmallNet)
+    assert isinstance(runtime.served, SmallNet)
     ways_down: list[int] = []
-    handle = runtime.model.features[3].register_full_backward_hook(lambda *_: ways_down.append(1))
+    handle = runtime.served.features[3].register_full_backward_hook(lambda *_: ways_down.append(1))
     served(Gradient(Clean(image_for()), logits(0), at=(LAYER,)), runtime)
     assert not ways_down
     served(Gradient(Clean(image_for()), logits(0)), runtime)

@@ -14,6 +14,7 @@ from workers.methods.saliency import Saliency
 from workers.passes import Forward, Plan, Step, TimeUp
 from workers.rows import Noisy
 from workers.running import Planned
+from workers.runtimes.torch import _state
 from workers.scheduler import Scheduler, WrongThreadError
 
 PATIENCE = 20.0
@@ -189,8 +190,8 @@ def test_everything_of_a_job_runs_in_the_owner_thread(running: Scheduler) -> Non
             note()
 
     runtime = small_runtime()
-    runtime.model.register_forward_pre_hook(note)
-    runtime._state = type(runtime)(runtime.model, runtime.shape)._state  # the hook is ours
+    runtime.served.register_forward_pre_hook(note)
+    runtime._state = _state(runtime.model, runtime.served)  # the hook is ours
     job = running.submit("job", runtime, [Planned(plan(), 9)], on_progress=note)
     assert job.result(PATIENCE).outcomes == (None,)
     assert seen == {owner}

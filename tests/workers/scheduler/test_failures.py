@@ -80,8 +80,9 @@ def fragile_runtime(rows: int = 1_000, **options: Any) -> tuple[Fragile, TorchRu
     model = Fragile(inner, rows=rows)
     runtime = TorchRuntime(model, (1, 20, 16), (f"inner.{LAYER}",), **options)
     assert runtime.probed.layers
-    model.calls = 0
-    return model, runtime
+    assert isinstance(runtime.served, Fragile)
+    runtime.served.calls = 0
+    return runtime.served, runtime
 
 
 def poisoned() -> Tensor:
@@ -199,9 +200,8 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_limit_is_kept() -> None:
 
 
 def test_an_image_that_does_not_fit_alone_is_told_so() -> None:
-    _, runtime = fragile_runtime(rows=5)
-    assert isinstance(runtime.model, Fragile)
-    runtime.model.rows = 0
+    model, runtime = fragile_runtime(rows=5)
+    model.rows = 0
     (outcome,) = through(Scheduler(), runtime, Saliency().plan(image_for(), logits(1)))
     assert isinstance(outcome, DoesNotFit)
 

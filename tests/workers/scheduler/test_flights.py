@@ -54,7 +54,7 @@ def folding(rows: Tensor, told: Callable[[int, Step], None]) -> Plan[str]:
 
 def test_a_batch_is_launched_before_the_one_before_is_folded() -> None:
     runtime, order = small_runtime(), []
-    launched = runtime.model.batches
+    launched = runtime.served.batches
     plan = folding(images(3), lambda start, _: order.append((start, len(launched))))
     assert through(Scheduler(slice_seconds=1e-9), runtime, plan) == ["done"]
     assert order == [(0, 2), (1, 3), (2, 3)]

@@ -27,8 +27,8 @@ from workers.scheduler import Scheduler
 
 
 def net_of(runtime: TorchRuntime) -> SmallNet:
-    assert isinstance(runtime.model, SmallNet)
-    return runtime.model
+    assert isinstance(runtime.served, SmallNet)
+    return runtime.served
 
 
 def ask(*passes: Forward | Gradient) -> Plan[tuple[Step, ...]]:
@@ -63,8 +63,8 @@ def test_wants_are_united_as_pairs_and_never_as_a_product() -> None:
     """Fourteen targets at a layer and one at the input: one way down to the input."""
     runtime, image = small_runtime(), image_for()
     ways_down: list[int] = []
-    first = net_of(runtime).features[0]
-    handle = first.register_full_backward_hook(lambda *_: ways_down.append(1))
+    below = net_of(runtime).features[3]
+    handle = below.register_full_backward_hook(lambda *_: ways_down.append(1))
     try:
         plans = [
             ask(Gradient(Clean(image), logits(0, 1, 2, 3, 4), at=(LAYER,))),

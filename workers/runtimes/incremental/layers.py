@@ -8,8 +8,8 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from workers.runtimes.folding import NORMS
 from workers.runtimes.incremental.reach import Reach
 from workers.runtimes.incremental.windows import Place, layout
 
@@ -47,7 +47,6 @@ MEANS: Final[dict[type, Function]] = {
     nn.AvgPool2d: functional.avg_pool2d,
     nn.AvgPool3d: functional.avg_pool3d,
 }
-NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 PASSING: Final = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 """Modules that change nothing when nobody trains."""
@@ -96,10 +95,10 @@ RECTIFIERS: Final = frozenset((nn.ReLU, torch.relu, torch.relu_, functional.relu
 """All ways to write ``max(x, 0)``."""
 
 
-def local(module: nn.Module, norm: nn.Module | None) -> Local | None:
-    """Return a layer that sees a neighborhood, followed by a norm if any; `None` if it is none."""
+def local(module: nn.Module) -> Local | None:
+    """Return a layer that sees a neighborhood; `None` if it is none."""
     if type(module) in CONVOLUTIONS:
-        return _convolution(cast("nn.Conv2d", module), norm)
+        return _convolution(cast("nn.Conv2d", module))
     if type(module) in MAXIMA:
         return _maximum(cast("nn.MaxPool2d", module))
     if type(module) in MEANS:
@@ -107,35 +106,13 @@ def local(module: nn.Module, norm: nn.Module | None) -> Local | None:
     return None
 
 
-def folds(module: nn.Module | None) -> bool:
-    """Tell whether a module is a norm with fixed statistics, one factor for each channel."""
-    return (
-        type(module) in NORMS
-        and not cast("nn.BatchNorm2d", module).training
-        and cast("nn.BatchNorm2d", module).running_mean is not None
-    )
-
-
-def _convolution(module: nn.Conv2d, norm: nn.Module | None) -> Local | None:
+def _convolution(module: nn.Conv2d) -> Local | None:
     padding = _padding(module)
     if padding is None:
         return None
-    weight, bias = module.weight, module.bias
-    if norm is not None:
-        batch_norm = cast("nn.BatchNorm2d", norm)
-        assert batch_norm.running_mean is not None  # noqa: S101 - see `folds`
-        assert batch_norm.running_var is not None  # noqa: S101 - likewise
-        weight, bias = fuse_conv_bn_weights(
-            weight,
-            bias,
-            batch_norm.running_mean,
-            batch_norm.running_var,
-            batch_norm.eps,
-            batch_norm.weight,
-            batch_norm.bias,
-        )
-    kernel = weight.detach().to(memory_format=layout(weight.shape))
-    offset = None if bias is None else bias.detach()
+    weight = module.weight.detach()
+    kernel = weight.to(memory_format=layout(weight.shape))
+    offset = None if module.bias is None else module.bias.detach()
     run = CONVOLUTIONS[type(module)]
     stride, dilation, groups = module.stride, module.dilation, module.groups
 

@@ -41,8 +41,7 @@ class Incremental:
     Parameters
     ----------
     model
-        In evaluation mode. Convolutions are copied with the norms that follow
-        them, so that its weights lie in memory twice.
+        In evaluation mode. Convolutions whose weights do not lie channels last are copied.
     image
         Noise to try it on, shape ``(C, *spatial)``, of the model's type.
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from workers.runtimes.folding import NORMS, folds
 from workers.runtimes.incremental.layers import (
-    NORMS,
     PASSING,
     POINTWISE_FUNCTIONS,
     POINTWISE_METHODS,
@@ -17,7 +17,6 @@ from workers.runtimes.incremental.layers import (
     RECTIFIERS,
     Function,
     Local,
-    folds,
     local,
 )
 from workers.runtimes.incremental.windows import Place
@@ -117,12 +116,9 @@ class _Follower:
             self._numbers[node] = self._numbers[node.all_input_nodes[0]]
             return True
         if module is not None:
-            after = self._sole_user(node)
-            norm = self._module(after) if after is not None else None
-            found = local(module, norm if folds(norm) else None)
+            found = local(module)
             if found is not None:
-                ends = after if after is not None and folds(norm) and found.work else node
-                self._add_local(node, ends, found)
+                self._add_local(node, found)
                 return True
         function = self._pointwise(node, module)
         return function is not None and self._add_pointwise(node, function)
@@ -149,11 +145,11 @@ class _Follower:
 
         return run
 
-    def _add_local(self, node: fx.Node, ends: fx.Node, found: Local) -> None:
+    def _add_local(self, node: fx.Node, found: Local) -> None:
         number = self._numbers[node.all_input_nodes[0]]
         value = found.on_whole(self._values[number])
         step = Step((number,), found.on_whole, found, tuple(value.shape[2:]))
-        self._add(step, value, ends)
+        self._add(step, value, node)
 
     def _add_pointwise(self, node: fx.Node, function: Function) -> bool:
         """Add a step, or lengthen the one before; return whether it keeps the grid."""
@@ -197,9 +193,6 @@ class _Follower:
 
     def _module(self, node: fx.Node) -> nn.Module | None:
         return self._modules[str(node.target)] if node.op == "call_module" else None
-
-    def _sole_user(self, node: fx.Node) -> fx.Node | None:
-        return next(iter(node.users)) if len(node.users) == 1 else None
 
 
 def _call(node: fx.Node, modules: Mapping[str, nn.Module], given: Mapping[fx.Node, Any]) -> Any:
