@@ -2,7 +2,8 @@
 
 Rounds are ABBA: each competitor runs in order and then in reverse, so that a
 drift of the machine falls on all alike. Two rounds warm up; nine are timed, or as
-many as begin within 20 seconds, three at least. The figure is the median of the
+many as begin within 20 seconds, three at least; of a competitor's two runs in a round the
+shorter one counts, because what disturbs a run makes it longer. The figure is the median of the
 rounds' ratios with a bootstrap interval of 95 %. The first competitor runs twice,
 as A and A': where this control is off by more than 5 %, the run says nothing.
 
@@ -92,8 +93,8 @@ def rounds(
 ) -> dict[str, dict[str, list[float]]]:
     """Return seconds by competitor and clock, ``cpu`` and ``wall``, one entry a round.
 
-    An entry is the mean of a competitor's two runs in the round. There are at most
-    `count` rounds.
+    An entry is the shorter of a competitor's two runs in the round: what disturbs a run
+    makes it longer. There are at most `count` rounds.
     """
     order = [*runs, *reversed(list(runs))]
     spent: dict[str, dict[str, list[float]]] = {name: {"cpu": [], "wall": []} for name in runs}
@@ -101,18 +102,19 @@ def rounds(
     for number in range(WARM_UP + count):
         if number >= WARM_UP + LEAST and timed >= ENOUGH:
             break
-        sums = {name: [0.0, 0.0] for name in runs}
+        best = {name: [math.inf, math.inf] for name in runs}
+        began = time.perf_counter()
         for name in order:
             cpu, wall = time.process_time(), time.perf_counter()
             runs[name]()
             synchronize(DEVICE)
-            sums[name][0] += time.process_time() - cpu
-            sums[name][1] += time.perf_counter() - wall
+            took = time.process_time() - cpu, time.perf_counter() - wall
+            best[name] = [min(pair) for pair in zip(best[name], took, strict=True)]
         if number >= WARM_UP:
-            for name, (cpu, wall) in sums.items():
-                spent[name]["cpu"].append(cpu / 2)
-                spent[name]["wall"].append(wall / 2)
-                timed += wall
+            for name, (cpu, wall) in best.items():
+                spent[name]["cpu"].append(cpu)
+                spent[name]["wall"].append(wall)
+            timed += time.perf_counter() - began
     return spent
 
 
