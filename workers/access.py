@@ -76,18 +76,19 @@ class Access:
             All that is asked of them; if empty, whole answers are.
         """
         sliding = self._sliding
-        if sliding is None:
-            return Planned(accompanied(plan, self.tabular), rows)
-        return Planned(sliding.led(plan), rows * sliding.windows(image.shape, targets))
+        if sliding is not None:
+            plan, rows = sliding.led(plan), rows * sliding.windows(image.shape, targets)
+        return Planned(accompanied(plan, self.tabular), rows)
 
     def mapped(self, method: Method, image: Tensor, targets: Targets) -> Planned[Maps]:
         """Return the plan of a method on an image, shape ``(C, *spatial)``, likewise."""
         sliding, rows = self._sliding, method.estimate(image.shape, len(targets)).rows
         if sliding is None:
             plan = method.joint(image, targets, self.tabular)
-            return Planned(accompanied(plan, self.tabular), rows)
-        windows = sliding.windows(image.shape, targets)
-        return Planned(sliding.maps(method, image, targets), rows * windows)
+        else:
+            plan = sliding.maps(method, image, targets, self.tabular)
+            rows *= sliding.windows(image.shape, targets)
+        return Planned(accompanied(plan, self.tabular), rows)
 
     def serve(
         self,

@@ -2,7 +2,8 @@
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from operator import itemgetter
@@ -40,21 +41,19 @@ from workers.precisions import Hindrance, Precisions
 from workers.records import Records, Subject
 from workers.regions import read_mask
 from workers.replicas import Replicas
-from workers.rows import Beside, Given, Rows
+from workers.rows import Given
 from workers.running import Planned
 from workers.runtimes.base import RUNTIMES, Probe, Runtime
 from workers.scheduler import Scheduler
 from workers.sliding.passes import Sliding, windowed
 from workers.slots import Slots
+from workers.tabular import Tabular, accompanied
 from workers.targets import expected
 from workers.targets.scalars import ClassLogit
 
 T = TypeVar("T")
 
 Shape = tuple[int, ...]
-
-LIMIT: Final = 600.0
-"""Seconds for one step of loading on the device; large weights take a while."""
 
 UNASKED: Final = 64
 """Forward passes to a map, or their like, beyond which a method is measured when asked for."""
@@ -68,7 +67,7 @@ class Loader:
     batches, and the tests' passes take turns with those of jobs. With
     `fixed_rows` the models run in the deterministic mode. What was measured in
     lower precisions is looked for by `find`. Models may run on the servers that
-    `remote` lists.
+    `remote` lists. No step of loading on the device may take longer than `limit` seconds.
     """
 
     def __init__(
@@ -81,6 +80,7 @@ class Loader:
         fixed_rows: int | None = None,
         find: Callable[[str], PrecisionRecord | None] = lambda _: None,
         remote: RemoteSettings | None = None,
+        limit: float | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._device = device
@@ -89,6 +89,7 @@ class Loader:
         self._fixed_rows = fixed_rows
         self._find = find
         self._remote = remote
+        self._limit = limit
 
     def load(self, manifest: Manifest, package: str, folder: Path) -> Model:
         """Build, test and probe a model.
@@ -205,10 +206,12 @@ class Loader:
             return runtime
 
         runtime = self._owned(made)
+        beside = [_beside(manifest, test, runtime) for test in manifest.selftests]
         try:
-            self._require_bag(manifest, runtime, package, inputs[0][0])
-            for test, (image, grid) in zip(manifest.selftests, inputs, strict=True):
-                batch, values = torch.from_numpy(image)[None], selftests.values(manifest, test)
+            self._require_bag(manifest, runtime, package, inputs[0][0], beside[0])
+            cases = zip(manifest.selftests, inputs, beside, strict=True)
+            for test, (image, grid), values in cases:
+                batch = torch.from_numpy(image)[None]
                 (outputs,) = self._logits(runtime, package, batch, rules, values)
                 selftests.compare(test, self._said(runtime, manifest, test, outputs, grid))
         except WhylightError:
@@ -232,7 +235,12 @@ class Loader:
         return expected.demand_boxes(manifest, test, torch.from_numpy(outputs), grid)
 
     def _require_bag(
-        self, manifest: Manifest, runtime: Runtime, package: str, image: NDArray[np.float32]
+        self,
+        manifest: Manifest,
+        runtime: Runtime,
+        package: str,
+        image: NDArray[np.float32],
+        tabular: Tabular | None,
     ) -> None:
         """Require of a model of bags that it takes one instance less, and shows its attention.
 
@@ -245,11 +253,11 @@ class Loader:
         if bag is None:
             return
         rows = torch.from_numpy(image).to(runtime.device, runtime.dtype)
-        plan = weighed(bag, rows, (ClassLogit(0),))
+        plan = accompanied(weighed(bag, rows, (ClassLogit(0),)), tabular)
         report = self._scheduler.submit(
             f"load-{package}", runtime, [Planned(plan, len(rows[0]) + 1)]
         )
-        (outcome,) = report.result(LIMIT).outcomes
+        (outcome,) = self._awaited(report).outcomes
         if isinstance(outcome, WhylightError):
             raise ModelUnavailable(
                 "A model of bags must take any number of instances and put out the attention that"
@@ -260,7 +268,24 @@ class Loader:
 
     def _owned(self, work: Callable[[], T]) -> T:
         """Have the owner thread do something between two batches."""
-        return self._scheduler.call(work).result(LIMIT)
+        return self._awaited(self._scheduler.call(work))
+
+    def _awaited(self, promised: "Future[T]") -> T:
+        """Wait for the owner thread, but not for ever.
+
+        Raises
+        ------
+        ModelUnavailable
+            It took too long.
+        """
+        try:
+            return promised.result(self._limit)
+        except TimeoutError:
+            raise ModelUnavailable(
+                "Probing the model, or a self-test of it, takes longer than a worker may spend on"
+                " it: raise WHYLIGHT_WORKER__LOAD_LIMIT, or give the network smaller windows.",
+                limit_seconds=self._limit,
+            ) from None
 
     def _logits(
         self,
@@ -268,29 +293,36 @@ class Loader:
         package: str,
         images: torch.Tensor,
         rules: SlidingWindow | None = None,
-        values: Sequence[float] = (),
+        tabular: Tabular | None = None,
     ) -> NDArray[np.float64]:
         """Return the model's answers on prepared inputs, shape ``(N, classes, ...)``.
 
-        `values` are what stands beside each, as the model takes them.
+        `tabular` is what stands beside each, if something does.
         """
 
         def plan() -> Plan[torch.Tensor]:
-            rows: Rows = Given(images.to(runtime.device, runtime.dtype))
-            if values:
-                rows = Beside(rows, torch.tensor(values).to(runtime.device, runtime.dtype))
-            step = yield Forward(rows, outputs=True)
+            step = yield Forward(Given(images.to(runtime.device, runtime.dtype)), outputs=True)
             outputs: torch.Tensor = step.outputs
             return outputs
 
         like = torch.zeros(0, dtype=runtime.dtype, device=runtime.device)
         sliding = rules and Sliding(rules, like)
-        planned = Planned(sliding.led(plan()) if sliding else plan(), len(images))
+        asked = accompanied(sliding.led(plan()) if sliding else plan(), tabular)
+        planned = Planned(asked, len(images))
         report = self._scheduler.submit(f"load-{package}", runtime, [planned])
-        (outcome,) = report.result(LIMIT).outcomes
+        (outcome,) = self._awaited(report).outcomes
         if isinstance(outcome, WhylightError):
             raise outcome
         return outcome.double().cpu().numpy()
+
+
+def _beside(manifest: Manifest, test: SelfTest, runtime: Runtime) -> Tabular | None:
+    """Return what stands beside a self-test's image, if something does."""
+    if not manifest.variables:
+        return None
+    given = [each.number(test.values[each.key]) for each in manifest.variables]
+    like = torch.zeros(0, dtype=runtime.dtype, device=runtime.device)
+    return Tabular.of(manifest.variables, given, like)
 
 
 def _tell(manifest: Manifest, probe: Probe, seconds: float) -> None:

@@ -361,6 +361,10 @@ class Beside:
         """Number of rows."""
         return self.rows.count
 
+    def of(self, row: int) -> Tensor:
+        """Return the numbers beside one row, shape ``(variables,)``."""
+        return self.values if self.values.dim() == 1 else self.values[row]
+
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Shape of one row, for each input of the model."""

@@ -66,11 +66,6 @@ def prepared(
         return tensor, Grid(tensor.shape[1:], np.array(answer["affine"]))
 
 
-def values(manifest: Manifest, test: SelfTest) -> tuple[float, ...]:
-    """Return what stands beside a self-test's image, as the model takes it."""
-    return tuple(each.normalized(each.number(test.values[each.key])) for each in manifest.variables)
-
-
 def answered(
     manifest: Manifest, outputs: NDArray[np.float64], shape: tuple[int, ...]
 ) -> NDArray[np.float64]:

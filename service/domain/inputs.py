@@ -119,7 +119,7 @@ class TabularInput(Value):
     """One input tensor of numbers beside the image, shape ``(N, variables)``."""
 
     name: TensorName = "values"
-    """Of an ONNX model, the graph's name for it."""
+    """Of an ONNX model, the graph's name for it; of one on a server, the server's."""
 
     kind: Literal["tabular"]
     variables: tuple[Variable, ...] = Field(min_length=1, max_length=64)

@@ -112,12 +112,10 @@ class Manifest(Value):
         keys = [each.key for each in self.variables]
         if len(set(names)) < len(names) or len(set(keys)) < len(keys):
             raise ValueError("names of 'inputs', and keys of their variables, must differ")
-        if self.variables and self.runtime == "remote":
-            raise ValueError("a model on a server takes an image alone")
+        if self.remote is not None and self.remote.input in {each.name for each in self.tabular}:
+            raise ValueError("'remote.input' is the image's tensor; tabular inputs have others")
         if self.variables and self.calibration:
             raise ValueError("'calibration' holds images alone: leave it out beside tabular inputs")
-        if self.variables and (self.members or self.sliding_window):
-            raise ValueError("members and sliding windows are for models of an image alone")
         return self
 
     @model_validator(mode="after")
@@ -128,10 +126,9 @@ class Manifest(Value):
             return self
         if self.task in {"segmentation", "detection"}:
             raise ValueError("a bag has one answer: its task is a classification or a regression")
-        if self.calibration or self.members or self.sliding_window or self.variables:
+        if self.calibration or self.members or self.sliding_window:
             raise ValueError(
-                "'calibration', 'members', 'sliding_window' and tabular inputs are for models"
-                " without a bag"
+                "'calibration', 'members' and 'sliding_window' are for models without a bag"
             )
         if self.runtime == "remote":
             raise ValueError("a model on a server takes an image or a volume as a whole, not a bag")

@@ -100,7 +100,7 @@ class Remote(Value):
     """Name of the tensor to explain."""
 
     datatype: Literal["FP16", "FP32", "FP64"] = "FP32"
-    """Of both tensors, by the protocol's word."""
+    """Of all tensors, by the protocol's word."""
 
     rows: int = Field(default=32, ge=1, le=1024)
     """Most images in one request."""

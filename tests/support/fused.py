@@ -1,5 +1,8 @@
 """A small network that takes two tensors of numbers beside the image, and its like without."""
 
+import io
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -8,6 +11,10 @@ from workers.runtimes.torch import TorchRuntime
 from workers.tabular import Companions, Tabular
 
 WIDTHS = (2, 1)
+NAMES = ("age_and_sex", "dose")
+IMAGE = "film"
+"""Names of its inputs as a graph."""
+
 VALUES = (0.75, -1.25, 0.5)
 BASELINE = (0.25, 0.0, -0.5)
 
@@ -81,3 +88,32 @@ def parts(values: Tensor) -> tuple[Tensor, Tensor]:
 def picture() -> Tensor:
     """Return an image for it."""
     return image_for()
+
+
+class _Turned(nn.Module):
+    """The network with the image as the last of its inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = fused_net(torch.float32)
+
+    def forward(self, first: Tensor, second: Tensor, image: Tensor) -> Tensor:
+        return self.net(image, first, second)
+
+
+def fused_onnx() -> bytes:
+    """Return the network as ONNX; its image is the last of its inputs."""
+    file = io.BytesIO()
+    numbers = parts(tabular(torch.float32).values[None])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _Turned().eval(),
+            (*numbers, picture().float()[None]),
+            file,
+            dynamo=False,
+            input_names=[*NAMES, IMAGE],
+            output_names=["logits"],
+            dynamic_axes={name: {0: "rows"} for name in (*NAMES, IMAGE, "logits")},
+        )
+    return file.getvalue()

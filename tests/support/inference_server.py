@@ -35,7 +35,7 @@ class InferenceServer:
     """One model behind the protocol; every field may be changed while it is served."""
 
     model: bytes
-    """ONNX; one input, one output."""
+    """ONNX; one output."""
 
     name: str = "chest"
     version: str | None = "3"
@@ -72,12 +72,7 @@ class InferenceServer:
         self._session = onnxruntime.InferenceSession(
             self.model, options, providers=["CPUExecutionProvider"]
         )
-        self._input, self._output = self._session.get_inputs()[0], self._session.get_outputs()[0]
-
-    @property
-    def input(self) -> str:
-        """Name of the input."""
-        return str(self._input.name)
+        self._inputs, self._output = self._session.get_inputs(), self._session.get_outputs()[0]
 
     @property
     def output(self) -> str:
@@ -128,10 +123,10 @@ class InferenceServer:
                 "datatype": self.datatype,
                 "shape": [self.batch_axis, *(n if isinstance(n, int) else -1 for n in rest)],
             }
-            for each in (self._input, self._output)
+            for each in (*self._inputs, self._output)
             for _, *rest in [each.shape]
         ]
-        listed = {"inputs": tensors[:1], "outputs": tensors[1:]} if self.lists_tensors else {}
+        listed = {"inputs": tensors[:-1], "outputs": tensors[-1:]} if self.lists_tensors else {}
         return {"name": name, "versions": [self.version], "platform": "onnxruntime_onnx", **listed}
 
     async def _infer(self, name: str, request: Request, version: str | None = None) -> Response:
@@ -145,20 +140,28 @@ class InferenceServer:
         header = json.loads(body if length is None else body[: int(length)])
         raw = b"" if length is None else body[int(length) :]
         batch = self._batch(header, raw)
-        self.batches.append(len(batch))
-        (outputs,) = self._session.run([self._output.name], {self._input.name: batch})
+        self.batches.append(len(next(iter(batch.values()))))
+        (outputs,) = self._session.run([self._output.name], batch)
         return self._answer(header, self.change(np.asarray(outputs)))
 
-    def _batch(self, header: dict[str, Any], raw: bytes) -> NDArray[np.float32]:
-        """Read the one input, strictly."""
-        (given,) = header["inputs"]
+    def _batch(self, header: dict[str, Any], raw: bytes) -> dict[str, NDArray[np.float32]]:
+        """Read every input, strictly; raw bytes follow each other in the order of the header."""
+        batch, left = {}, raw
+        for given in header["inputs"]:
+            size = given.get("parameters", {}).get("binary_data_size", 0)
+            if given["datatype"] != self.datatype or given["shape"][0] > self.takes_at_most:
+                raise HTTPException(400, "no such input")
+            batch[given["name"]] = self._tensor(given, left[:size])
+            left = left[size:]
+        if left or {each.name for each in self._inputs} != batch.keys():
+            raise HTTPException(400, "other inputs than the model has")
+        return batch
+
+    def _tensor(self, given: dict[str, Any], raw: bytes) -> NDArray[np.float32]:
         size = given.get("parameters", {}).get("binary_data_size")
         count = math.prod(given["shape"])
-        fits = given["name"] == self.input and given["datatype"] == self.datatype
-        if not fits or given["shape"][0] > self.takes_at_most:
-            raise HTTPException(400, "no such input")
         if size is None:
-            if self.datatype == "FP16" or raw or len(given["data"]) != count:
+            if self.datatype == "FP16" or len(given["data"]) != count:
                 raise HTTPException(400, "not as many numbers as the shape says")
             values = np.array(given["data"], np.float64)
         else:

@@ -1,9 +1,11 @@
 """Bags: what the score loses without each instance, held against the network itself."""
 
+import copy
 from typing import Any
 
 import pytest
 import torch
+from captum.attr import IntegratedGradients as CaptumIntegratedGradients
 from torch import Tensor, nn
 
 from service.domain.grid import Grid
@@ -13,7 +15,10 @@ from service.errors.models import ModelError
 from tests.support.engine import logits, run_alone
 from workers.architectures.attention_mil import AttentionMil
 from workers.bags import Weighed, slices_of, weighed
+from workers.methods.integrated_gradients import IntegratedGradients
+from workers.passes import Plan
 from workers.runtimes.torch import TorchRuntime
+from workers.tabular import Companions, Tabular, accompanied
 
 INSTANCES = 6
 TARGETS = (2, 0)
@@ -88,3 +93,58 @@ def test_instances_are_slices_of_the_source_in_either_order() -> None:
     turned = Grid.identity((4, 8, 8)).affine.copy()
     turned[0, 0], turned[0, -1] = -1, 3
     assert list(slices_of(Grid((4, 8, 8), turned))) == [3, 2, 1, 0]
+
+
+# ------------------------------------------------------------------ beside numbers
+
+
+BESIDE = Tabular(
+    torch.tensor([0.75, -1.5], dtype=torch.float64), torch.tensor([0.25, 0.5], dtype=torch.float64)
+)
+
+
+@pytest.fixture(scope="module")
+def beside() -> nn.Module:
+    """A network of a bag and two numbers, which say much together."""
+    torch.manual_seed(4)
+    made = AttentionMil(classes=3, widths=(4, 6), hidden=5, variables=2).build()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.mul_(2.0)
+    return made.double().eval()
+
+
+def explained(network: nn.Module, plan: Plan[Any]) -> Any:
+    made = copy.deepcopy(network)
+    Companions(BESIDE.baseline, (2,)).join(made)
+    runtime = TorchRuntime(made, (1, INSTANCES, 12, 10), ("peaks", "attention"), variables=2)
+    return run_alone(accompanied(plan, BESIDE), runtime)
+
+
+def test_instances_are_left_out_beside_the_patients_numbers(beside: nn.Module, bag: Tensor) -> None:
+    rules = Bag(attention=Layer(name="attention"))
+    found = explained(beside, weighed(rules, bag, logits(*TARGETS)))
+    values = BESIDE.values[None]
+    with torch.no_grad():
+        whole = beside(bag[None], values)[0, list(TARGETS)]
+        for left in range(INSTANCES):
+            kept = [each for each in range(INSTANCES) if each != left]
+            without = beside(bag[None, :, kept], values)[0, list(TARGETS)]
+            torch.testing.assert_close(found.falls[:, left], whole - without)
+    assert sum(found.attention) == pytest.approx(1)
+
+
+def test_bag_and_numbers_share_the_score_out_as_captum_shares_it(
+    beside: nn.Module, bag: Tensor
+) -> None:
+    method = IntegratedGradients(steps=10, baseline=0.0)
+    maps = explained(beside, method.joint(bag, logits(1), BESIDE))
+    image, numbers = CaptumIntegratedGradients(beside).attribute(
+        (bag[None], BESIDE.values[None]),
+        baselines=(torch.zeros_like(bag)[None], BESIDE.baseline[None]),
+        target=1,
+        n_steps=10,
+        method="riemann_middle",
+    )
+    torch.testing.assert_close(maps.values[0], image[0].detach())
+    torch.testing.assert_close(maps.shares[0], numbers[0].detach())

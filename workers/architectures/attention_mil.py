@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import override
@@ -22,6 +23,10 @@ class AttentionMil(Architecture):
     slices apart). A bag may have any number of slices. Their weights are put out by the
     module ``attention``, one for each slice, with the sum 1.
 
+    Numbers beside the image join the mean over slices, in front of a rectified layer
+    (``meet``) and the head: they belong to the patient and not to a slice, so they have no
+    part in the attention.
+
     Parameters
     ----------
     channels
@@ -31,7 +36,10 @@ class AttentionMil(Architecture):
     widths
         Channels after each convolution; the first halves a slice's rows and columns.
     hidden
-        Width of the layer by which attention is given.
+        Width of the layer by which attention is given, and of that in which the mean over
+        slices and numbers meet.
+    variables
+        Numbers beside the image.
 
     References
     ----------
@@ -45,6 +53,7 @@ class AttentionMil(Architecture):
     classes: Width
     widths: tuple[Width, ...] = Field(default=(8, 16), min_length=1, max_length=16)
     hidden: Width = 8
+    variables: int = Field(default=0, ge=0, le=64)
 
     @override
     def build(self) -> nn.Module:
@@ -53,7 +62,10 @@ class AttentionMil(Architecture):
 
 
 class _Network(nn.Module):
-    """``features``, ``peaks``, mean over each slice, ``weigh``, ``attention``, ``head``."""
+    """``features``, ``peaks``, mean over each slice, ``weigh``, ``attention``, ``head``.
+
+    With numbers beside the image ``meet`` stands before ``head``.
+    """
 
     def __init__(self, shape: AttentionMil) -> None:
         super().__init__()
@@ -69,13 +81,18 @@ class _Network(nn.Module):
             nn.Linear(shape.widths[-1], shape.hidden), nn.Tanh(), nn.Linear(shape.hidden, 1)
         )
         self.attention = nn.Softmax(dim=1)
-        self.head = nn.Linear(shape.widths[-1], shape.classes)
+        self.meet, pooled = nn.Sequential(), shape.widths[-1]
+        if shape.variables:
+            self.meet = nn.Sequential(nn.Linear(pooled + shape.variables, shape.hidden), nn.ReLU())
+            pooled = shape.hidden
+        self.head = nn.Linear(pooled, shape.classes)
 
     @override
-    def forward(self, bag: Tensor) -> Tensor:
+    def forward(self, bag: Tensor, *values: Tensor) -> Tensor:
         seen = self.peaks(self.features(bag)).flatten(3).mean(dim=3).movedim(1, 2)
         attention = self.attention(self.weigh(seen)[:, :, 0])
-        logits: Tensor = self.head((attention[:, :, None] * seen).sum(dim=1))
+        mean = (attention[:, :, None] * seen).sum(dim=1)
+        logits: Tensor = self.head(self.meet(torch.cat([mean, *values], dim=1)))
         return logits
 
 

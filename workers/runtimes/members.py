@@ -4,8 +4,9 @@ They run one after the other, each on the same batch, so that only one's
 activations are held. With :math:`z = c(z_1, \dots, z_M)` what they say together,
 the score's derivatives with respect to each member's answer are taken first;
 each member is then led back from those alone, and gradients with respect to the
-input add up. At a layer every member has channels of its own: they are put side
-by side, so a map that sums over channels is the mean of the members' maps.
+inputs add up: all members are given the same image, and the same numbers beside
+it. At a layer every member has channels of its own: they are put side by side,
+so a map that sums over channels is the mean of the members' maps.
 """
 
 import math
@@ -20,7 +21,7 @@ from torch.nn.functional import logsigmoid
 
 from service.errors.models import UnservablePass
 from workers.passes import Ability, Exclusive
-from workers.rows import INPUT
+from workers.rows import LEAVES
 from workers.runtimes.base import Fit, Probe, Runtime, Segment, Served, Work
 from workers.runtimes.batch import guarded_scores
 from workers.runtimes.staging import staged
@@ -113,6 +114,11 @@ class Members:
             row_seconds={kind: each * count for kind, each in probe.row_seconds.items()},
             fixed_bytes=probe.fixed_bytes * count,
         )
+
+    @property
+    def extra_bytes(self) -> int:
+        """What all members' copies take."""
+        return sum(each.extra_bytes for each in self._members)
 
     def recall(self, probed: Probe) -> None:
         """Take as known what was probed of the same package before; members probe themselves."""
@@ -278,7 +284,7 @@ def _backward(work: Work, ways: Sequence[tuple[Tensor, ...]], member: int) -> Wo
 
 
 def _with_gradients(answer: _Answered, told: Sequence[Served | Exception]) -> _Answered | Exception:
-    """Return an answer with the members' gradients: summed at the input, else side by side."""
+    """Return an answer with the members' gradients: summed at the inputs, else side by side."""
     for each in told:
         if isinstance(each, Exception):
             return each
@@ -297,4 +303,4 @@ def _with_gradients(answer: _Answered, told: Sequence[Served | Exception]) -> _A
 
 
 def _together(place: str, gradients: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(gradients)).sum(0) if place == INPUT else torch.cat(list(gradients), 1)
+    return torch.stack(list(gradients)).sum(0) if place in LEAVES else torch.cat(list(gradients), 1)

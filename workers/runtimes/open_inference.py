@@ -161,8 +161,15 @@ class Server:
             )
         return server, _read(ModelFacts, self._ask("GET", self._model).content)
 
-    def infer(self, batch: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float64], str | None]:
+    def infer(
+        self, batch: Mapping[str, NDArray[np.floating[Any]]]
+    ) -> tuple[NDArray[np.float64], str | None]:
         """Return the model's output for a batch, shape ``(N, ...)``, and the version that answered.
+
+        Parameters
+        ----------
+        batch
+            By tensor's name, each shape ``(N, ...)``.
 
         Raises
         ------
@@ -179,11 +186,12 @@ class Server:
         text, raw = _parted(reply)
         answer = _read(Answer, text)
         values = self._wanted(answer.outputs, raw)
-        if len(values) != len(batch):
+        rows = len(batch[self._remote.input])
+        if len(values) != rows:
             raise RemoteTensorMismatch(
                 "The server's output has another number of rows than its input.",
                 pointer="/remote/output",
-                expected=len(batch),
+                expected=rows,
                 found=len(values),
             )
         return values, word(answer.model_version)
@@ -202,29 +210,33 @@ class Server:
                 status=status,
             ) from None
 
-    def _request(self, batch: NDArray[np.floating[Any]]) -> tuple[bytes, dict[str, str]]:
+    def _request(
+        self, batch: Mapping[str, NDArray[np.floating[Any]]]
+    ) -> tuple[bytes, dict[str, str]]:
         """Return body and headers that ask for the output of a batch."""
-        remote = self._remote
-        values = np.ascontiguousarray(batch, TYPES[remote.datatype])
-        tensor: dict[str, Any] = {
-            "name": remote.input,
-            "shape": values.shape,
-            "datatype": remote.datatype,
-        }
-        output: dict[str, Any] = {"name": remote.output}
+        type_ = TYPES[self._remote.datatype]
+        tensors = {name: np.ascontiguousarray(each, type_) for name, each in batch.items()}
+        inputs = [self._described(name, each) for name, each in tensors.items()]
+        output: dict[str, Any] = {"name": self._remote.output}
         if not self._binary:
-            if not np.isfinite(values).all():
-                raise NonFiniteScore("JSON cannot take what is no number to the model's server.")
-            body = {"inputs": [tensor | {"data": values.ravel()}], "outputs": [output]}
+            body = {"inputs": inputs, "outputs": [output]}
             content = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
             return content, {"Content-Type": "application/json"}
-        tensor["parameters"] = {"binary_data_size": values.nbytes}
         output["parameters"] = {"binary_data": True}
-        header = orjson.dumps({"inputs": [tensor], "outputs": [output]})
-        return header + values.tobytes(), {
+        header = orjson.dumps({"inputs": inputs, "outputs": [output]})
+        return b"".join([header, *(each.tobytes() for each in tensors.values())]), {
             "Content-Type": "application/octet-stream",
             HEADER_LENGTH: str(len(header)),
         }
+
+    def _described(self, name: str, values: NDArray[np.floating[Any]]) -> dict[str, Any]:
+        """Return what a request's JSON says of one tensor; its numbers too, if bytes cannot."""
+        told = {"name": name, "shape": values.shape, "datatype": self._remote.datatype}
+        if self._binary:
+            return told | {"parameters": {"binary_data_size": values.nbytes}}
+        if not np.isfinite(values).all():
+            raise NonFiniteScore("JSON cannot take what is no number to the model's server.")
+        return told | {"data": values.ravel()}
 
     def _ask(
         self, method: str, path: str, content: bytes = b"", headers: Mapping[str, str] | None = None

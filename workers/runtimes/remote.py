@@ -32,7 +32,7 @@ from service.errors.models import (
     UnservablePass,
 )
 from workers.passes import Ability, Exclusive
-from workers.rows import INPUT
+from workers.rows import INPUT, VALUES
 from workers.runtimes.base import (
     RUNTIMES,
     Fit,
@@ -52,6 +52,7 @@ from workers.runtimes.open_inference import (
     demand_datatype,
     word,
 )
+from workers.tabular import Companions
 
 ALONE: Final = "The server of a model gives its outputs alone."
 SEED: Final = 20_231
@@ -86,6 +87,10 @@ class RemoteRuntime:
         Pad every batch to this many rows, if the model takes as many.
     channels_last
         Whether the model wants ``(N, *spatial, C)``.
+    companions
+        The numbers beside the image, if it takes any.
+    beside
+        Names of the server's tensors for them, in their order.
 
     Raises
     ------
@@ -98,6 +103,7 @@ class RemoteRuntime:
     """
 
     device = torch.device("cpu")
+    extra_bytes = 0
 
     def __init__(
         self,
@@ -109,12 +115,16 @@ class RemoteRuntime:
         layers: Sequence[str] = (),
         fixed_rows: int | None = None,
         channels_last: bool = False,
+        companions: Companions | None = None,
+        beside: Sequence[str] = (),
     ) -> None:
         self.dtype = torch.float64 if remote.datatype == "FP64" else torch.float32
         self.shape = tuple(shape)
         self._server = server
         self._limit = Surrogate(tolerance=remote.tolerance)
         self._channels_last = channels_last
+        self._companions = companions or Companions.none()
+        self._names = (remote.input, *beside)
         facts, model = server.describe()
         self._rows = self._demand_tensors(model, remote)
         self.fixed_rows = fixed_rows and min(fixed_rows, self._rows)
@@ -130,12 +140,15 @@ class RemoteRuntime:
     def _demand_tensors(self, model: ModelFacts, remote: Remote) -> int:
         """Hold what the server lists against the manifest; return the most rows of a request."""
         channels, *spatial = self.shape
-        row = (*spatial, channels) if self._channels_last else self.shape
+        image = (*spatial, channels) if self._channels_last else self.shape
         most = remote.rows
-        if model.inputs:
-            given = _named(model.inputs, remote.input, "/remote/input")
+        numbers = [(width,) for width in self._companions.widths]
+        taken = zip(self._names, (image, *numbers), strict=True)
+        for name, row in taken if model.inputs else ():
+            pointer = "/remote/input" if name == remote.input else "/inputs"
+            given = _named(model.inputs, name, pointer)
             demand_datatype(given, remote.datatype, "/remote/datatype")
-            most = _most_rows(given, row, most)
+            most = _most_rows(given, row, most, pointer)
         if model.outputs:
             wanted = _named(model.outputs, remote.output, "/remote/output")
             demand_datatype(wanted, remote.datatype, "/remote/datatype")
@@ -190,7 +203,7 @@ class RemoteRuntime:
         """
         if work.at or work.taps or work.ablated is not None:
             raise UnservablePass(ALONE)
-        return Group(row_shape(work))
+        return Group(row_shape(work, self._companions.count))
 
     def fits(self, group: Hashable) -> Fit:  # noqa: ARG002 - all works are alike
         """Return how many rows a request may hold; they take no memory of this device."""
@@ -203,7 +216,7 @@ class RemoteRuntime:
         size = rows if self.fixed_rows is None else max(rows, self.fits(group).rows or 0)
         batch, failures = filled(segments, size, self.dtype, self.device)
         try:
-            outputs = self._run(batch[INPUT])
+            outputs = self._run(batch[INPUT], batch.get(VALUES))
         except ModelSilent as error:  # to ask again for each half would find the same
             return [error for _ in segments]
         return [
@@ -256,8 +269,8 @@ class RemoteRuntime:
                 RemoteChanged("The server answers otherwise than when the model was loaded.")
             )
 
-    def _run(self, batch: torch.Tensor) -> torch.Tensor:
-        """Return the outputs of a batch, shape ``(N, ...)``.
+    def _run(self, batch: torch.Tensor, values: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the outputs of a batch, shape ``(N, ...)``; without values, beside baselines.
 
         Raises
         ------
@@ -268,17 +281,21 @@ class RemoteRuntime:
         if self._lost is not None:
             raise self._lost
         try:
-            values, version = self._server.infer(self._laid(batch))
+            outputs, version = self._server.infer(self._laid(batch, values))
             if version != self._version:
                 raise RemoteChanged("Another version of the model answers than when it was loaded.")
         except ModelSilent as error:
             self._lost = error
             raise
-        return torch.from_numpy(values).to(self.dtype)
+        return torch.from_numpy(outputs).to(self.dtype)
 
-    def _laid(self, batch: torch.Tensor) -> Any:
-        """Return a batch as the server wants its axes."""
-        return (batch.movedim(1, -1) if self._channels_last else batch).numpy()
+    def _laid(self, batch: torch.Tensor, values: torch.Tensor | None = None) -> dict[str, Any]:
+        """Return a batch as the server's tensors, with their axes as it wants them."""
+        given = (batch,) if values is None else (batch, values)
+        image, *numbers = self._companions(None, given)
+        image = image.movedim(1, -1) if self._channels_last else image
+        tensors = (image, *numbers)
+        return {name: each.numpy() for name, each in zip(self._names, tensors, strict=True)}
 
     def _noise(self, rows: int) -> torch.Tensor:
         """Return rows of standard normal noise, always the same."""
@@ -298,7 +315,7 @@ def _named(tensors: Sequence[Tensor], name: str, pointer: str) -> Tensor:
     )
 
 
-def _most_rows(tensor: Tensor, row: Sequence[int], most: int) -> int:
+def _most_rows(tensor: Tensor, row: Sequence[int], most: int, pointer: str) -> int:
     """Return how many rows a request may have; refuse a tensor that takes no such rows."""
     batch, *axes = tensor.shape or [0]
     fits = len(axes) == len(row) and all(
@@ -306,9 +323,9 @@ def _most_rows(tensor: Tensor, row: Sequence[int], most: int) -> int:
     )
     if not fits or batch not in (-1, 1):
         raise RemoteTensorMismatch(
-            "The server's input takes no images of the shape that the manifest's steps make; its"
-            " first axis must be free, or 1.",
-            pointer="/remote/input",
+            "The server's input takes no rows of the shape that the manifest's steps and variables"
+            " make; its first axis must be free, or 1.",
+            pointer=pointer,
             expected=[-1, *row],
             found=[*tensor.shape],
         )
@@ -368,5 +385,7 @@ class RemoteOpener(Opener):
             layers=[layer.name for layer in manifest.explain.layers],
             fixed_rows=fixed_rows,
             channels_last=manifest.image.layout == "NHWC",
+            companions=Companions.of(manifest),
+            beside=[each.name for each in manifest.tabular],
         )
         return lambda: runtime

@@ -8,7 +8,7 @@ from torch import Tensor
 from workers.passes import Forward, Plan, Step
 from workers.rows import Box
 from workers.sliding.regions import Region, Share
-from workers.sliding.rows import Source, Windows
+from workers.sliding.rows import Source
 from workers.sliding.tiling import overlap, within
 
 
@@ -42,7 +42,7 @@ def blend(source: Source, windows: Sequence[int], box: Box) -> Plan[Tensor]:
             share = tiling.share(window)[own].to(logits)
             total[:, *within(both, box)] += share * logits[:, *own]
 
-    yield Forward(Windows(source, tuple(windows), tiling.size), outputs=True, fold=fold)
+    yield Forward(source.rows(windows), outputs=True, fold=fold)
     assert total is not None  # noqa: S101 - there is a window at every cell
     return total
 
@@ -62,7 +62,7 @@ def parts(source: Source, regions: Sequence[Region], windows: Sequence[int]) -> 
             ]
             added.append(torch.cat(one).double())
 
-    yield Forward(Windows(source, tuple(windows), regions[0].tiling.size), outputs=True, fold=fold)
+    yield Forward(source.rows(windows), outputs=True, fold=fold)
     return torch.stack(added, 1)
 
 

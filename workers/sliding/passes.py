@@ -4,7 +4,8 @@ A pass over whole images becomes passes over their windows, with nothing kept
 but sums: of logits for the blend, of gradients on the image's grid. So memory
 is that of the result and of one window, and other jobs take their turns, and
 this one can be stopped, between two windows. Scores and gradients are those
-of the blended answer, exactly; see `workers.sliding.regions`.
+of the blended answer, exactly; see `workers.sliding.regions`. Numbers beside the
+image stand beside every window of it; their gradients add up.
 """
 
 from collections.abc import Hashable, Sequence
@@ -32,13 +33,14 @@ from workers.passes import (
     Targets,
     TimeUp,
 )
-from workers.rows import INPUT, Ablated, Box, Clean
+from workers.rows import INPUT, LEAVES, VALUES, Box, Clean, ablated
 from workers.runtimes.base import Probe
 from workers.sliding.blend import blended, blended_scores, met_by, parts, rivals_of
 from workers.sliding.lent import led
 from workers.sliding.regions import Region, Share
-from workers.sliding.rows import Source, Windows
+from workers.sliding.rows import Source
 from workers.sliding.tiling import Tiling
+from workers.tabular import Tabular
 from workers.union import joined
 
 R = TypeVar("R")
@@ -112,15 +114,17 @@ class Sliding:
                 result: R = stop.value
                 return result
 
-    def maps(self, method: Method, image: Tensor, targets: Targets) -> Plan[Maps]:
-        """Return a plan of a method on an image, shape ``(C, *spatial)``.
+    def maps(
+        self, method: Method, image: Tensor, targets: Targets, tabular: Tabular | None
+    ) -> Plan[Maps]:
+        """Return a plan of a method on an image, shape ``(C, *spatial)``, and what is beside it.
 
         A method that looks into a layer makes a map of each window, of what that
         window alone says of the region; the maps are blended as answers are.
         """
         if Ability.LAYER_GRADIENT in method.needs:
             return self._blended_maps(method, image, targets)
-        return self.led(method.plan(image, targets))
+        return self.led(method.joint(image, targets, tabular))
 
     def _blended_maps(self, method: Method, image: Tensor, targets: Targets) -> Plan[Maps]:
         tiling = self.tiling(image.shape)
@@ -148,8 +152,8 @@ class _Guide:
 
     def __init__(self, sliding: Sliding) -> None:
         self._sliding = sliding
-        self._known: dict[tuple[Hashable, Targets], Tensor] = {}
-        """What each window of an unchanged image adds to each score, shape ``(K, windows)``."""
+        self._known: dict[tuple[Hashable, Targets], dict[int, Tensor]] = {}
+        """What a window of an unchanged image adds to each score, shape ``(K,)``, by number."""
 
         self._met: dict[tuple[Scalar, tuple[int, ...]], Region] = {}
 
@@ -215,14 +219,16 @@ class _Guide:
         if clean is None:
             return (yield from parts(source, regions, windows)).sum(1)
         key = (clean.token, tuple(each.scalar for each in regions))
-        if key not in self._known:
-            self._known[key] = yield from parts(clean, regions, windows)
-        known = self._known[key]
-        at = [k for k, window in enumerate(windows) if source.touches(window)]
-        if not at:
-            return known.sum(1)
-        new = yield from parts(source, regions, [windows[k] for k in at])
-        return known.sum(1) + (new - known[:, at]).sum(1)
+        known = self._known.setdefault(key, {})
+        changed = [each for each in windows if source.touches(each)]
+        missing = [each for each in windows if each not in known and each not in changed]
+        if missing:
+            known.update(zip(missing, (yield from parts(clean, regions, missing)).T, strict=True))
+        added = dict(known)
+        if changed:
+            new = yield from parts(source, regions, changed)
+            added.update(zip(changed, new.T, strict=True))
+        return torch.stack([added[each] for each in windows], 1).sum(1)
 
     # ----------------------------------------------------------------- gradients
 
@@ -231,37 +237,67 @@ class _Guide:
         tiling = source.tiling
         regions = self._regions(ask.targets, tiling)
         rivals = yield from rivals_of(source, regions)
-        like = self._sliding.like
-        total = like.new_zeros(len(regions), source.channels, *tiling.extent)
-        scores = like.new_zeros(len(regions), dtype=torch.float64)
+        sums = _Sums.over(source, len(regions), self._sliding.like)
         asks = []
         for window in met_by(regions):
             meeting = [k for k, each in enumerate(regions) if window in each.windows]
             asks.append(
                 Gradient(
-                    Windows(source, (window,), tiling.size),
+                    source.rows((window,)),
                     tuple(Share(regions[k], window, rivals[k]) for k in meeting),
+                    at=ask.at,
                     rule=ask.rule,
-                    fold=partial(_add, total, scores, meeting, tiling.boxes[window]),
+                    fold=partial(sums.add, meeting, tiling.boxes[window]),
                 )
             )
         yield tuple(asks)
-        gradients = {INPUT: total[None][:, :, :, *tiling.inner]}
-        return Step(row, 1, scores=scores[None].to(like.dtype), gradients=gradients)
+        return sums.step(row, ask.at)
 
 
 def _require_servable(ask: Forward | Gradient) -> None:
     """Refuse what lies in layers, of which each window has its own."""
-    inside = ask.at != (INPUT,) if isinstance(ask, Gradient) else ask.taps
-    if inside or isinstance(ask.rows, Ablated):
+    inside = set(ask.at) - LEAVES if isinstance(ask, Gradient) else ask.taps
+    if inside or ablated(ask.rows):
         raise UnservablePass(UNSERVED)
 
 
-def _add(
-    total: Tensor, scores: Tensor, targets: Sequence[int], box: Box, _start: int, step: Step
-) -> None:
-    """Add a window's gradients and scores to those of its row."""
-    assert step.scores is not None  # noqa: S101 - a gradient pass has targets
-    for at, k in enumerate(targets):
-        total[k][:, *box] += step.gradients[INPUT][0, at]
-        scores[k] += step.scores[0, at]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sums:
+    """What the windows of a row add up to."""
+
+    tiling: Tiling
+    scores: Tensor
+    """Float64, shape ``(K,)``."""
+
+    image: Tensor
+    """Gradients on the padded image, shape ``(K, C, *extent)``."""
+
+    values: Tensor
+    """Gradients of the numbers beside it, shape ``(K, variables)``."""
+
+    @classmethod
+    def over(cls, source: Source, targets: int, like: Tensor) -> "_Sums":
+        """Return sums of nothing yet."""
+        variables = 0 if source.values is None else len(source.values)
+        return cls(
+            source.tiling,
+            like.new_zeros(targets, dtype=torch.float64),
+            like.new_zeros(targets, source.channels, *source.tiling.extent),
+            like.new_zeros(targets, variables),
+        )
+
+    def add(self, targets: Sequence[int], box: Box, _start: int, step: Step) -> None:
+        """Add a window's gradients and scores."""
+        assert step.scores is not None  # noqa: S101 - a gradient pass has targets
+        for at, k in enumerate(targets):
+            self.scores[k] += step.scores[0, at]
+            if INPUT in step.gradients:
+                self.image[k][:, *box] += step.gradients[INPUT][0, at]
+            if VALUES in step.gradients:
+                self.values[k] += step.gradients[VALUES][0, at]
+
+    def step(self, row: int, at: Sequence[str]) -> Step:
+        """Return the sums as what a pass of one row gives, with gradients at these places."""
+        found = {INPUT: self.image[None][:, :, :, *self.tiling.inner], VALUES: self.values[None]}
+        gradients = {place: found[place] for place in at}
+        return Step(row, 1, scores=self.scores[None].to(self.image.dtype), gradients=gradients)

@@ -1,13 +1,13 @@
 """The windows of one row of a pass: cut out of it when a batch is filled."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from workers.rows import INPUT, Clean, Patched, Rows
+from workers.rows import INPUT, Beside, Clean, Patched, Rows
 from workers.sliding.tiling import Tiling, overlap, within
 
 
@@ -17,7 +17,7 @@ class Source:
     Parameters
     ----------
     rows
-        The pass's rows, of whole images.
+        The pass's rows, of whole images, perhaps with numbers beside them.
     row
         Which of them.
     like
@@ -25,8 +25,11 @@ class Source:
     """
 
     def __init__(self, rows: Rows, row: int, tiling: Tiling, like: Tensor) -> None:
-        self._rows = rows
+        self._rows = rows.rows if isinstance(rows, Beside) else rows
         self._row = row
+        self.values = rows.of(row) if isinstance(rows, Beside) else None
+        """Numbers beside the image, and so beside each of its windows, shape ``(variables,)``."""
+
         self.tiling = tiling
         self._like = like
 
@@ -37,16 +40,22 @@ class Source:
 
     @property
     def clean(self) -> "Source | None":
-        """The image that this row is a version of, if it is one; of the image itself, itself."""
+        """The image that this row is a version of, if it is one, beside the row's own numbers.
+
+        Of the image itself it is the row itself.
+        """
         image = getattr(self._rows, "image", None)
         if image is None or isinstance(self._rows, Clean):
             return None if image is None else self
-        return Source(Clean(image), 0, self.tiling, self._like)
+        rows: Rows = Clean(image)
+        rows = rows if self.values is None else Beside(rows, self.values)
+        return Source(rows, 0, self.tiling, self._like)
 
     @property
     def token(self) -> Hashable | None:
-        """Equal for the windows of one and the same image."""
-        return self._rows.token
+        """Equal for the windows of one and the same image beside the same numbers."""
+        numbers = None if self.values is None else tuple(self.values.tolist())
+        return None if self._rows.token is None else (self._rows.token, numbers)
 
     @cached_property
     def image(self) -> Tensor | None:
@@ -80,6 +89,11 @@ class Source:
         piece[:, *within(both, box)] = self._rows.value
         return piece
 
+    def rows(self, windows: Sequence[int]) -> Rows:
+        """Return windows as rows that the network is given, in order."""
+        rows = Windows(self, tuple(windows))
+        return rows if self.values is None else Beside(rows, self.values)
+
     def touches(self, window: int) -> bool:
         """Tell whether a window differs from the same window of the unchanged image."""
         return self.image is None or not torch.equal(
@@ -93,7 +107,6 @@ class Windows:
 
     source: Source
     windows: tuple[int, ...]
-    size: tuple[int, ...]
 
     @property
     def count(self) -> int:
@@ -103,7 +116,7 @@ class Windows:
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Shape of one row, for each input of the model."""
-        return {INPUT: (self.source.channels, *self.size)}
+        return {INPUT: (self.source.channels, *self.source.tiling.size)}
 
     @property
     def token(self) -> Hashable | None:

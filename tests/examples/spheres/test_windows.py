@@ -90,7 +90,7 @@ def test_every_method_points_at_the_sphere(room, name):
     runtime, sliding, image, inside, target = room
     assert sliding.tiling(image.shape).count == 2
     method = settled(METHODS[name](**QUICK.get(name, {})), runtime)
-    maps = run_alone(sliding.maps(method, image, (target,)), runtime, 8)
+    maps = run_alone(sliding.maps(method, image, (target,), None), runtime, 8)
     values = maps.values.sum(1, keepdim=True).float()
     values = functional.interpolate(values, image.shape[1:], mode="trilinear")[0, 0]
     # of a CAM what is negative speaks for other classes; a gradient's sign is the contrast's

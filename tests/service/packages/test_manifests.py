@@ -151,10 +151,11 @@ def test_numbers_beside_the_image_are_declared_one_by_one(fields: dict[str, Any]
     fields["selftests"][0]["values"] = {"age": 18}
     (age,) = read_manifest(yaml.safe_dump(fields).encode()).variables
     assert (age.number(18), age.normalized(9)) == (18, 9)
-    fields["runtime"] = "remote"
-    fields["remote"] = REMOTE
+    fields |= {"runtime": "remote", "remote": REMOTE}
+    assert read_manifest(yaml.safe_dump(fields).encode()).variables == (age,)
+    fields["remote"] = REMOTE | {"input": "age"}
     ((_, message),) = defects(fields)
-    assert "an image alone" in message
+    assert "'remote.input' is the image's tensor" in message
 
 
 def test_all_defects_are_named_at_once(fields: dict[str, Any]) -> None:

@@ -1,20 +1,19 @@
 """ONNX graphs of several inputs: an image, and tensors of numbers beside it."""
 
-import io
-import warnings
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from torch import Tensor
 
 from service.errors.models import InvalidPackage
 from tests.support.engine import SIZES, logits, run_alone
 from tests.support.fused import (
+    IMAGE,
+    NAMES,
     companions,
-    fused_net,
+    fused_onnx,
     fused_runtime,
     parts,
     picture,
@@ -29,35 +28,11 @@ from workers.runtimes.onnx import OnnxRuntime
 from workers.tabular import accompanied
 
 SHAPE = (1, *SIZES[2])
-NAMES = ("age_and_sex", "dose")
 
 
 @pytest.fixture(scope="module")
 def exported() -> bytes:
-    """The network's file; its image is the last of its inputs."""
-
-    class Turned(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = fused_net(torch.float32)
-
-        def forward(self, first: Tensor, second: Tensor, image: Tensor) -> Tensor:
-            return self.net(image, first, second)
-
-    file = io.BytesIO()
-    first, second = parts(tabular(torch.float32).values[None])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            Turned().eval(),
-            (first, second, picture().float()[None]),
-            file,
-            dynamo=False,
-            input_names=[*NAMES, "film"],
-            output_names=["logits"],
-            dynamic_axes={name: {0: "rows"} for name in (*NAMES, "film", "logits")},
-        )
-    return file.getvalue()
+    return fused_onnx()
 
 
 def runtime_of(exported: bytes, names: tuple[str, ...] = NAMES) -> OnnxRuntime:
@@ -72,7 +47,7 @@ def test_the_graph_is_given_each_tensor_by_its_name(exported: bytes) -> None:
     (told,) = onnxruntime.InferenceSession(exported).run(
         ["logits"],
         {
-            "film": images.numpy(),
+            IMAGE: images.numpy(),
             **{name: each.numpy().copy() for name, each in zip(NAMES, parts(values), strict=True)},
         },
     )
@@ -107,4 +82,4 @@ def test_inputs_that_the_manifest_does_not_name_are_told(
         OnnxRuntime(
             read_model(exported), SHAPE, companions=companions() if names else None, beside=names
         )
-    assert refused.value.facts["inputs"] == [*NAMES, "film"]
+    assert refused.value.facts["inputs"] == [*NAMES, IMAGE]

@@ -76,7 +76,7 @@ class Bench:
 
     def maps(self, method, image, *targets):
         return run_alone(
-            self.sliding.maps(settled(method, self.runtime), image, targets), self.runtime
+            self.sliding.maps(settled(method, self.runtime), image, targets, None), self.runtime
         )
 
 
