@@ -40,6 +40,8 @@ class Loop:
         Where jobs come from.
     packages
         Tells which model packages can be served at this moment.
+    at_hand
+        Tells which of them need not be loaded first.
     lead
         Leads one job; must settle or release it, and never raise.
     """
@@ -50,6 +52,7 @@ class Loop:
         name: str,
         queue: JobQueue,
         packages: Callable[[], tuple[str, ...]],
+        at_hand: Callable[[], tuple[str, ...]] = tuple,
         lead: Callable[[Held], None],
         settings: Settings,
         log: Log,
@@ -57,6 +60,7 @@ class Loop:
         self._name = name
         self._queue = queue
         self._packages = packages
+        self._at_hand = at_hand
         self._lead = lead
         self._settings = settings
         self._log = log
@@ -123,7 +127,9 @@ class Loop:
         pool = self._settings.worker.pool
         for pause in pauses():
             try:
-                lease = self._queue.lease(self._name, pool, packages, wait=LEASE_WAIT)
+                lease = self._queue.lease(
+                    self._name, pool, packages, at_hand=self._at_hand(), wait=LEASE_WAIT
+                )
             except WhylightError as error:
                 self._watch.down(error)
                 if self.draining.wait(pause):

@@ -95,6 +95,10 @@ class Shelf:
         with self._lock:
             return tuple(sorted(self._models))
 
+    def at_hand(self) -> tuple[str, ...]:
+        """Return the digests of the packages whose models are in memory."""
+        return tuple(model.ref.package for model in self.residents.models())
+
     def entries(self) -> Mapping[str, ModelEntry]:
         """Return the catalog's entries, by package digest, with what was measured so far."""
         with self._lock:

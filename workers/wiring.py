@@ -86,6 +86,7 @@ class Worker:
             name=self.name,
             queue=backends.queue,
             packages=self._shelf.ready,
+            at_hand=self._shelf.at_hand,
             lead=self._lead,
             settings=settings,
             log=self._log,

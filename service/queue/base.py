@@ -1,6 +1,6 @@
 """The queue's port: what it promises, and the values it speaks."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -109,7 +109,9 @@ class JobQueue(Protocol):
     - the same (tenant, idempotency key, digest) gives the same job; the same
       key with another digest raises `KeyReused`;
     - of the waiting jobs, priorities take weighted turns, and within one
-      priority tenants take turns by the device time they were given;
+      priority tenants take turns by the device time they were given; of one
+      tenant's in one priority the oldest comes first, but within five seconds
+      of its being queued a later one may pass it whose model is `at_hand`;
     - a queued job is cancelled at once, a running one is marked `cancelling`;
     - every operation raises `QueueUnavailable` when the server does not answer.
 
@@ -146,11 +148,18 @@ class JobQueue(Protocol):
         ...
 
     def lease(
-        self, worker: str, pool: str, packages: Sequence[str], *, wait: float = 0.0
+        self,
+        worker: str,
+        pool: str,
+        packages: Sequence[str],
+        *,
+        at_hand: Collection[str] = (),
+        wait: float = 0.0,
     ) -> Lease | None:
         """Hand out the next job whose model package is among `packages`.
 
-        Waits up to `wait` seconds for one to arrive; `None` when none did.
+        Those `at_hand` are in the worker's memory. Waits up to `wait` seconds for one to
+        arrive; `None` when none did.
         """
         ...
 

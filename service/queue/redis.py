@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 from typing_extensions import override
@@ -32,6 +32,9 @@ WEIGHTS = {Priority.STAT: 8, Priority.HIGH: 4, Priority.NORMAL: 2, Priority.LOW:
 
 KEY_HOLDS = timedelta(hours=24)
 """How long an idempotency key belongs to its job."""
+
+PASSED = timedelta(seconds=5)
+"""How long after it was queued a job may be passed by one whose model is in memory."""
 
 SWEEP_AT_ONCE = 100
 SCAN_AT_ONCE = 200
@@ -130,11 +133,18 @@ class RedisQueue(JobQueue):
 
     @override
     def lease(
-        self, worker: str, pool: str, packages: Sequence[str], *, wait: float = 0.0
+        self,
+        worker: str,
+        pool: str,
+        packages: Sequence[str],
+        *,
+        at_hand: Collection[str] = (),
+        wait: float = 0.0,
     ) -> Lease | None:
         until = time.monotonic() + wait
+        ordered = sorted(packages, key=lambda each: each not in at_hand)
         while True:
-            lease = self._take(worker, pool, packages)
+            lease = self._take(worker, pool, ordered, len(set(packages) & set(at_hand)))
             left = until - time.monotonic()
             if lease is not None or left <= 0:
                 return lease
@@ -144,10 +154,11 @@ class RedisQueue(JobQueue):
             else:
                 time.sleep(left)
 
-    def _take(self, worker: str, pool: str, packages: Sequence[str]) -> Lease | None:
+    def _take(self, worker: str, pool: str, packages: Sequence[str], at_hand: int) -> Lease | None:
         token = secrets.token_hex(16)
+        times = (self._lease, _milliseconds(PASSED))
         weights = [WEIGHTS[each] for each in Priority]
-        answer = self._server.run(LEASE, worker, pool, token, self._lease, *weights, *packages)
+        answer = self._server.run(LEASE, worker, pool, token, *times, at_hand, *weights, *packages)
         return Lease(from_fields(paired(answer)), token) if answer else None
 
     @override

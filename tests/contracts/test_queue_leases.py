@@ -6,7 +6,7 @@ import time
 import pytest
 
 from service import redis_server
-from service.domain.job import Job, Stage, State
+from service.domain.job import Job, Priority, Stage, State
 from service.errors.base import Kind
 from service.errors.jobs import WorkerLost
 from service.queue import redis as redis_queue
@@ -75,6 +75,59 @@ def test_of_several_packages_the_oldest_job_comes_first(queue: JobQueue, make_jo
     sent = [submit(queue, make_job(package=each)).id for each in packages]
     leases = [queue.lease("w1", "default", [OTHER_PACKAGE, PACKAGE]) for _ in sent]
     assert [each.job.id for each in leases if each] == sent
+
+
+BOTH = (PACKAGE, OTHER_PACKAGE)
+
+
+def next_of(queue: JobQueue, *at_hand: str) -> str:
+    """Return the id of the job that a worker gets that has these models in memory."""
+    lease = queue.lease("w1", "default", BOTH, at_hand=at_hand)
+    assert lease is not None
+    return lease.job.id
+
+
+def test_a_job_whose_model_is_at_hand_comes_first(queue: JobQueue, make_job: Jobs) -> None:
+    away = submit(queue, make_job(package=OTHER_PACKAGE))
+    here = [submit(queue, make_job()) for _ in range(2)]
+    assert next_of(queue, PACKAGE) == here[0].id
+    assert next_of(queue, *BOTH) == away.id
+    assert next_of(queue, OTHER_PACKAGE) == here[1].id  # all that is left
+
+
+def test_nobody_is_passed_over_for_longer_than_five_seconds(
+    queue: JobQueue, make_job: Jobs, clock: HandClock
+) -> None:
+    away = submit(queue, make_job(package=OTHER_PACKAGE))
+    for _ in range(5):
+        here = submit(queue, make_job())
+        assert next_of(queue, PACKAGE) == here.id
+        clock.pass_seconds(1)
+    submit(queue, make_job())
+    assert next_of(queue, PACKAGE) == away.id
+
+
+def test_what_is_at_hand_changes_no_priority_and_no_tenants_turn(
+    queue: JobQueue, make_job: Jobs
+) -> None:
+    urgent = submit(queue, make_job(package=OTHER_PACKAGE, priority=Priority.STAT))
+    for _ in range(3):
+        submit(queue, make_job(cost=1000))
+    assert next_of(queue, PACKAGE) == urgent.id
+    next_of(queue, PACKAGE)
+    other = submit(queue, make_job("other", package=OTHER_PACKAGE))
+    assert next_of(queue, PACKAGE) == other.id  # the first tenant had a turn
+
+
+def test_a_job_whose_worker_was_lost_is_passed_by_none(
+    queue: JobQueue, make_job: Jobs, clock: HandClock
+) -> None:
+    lost = submit(queue, make_job(package=OTHER_PACKAGE))
+    assert next_of(queue) == lost.id
+    clock.pass_seconds(LEASE)
+    queue.sweep()
+    submit(queue, make_job())
+    assert next_of(queue, PACKAGE) == lost.id
 
 
 def test_a_silent_worker_loses_its_job(queue: JobQueue, make_job: Jobs, clock: HandClock) -> None:

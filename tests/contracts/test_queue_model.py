@@ -26,6 +26,7 @@ pytestmark = pytest.mark.redis
 
 LEASE = 9000
 ATTEMPTS = 3
+PASSED = 5000
 PACKAGES = (PACKAGE, OTHER_PACKAGE)
 WORKERS = ("w1", "w2")
 
@@ -40,11 +41,12 @@ class Known:
     attempt: int = 0
     token: str | None = None
     deadline: int = 0
+    queued: int = 0
     worker: str = ""
     cancelling: bool = False
 
-    def lose(self) -> None:
-        self.token = None
+    def lose(self, now: int) -> None:
+        self.token, self.queued = None, now
         if self.cancelling:
             self.state = State.CANCELLED
         elif self.attempt >= ATTEMPTS:
@@ -81,15 +83,16 @@ class QueueMachine(RuleBasedStateMachine):
     def submit(self, tenant: str, priority: Priority, package: str, cost: int) -> None:
         job = self.make_job(tenant, priority=priority, package=package, cost=cost)
         assert not self.queue.submit(job, digest="d").replayed
-        self.known[job.id] = Known(job, len(self.known))
+        self.known[job.id] = Known(job, len(self.known), queued=self.clock.now)
 
     @rule(
         target=leases,
         worker=st.sampled_from(WORKERS),
         served=st.sets(st.sampled_from(PACKAGES), min_size=1),
+        at_hand=st.sets(st.sampled_from(PACKAGES)),
     )
-    def lease(self, worker: str, served: set[str]) -> Lease | None:
-        lease = self.queue.lease(worker, "default", sorted(served))
+    def lease(self, worker: str, served: set[str], at_hand: set[str]) -> Lease | None:
+        lease = self.queue.lease(worker, "default", sorted(served), at_hand=at_hand)
         waiting = [
             each
             for each in self.known.values()
@@ -100,12 +103,18 @@ class QueueMachine(RuleBasedStateMachine):
             return None
         chosen = self.known[lease.job.id]
         assert chosen in waiting
-        rivals = [
-            each.order
-            for each in waiting
-            if (each.job.tenant, each.job.priority) == (chosen.job.tenant, chosen.job.priority)
-        ]
-        assert chosen.order == min(rivals)
+        rivals = sorted(
+            (
+                each
+                for each in waiting
+                if (each.job.tenant, each.job.priority) == (chosen.job.tenant, chosen.job.priority)
+            ),
+            key=lambda each: each.order,
+        )
+        near = [each for each in rivals if each.job.package in at_hand]
+        first = rivals[0]
+        fresh = first.attempt == 0 and self.clock.now - first.queued < PASSED
+        assert chosen is (near[0] if near and fresh else first)
         chosen.state, chosen.token, chosen.worker = State.RUNNING, lease.token, worker
         chosen.attempt += 1
         chosen.deadline = self.clock.now + LEASE
@@ -142,7 +151,7 @@ class QueueMachine(RuleBasedStateMachine):
         known = self.holder(lease)
         assert self.queue.release(lease) is (known is not None)
         if known is not None:
-            known.token = None
+            known.token, known.queued = None, self.clock.now
             known.state = State.CANCELLED if known.cancelling else State.QUEUED
             known.attempt -= 0 if known.cancelling else 1
             known.cancelling = False
@@ -168,14 +177,14 @@ class QueueMachine(RuleBasedStateMachine):
         lost = [each for each in held if each.deadline <= self.clock.now]
         assert self.queue.sweep() == len(lost)
         for each in lost:
-            each.lose()
+            each.lose(self.clock.now)
 
     @rule(worker=st.sampled_from(WORKERS))
     def reclaim(self, worker: str) -> None:
         lost = [each for each in self.known.values() if each.token and each.worker == worker]
         assert self.queue.reclaim(worker) == len(lost)
         for each in lost:
-            each.lose()
+            each.lose(self.clock.now)
 
     @invariant()
     def records_agree(self) -> None:

@@ -1,11 +1,13 @@
--- ARGV: now, worker, pool, token, how long the lease holds, then for each
--- priority its weight, then the packages that the worker serves.
+-- ARGV: now, worker, pool, token, how long the lease holds, how long a job may be
+-- passed over, how many of the packages are in the worker's memory, then for each
+-- priority its weight, then the packages that the worker serves, those in memory first.
 -- Answers the leased job's fields and values, or nothing.
 --
 -- The work does not grow with the number of waiting jobs: two look-ups for
 -- each package and priority, each logarithmic.
 local worker, pool, token, holds = ARGV[2], ARGV[3], ARGV[4], int(ARGV[5])
-local first_package = 6 + #PRIORITIES
+local patience, at_hand = int(ARGV[6]), int(ARGV[7])
+local first_package = 8 + #PRIORITIES
 
 -- The tenant with the least device time among those that wait for a served
 -- package, in one priority.
@@ -32,7 +34,7 @@ local function next_priority()
     if int(waiting[i]) > 0 then
       local candidate, least = next_tenant(priority)
       if candidate then
-        local weight = int(ARGV[5 + i])
+        local weight = int(ARGV[7 + i])
         local saved = redis.call('HINCRBY', credit, priority, weight)
         total, rivals = total + weight, rivals + 1
         if not best or saved > best then
@@ -49,14 +51,24 @@ local function next_priority()
   return chosen, tenant, spent
 end
 
+-- A tenant's oldest job in one priority. Soon after it was queued a later one may pass
+-- it, for whose model the worker has to load nothing; but not if a worker was lost with it.
 local function oldest(priority, tenant)
-  local id, least
+  local id, least, near, nearest
   for i = first_package, #ARGV do
     local head = redis.call('ZRANGE', key('wait', pool, priority, tenant, ARGV[i]), 0, 0,
       'WITHSCORES')
-    if head[1] and (not least or int(head[2]) < least) then
-      id, least = head[1], int(head[2])
+    local number = int(head[2])
+    if head[1] and (not least or number < least) then
+      id, least = head[1], number
     end
+    if head[1] and i < first_package + at_hand and (not nearest or number < nearest) then
+      near, nearest = head[1], number
+    end
+  end
+  local waited = now - int(redis.call('ZSCORE', key('age', pool), id))
+  if near and waited < patience and int(field(id, 'attempt')) == 0 then
+    return near
   end
   return id
 end
