@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 HEADROOM: Final = 0.8
-"""Share of free memory that models and batches may fill: captured graphs are not counted, nor
-copies that are certified."""
+"""Share of free memory that models and batches may fill; the rest is the allocator's own."""
 
 CPU_SHARE: Final = 0.5
 """Share of a host's free memory that models and batches may fill: pixels live there too."""

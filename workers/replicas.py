@@ -62,9 +62,19 @@ class Replicas:
         self._by_precision = {"float32": loaded}
 
     @property
+    def slowest(self) -> float:
+        """Seconds that the smallest batch of the dearest kind took when the model was probed."""
+        return (self.fixed_rows or 1) * max(self.probed.row_seconds.values(), default=0.0)
+
+    @property
     def taken(self) -> int:
-        """Bytes of the device's memory that the replicas take while no batch runs."""
-        return len(self.all()) * self.probed.fixed_bytes
+        """Bytes of the device's memory that the replicas take while no batch runs.
+
+        Those that were made of the loaded one, for a precision or to be measured, are counted by
+        their own weights.
+        """
+        loaded = self._by_precision.get("float32")
+        return 0 if loaded is None else self.probed.fixed_bytes + loaded.extra_bytes
 
     @property
     def least(self) -> int:

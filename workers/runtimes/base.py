@@ -220,6 +220,10 @@ class Runtime(Protocol):
     def probed(self) -> Probe:
         """What the replica can do; measured once."""
 
+    @property
+    def extra_bytes(self) -> int:
+        """Memory that copies of the model and captured passes take; any thread may ask."""
+
     def recall(self, probed: Probe) -> None:
         """Take as known what was probed of the same package before."""
 

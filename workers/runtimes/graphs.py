@@ -16,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from typing_extensions import override
 
+from workers.runtimes.memory import Ledger
+
 AFTER: Final = 8
 """Passes of one kind before it is captured: capturing takes as long as dozens of them."""
 
@@ -33,7 +35,7 @@ Run = Callable[[Tensor, Places], Given]
 Key = tuple[tuple[int, ...], Places]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Graph:
     """A captured pass: what it reads, and what it writes at every replay."""
 
@@ -53,9 +55,16 @@ class Graphs:
     """A model's forward passes by shape, rows and places, captured once they are frequent.
 
     A model that cannot be captured runs as it is, and is not tried again.
+
+    Parameters
+    ----------
+    ledger
+        Where the memory that captured passes hold is counted: by how much that of the allocator
+        grew meanwhile, which may be more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
         self._seen: Counter[Key] = Counter()
         self._graphs: OrderedDict[Key, Graph] = OrderedDict()
         self._able = True
@@ -88,12 +97,16 @@ class Graphs:
     def _captured(self, run: Run, batch: Tensor, places: Places) -> Graph | None:
         """Capture a pass; `None` if it cannot be."""
         current = torch.cuda.current_stream(batch.device)
+        before = torch.cuda.memory_reserved(batch.device)
         try:
             with torch.cuda.device(batch.device):
-                return self._capture(run, batch.clone(), places)
+                graph = self._capture(run, batch.clone(), places)
         except Exception:  # noqa: BLE001 - a model is foreign code, and runs uncaptured as well
             torch.cuda.set_stream(current)  # a capture that breaks off leaves its own behind
             return None
+        grown = torch.cuda.memory_reserved(batch.device) - before
+        self._ledger.enter(graph, max(0, grown))
+        return graph
 
     def _capture(self, run: Run, batch: Tensor, places: Places) -> Graph:
         beside = torch.cuda.Stream()

@@ -1,6 +1,8 @@
-"""What memory a model takes: a fixed part, and a part for each row, by two trial runs."""
+"""What memory a model takes: a fixed part, a part for each row, and what is made of it later."""
 
 import os
+import threading
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +45,23 @@ def peak_bytes(run: Callable[[], object], kept: Iterable[Tensor]) -> int:
     with mode:
         run()
     return mode.peak
+
+
+class Ledger:
+    """Bytes that things take for as long as they live; any thread may ask."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._lock = threading.RLock()  # a thing may end in the midst of another's entry
+
+    def enter(self, thing: object, size: int) -> None:
+        """Count the bytes of a thing until it is no more."""
+        self._add(size)
+        weakref.finalize(thing, self._add, -size).atexit = False
+
+    def _add(self, size: int) -> None:
+        with self._lock:
+            self.bytes += size
 
 
 @dataclass(frozen=True, slots=True)

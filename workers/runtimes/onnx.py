@@ -176,6 +176,11 @@ class OnnxRuntime:
             difference=self._difference,
         )
 
+    @property
+    def extra_bytes(self) -> int:
+        """What copies of the interpreted graph take; a session has none."""
+        return 0 if self._twin is None else self._twin.extra_bytes
+
     def recall(self, probed: Probe) -> None:
         """Take as known what was probed of the same package before."""
         self.probed = probed

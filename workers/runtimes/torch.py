@@ -44,6 +44,7 @@ from workers.runtimes.folding import folded
 from workers.runtimes.graphs import Graphs, padded
 from workers.runtimes.incremental.rows import Incremental
 from workers.runtimes.members import Combine, Members, mean, mean_sigmoid, mean_softmax
+from workers.runtimes.memory import Ledger, weight_bytes
 from workers.runtimes.narrow import NARROW, narrowed
 from workers.runtimes.rules import apply_rule
 from workers.runtimes.staging import staged
@@ -98,6 +99,8 @@ class TorchRuntime:
     narrow
         Whether `model` was made by `narrowed`. What goes in and what comes out
         is float32 all the same.
+    ledger
+        Where memory is counted that copies take, one for all that are made of one replica.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class TorchRuntime:
         tokens: Tokens | None = None,
         variables: int = 0,
         narrow: bool = False,
+        ledger: Ledger | None = None,
     ) -> None:
         self._variables = variables
         self.device = device or torch.device("cpu")
@@ -126,7 +130,8 @@ class TorchRuntime:
         self.layers = tuple(self.reasons if layers is None else layers)
         self.fixed_rows = fixed_rows
         self._seat = _Seat()
-        self._graphs = Graphs()
+        self._ledger = ledger or Ledger()
+        self._graphs = Graphs(self._ledger)
         self.served = self.model
         """Runs every pass: the model, or one that rounds differently and takes less time."""
         if not narrow and fixed_rows is None:
@@ -142,6 +147,11 @@ class TorchRuntime:
     def probed(self) -> Probe:
         """What the replica can do; measured at the first call."""
         return probe(self)
+
+    @property
+    def extra_bytes(self) -> int:
+        """Memory that copies of the model and captured passes take; any thread may ask."""
+        return self._ledger.bytes
 
     def recall(self, probed: Probe) -> None:
         """Take as known what was probed of the same package before."""
@@ -358,9 +368,9 @@ class TorchRuntime:
             fixed_rows=1,
             tokens=self.tokens,
             variables=self._variables,
+            ledger=self._ledger,
         )
-        variant.probed = self.probed
-        return variant
+        return self._entered(variant)
 
     def recast(self, dtype: torch.dtype) -> "TorchRuntime":
         """Serve a copy of the model in another floating type; what was probed holds for it.
@@ -377,9 +387,16 @@ class TorchRuntime:
             tokens=self.tokens,
             variables=self._variables,
             narrow=narrow,
+            ledger=self._ledger,
         )
-        recast.probed = self.probed
-        return recast
+        return self._entered(recast)
+
+    def _entered(self, copied: "TorchRuntime") -> "TorchRuntime":
+        """Count a copy's memory with this one's, and tell it what was probed."""
+        copied.probed = self.probed
+        held = nn.ModuleList((copied.model, copied.served))
+        self._ledger.enter(copied, weight_bytes(held))
+        return copied
 
     def check(self) -> None:
         """Raise `ReplicaChangedError` unless the replica is as it was at start."""

@@ -33,6 +33,7 @@ from workers.rows import INPUT, Ablated, Between, Blend, Given, Masked, Noisy, P
 from workers.running import Planned
 from workers.runtimes.base import Segment, Served
 from workers.runtimes.graphs import AFTER, Graphs
+from workers.runtimes.memory import Ledger
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
 from workers.union import work_of
@@ -156,7 +157,7 @@ def test_in_deterministic_mode_bits_do_not_depend_on_company() -> None:
 def test_a_captured_pass_has_the_bits_of_the_pass_itself(axes: int, shape: Any) -> None:
     net = seeded(ResNet18, axes)
     runtime = TorchRuntime(net, shape, ("layer4",), device=CUDA)
-    made, places = Graphs(), ("layer4",)
+    made, places = Graphs(Ledger()), ("layer4",)
     given = []
     for seed in range(AFTER + 4):
         batch = torch.randn(6, *shape, generator=torch.Generator().manual_seed(seed)).to(CUDA)
@@ -182,6 +183,7 @@ def test_a_runtimes_frequent_passes_are_captured_and_give_the_same_scores() -> N
         )
         assert step.taps[Tap(TOP)].shape == (5, 8, 10, 8)
     assert captured(runtime._graphs) == 1
+    assert runtime.extra_bytes >= 5 * 4 * runtime.shape[1] * runtime.shape[2]
 
 
 class Looking(nn.Module):
@@ -199,7 +201,7 @@ class Looking(nn.Module):
 def test_a_model_that_cannot_be_captured_runs_as_it_is() -> None:
     torch.manual_seed(0)
     runtime = TorchRuntime(Looking(), (1, 2, 3), (), device=CUDA)
-    stream, made = torch.cuda.current_stream(), Graphs()
+    stream, made = torch.cuda.current_stream(), Graphs(Ledger())
     for seed in range(2 * AFTER):
         batch = torch.randn(3, 1, 2, 3, generator=torch.Generator().manual_seed(seed)).to(CUDA)
         outputs, _ = made.forward(runtime._plain, batch, ())

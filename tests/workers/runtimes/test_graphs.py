@@ -7,6 +7,7 @@ from torch import Tensor
 from tests.support.engine import TOP, image_for, small_runtime
 from workers.runtimes import graphs
 from workers.runtimes.graphs import AFTER, KEPT, LARGEST, Blind, Given, Graphs, LooksError, padded
+from workers.runtimes.memory import Ledger
 
 
 class Recorded:
@@ -49,7 +50,7 @@ def test_few_sizes_do_for_all_and_less_than_a_half_is_added() -> None:
 
 
 def test_only_a_frequent_pass_is_captured_once_for_its_size_and_places(kept: list[int]) -> None:
-    made = Graphs()
+    made = Graphs(Ledger())
     assert [given(made, 4) for _ in range(AFTER + 2)] == [2.0] * AFTER + [3.0] * 2
     assert given(made, 8) == 2.0
     assert given(made, 4, ("layer",)) == 2.0
@@ -57,13 +58,13 @@ def test_only_a_frequent_pass_is_captured_once_for_its_size_and_places(kept: lis
 
 
 def test_a_large_batch_is_never_captured(kept: list[int]) -> None:
-    made = Graphs()
+    made = Graphs(Ledger())
     assert {given(made, LARGEST + 1) for _ in range(AFTER + 2)} == {2.0}
     assert kept == []
 
 
 def test_the_graph_used_least_recently_makes_room(kept: list[int]) -> None:
-    made = Graphs()
+    made = Graphs(Ledger())
     for rows in range(1, KEPT + 1):
         for _ in range(AFTER + 1):
             given(made, rows)
@@ -84,7 +85,7 @@ def test_what_cannot_be_captured_is_tried_once_and_runs_as_it_is(
         tries.append(len(batch))
 
     monkeypatch.setattr(graphs.Graphs, "_captured", refused)
-    made = Graphs()
+    made = Graphs(Ledger())
     assert {given(made, rows) for _ in range(2 * AFTER) for rows in (2, 3)} == {2.0}
     assert tries == [2]
 

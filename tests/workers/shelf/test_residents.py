@@ -1,5 +1,6 @@
 """Models that share a memory which is too small for all of them."""
 
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -188,3 +189,47 @@ def test_full_memory_at_loading_has_idle_models_leave(
     ):
         raise AssertionError
     assert held(room) == {"first"}
+
+
+# ---------------------------------------------------------------- what is made of a model
+
+
+def owned(room: Room, work: Callable[[], Any]) -> Any:
+    return room.shelf._loader._owned(work)
+
+
+def weights(runtime: Any) -> int:
+    """Return the bytes of a replica's parameters and buffers, those that are shared once."""
+    networks = (runtime.model, runtime.served)
+    tensors = [each for net in networks for each in (*net.parameters(), *net.buffers())]
+    return sum({each.data_ptr(): each.nbytes for each in tensors}.values())
+
+
+def test_copies_that_are_measured_take_their_bytes_from_batches_while_they_live(room: Room) -> None:
+    package = room.register()
+    room.shelf.sync()
+    model, shelf = room.shelf.get(package.package), room.shelf.residents
+    before = shelf.left()
+    copies = [owned(room, lambda: model.runtime.variant(None)) for _ in range(2)]
+    copies.append(owned(room, lambda: copies[0].variant(None)))  # of a copy
+    copies.append(owned(room, lambda: model.runtime.recast(torch.float64)))
+    taken = before - shelf.left()
+    assert taken == sum(map(weights, copies))
+    assert weights(copies[-1]) > 1.5 * weights(model.runtime)
+    copies.clear()
+    gc.collect()
+    assert shelf.left() == before
+
+
+def test_a_replica_in_bfloat16_counts_by_its_own_bytes_until_the_model_leaves(room: Room) -> None:
+    package = room.register()
+    room.shelf.sync()
+    model, shelf = room.shelf.get(package.package), room.shelf.residents
+    before = shelf.left()
+    narrow = owned(room, lambda: model.replicas.at("bfloat16"))
+    size = weights(narrow)
+    assert 0 < size < weights(model.runtime)
+    assert before - shelf.left() == size
+    del narrow
+    room.shelf._loader.unload(model)
+    assert shelf.left() == shelf.budget
