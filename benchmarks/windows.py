@@ -56,8 +56,8 @@ METHODS = ("saliency", "grad_cam")
 BAR = 8.0
 """GiB of the worker at most."""
 
-LIMIT = 3000.0
-"""Seconds for the whole."""
+LIMIT = timedelta(hours=3)
+"""For the whole, also on a machine that does other things meanwhile."""
 
 GIB = 1024**3
 
@@ -145,7 +145,7 @@ def child(folder: Path) -> None:
             queue=QueueSettings(url=server.url),
             store=StoreSettings(url=f"file://{folder}/store", reserve_bytes=0),
             worker=WorkerSettings(
-                slots=1, scratch=folder / "scratch", job_limit=timedelta(seconds=LIMIT)
+                slots=1, scratch=folder / "scratch", job_limit=LIMIT, load_limit=LIMIT
             ),
         )
         backends = open_backends(settings)

@@ -180,6 +180,10 @@ class WorkerSettings(BaseModel):
     job_limit: Duration = Field(
         default=timedelta(minutes=15), description="Longest life of one job on a worker."
     )
+    load_limit: Duration = Field(
+        default=timedelta(minutes=10),
+        description="Longest time of one step of loading a model: its trial runs, or a self-test.",
+    )
     grace: Duration = Field(
         default=timedelta(seconds=30), description="Time to finish jobs after SIGTERM."
     )

@@ -25,7 +25,7 @@ LIMITS: Final = {
     Stage.RENDER: 120.0,
     Stage.DELIVER: 60.0,
 }
-"""Seconds without progress after which a stage is taken for dead."""
+"""Seconds without progress after which a stage is taken for dead, beside what a job is allowed."""
 
 
 class LeaseLost(Exception):
@@ -48,6 +48,7 @@ class Held:
         self._progress = 0
         self._told: tuple[Stage, int] | None = None
         self._touched = time.monotonic()
+        self._leeway = 0.0
         self._reason: Exception | None = None
         self._wake: list[Callable[[], None]] = []
 
@@ -69,6 +70,11 @@ class Held:
             yield
         finally:
             self.timings[stage.value] = time.monotonic() - start
+
+    def allow(self, seconds: float) -> None:
+        """Let each stage from now on be silent for so much longer: what is explained is large."""
+        with self._lock:
+            self._leeway += seconds
 
     def report(self, share: float) -> None:
         """Note progress within the stage, as a share of 1; it never falls."""
@@ -134,7 +140,8 @@ class Held:
     def stalled(self) -> bool:
         """Whether the stage made no progress within its limit."""
         with self._lock:
-            return time.monotonic() - self._touched > LIMITS[self._stage]
+            silent = time.monotonic() - self._touched
+            return silent > LIMITS[self._stage] + self._leeway
 
     def news(self) -> tuple[Stage, int] | None:
         """Return stage and progress if they changed since they were last told."""

@@ -26,6 +26,7 @@ from workers.access import Access
 from workers.binding import Seen
 from workers.document import Ending, finished, unfinished
 from workers.held import Held, LeaseLost
+from workers.leeway import BATCHES, leeway
 from workers.patience import patiently
 from workers.scheduler import Scheduler
 from workers.scratch import job_folder
@@ -115,10 +116,12 @@ class Line:
                 limit=worker.decode_limit.total_seconds(),
                 on_progress=held.advance,
             )
+        held.allow(leeway(decoded.facts.shape))
         with held.stage(Stage.PREPARE):
-            prepared = prepare(decoded, self.slots)
+            prepared = prepare(decoded, self.slots, on_progress=held.advance)
         with self.shelf.lent(lease.job.package, lambda: _wait(held, deadline)) as model:
             access = Access(model, self.scheduler, held, deadline).beside(prepared)
+            held.allow(BATCHES * model.replicas.slowest)
             with held.stage(Stage.ATTRIBUTE):
                 attributed = attribute(prepared, access)
             with held.stage(Stage.JUDGE):

@@ -57,6 +57,11 @@ R = TypeVar("R")
 
 CHANGED: Final = ModelUnavailable("The model was changed while it ran and is being reloaded.")
 
+LATE: Final = (
+    "The job's time was up before the method was done; ask for fewer targets or a cheaper method,"
+    " or have the operator raise WHYLIGHT_WORKER__JOB_LIMIT."
+)
+
 SLICE: Final = 0.05
 """Seconds of device time to a batch: what a job arriving among others may have to wait."""
 
@@ -454,7 +459,7 @@ class Scheduler:
             except Exception as error:  # noqa: BLE001 - a plan is foreign code
                 if not isinstance(error, TimeUp):
                     self._on_bug(error, job.id)
-        self._close(job, DeadlineExceeded("The job's time was up before the method was done."))
+        self._close(job, DeadlineExceeded(LATE))
 
     def _after(self, job: Job) -> None:
         """Show a job's progress, and settle it when its last plan has ended."""

@@ -1,6 +1,6 @@
 """Regions that a request gives as segments of a DICOM segmentation of its study."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -12,6 +12,7 @@ from service.domain.volume import Row
 from service.errors.studies import UndecodablePixels
 from workers.formats.derived import Source
 from workers.given import Given
+from workers.leeway import leeway
 from workers.parcels import Decoded
 from workers.slots import Slots
 from workers.volumes.segment import Subject, read_segment
@@ -20,18 +21,22 @@ Affine = tuple[Row, Row, Row, Row]
 
 TASK: Final = "segment"
 LIMIT: Final = 60.0
-"""Seconds to read one segment."""
+"""Seconds to read one segment, beside what a large volume is allowed."""
 
 MAX_VOXELS: Final = 256 << 20
 
 
-def read_segments(decoded: Decoded, grid: Grid, slots: Slots) -> Mapping[Segment, Given]:
+def read_segments(
+    decoded: Decoded, grid: Grid, slots: Slots, on_progress: Callable[[float], None]
+) -> Mapping[Segment, Given]:
     """Read every segment that the request names, in supervised processes.
 
     Parameters
     ----------
     grid
         The model input's cells in the source.
+    on_progress
+        Called after each with the share of the stage that is done.
 
     Raises
     ------
@@ -40,9 +45,10 @@ def read_segments(decoded: Decoded, grid: Grid, slots: Slots) -> Mapping[Segment
     UndecodablePixels
         The segmentation is damaged.
     """
-    fetched = decoded.fetched
+    fetched, limit = decoded.fetched, LIMIT + leeway(decoded.facts.shape)
     given: dict[Segment, Given] = {}
-    for count, region in enumerate(fetched.request.segments):
+    asked = fetched.request.segments
+    for count, region in enumerate(asked):
         to = fetched.scratch / f"segment_{count}.npy"
         message = {
             "file": str(fetched.segmentations[str(region.instance)].file),
@@ -52,8 +58,9 @@ def read_segments(decoded: Decoded, grid: Grid, slots: Slots) -> Mapping[Segment
             "affine": grid.affine.tolist(),
             "to": str(to),
         }
-        answer = slots.run(TASK, message, LIMIT, lost=UndecodablePixels)
+        answer = slots.run(TASK, message, limit, lost=UndecodablePixels)
         given[region] = Given(answer["number"], np.load(to, allow_pickle=False))
+        on_progress((2 + count) / (1 + len(asked)))
     return given
 
 

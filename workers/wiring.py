@@ -78,6 +78,7 @@ class Worker:
             fixed_rows=fixed_rows,
             find=measured.find,
             remote=settings.remote,
+            limit=settings.worker.load_limit.total_seconds(),
         )
         packages = ModelPackages(backends.store, scratch=own)
         unpacked = own / "packages"

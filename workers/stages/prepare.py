@@ -1,6 +1,6 @@
 """Prepare: modality values to the model's input, step by declared step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,36 @@ from service.domain.grid import Grid
 from service.domain.inputs import StepChoice
 from service.domain.variable import Variable
 from service.errors.models import InvalidPackage
+from workers.leeway import leeway
 from workers.parcels import Decoded, ImageFacts, Prepared
 from workers.segments import read_segments
 from workers.slots import Slots
 from workers.steps.base import STEPS, Step, StepImage
 from workers.variables import beside, told
 
-LIMIT, VOLUME_LIMIT = 30.0, 80.0
+LIMIT = 30.0
+"""Seconds for the steps, beside what a large volume is allowed."""
+
 _CHOICES = TypeAdapter(tuple[StepChoice, ...])
 _VARIABLES = TypeAdapter(tuple[Variable, ...])
 
 
-def prepare(decoded: Decoded, slots: Slots, *, limit: float | None = None) -> Prepared:
+def prepare(
+    decoded: Decoded,
+    slots: Slots,
+    *,
+    limit: float = LIMIT,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> Prepared:
     """Run the manifest's steps in a supervised process.
 
     Parameters
     ----------
     limit
-        Seconds; by default `LIMIT`, or `VOLUME_LIMIT` for a volume.
+        Seconds for the steps, beside what `leeway` adds.
+    on_progress
+        Called after them, and after each segment that is read, with the share that is done; what
+        it raises ends the work.
 
     Raises
     ------
@@ -51,12 +63,13 @@ def prepare(decoded: Decoded, slots: Slots, *, limit: float | None = None) -> Pr
         "header": str(decoded.header),
         "variables": _VARIABLES.dump_python(fetched.manifest.variables, mode="json"),
     }
-    usual = LIMIT if decoded.volume is None else VOLUME_LIMIT
-    answer = slots.run("prepare", message, limit or usual)
+    answer = slots.run("prepare", message, limit + leeway(decoded.facts.shape))
+    on_progress(1 / (1 + len(fetched.request.segments)))
     tensor = np.load(message["to"], allow_pickle=False)
     grid = Grid(tensor.shape[1:], np.array(answer["affine"]))
     facts = beside(fetched.manifest.variables, fetched.request.values, answer["told"])
-    return Prepared(decoded, tensor, grid, facts, read_segments(decoded, grid, slots))
+    segments = read_segments(decoded, grid, slots, on_progress)
+    return Prepared(decoded, tensor, grid, facts, segments)
 
 
 def task(message: dict[str, Any]) -> dict[str, Any]:

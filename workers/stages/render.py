@@ -14,11 +14,14 @@ from service.domain.artifact import Artifact
 from service.domain.explanation import ModelRef, Omission
 from workers.binding import demand_bound
 from workers.formats.base import MapRecord
+from workers.leeway import leeway
 from workers.methods.base import METHODS
 from workers.parcels import Attribution, Fetched, Judged, Rendered, RenderedFile, Verdict
 from workers.slots import Slots
 
 LIMIT: Final = 60.0
+"""Seconds for one map, beside what a large volume is allowed."""
+
 NOTHING: Final = MappingProxyType({"artifacts": (), "files": (), "omitted": ()})
 """What comes of a map that there is none of."""
 
@@ -40,7 +43,7 @@ def render(
     model
         The model as the results name it.
     limit
-        Seconds after which the drawing of one map is ended.
+        Seconds after which the drawing of one map is ended, beside what `leeway` adds.
     on_progress
         Called after each map with the share that is done; what it raises ends
         the drawing.
@@ -166,7 +169,7 @@ def _write(
         "formats": list(decoded.fetched.request.artifacts),
         "folder": str(folder),
     }
-    return slots.run("render", message, limit)
+    return slots.run("render", message, limit + leeway(decoded.facts.shape))
 
 
 def _files(artifacts: Sequence[object], files: Sequence[str]) -> tuple[RenderedFile, ...]:
