@@ -1,14 +1,17 @@
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 
+from service import paths
 from service.backends import Backends, open_backends
-from service.domain.explanation import Explanation
+from service.domain.explanation import Explanation, Result
 from service.domain.job import Job
 from service.domain.study import Study
 from service.packages import PackageRecord
@@ -16,6 +19,7 @@ from service.queue.base import Lease
 from service.settings import QueueSettings, Settings, StoreSettings, WorkerSettings
 from tests.support import redis_server
 from tests.support.hospital import ask, document, ended, register, take_in
+from tests.support.phantom_dicom import encoded
 from tests.support.small_model import picture, write_image, write_package
 from workers import line
 from workers.held import Held
@@ -23,6 +27,25 @@ from workers.line import Line
 from workers.wiring import Worker, assembled
 
 SLOTS = 2
+MODELS = Path(__file__).parents[3] / "models"
+"""The packages that come with the service."""
+
+
+@contextmanager
+def opened(
+    folder: Path, worker: dict[str, Any] | None = None, **more: Any
+) -> Iterator[tuple[redis_server.Server, Settings, Backends]]:
+    """A queue, a store below `folder`, and the settings of a worker of one slot on both."""
+    with redis_server.running(redis_server.any_server()) as server:
+        settings = Settings(
+            queue=QueueSettings(url=server.url),
+            store=StoreSettings(url=f"file://{folder}/store", reserve_bytes=0),
+            worker=WorkerSettings(**{"slots": 1, "scratch": folder / "scratch", **(worker or {})}),
+            **more,
+        )
+        backends = open_backends(settings)
+        yield server, settings, backends
+        backends.close()
 
 
 @dataclass(frozen=True)
@@ -58,19 +81,51 @@ class House:
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("house")
-    with redis_server.running(redis_server.any_server()) as server:
-        settings = Settings(
-            queue=QueueSettings(url=server.url),
-            store=StoreSettings(url=f"file://{folder}/store", reserve_bytes=0),
-            worker=WorkerSettings(slots=SLOTS, scratch=folder / "scratch"),
-        )
-        backends = open_backends(settings)
+    with opened(folder, {"slots": SLOTS}) as (server, settings, backends):
         package = register(backends.store, write_package(folder / "package"))
         strict = write_package(folder / "strict", name="strict", threshold=1.0)
         thresholded = register(backends.store, strict)
         with working(settings, backends, {package.package, thresholded.package}) as worker:
             yield House(server, backends, worker, folder, folder / "scratch", package, thresholded)
-        backends.close()
+
+
+@dataclass(frozen=True)
+class Clinic:
+    """A worker at work in this process that serves models of ours."""
+
+    backends: Backends
+    folder: Path
+    packages: dict[str, PackageRecord]
+    """By the names of their folders."""
+
+    def take_in(self, datasets: Iterable[pydicom.Dataset]) -> Study:
+        """Store data sets as one study, in their order."""
+        files = []
+        for number, each in enumerate(datasets):
+            files.append(self.folder / f"{number:03d}.dcm")
+            files[-1].write_bytes(encoded(each))
+        return take_in(self.backends.store, *files)
+
+    def explain(self, model: str, study: Study, **request: Any) -> tuple[Job, Explanation]:
+        """Have a study explained; return the ended record and its document."""
+        job = ask(self.backends, self.packages[model], study, **request)
+        record = ended(self.backends, job, 240)
+        return record, document(self.backends, record)
+
+    def artifact(self, record: Job, entry: Result, format_: str) -> bytes:
+        """Return the one file of a result in a format."""
+        (file,) = [each for each in entry.artifacts if each.format == format_]
+        return self.backends.store.get(paths.artifact(str(record.result), file.name))
+
+
+@pytest.fixture(scope="module")
+def clinic(served: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
+    """A worker for the packages in the folders that the module's fixture `served` names."""
+    folder = tmp_path_factory.mktemp("clinic")
+    with opened(folder) as (_, settings, backends):
+        packages = {each.name: register(backends.store, each) for each in served}
+        with working(settings, backends, {each.package for each in packages.values()}):
+            yield Clinic(backends, folder, packages)
 
 
 class working:  # noqa: N801 - read as a verb: `with working(...)`

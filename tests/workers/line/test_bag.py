@@ -2,7 +2,8 @@
 
 import io
 import json
-from pathlib import Path
+import shutil
+import time
 
 import numpy as np
 import pydicom
@@ -12,16 +13,11 @@ import yaml
 from examples.spheres.bag import FINDING
 from examples.spheres.dicom import enhanced, series
 from examples.spheres.phantom import SHAPE, draw
-from service import paths
-from service.backends import open_backends
 from service.domain.job import State
-from service.settings import QueueSettings, Settings, StoreSettings, WorkerSettings
-from tests.support import redis_server
-from tests.support.hospital import ask, document, ended, register, take_in
-from tests.support.phantom_dicom import encoded
-from tests.workers.line.conftest import working
+from tests.support.hospital import register
+from tests.workers.line.conftest import MODELS
 
-PACKAGE = Path(__file__).parents[3] / "models" / "sphere-bag-phantom"
+MODEL = "sphere-bag-phantom"
 PHANTOM = draw(4_242, ["dense", "hollow"])
 BEARING = set(np.flatnonzero(PHANTOM.mask(FINDING).any((1, 2))) + 1)
 """Slices with the sphere, counted from 1."""
@@ -31,11 +27,7 @@ METHODS = ["hires_cam", "integrated_gradients"]
 
 def blind(folder):
     """Write the package with a layer named as attention that gives none."""
-    for file in PACKAGE.rglob("*"):
-        if file.is_file():
-            to = folder / file.relative_to(PACKAGE)
-            to.parent.mkdir(parents=True, exist_ok=True)
-            to.write_bytes(file.read_bytes())
+    shutil.copytree(MODELS / MODEL, folder)
     manifest = yaml.safe_load((folder / "model.yaml").read_text())
     manifest["id"] = "blind"
     manifest["inputs"][0]["bag"]["attention"] = {"name": "features"}
@@ -44,50 +36,16 @@ def blind(folder):
 
 
 @pytest.fixture(scope="module")
-def clinic(tmp_path_factory):
-    """A worker that serves the model, and was given one that does not show what it names."""
-    folder = tmp_path_factory.mktemp("clinic")
-    with redis_server.running(redis_server.any_server()) as server:
-        settings = Settings(
-            queue=QueueSettings(url=server.url),
-            store=StoreSettings(url=f"file://{folder}/store", reserve_bytes=0),
-            worker=WorkerSettings(slots=1, scratch=folder / "scratch"),
-        )
-        backends = open_backends(settings)
-        register(backends.store, blind(folder / "blind"))
-        package = register(backends.store, PACKAGE)
-        with working(settings, backends, {package.package}):
-            yield backends, package, folder
-        backends.close()
-
-
-def explain(clinic, datasets, **asked):
-    backends, package, folder = clinic
-    files = []
-    for number, each in enumerate(datasets):
-        files.append(folder / f"{number:03d}.dcm")
-        files[-1].write_bytes(encoded(each))
-    study = take_in(backends.store, *files)
-    record = ended(backends, ask(backends, package, study, **asked), 120)
-    return record, document(backends, record), study
+def served():
+    return [MODELS / MODEL]
 
 
 @pytest.fixture(scope="module")
 def explained(clinic):
-    turned = series(PHANTOM, "bag")[::-1]
-    return explain(
-        clinic,
-        turned,
-        targets=[FINDING],
-        methods=METHODS,
-        artifacts=["json", "dicom_sc", "dicom_ko", "png"],
-        series="se_0001",
-    )
-
-
-def artifact(clinic, record, entry, format_):
-    (file,) = [each for each in entry.artifacts if each.format == format_]
-    return clinic[0].store.get(paths.artifact(str(record.result), file.name))
+    study = clinic.take_in(series(PHANTOM, "bag")[::-1])
+    formats = ["json", "dicom_sc", "dicom_ko", "png"]
+    asked = {"targets": [FINDING], "methods": METHODS, "artifacts": formats, "series": "se_0001"}
+    return *clinic.explain(MODEL, study, **asked), study
 
 
 def test_the_slices_that_the_score_needs_are_those_with_the_sphere(explained):
@@ -126,9 +84,9 @@ def test_pictures_show_the_most_relevant_instances_alone(clinic, explained, meth
     record, told, _ = explained
     (entry,) = [each for each in told.results if each.method == method]
     best = [each for each in entry.instances[:8] if each.relevance > 0]
-    capture = pydicom.dcmread(io.BytesIO(artifact(clinic, record, entry, "dicom_sc")))
+    capture = pydicom.dcmread(io.BytesIO(clinic.artifact(record, entry, "dicom_sc")))
     assert int(capture.NumberOfFrames) == len(best) < SHAPE[0]
-    found = json.loads(artifact(clinic, record, entry, "json"))["instances"]
+    found = json.loads(clinic.artifact(record, entry, "json"))["instances"]
     assert [each["slice"] for each in found] == [each.slice for each in entry.instances]
     mask = PHANTOM.mask(FINDING)
     place = np.argwhere(mask) - np.array(entry.map.peak)
@@ -137,7 +95,8 @@ def test_pictures_show_the_most_relevant_instances_alone(clinic, explained, meth
 
 
 def test_an_enhanced_objects_instances_are_frames(clinic):
-    record, told, _ = explain(clinic, [enhanced(PHANTOM, "bag")], targets=[FINDING])
+    study = clinic.take_in([enhanced(PHANTOM, "bag")])
+    record, told = clinic.explain(MODEL, study, targets=[FINDING])
     assert record.state is State.SUCCEEDED, told.failure
     first = told.results[0].instances[0]
     assert first.frame == first.slice
@@ -145,9 +104,8 @@ def test_an_enhanced_objects_instances_are_frames(clinic):
 
 
 def test_the_catalog_says_which_methods_would_mix_instances(clinic):
-    backends, package, _ = clinic
-    models = {each.name: each for each in backends.fleet.catalog().models}
-    served = models[package.name]
+    models = {each.name: each for each in clinic.backends.fleet.catalog().models}
+    served = models[MODEL]
     for method in ("occlusion", "rise", "kernel_shap"):
         assert method not in served.methods
         assert "instances of a bag" in served.refused[method]
@@ -157,10 +115,12 @@ def test_the_catalog_says_which_methods_would_mix_instances(clinic):
 
 
 def test_a_model_that_does_not_show_the_attention_it_names_is_unavailable(clinic):
+    register(clinic.backends.store, blind(clinic.folder / "blind"))
     for _ in range(300):
-        found = [each for each in clinic[0].fleet.catalog().models if each.name == "blind"]
+        found = [each for each in clinic.backends.fleet.catalog().models if each.name == "blind"]
         if found:
             break
+        time.sleep(0.1)
     (entry,) = found
     assert entry.state == "unavailable"
     assert entry.failure.facts["field"] == "/inputs/0/bag"

@@ -5,15 +5,9 @@ import pytest
 
 from examples.planted.dicom import plate
 from examples.planted.pictures import shapes
-from service.backends import open_backends
 from service.domain.job import State
 from service.domain.parity import Parity
-from service.settings import QueueSettings, Settings, StoreSettings, WorkerSettings
-from tests.support import redis_server
 from tests.support.detector import PACKAGE, write_exported_detector
-from tests.support.hospital import ask, document, ended, register, take_in
-from tests.support.phantom_dicom import encoded
-from tests.workers.line.conftest import working
 
 PICTURE = shapes(4_774, {"cyst": 2, "stone": 1})
 CYSTS = [box for shape, box in PICTURE.boxes if shape == "cyst"]
@@ -28,30 +22,14 @@ AWAY = 4
 
 
 @pytest.fixture(scope="module")
-def clinic(tmp_path_factory):
-    """A worker that serves the detector in both forms."""
-    folder = tmp_path_factory.mktemp("clinic")
-    exported = write_exported_detector(folder / "exported")
-    with redis_server.running(redis_server.any_server()) as server:
-        settings = Settings(
-            queue=QueueSettings(url=server.url),
-            store=StoreSettings(url=f"file://{folder}/store", reserve_bytes=0),
-            worker=WorkerSettings(slots=1, scratch=folder / "scratch"),
-        )
-        backends = open_backends(settings)
-        packages = {each.name: register(backends.store, each) for each in (PACKAGE, exported)}
-        with working(settings, backends, {each.package for each in packages.values()}):
-            yield backends, packages, folder
-        backends.close()
+def served(tmp_path_factory):
+    """The detector in both forms."""
+    return [PACKAGE, write_exported_detector(tmp_path_factory.mktemp("graph") / "exported")]
 
 
 def explain(clinic, model, picture=PICTURE, **asked):
-    backends, packages, folder = clinic
-    file = folder / "plate.dcm"
-    file.write_bytes(encoded(plate(picture, "detected", "KIDNEY")))
-    study = take_in(backends.store, file)
-    record = ended(backends, ask(backends, packages[model], study, **asked), 120)
-    return record, document(backends, record)
+    study = clinic.take_in([plate(picture, "detected", "KIDNEY")])
+    return clinic.explain(model, study, **asked)
 
 
 TARGETS = [
@@ -138,7 +116,7 @@ def test_what_is_not_found_is_a_success_without_a_map(clinic):
 
 
 def test_the_catalog_says_why_methods_are_refused(clinic):
-    entries = {each.name: each for each in clinic[0].fleet.catalog().models}
+    entries = {each.name: each for each in clinic.backends.fleet.catalog().models}
     for name in ("detector-phantom", "exported-detector"):
         assert entries[name].target_kinds == ("detection",)
         assert "one box of several" in entries[name].refused["grad_cam"]

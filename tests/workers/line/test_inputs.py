@@ -1,7 +1,7 @@
 """Models of several inputs through the whole line: what each input adds is what was planted."""
 
+import io
 import json
-from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -9,16 +9,9 @@ import pytest
 
 from examples.planted.dicom import plate
 from examples.planted.pictures import LATER, hand_of
-from service import paths
-from service.backends import open_backends
 from service.domain.job import State
-from service.settings import QueueSettings, Settings, StoreSettings, WorkerSettings
-from tests.support import redis_server
-from tests.support.hospital import ask, document, ended, register, take_in
-from tests.support.phantom_dicom import encoded
-from tests.workers.line.conftest import working
+from tests.workers.line.conftest import MODELS
 
-MODELS = Path(__file__).parents[3] / "models"
 BY_SEX = "bone-age-by-sex-phantom"
 BOY = hand_of(4_711, sex="M", weight=80.0)
 AWAY = 6
@@ -30,36 +23,12 @@ SHARING = ["integrated_gradients", "occlusion"]
 
 
 @pytest.fixture(scope="module")
-def clinic(tmp_path_factory):
-    """A worker that serves the models."""
-    folder = tmp_path_factory.mktemp("clinic")
-    with redis_server.running(redis_server.any_server()) as server:
-        settings = Settings(
-            queue=QueueSettings(url=server.url),
-            store=StoreSettings(url=f"file://{folder}/store", reserve_bytes=0),
-            worker=WorkerSettings(slots=1, scratch=folder / "scratch"),
-        )
-        backends = open_backends(settings)
-        packages = {BY_SEX: register(backends.store, MODELS / BY_SEX)}
-        with working(settings, backends, {each.package for each in packages.values()}):
-            yield backends, packages, folder
-        backends.close()
+def served():
+    return [MODELS / BY_SEX]
 
 
-def explain(clinic, model, files, **asked):
-    backends, packages, folder = clinic
-    named = []
-    for number, data in enumerate(files):
-        named.append(folder / f"{model}.{number}.dcm")
-        named[-1].write_bytes(encoded(data))
-    study = take_in(backends.store, *named)
-    record = ended(backends, ask(backends, packages[model], study, **asked), 120)
-    return record, document(backends, record)
-
-
-def artifact(clinic, record, entry, format_):
-    (file,) = [each for each in entry.artifacts if each.format == format_]
-    return clinic[0].store.get(paths.artifact(str(record.result), file.name))
+def explain(clinic, data, **asked):
+    return clinic.explain(BY_SEX, clinic.take_in([data]), **asked)
 
 
 # ------------------------------------------------------- numbers beside the image
@@ -69,8 +38,7 @@ def artifact(clinic, record, entry, format_):
 def boy(clinic):
     return explain(
         clinic,
-        BY_SEX,
-        [plate(BOY, "boy", "HAND")],
+        plate(BOY, "boy", "HAND"),
         targets=AGE,
         methods=[*SHARING[:1], OCCLUSION, "grad_cam"],
         artifacts=["json", "png", "dicom_sr"],
@@ -121,18 +89,16 @@ def test_map_and_shares_together_are_the_change_in_score(boy):
 def test_a_method_of_images_alone_says_nothing_of_the_numbers(clinic, boy):
     entry = of(boy[1], "grad_cam")
     assert entry.variables == ()
-    found = json.loads(artifact(clinic, boy[0], entry, "json"))["variables"]
+    found = json.loads(clinic.artifact(boy[0], entry, "json"))["variables"]
     assert [(each["key"], each["relevance"]) for each in found] == [("sex", None), ("weight", None)]
 
 
 def test_document_and_report_tell_each_share(clinic, boy):
     entry = of(boy[1], "integrated_gradients")
     shares = {each.label: each.relevance for each in entry.variables}
-    found = json.loads(artifact(clinic, boy[0], entry, "json"))["variables"]
+    found = json.loads(clinic.artifact(boy[0], entry, "json"))["variables"]
     assert {each["label"]: each["relevance"] for each in found} == pytest.approx(shares)
-    folder = clinic[2]
-    (folder / "report.dcm").write_bytes(artifact(clinic, boy[0], entry, "dicom_sr"))
-    report = pydicom.dcmread(folder / "report.dcm")
+    report = pydicom.dcmread(io.BytesIO(clinic.artifact(boy[0], entry, "dicom_sr")))
     numbers = dict(measured(report))
     for label, share in shares.items():
         assert numbers[f"Relevance of {label}"] == pytest.approx(share, rel=1e-4)
@@ -149,7 +115,7 @@ def measured(dataset):
 
 def test_a_request_says_otherwise_than_the_header(clinic, boy):
     asked = {"targets": AGE, "methods": [OCCLUSION], "values": {"sex": "F"}}
-    _, told = explain(clinic, BY_SEX, [plate(BOY, "boy", "HAND")], **asked)
+    _, told = explain(clinic, plate(BOY, "boy", "HAND"), **asked)
     given = {each.key: (each.value, each.origin) for each in told.subject.variables}
     assert given["sex"] == (0, "request")
     fall = boy[1].predictions[0].value - told.predictions[0].value
@@ -162,7 +128,7 @@ def test_a_job_whose_image_lacks_a_number_fails_and_names_it(clinic):
     data = plate(BOY, "nobody", "HAND")
     data.PatientSex = "O"
     del data.PatientWeight
-    record, told = explain(clinic, BY_SEX, [data])
+    record, told = explain(clinic, data)
     assert record.state is State.FAILED
     assert told.failure.code == "missing_value"
     assert told.failure.facts == {"missing": [], "off_range": ["sex"]}

@@ -1,25 +1,17 @@
 """A regression and a segmentation through the whole line: maps point at what was planted."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from examples.planted.dicom import plate
 from examples.planted.pictures import hand, shapes
-from service import paths
-from service.backends import open_backends
 from service.domain.job import State
 from service.domain.parity import Parity
-from service.settings import QueueSettings, Settings, StoreSettings, WorkerSettings
-from tests.support import redis_server
-from tests.support.hospital import ask, document, ended, register, take_in
-from tests.support.phantom_dicom import encoded
-from tests.support.segmentations import segmentation, written
-from tests.workers.line.conftest import working
+from tests.support.segmentations import segmentation
+from tests.workers.line.conftest import MODELS
 
-MODELS = Path(__file__).parents[3] / "models"
 OCCLUSION = {"name": "occlusion", "parameters": {"window": 8}}
 HAND = hand(4_711, 180.0)
 SHAPES = shapes(4_712, {"cyst": 1, "stone": 1})
@@ -28,33 +20,14 @@ AWAY = 6
 
 
 @pytest.fixture(scope="module")
-def clinic(tmp_path_factory):
-    """A worker that serves both models."""
-    folder = tmp_path_factory.mktemp("clinic")
-    with redis_server.running(redis_server.any_server()) as server:
-        settings = Settings(
-            queue=QueueSettings(url=server.url),
-            store=StoreSettings(url=f"file://{folder}/store", reserve_bytes=0),
-            worker=WorkerSettings(slots=1, scratch=folder / "scratch"),
-        )
-        backends = open_backends(settings)
-        packages = {
-            name: register(backends.store, MODELS / name)
-            for name in ("bone-age-phantom", "shape-phantom")
-        }
-        with working(settings, backends, {each.package for each in packages.values()}):
-            yield backends, packages, folder
-        backends.close()
+def served():
+    return [MODELS / "bone-age-phantom", MODELS / "shape-phantom"]
 
 
 def explain(clinic, model, picture, **asked):
-    backends, packages, folder = clinic
     part = "HAND" if model == "bone-age-phantom" else "KIDNEY"
-    file = folder / f"{model}.dcm"
-    file.write_bytes(encoded(plate(picture, f"line {model}", part)))
-    study = take_in(backends.store, file)
-    record = ended(backends, ask(backends, packages[model], study, **asked), 120)
-    return record, document(backends, record)
+    study = clinic.take_in([plate(picture, f"line {model}", part)])
+    return clinic.explain(model, study, **asked)
 
 
 def beside(mask, place):
@@ -112,8 +85,7 @@ def test_evidence_for_a_lower_value_is_the_same_map_with_its_sign_turned(clinic)
     record, told = explain(clinic, "bone-age-phantom", HAND, targets=both, **asked)
     maps = []
     for entry in told.results:
-        (file,) = entry.artifacts
-        found = json.loads(clinic[0].store.get(paths.artifact(str(record.result), file.name)))
+        found = json.loads(clinic.artifact(record, entry, "json"))
         maps.append(np.array(found["map"]["values"]))
     np.testing.assert_allclose(maps[0], -maps[1], rtol=1e-4, atol=1e-6)
 
@@ -159,32 +131,20 @@ def test_the_map_of_a_region_points_at_the_shape(segmented, method):
         assert not entry.omitted
 
 
-def marked(folder, name, mask):
-    """Write a segmentation of a mask on the picture of that name."""
-    file = folder / f"{name}.seg.dcm"
-    source = plate(SHAPES, f"line {name}", "KIDNEY")
-    file.write_bytes(written(segmentation([source], mask[None])))
-    return file
+def marked(name, mask):
+    """Return a segmentation of a mask on the picture of that name."""
+    return segmentation([plate(SHAPES, f"line {name}", "KIDNEY")], mask[None])
 
 
 @pytest.mark.parametrize("named", [1, "Lesion", None])
 def test_a_region_that_somebody_else_marked_is_explained(clinic, named):
-    backends, packages, folder = clinic
-    image = folder / "marked.dcm"
-    image.write_bytes(encoded(plate(SHAPES, "line marked", "KIDNEY")))
-    marks = marked(folder, "marked", SHAPES.masks["stone"])
-    study = take_in(backends.store, marks, image)
+    marks = marked("marked", SHAPES.masks["stone"])
+    study = clinic.take_in([marks, plate(SHAPES, "line marked", "KIDNEY")])
     region = {"kind": "segment", "instance": "in_0001", "segment": named}
     target = {"kind": "segmentation", "of": "stone", "region": region}
-    asked = ask(
-        backends,
-        packages["shape-phantom"],
-        study,
-        targets=[target],
-        methods=["grad_cam"],
-        artifacts=["json", "png", "dicom_sc", "dicom_sr"],
-    )
-    told = document(backends, ended(backends, asked, 120))
+    formats = ["json", "png", "dicom_sc", "dicom_sr"]
+    asked = {"targets": [target], "methods": ["grad_cam"], "artifacts": formats}
+    _, told = clinic.explain("shape-phantom", study, **asked)
     (entry,) = told.results
     assert entry.status == "succeeded", told.failure
     assert not entry.omitted
@@ -197,15 +157,11 @@ def test_a_region_that_somebody_else_marked_is_explained(clinic, named):
 
 
 def test_a_region_of_another_image_is_refused(clinic):
-    backends, packages, folder = clinic
-    image = folder / "unmarked.dcm"
-    image.write_bytes(encoded(plate(SHAPES, "line unmarked", "KIDNEY")))
-    marks = marked(folder, "elsewhere", SHAPES.masks["stone"])
-    study = take_in(backends.store, image, marks)
+    marks = marked("elsewhere", SHAPES.masks["stone"])
+    study = clinic.take_in([plate(SHAPES, "line unmarked", "KIDNEY"), marks])
     region = {"kind": "segment", "instance": "in_0002", "segment": 1}
     target = {"kind": "segmentation", "of": "stone", "region": region}
-    asked = ask(backends, packages["shape-phantom"], study, targets=[target])
-    record = ended(backends, asked, 120)
+    record, _ = clinic.explain("shape-phantom", study, targets=[target])
     assert record.failure.code == "invalid_target"
     assert record.failure.facts["reason"] == "not_of_this_image"
 

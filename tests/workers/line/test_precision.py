@@ -10,17 +10,15 @@ import numpy as np
 import pytest
 
 from service import paths
-from service.backends import Backends, open_backends
+from service.backends import Backends
 from service.domain.explanation import Explanation
 from service.domain.job import Job, State
 from service.domain.request import MethodChoice
 from service.precisions import Wishes
-from service.settings import QueueSettings, Settings, StoreSettings, WorkerSettings
-from tests.support import redis_server
 from tests.support.hospital import TENANT, ask, document, ended, register, take_in
 from tests.support.small_model import SIDE, picture, write_image, write_package
 from tests.workers.certify.conftest import write_cases
-from tests.workers.line.conftest import working
+from tests.workers.line.conftest import opened, working
 from workers.certify.surveyor import Surveyor
 
 METHODS = ["grad_cam", "occlusion"]
@@ -52,21 +50,14 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
     folder = tmp_path_factory.mktemp("ward")
     with (
         pytest.MonkeyPatch.context() as patch,
-        redis_server.running(redis_server.any_server()) as server,
+        opened(folder) as (_, settings, backends),
     ):
         patch.setattr(Surveyor, "every", 0.2)
-        settings = Settings(
-            queue=QueueSettings(url=server.url),
-            store=StoreSettings(url=f"file://{folder}/store", reserve_bytes=0),
-            worker=WorkerSettings(slots=1, scratch=folder / "scratch"),
-        )
-        backends = open_backends(settings)
         write_package(folder / "package")
         write_cases(folder / "package", SIDE)
         package = register(backends.store, folder / "package")
         with working(settings, backends, {package.package}):
             yield Ward(backends, folder, package)
-        backends.close()
 
 
 @pytest.fixture(scope="module")

@@ -12,18 +12,17 @@ import torch
 from numpy.typing import NDArray
 from pydicom import dcmread
 
-from service.backends import Backends, open_backends
+from service.backends import Backends
 from service.domain.catalog import ModelEntry
 from service.domain.explanation import Explanation
 from service.domain.job import Job, State
 from service.packages import PackageRecord
-from service.settings import QueueSettings, RemoteSettings, Settings, StoreSettings, WorkerSettings
-from tests.support import redis_server
+from service.settings import RemoteSettings
 from tests.support.exported import onnx_of, write_onnx_package, write_remote_package
 from tests.support.hospital import ask, document, ended, register, take_in
 from tests.support.inference_server import InferenceServer, serving
 from tests.support.small_model import SIDE, network, picture, write_image
-from tests.workers.line.conftest import working
+from tests.workers.line.conftest import opened, working
 from workers import shelf
 
 METHODS = ["occlusion", "rise"]
@@ -75,22 +74,18 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("lab")
     model = onnx_of(network(), torch.zeros(1, SIDE, SIDE))
     with (
-        redis_server.running(redis_server.any_server()) as redis,
         serving(InferenceServer(model)) as server,
+        opened(folder, {"slots": 2}, remote=RemoteSettings(endpoints={"lab": server.url})) as (
+            _,
+            settings,
+            backends,
+        ),
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr(shelf, "AGAIN", 0.1)
-        settings = Settings(
-            queue=QueueSettings(url=redis.url),
-            store=StoreSettings(url=f"file://{folder}/store", reserve_bytes=0),
-            worker=WorkerSettings(slots=2, scratch=folder / "scratch"),
-            remote=RemoteSettings(endpoints={"lab": server.url}),
-        )
-        backends = open_backends(settings)
         found = Lab(folder, backends, server)
         with working(settings, backends, {found.here.package, found.there.package}):
             yield found
-        backends.close()
 
 
 def test_the_catalog_offers_what_scores_alone_can_give(lab: Lab) -> None:

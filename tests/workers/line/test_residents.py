@@ -5,11 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from service.backends import open_backends
 from service.domain.job import State
-from service.settings import QueueSettings, Settings, StoreSettings, WorkerSettings
 from service.telemetry import REGISTRY
-from tests.support import redis_server
 from tests.support.hospital import ask, document, ended, register, take_in
 from tests.support.small_model import (
     LAYER,
@@ -20,7 +17,7 @@ from tests.support.small_model import (
     write_image,
     write_package,
 )
-from tests.workers.line.conftest import working
+from tests.workers.line.conftest import opened, working
 from workers.replicas import Replicas
 from workers.runtimes.torch import TorchRuntime
 
@@ -48,18 +45,8 @@ def told(metric: str, model: str) -> float:
 def test_two_models_take_turns_in_a_memory_for_one(tmp_path: Path, device: str) -> None:
     runtime = TorchRuntime(network(), (1, SIDE, SIDE), (LAYER,), device=torch.device(device))
     alone = Replicas(runtime)
-    with redis_server.running(redis_server.any_server()) as server:
-        settings = Settings(
-            queue=QueueSettings(url=server.url),
-            store=StoreSettings(url=f"file://{tmp_path}/store", reserve_bytes=0),
-            worker=WorkerSettings(
-                slots=1,
-                scratch=tmp_path / "scratch",
-                device=device,
-                memory_bytes=alone.wanted + alone.taken // 2,
-            ),
-        )
-        backends = open_backends(settings)
+    narrow = {"device": device, "memory_bytes": alone.wanted + alone.taken // 2}
+    with opened(tmp_path, narrow) as (_, settings, backends):
         packages = {
             name: register(backends.store, write_package(tmp_path / name, name=name, seed=seed))
             for name, seed in SEEDS.items()
@@ -80,7 +67,6 @@ def test_two_models_take_turns_in_a_memory_for_one(tmp_path: Path, device: str) 
                 expected = network(SEEDS[name])(model_input(picture(3))[None])[0].tolist()
             said = [each.logit for each in document(backends, record).predictions]
             assert said == pytest.approx(expected, abs=1e-4)
-        backends.close()
     assert len(held) == 1
     for name in SEEDS:
         assert told("model_loaded", name) == (name in held)

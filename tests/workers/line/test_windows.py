@@ -1,51 +1,34 @@
 """A CT series through the whole line in windows: the maps lie in the sphere that was planted."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from examples.spheres.dicom import series
 from examples.spheres.phantom import draw
-from service.backends import open_backends
 from service.domain.job import Stage, State
-from service.settings import QueueSettings, Settings, StoreSettings, WorkerSettings
-from tests.support import redis_server
-from tests.support.hospital import ask, document, ended, register, take_in
-from tests.support.phantom_dicom import encoded
-from tests.workers.line.conftest import working
+from tests.workers.line.conftest import MODELS
 
-PACKAGE = Path(__file__).parents[3] / "models" / "spheres-unet"
+MODEL = "spheres-unet"
 PHANTOM = draw(4_343, ["dense", "hollow"])
 METHODS = ["saliency", "grad_cam"]
 
 
 @pytest.fixture(scope="module")
-def explained(tmp_path_factory):
+def served():
+    return [MODELS / MODEL]
+
+
+@pytest.fixture(scope="module")
+def explained(clinic):
     """One request about both findings, the second by its margin."""
-    folder = tmp_path_factory.mktemp("clinic")
-    with redis_server.running(redis_server.any_server()) as server:
-        settings = Settings(
-            queue=QueueSettings(url=server.url),
-            store=StoreSettings(url=f"file://{folder}/store", reserve_bytes=0),
-            worker=WorkerSettings(slots=1, scratch=folder / "scratch"),
-        )
-        backends = open_backends(settings)
-        package = register(backends.store, PACKAGE)
-        with working(settings, backends, {package.package}):
-            files = [folder / f"{number}.dcm" for number in range(PHANTOM.values.shape[0])]
-            for file, each in zip(files, series(PHANTOM, "windows"), strict=True):
-                file.write_bytes(encoded(each))
-            targets = [
-                {"kind": "segmentation", "of": "dense"},
-                {"kind": "segmentation", "of": "hollow", "reduce": "margin"},
-            ]
-            study = take_in(backends.store, *files)
-            asked = {"targets": targets, "methods": METHODS, "checks": "none"}
-            job = ask(backends, package, study, artifacts=["npz"], **asked)
-            record = ended(backends, job, 240)
-            yield record, document(backends, record), backends.queue.events(job.tenant, job.id)
-        backends.close()
+    targets = [
+        {"kind": "segmentation", "of": "dense"},
+        {"kind": "segmentation", "of": "hollow", "reduce": "margin"},
+    ]
+    asked = {"targets": targets, "methods": METHODS, "checks": "none", "artifacts": ["npz"]}
+    study = clinic.take_in(series(PHANTOM, "windows"))
+    record, told = clinic.explain(MODEL, study, **asked)
+    return record, told, clinic.backends.queue.events(record.tenant, record.id)
 
 
 def test_the_spheres_are_outlined(explained):
