@@ -5,7 +5,6 @@ phantom always is the same object, byte for byte.
 """
 
 import uuid
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,7 +14,6 @@ from pydicom.uid import (
     UID,
     ComputedRadiographyImageStorage,
     ExplicitVRLittleEndian,
-    JPEGLSLossless,
 )
 
 from examples.phantom.chest import MAXIMUM, Case, Radiograph
@@ -44,16 +42,6 @@ def dataset(
     _put_pixels(data, stored, photometric)
     data.file_meta = _file_meta(data)
     return data
-
-
-def write(path: Path, data: Dataset, *, compress: bool = False) -> None:
-    """Write a Part 10 file; `compress` stores the pixels as lossless JPEG-LS."""
-    if compress:
-        uid = data.SOPInstanceUID
-        data.compress(JPEGLSLossless)
-        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data.save_as(path, enforce_file_format=True)
 
 
 def _identify(data: Dataset, case: Case, form: str) -> None:

@@ -1,6 +1,5 @@
 """Write a demo model's package: weights, manifest, self-tests, calibration cases, figures, card."""
 
-import hashlib
 import json
 import shutil
 import warnings
@@ -10,26 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from pydantic import JsonValue
 from safetensors.torch import load_file, save
 from torch import nn
 
+from examples.packaging import WEIGHTS, architecture, file_of, write_manifest, write_object
 from examples.phantom.calibration import PATH as CASES
 from examples.phantom.calibration import write_calibration
 from examples.phantom.chest import Case, draw
 from examples.phantom.dicom import Photometric, dataset
-from examples.phantom.dicom import write as write_dicom
 from examples.phantom.evaluate import LAYER
 from examples.phantom.preparation import BASELINE, MEAN, PERCENTILES, SIDE, STD
 from examples.phantom.region import REGION
 from examples.phantom.samples import Samples, read
-from service.domain.files import Calibration, File, SelfTest
+from service.domain.files import Calibration, SelfTest
 from service.domain.inputs import Accept, Input, StepChoice
 from service.domain.manifest import Explain, Manifest
-from service.domain.network import Architecture as ArchitectureChoice
 from service.domain.network import Layer
 from service.domain.outputs import ClassSpec, Code, Output
+from service.domain.target import DEFAULT_TARGETS
 from workers.architectures.residual_cnn import ResidualCnn
 
 CLASSES = (
@@ -41,7 +39,7 @@ CLASSES = (
 )
 """Key, label, and SNOMED CT code and meaning, in the order of `FINDINGS`."""
 
-WEIGHTS, GRAPH = "weights.safetensors", "model.onnx"
+GRAPH = "model.onnx"
 
 RECORDS, PRECISIONS = "certificates.json", "precisions.json"
 """What `examples.phantom.certify` found: listed as it is, since stale records do not count."""
@@ -143,7 +141,7 @@ def write(folder: Path, about: About, content: Content) -> None:
     if about.twin:
         export_onnx(content.network, folder / GRAPH)
         _write_twin(folder, about, tests)
-    _write_manifest(folder, describe(folder, about, content.shape, tests))
+    write_manifest(folder, describe(folder, about, content.shape, tests))
 
 
 def _write_twin(folder: Path, about: About, tests: tuple[SelfTest, ...]) -> None:
@@ -153,7 +151,7 @@ def _write_twin(folder: Path, about: About, tests: tuple[SelfTest, ...]) -> None
         (beside / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / path, beside / path)
     twin = replace(about, id=f"{about.id}-onnx", title=f"{about.title} (ONNX)")
-    _write_manifest(beside, describe(beside, twin, None, tests))
+    write_manifest(beside, describe(beside, twin, None, tests))
 
 
 def export_onnx(network: nn.Module, path: Path) -> None:
@@ -201,11 +199,12 @@ def describe(
         not_for="Clinical use of any kind: it was trained on drawn images of no person.",
         task="classification-multilabel",
         runtime="torch" if shape else "onnx",
-        architecture=_architecture(shape) if shape else None,
-        files=tuple(_file(folder, *each) for each in listed),
+        architecture=architecture(shape) if shape else None,
+        files=tuple(file_of(folder, *each) for each in listed),
         inputs=(Input(accept=Accept(modalities=("CR", "DX")), steps=_steps()),),
         outputs=(Output(classes=tuple(_class(*each) for each in CLASSES)),),
         explain=Explain(
+            default_targets=DEFAULT_TARGETS,
             layers=(Layer(name=LAYER, onnx=ONNX_LAYER if about.twin else None),),
             baseline=round(BASELINE, 6),
             expected_region=REGION,
@@ -213,15 +212,6 @@ def describe(
         calibration=Calibration(cases=CASES, synthetic=True, title=about.cases),
         selftests=tests,
     )
-
-
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
-    content = manifest.model_dump(mode="json", exclude_none=True)
-    (folder / "model.yaml").write_text(yaml.safe_dump(content, sort_keys=False, width=100))
-
-
-def _architecture(shape: ResidualCnn) -> ArchitectureChoice:
-    return ArchitectureChoice(name="residual_cnn", parameters=shape.model_dump(mode="json"))
 
 
 def _steps() -> tuple[StepChoice, ...]:
@@ -248,17 +238,9 @@ def _class(key: str, label: str, code: str, meaning: str) -> ClassSpec:
 
 def _selftest(folder: Path, network: nn.Module, known: Known) -> SelfTest:
     path = folder / known.path
-    write_dicom(path, dataset(known.case, draw(known.case, known.size), known.photometric))
+    write_object(path, dataset(known.case, draw(known.case, known.size), known.photometric))
     image = torch.from_numpy(read(path.read_bytes()))
     with torch.no_grad():
         logits = network(image[None, None])[0].tolist()
     rounded = tuple(round(value, 5) for value in logits)
     return SelfTest(title=known.title, input=known.path, logits=rounded, tolerance=TOLERANCE)
-
-
-def _file(folder: Path, role: str, format_: str, path: str) -> File:
-    content = (folder / path).read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    return File.model_validate(
-        {"role": role, "format": format_, "path": path, "sha256": digest, "bytes": len(content)}
-    )

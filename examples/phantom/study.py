@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from examples.packaging import write_object
 from examples.phantom.canvas import Mask
 from examples.phantom.chest import Case, draw
-from examples.phantom.dicom import Photometric, dataset, write
+from examples.phantom.dicom import Photometric, dataset
 from examples.phantom.samples import full_size
 
 FOLDER = Path(__file__).parents[1] / "studies" / "chest"
@@ -52,7 +53,7 @@ def store(folder: Path, bundled: Bundled) -> dict[str, Any]:
     """
     radiograph = draw(bundled.case, full_size(bundled.case))
     data = dataset(bundled.case, radiograph, bundled.photometric)
-    write(folder / f"{bundled.name}.dcm", data, compress=True)
+    write_object(folder / f"{bundled.name}.dcm", data, compress=True)
     lesions = [
         {"finding": finding, **_place(folder, f"{bundled.name}.{finding}.png", mask)}
         for finding, mask in radiograph.masks.items()

@@ -6,7 +6,6 @@ images; needs no download.
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from examples import training
 from examples.phantom import package
 from examples.phantom.calibration import calibration
 from examples.phantom.card import card
@@ -21,6 +21,7 @@ from examples.phantom.evaluate import LAYER, measure
 from examples.phantom.marking import NEVER
 from examples.phantom.region import coverage
 from examples.phantom.samples import Samples, drafts, radiographs
+from examples.training import Shuffled
 from workers.architectures.residual_cnn import ResidualCnn
 
 SHAPE = ResidualCnn(
@@ -83,29 +84,15 @@ def fit(network: nn.Module, samples: Samples, epochs: int, rate: float) -> nn.Mo
     """
     random = torch.Generator().manual_seed(SEED)
     images, labels = torch.from_numpy(samples.images), torch.from_numpy(samples.labels).float()
-    network.train()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # a fifth faster
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=epochs * -(-len(images) // BATCH), pct_start=0.25
-    )
-    started = time.monotonic()
-    for epoch in range(epochs):
-        losses = []
-        for batch in torch.split(torch.randperm(len(images), generator=random), BATCH):
-            logits = network(vary(images[batch], random))
-            loss = functional.binary_cross_entropy_with_logits(logits, labels[batch])
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-        seconds = time.monotonic() - started
-        print(
-            f"epoch {epoch + 1}: loss {sum(losses) / len(losses):.4f}, {seconds:.0f} s", flush=True
-        )
+
+    def loss_of(batch: Tensor) -> Tensor:
+        logits = network(vary(images[batch], random))
+        return functional.binary_cross_entropy_with_logits(logits, labels[batch])
+
+    training.fit(network, Shuffled(len(images), BATCH, epochs, random), loss_of, rate, rising=0.25)
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # as above
-    return network.eval()
+    return network
 
 
 def vary(images: Tensor, random: torch.Generator) -> Tensor:

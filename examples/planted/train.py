@@ -4,8 +4,6 @@ It writes their packages. One seed, one thread: the same machine gives the same 
 """
 
 import argparse
-import hashlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +11,11 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
-from pydicom.uid import JPEGLSLossless
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
+from examples.packaging import write_object, write_package
 from examples.planted import boxes, presence
 from examples.planted.dicom import plate
 from examples.planted.pictures import (
@@ -33,10 +29,10 @@ from examples.planted.pictures import (
     lit,
     shapes,
 )
-from service.domain.files import File, SelfTest
+from examples.training import Shuffled, fit
+from service.domain.files import SelfTest
 from service.domain.inputs import Accept, Input, StepChoice, TabularInput
-from service.domain.manifest import Explain, Manifest
-from service.domain.network import Architecture as ArchitectureChoice
+from service.domain.manifest import Explain
 from service.domain.network import Layer
 from service.domain.outputs import ClassSpec, Output, ValueSpec
 from service.domain.variable import Variable
@@ -355,22 +351,14 @@ def train(recipe: Recipe) -> nn.Module:
     drawn = [recipe.draw(SEED + number) for number in range(recipe.pictures)]
     given = recipe.given(drawn)
     torch.manual_seed(SEED)
-    random = torch.Generator().manual_seed(SEED)
-    network = recipe.network.build().train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=0.02)
-    steps = recipe.epochs * -(-len(drawn) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=steps)
-    began = time.monotonic()
-    for _ in range(recipe.epochs):
-        for batch in torch.split(torch.randperm(len(drawn), generator=random), BATCH):
-            outputs = network(*(each[batch] for each in given))
-            loss = recipe.loss(outputs, [drawn[k] for k in batch.tolist()])
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
-    print(f"{recipe.id}: loss {loss.item():.4f}, {time.monotonic() - began:.0f} s", flush=True)
-    return network.eval()
+    network = recipe.network.build()
+
+    def loss_of(batch: Tensor) -> Tensor:
+        outputs = network(*(each[batch] for each in given))
+        return recipe.loss(outputs, [drawn[k] for k in batch.tolist()])
+
+    batches = Shuffled(len(drawn), BATCH, recipe.epochs, torch.Generator().manual_seed(SEED))
+    return fit(network, batches, loss_of, recipe.rate)
 
 
 def inputs(pictures: Sequence[Picture]) -> Tensor:
@@ -380,73 +368,37 @@ def inputs(pictures: Sequence[Picture]) -> Tensor:
 
 def write(folder: Path, recipe: Recipe, network: nn.Module, said: str) -> None:
     """Write the package to `folder`."""
-    (folder / "selftest").mkdir(parents=True, exist_ok=True)
-    (folder / "weights.safetensors").write_bytes(save(network.state_dict()))
-    tests = tuple(_selftests(folder, recipe, network))
-    (folder / "CARD.md").write_text(_CARD.format(title=recipe.title, card=recipe.card, said=said))
-    architecture = ArchitectureChoice(
-        name=recipe.network.name, parameters=recipe.network.model_dump(mode="json")
+    accept = Accept(modalities=("CR",), body_parts=(recipe.body_part,))
+    beside = [TabularInput(kind="tabular", variables=recipe.variables)] if recipe.variables else []
+    layers = () if recipe.layer is None else (Layer(name=recipe.layer),)
+    write_package(
+        folder,
+        network,
+        recipe.network,
+        tuple(_selftests(folder, recipe, network)),
+        _CARD.format(title=recipe.title, card=recipe.card, said=said),
+        id=recipe.id,
+        title=recipe.title,
+        intended_use="Demonstration and tests of Whylight on synthetic plates.",
+        not_for="Clinical use of any kind: it was trained on drawings of no person.",
+        task=recipe.task,
+        inputs=(Input(accept=accept, steps=STEPS), *beside),
+        outputs=(recipe.output,),
+        explain=Explain(layers=layers, baseline=-MEAN / STD),
     )
-    manifest = Manifest.model_validate(
-        {
-            "id": recipe.id,
-            "version": "1.0.0",
-            "title": recipe.title,
-            "publisher": "Whylight",
-            "license": "Apache-2.0",
-            "intended_use": "Demonstration and tests of Whylight on synthetic plates.",
-            "not_for": "Clinical use of any kind: it was trained on drawings of no person.",
-            "task": recipe.task,
-            "runtime": "torch",
-            "architecture": architecture,
-            "files": (
-                _file(folder, "weights", "safetensors", "weights.safetensors"),
-                *(_file(folder, "selftest", "dicom", test.input) for test in tests),
-            ),
-            "inputs": (
-                Input(
-                    accept=Accept(modalities=("CR",), body_parts=(recipe.body_part,)), steps=STEPS
-                ),
-                *(
-                    [TabularInput(kind="tabular", variables=recipe.variables)]
-                    if recipe.variables
-                    else []
-                ),
-            ),
-            "outputs": (recipe.output,),
-            "explain": Explain(
-                layers=() if recipe.layer is None else (Layer(name=recipe.layer),),
-                baseline=-MEAN / STD,
-            ),
-            "selftests": tests,
-        }
-    )
-    content: dict[str, Any] = manifest.model_dump(mode="json", exclude_none=True)
-    del content["explain"]["default_targets"]  # those of its task
-    (folder / "model.yaml").write_text(yaml.safe_dump(content, sort_keys=False, width=100))
 
 
 def _selftests(folder: Path, recipe: Recipe, network: nn.Module) -> Iterator[SelfTest]:
     for name, seed in (("ordinary", 7_001), ("other", 7_002)):
         picture = recipe.draw(seed)
+        path = f"selftest/{name}.dcm"
         data = plate(picture, f"selftest {recipe.id} {name}", recipe.body_part)
-        uid = data.SOPInstanceUID
-        data.compress(JPEGLSLossless)
-        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid
-        data.save_as(folder / "selftest" / f"{name}.dcm", enforce_file_format=True)
+        write_object(folder / path, data, compress=True)
         with torch.no_grad():
             expected = recipe.said(network, *recipe.given([picture]))
-        told = {"title": name.title(), "input": f"selftest/{name}.dcm", "tolerance": TOLERANCE}
+        told = {"title": name.title(), "input": path, "tolerance": TOLERANCE}
         told["values"] = {each.key: picture.values[each.key] for each in recipe.variables}
         yield SelfTest.model_validate(told | expected)
-
-
-def _file(folder: Path, role: str, format_: str, path: str) -> File:
-    content = (folder / path).read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    return File.model_validate(
-        {"role": role, "format": format_, "path": path, "sha256": digest, "bytes": len(content)}
-    )
 
 
 _CARD = """# {title}

@@ -5,27 +5,26 @@ bear the evidence is known. Dense spheres are to be found; hollow ones tell noth
 seed, one thread.
 """
 
-import hashlib
-import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
-from pydicom.uid import JPEGLSLossless
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
+from examples.packaging import write_object, write_package
 from examples.spheres.dicom import enhanced
-from examples.spheres.phantom import FINDINGS, Phantom, draw
-from service.domain.files import File, SelfTest
+from examples.spheres.phantom import Phantom, draw
+from examples.spheres.train import KNOWN
+from examples.training import Shuffled, fit
+from service.domain.files import SelfTest
 from service.domain.inputs import Accept, Bag, Input, StepChoice, VolumeRules
-from service.domain.manifest import Explain, Manifest
-from service.domain.network import Architecture, Layer
+from service.domain.manifest import Explain
+from service.domain.network import Layer
 from service.domain.outputs import ClassSpec, Output
+from service.domain.target import DEFAULT_TARGETS
 from workers.architectures.attention_mil import AttentionMil
 
 FINDING: Final = "dense"
@@ -64,24 +63,13 @@ def train() -> nn.Module:
     bags = torch.from_numpy(np.stack([prepared(each) for each in drawn]))
     labels = torch.tensor([[float(present(each))] for each in drawn])
     torch.manual_seed(SEED)
-    random = torch.Generator().manual_seed(SEED)
-    network = NETWORK.build().train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.02)
-    steps = EPOCHS * -(-PHANTOMS // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
-    began = time.monotonic()
-    for epoch in range(EPOCHS):
-        losses = []
-        for batch in torch.split(torch.randperm(PHANTOMS, generator=random), BATCH):
-            loss = functional.binary_cross_entropy_with_logits(network(bags[batch]), labels[batch])
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-        seconds = time.monotonic() - began
-        print(f"epoch {epoch + 1}: loss {np.mean(losses):.4f}, {seconds:.0f} s", flush=True)
-    return network.eval()
+    network = NETWORK.build()
+
+    def loss_of(batch: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(network(bags[batch]), labels[batch])
+
+    batches = Shuffled(PHANTOMS, BATCH, EPOCHS, torch.Generator().manual_seed(SEED))
+    return fit(network, batches, loss_of, RATE)
 
 
 def accuracy(network: nn.Module, phantoms: list[Phantom]) -> float:
@@ -104,73 +92,35 @@ def logits(network: nn.Module, phantom: Phantom) -> Tensor:
 
 def write(folder: Path, network: nn.Module, right: float) -> None:
     """Write the package to `folder`."""
-    (folder / "selftest").mkdir(parents=True, exist_ok=True)
-    (folder / "weights.safetensors").write_bytes(save(network.state_dict()))
-    known = zip(FINDINGS, (7_001, 7_002), strict=True)
-    tests = tuple(_selftest(folder, network, finding, seed) for finding, seed in known)
-    (folder / "CARD.md").write_text(_CARD.format(right=right, others=OTHERS))
-    manifest = Manifest(
+    accept = Accept(
+        modalities=("CT",), image_types=("ORIGINAL",), volume=VolumeRules(least_slices=8)
+    )
+    bag = Bag(attention=Layer(name="attention"))
+    write_package(
+        folder,
+        network,
+        NETWORK,
+        tuple(_selftest(folder, network, finding, seed) for finding, seed in KNOWN),
+        _CARD.format(right=right, others=OTHERS),
         id="sphere-bag-phantom",
-        version="1.0.0",
         title="Spheres in a bag of slices",
-        publisher="Whylight",
-        license="Apache-2.0",
         intended_use="Demonstration and tests of Whylight on synthetic CT series.",
         not_for="Clinical use of any kind: it was trained on drawn volumes of no person.",
         task="classification-multilabel",
-        runtime="torch",
-        architecture=Architecture(name=NETWORK.name, parameters=NETWORK.model_dump(mode="json")),
-        files=(
-            _file(folder, "weights", "safetensors", "weights.safetensors"),
-            *(_file(folder, "selftest", "dicom", test.input) for test in tests),
+        inputs=(Input(kind="volume", layout="NCDHW", accept=accept, bag=bag, steps=STEPS),),
+        outputs=(Output(classes=(ClassSpec(key=FINDING, label="Dense sphere", threshold=0.5),)),),
+        explain=Explain(
+            default_targets=DEFAULT_TARGETS, layers=(Layer(name="peaks"),), baseline=0.0
         ),
-        inputs=(
-            Input(
-                kind="volume",
-                layout="NCDHW",
-                accept=Accept(
-                    modalities=("CT",),
-                    image_types=("ORIGINAL",),
-                    volume=VolumeRules(least_slices=8),
-                ),
-                bag=Bag(attention=Layer(name="attention")),
-                steps=STEPS,
-            ),
-        ),
-        outputs=(
-            Output(
-                classes=(ClassSpec(key=FINDING, label="Dense sphere", threshold=0.5),),
-            ),
-        ),
-        explain=Explain(layers=(Layer(name="peaks"),), baseline=0.0),
-        selftests=tests,
     )
-    content: dict[str, Any] = manifest.model_dump(mode="json", exclude_none=True)
-    (folder / "model.yaml").write_text(yaml.safe_dump(content, sort_keys=False, width=100))
 
 
 def _selftest(folder: Path, network: nn.Module, finding: str, seed: int) -> SelfTest:
     phantom = draw(seed, [finding])
-    data = enhanced(phantom, f"bag {finding}")
-    uid = data.SOPInstanceUID
-    data.compress(JPEGLSLossless)
-    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid
     path = f"selftest/{finding}.dcm"
-    data.save_as(folder / path, enforce_file_format=True)
-    return SelfTest(
-        title=f"A {finding} sphere",
-        input=path,
-        logits=tuple(round(float(each), 5) for each in logits(network, phantom)),
-        tolerance=TOLERANCE,
-    )
-
-
-def _file(folder: Path, role: str, format_: str, path: str) -> File:
-    content = (folder / path).read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    return File.model_validate(
-        {"role": role, "format": format_, "path": path, "sha256": digest, "bytes": len(content)}
-    )
+    write_object(folder / path, enhanced(phantom, f"bag {finding}"), compress=True)
+    said = tuple(round(float(each), 5) for each in logits(network, phantom))
+    return SelfTest(title=f"A {finding} sphere", input=path, logits=said, tolerance=TOLERANCE)
 
 
 _CARD = """# Spheres in a bag of slices

@@ -5,29 +5,26 @@ prepared by the very steps that its manifest names.
 """
 
 import argparse
-import hashlib
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
-from pydicom.uid import JPEGLSLossless
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
+from examples.packaging import write_object, write_package
 from examples.spheres.dicom import enhanced
 from examples.spheres.phantom import FINDINGS, SHAPE, SPACING, Phantom, draw
-from service.domain.files import File, SelfTest
+from examples.training import Shuffled, fit
+from service.domain.files import SelfTest
 from service.domain.grid import Grid
 from service.domain.inputs import Accept, Input, StepChoice, VolumeRules
-from service.domain.manifest import Explain, Manifest
-from service.domain.network import Architecture, Layer
+from service.domain.manifest import Explain
+from service.domain.network import Layer
 from service.domain.outputs import ClassSpec, Output
+from service.domain.target import DEFAULT_TARGETS
 from workers.architectures.residual_cnn import ResidualCnn
 from workers.parcels import ImageFacts
 from workers.stages.prepare import parse_steps
@@ -107,25 +104,13 @@ def train(phantoms: int, epochs: int) -> nn.Module:
     images = torch.from_numpy(np.stack([prepared(each) for each in drawn]))
     labels = torch.from_numpy(np.stack([each.labels for each in drawn]))
     torch.manual_seed(SEED)
-    random = torch.Generator().manual_seed(SEED)
-    network = NETWORK.build().train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.02)
-    steps = epochs * -(-phantoms // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
-    started = time.monotonic()
-    for epoch in range(epochs):
-        losses = []
-        for batch in torch.split(torch.randperm(phantoms, generator=random), BATCH):
-            logits = network(images[batch])
-            loss = functional.binary_cross_entropy_with_logits(logits, labels[batch])
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-        seconds = time.monotonic() - started
-        print(f"epoch {epoch + 1}: loss {np.mean(losses):.4f}, {seconds:.0f} s", flush=True)
-    return network.eval()
+    network = NETWORK.build()
+
+    def loss_of(batch: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(network(images[batch]), labels[batch])
+
+    batches = Shuffled(phantoms, BATCH, epochs, torch.Generator().manual_seed(SEED))
+    return fit(network, batches, loss_of, RATE)
 
 
 def accuracy(network: nn.Module, phantoms: list[Phantom]) -> float:
@@ -136,39 +121,26 @@ def accuracy(network: nn.Module, phantoms: list[Phantom]) -> float:
 
 def write(folder: Path, network: nn.Module, right: float) -> None:
     """Write the package to `folder`."""
-    (folder / "selftest").mkdir(parents=True, exist_ok=True)
-    (folder / "weights.safetensors").write_bytes(save(network.state_dict()))
-    tests = tuple(_selftest(folder, network, finding, seed) for finding, seed in KNOWN)
-    (folder / "CARD.md").write_text(_CARD.format(right=right))
-    manifest = Manifest(
+    classes = tuple(
+        ClassSpec(key=each, label=f"{each.title()} sphere", threshold=0.5) for each in FINDINGS
+    )
+    write_package(
+        folder,
+        network,
+        NETWORK,
+        tuple(_selftest(folder, network, finding, seed) for finding, seed in KNOWN),
+        _CARD.format(right=right),
         id="sphere-phantom",
-        version="1.0.0",
         title="Spheres in a volume",
-        publisher="Whylight",
-        license="Apache-2.0",
         intended_use="Demonstration and tests of Whylight on synthetic CT volumes.",
         not_for="Clinical use of any kind: it was trained on drawn volumes of no person.",
         task="classification-multilabel",
-        runtime="torch",
-        architecture=Architecture(name="residual_cnn", parameters=NETWORK.model_dump(mode="json")),
-        files=(
-            file_of(folder, "weights", "safetensors", "weights.safetensors"),
-            *(file_of(folder, "selftest", "dicom", test.input) for test in tests),
-        ),
         inputs=(Input(kind="volume", layout="NCDHW", accept=accept(), steps=STEPS),),
-        outputs=(
-            Output(
-                classes=tuple(
-                    ClassSpec(key=each, label=f"{each.title()} sphere", threshold=0.5)
-                    for each in FINDINGS
-                )
-            ),
+        outputs=(Output(classes=classes),),
+        explain=Explain(
+            default_targets=DEFAULT_TARGETS, layers=(Layer(name="peaks"),), baseline=0.0
         ),
-        explain=Explain(layers=(Layer(name="peaks"),), baseline=0.0),
-        selftests=tests,
     )
-    content: dict[str, Any] = manifest.model_dump(mode="json", exclude_none=True)
-    (folder / "model.yaml").write_text(yaml.safe_dump(content, sort_keys=False, width=100))
 
 
 def accept() -> Accept:
@@ -185,29 +157,10 @@ def _logits(network: nn.Module, phantom: Phantom) -> Tensor:
 
 def _selftest(folder: Path, network: nn.Module, finding: str, seed: int) -> SelfTest:
     phantom = draw(seed, [finding])
-    path = saved(folder, phantom, finding)
+    path = f"selftest/{finding}.dcm"
+    write_object(folder / path, enhanced(phantom, f"selftest {finding}"), compress=True)
     logits = tuple(round(float(each), 5) for each in _logits(network, phantom))
     return SelfTest(title=f"A {finding} sphere", input=path, logits=logits, tolerance=TOLERANCE)
-
-
-def saved(folder: Path, phantom: Phantom, name: str) -> str:
-    """Write a phantom as a self-test's input, compressed; return its path in the package."""
-    data = enhanced(phantom, f"selftest {name}")
-    uid = data.SOPInstanceUID
-    data.compress(JPEGLSLossless)
-    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid
-    path = f"selftest/{name}.dcm"
-    data.save_as(folder / path, enforce_file_format=True)
-    return path
-
-
-def file_of(folder: Path, role: str, format_: str, path: str) -> File:
-    """Return a file's entry in the manifest."""
-    content = (folder / path).read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    return File.model_validate(
-        {"role": role, "format": format_, "path": path, "sha256": digest, "bytes": len(content)}
-    )
 
 
 _CARD = """# Spheres in a volume

@@ -5,25 +5,25 @@ window. One seed, one thread: the same machine gives the same weights.
 """
 
 import argparse
-import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
+from examples.packaging import write_object, write_package
+from examples.spheres.dicom import enhanced
 from examples.spheres.phantom import FINDINGS, SHAPE, SPACING, Phantom, draw
-from examples.spheres.train import accept, file_of, saved, stepped
+from examples.spheres.train import accept, stepped
+from examples.training import fit
 from service.domain.files import SelfTest
 from service.domain.grid import Grid
 from service.domain.inputs import Input, SlidingWindow, StepChoice
-from service.domain.manifest import Explain, Manifest
-from service.domain.network import Architecture, Layer
+from service.domain.manifest import Explain
+from service.domain.network import Layer
 from service.domain.outputs import ClassSpec, Output
 from workers.architectures.plain_conv_unet import PlainConvUNet
 from workers.sliding.tiling import Tiling
@@ -88,22 +88,14 @@ def train(phantoms: int, steps: int) -> nn.Module:
     drawn = [seen(draw(SEED + number)) for number in range(phantoms)]
     torch.manual_seed(SEED)
     random = np.random.default_rng(SEED)
-    network = NETWORK.build().train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
-    started = time.monotonic()
-    for step in range(steps):
+    network = NETWORK.build()
+
+    def loss_of(_: int) -> Tensor:
         pairs = [_patch(*drawn[random.integers(phantoms)], random) for _ in range(BATCH)]
         images, truth = (torch.from_numpy(np.stack(each)) for each in zip(*pairs, strict=True))
-        loss = functional.cross_entropy(network(images), truth)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        schedule.step()
-        if step % 20 == 0:
-            seconds = time.monotonic() - started
-            print(f"step {step}: loss {loss.item():.4f}, {seconds:.0f} s", flush=True)
-    return network.eval()
+        return functional.cross_entropy(network(images), truth)
+
+    return fit(network, range(steps), loss_of, RATE)
 
 
 def _patch(
@@ -145,58 +137,37 @@ def overlap(network: nn.Module, phantoms: list[Phantom]) -> float:
 
 def write(folder: Path, network: nn.Module, right: float) -> None:
     """Write the package to `folder`."""
-    (folder / "selftest").mkdir(parents=True, exist_ok=True)
-    (folder / "weights.safetensors").write_bytes(save(network.state_dict()))
-    tests = tuple(_selftest(folder, network, finding, seed) for finding, seed in KNOWN)
-    (folder / "CARD.md").write_text(_CARD.format(right=right))
     background = ClassSpec(
         key="background",
         label="Background",
         not_for_use="It is what is left where nothing is seen.",
     )
-    manifest = Manifest(
+    findings = (ClassSpec(key=each, label=f"{each.title()} sphere") for each in FINDINGS)
+    write_package(
+        folder,
+        network,
+        NETWORK,
+        tuple(_selftest(folder, network, finding, seed) for finding, seed in KNOWN),
+        _CARD.format(right=right),
         id="spheres-unet",
-        version="1.0.0",
         title="Spheres in a volume, outlined by windows",
-        publisher="Whylight",
-        license="Apache-2.0",
         intended_use="Demonstration and tests of Whylight on synthetic CT volumes.",
         not_for="Clinical use of any kind: it was trained on drawn volumes of no person.",
         task="segmentation",
-        runtime="torch",
-        architecture=Architecture(name=NETWORK.name, parameters=NETWORK.model_dump(mode="json")),
-        files=(
-            file_of(folder, "weights", "safetensors", "weights.safetensors"),
-            *(file_of(folder, "selftest", "dicom", test.input) for test in tests),
-        ),
         inputs=(Input(kind="volume", layout="NCDHW", accept=accept(), steps=STEPS),),
-        outputs=(
-            Output(
-                decoding="voxel_classes",
-                classes=(
-                    background,
-                    *(ClassSpec(key=each, label=f"{each.title()} sphere") for each in FINDINGS),
-                ),
-            ),
-        ),
+        outputs=(Output(decoding="voxel_classes", classes=(background, *findings)),),
         sliding_window=WINDOWS,
         explain=Explain(layers=(Layer(name="up.1.blocks"), Layer(name="up.0.blocks"))),
-        selftests=tests,
     )
-    content: dict[str, Any] = manifest.model_dump(mode="json", exclude_none=True)
-    del content["explain"]["default_targets"]  # those of its task
-    (folder / "model.yaml").write_text(yaml.safe_dump(content, sort_keys=False, width=100))
 
 
 def _selftest(folder: Path, network: nn.Module, finding: str, seed: int) -> SelfTest:
     phantom = draw(seed, [finding])
+    path = f"selftest/{finding}.dcm"
+    write_object(folder / path, enhanced(phantom, f"selftest {finding}"), compress=True)
     means = logits(network, seen(phantom)[0]).flatten(1).double().mean(1)
-    return SelfTest(
-        title=f"A {finding} sphere",
-        input=saved(folder, phantom, finding),
-        logits=tuple(round(float(each), 5) for each in means),
-        tolerance=TOLERANCE,
-    )
+    told = tuple(round(float(each), 5) for each in means)
+    return SelfTest(title=f"A {finding} sphere", input=path, logits=told, tolerance=TOLERANCE)
 
 
 _CARD = """# Spheres in a volume, outlined by windows

@@ -8,8 +8,9 @@ import pydicom
 import pytest
 from pydicom.uid import ComputedRadiographyImageStorage
 
+from examples.packaging import write_object
 from examples.phantom.chest import Case, draw
-from examples.phantom.dicom import dataset, write
+from examples.phantom.dicom import dataset
 from examples.phantom.samples import full_size, read
 
 CASE = Case(12, frozenset({"nodule", "cardiomegaly"}))
@@ -22,7 +23,7 @@ def radiograph():
 
 def written(tmp_path, radiograph, photometric, *, compress):
     path = tmp_path / "phantom.dcm"
-    write(path, dataset(CASE, radiograph, photometric), compress=compress)
+    write_object(path, dataset(CASE, radiograph, photometric), compress=compress)
     return path
 
 

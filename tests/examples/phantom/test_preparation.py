@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from examples.packaging import write_object
 from examples.phantom.chest import Case, draw
-from examples.phantom.dicom import dataset, write
+from examples.phantom.dicom import dataset
 from examples.phantom.preparation import shrink, shrink_mask
 from examples.phantom.samples import full_size, read
 from service.manifests import read_manifest
@@ -22,7 +23,7 @@ MODEL = Path(__file__).parents[3] / "models" / "chest-phantom" / "model.yaml"
 def test_the_worker_gives_the_model_what_it_was_trained_on(tmp_path, seed, photometric, compress):
     case = Case(seed, frozenset({"consolidation"}))
     path = tmp_path / "phantom.dcm"
-    write(path, dataset(case, draw(case, full_size(case)), photometric), compress=compress)
+    write_object(path, dataset(case, draw(case, full_size(case)), photometric), compress=compress)
     steps = read_manifest(MODEL.read_bytes()).inputs[0].steps
     decoded = decode_file(path, tmp_path)
     tensor, _ = prepare_files(decoded.pixels, decoded.padding, decoded.facts, steps)

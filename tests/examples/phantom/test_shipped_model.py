@@ -11,8 +11,9 @@ import torch
 from onnx import helper
 from safetensors.torch import load_file
 
+from examples.packaging import write_object
 from examples.phantom.chest import Case, draw
-from examples.phantom.dicom import dataset, write
+from examples.phantom.dicom import dataset
 from examples.phantom.evaluate import LAYER, detection, grad_cam, logits_of, pointing
 from examples.phantom.findings import FINDINGS
 from examples.phantom.samples import drafts, full_size, read
@@ -108,7 +109,7 @@ def test_twins_in_monochrome1_and_monochrome2_get_the_same_logits(tmp_path, netw
     radiograph = draw(case, full_size(case))
     logits = []
     for photometric in ("MONOCHROME1", "MONOCHROME2"):
-        write(tmp_path / photometric, dataset(case, radiograph, photometric))
+        write_object(tmp_path / photometric, dataset(case, radiograph, photometric))
         image = read((tmp_path / photometric).read_bytes())
         logits.append(logits_of(network, image[None, None]))
     np.testing.assert_allclose(logits[0], logits[1], atol=1e-2)

@@ -1,0 +1,78 @@
+"""The training of every demo model: seeded, on one thread, so that it can be done again."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+DECAY = 0.02
+TOLD = 10
+"""How often the loss is printed."""
+
+
+class Shuffled:
+    """The batches of a training: every example once an epoch, in random order.
+
+    Parameters
+    ----------
+    count
+        How many examples there are.
+    batch
+        How many a batch has; the last one of an epoch may have fewer.
+    epochs
+        How often each is seen.
+    random
+        Draws the order of an epoch when that begins.
+    """
+
+    def __init__(self, count: int, batch: int, epochs: int, random: torch.Generator) -> None:
+        self._count, self._batch, self._epochs, self._random = count, batch, epochs, random
+
+    def __len__(self) -> int:
+        """Return how many batches there are in all."""
+        return self._epochs * -(-self._count // self._batch)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield the places of each batch's examples, shape ``(N,)``."""
+        for _ in range(self._epochs):
+            yield from torch.split(torch.randperm(self._count, generator=self._random), self._batch)
+
+
+def fit(
+    network: nn.Module,
+    batches: Shuffled | range,
+    loss_of: Callable[[Any], Tensor],
+    rate: float,
+    rising: float = 0.3,
+) -> nn.Module:
+    """Return `network` fitted, in evaluation mode: AdamW under one cycle of the learning rate.
+
+    Parameters
+    ----------
+    batches
+        One for each step.
+    loss_of
+        Gives the loss of the network on a batch.
+    rate
+        Largest learning rate.
+    rising
+        Share of the steps after which it is reached.
+    """
+    network.train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, total_steps=len(batches), pct_start=rising
+    )
+    started = time.monotonic()
+    for step, batch in enumerate(batches, 1):
+        loss = loss_of(batch)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        schedule.step()
+        if step % -(-len(batches) // TOLD) == 0:
+            seconds = time.monotonic() - started
+            print(f"step {step}: loss {loss.item():.4f}, {seconds:.0f} s", flush=True)
+    return network.eval()
