@@ -1,18 +1,23 @@
 """What every runtime does alike: rows into one batch, outputs into scores."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import median
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from service.errors.models import MethodError, NoGradientPath, UnservablePass
 from workers.device import sent
-from workers.passes import Scalar
+from workers.passes import Scalar, Tap
 from workers.rows import INPUT, VALUES
-from workers.runtimes.base import Segment, Work
+from workers.runtimes.base import Segment, Served, Work
 
 Batch = Mapping[str, Tensor]
 """By input's name, each shape ``(rows, ...)``."""
+
+TRIES: Final = 3
 
 
 def row_shape(work: Work, variables: int = 0) -> tuple[int, ...]:
@@ -118,3 +123,23 @@ def guarded_scores(outputs: Tensor, work: Work) -> Tensor | Exception:
         return scores_of(outputs, work)
     except Exception as error:  # noqa: BLE001 - targets join from outside: foreign code
         return error
+
+
+def answered(
+    work: Work, outputs: Tensor, taps: Mapping[Tap, Tensor] | None = None
+) -> Served | Exception:
+    """Return what a batch gave for one segment, of a model that gives no gradients."""
+    scores = guarded_scores(outputs, work) if work.targets else None
+    if isinstance(scores, Exception):
+        return scores
+    return Served(scores=scores, taps=taps or {}, outputs=outputs if work.outputs else None)
+
+
+def usual_seconds(run: Callable[[], object]) -> float:
+    """Return the median of the seconds that a run takes."""
+    spent = []
+    for _ in range(TRIES):
+        began = time.perf_counter()
+        run()
+        spent.append(time.perf_counter() - began)
+    return median(spent)

@@ -6,12 +6,10 @@ in each call. The interpreted graph serves only what the session cannot.
 """
 
 import copy
-import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from statistics import median
 from typing import Any, Final, NoReturn
 
 import numpy as np
@@ -27,19 +25,17 @@ from service.errors.models import InvalidPackage, UnservablePass
 from workers.passes import Ability, Exclusive
 from workers.rows import INPUT, VALUES
 from workers.runtimes.base import RUNTIMES, Fit, Opener, Probe, Segment, Served, Work
-from workers.runtimes.batch import filled, guarded_scores, row_shape, spans
+from workers.runtimes.batch import answered, filled, row_shape, spans, usual_seconds
 from workers.runtimes.graph.join import joined
 from workers.runtimes.graph.operators.base import UnsupportedGraph
 from workers.runtimes.graph.read import read_model
 from workers.runtimes.memory import resident_bytes
 from workers.runtimes.surrogate import difference, surrogate
 from workers.runtimes.torch import TorchRuntime
-from workers.runtimes.torch_probe import layer_facts
+from workers.runtimes.torch_probe import layer_facts, noise
 from workers.tabular import Companions
 
 UNREAD: Final = "Its graph cannot be interpreted."
-SEED: Final = 20_231
-TRIES: Final = 3
 
 ROW_BYTES_A_PIXEL: Final = 256
 """Least working memory assumed for each input value: onnxruntime tells of none.
@@ -187,7 +183,7 @@ class OnnxRuntime:
 
     def _probed_alone(self) -> Probe:
         """Return what the session alone can do."""
-        one = self._noise(1)
+        one = noise(self, 1)
         outputs, *taps = self._run(one, [self._output, *self._tensors.values()])
         layers = tuple(
             layer_facts(name, tap.shape[1:], self.shape)
@@ -199,7 +195,7 @@ class OnnxRuntime:
             refused={name: f"The graph has no tensor for '{name}'." for name in self._missing},
             outputs=tuple(outputs.shape[1:]),
             mixes_rows=self._mixes_rows(),
-            row_seconds={"forward": self._seconds(one)},
+            row_seconds={"forward": usual_seconds(lambda: self._run(one, [self._output]))},
             row_bytes={"forward": ROW_BYTES_A_PIXEL * one.numel()},
             fixed_bytes=self._bytes,
         )
@@ -251,7 +247,12 @@ class OnnxRuntime:
         outputs, *found = self._run(batch[INPUT], names, batch.get(VALUES))
         taps = dict(zip(group.taps, found, strict=True))
         return [
-            failures.get(k) or _served(segment.work, outputs[span], taps, span)
+            failures.get(k)
+            or answered(
+                segment.work,
+                outputs[span],
+                {tap: taps[tap.place][span] for tap in segment.work.taps},
+            )
             for k, (segment, span) in enumerate(zip(segments, spans(segments), strict=True))
         ]
 
@@ -307,13 +308,9 @@ class OnnxRuntime:
         )
         return [torch.from_numpy(np.asarray(each)) for each in given]
 
-    def _noise(self, rows: int) -> Tensor:
-        """Return rows of standard normal noise, the same at every probe."""
-        return torch.randn(rows, *self.shape, generator=torch.Generator().manual_seed(SEED))
-
     def _mixes_rows(self) -> bool:
         """Tell whether a row's bits depend on its neighbor; also true if two rows are refused."""
-        two = self._noise(2)
+        two = noise(self, 2)
         other = two.clone()
         other[1] = 0
         try:
@@ -321,14 +318,6 @@ class OnnxRuntime:
         except Exception:  # noqa: BLE001 - a model exported with a fixed batch raises its own
             return True
         return not torch.equal(first[0], second[0])
-
-    def _seconds(self, batch: Tensor) -> float:
-        spent = []
-        for _ in range(TRIES):
-            began = time.perf_counter()
-            self._run(batch, [self._output])
-            spent.append(time.perf_counter() - began)
-        return median(spent)
 
 
 def _interpreted(
@@ -389,20 +378,6 @@ def _session(model: bytes) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # its texts may quote what it read
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def _served(
-    work: Work, outputs: Tensor, taps: Mapping[str, Tensor], span: slice
-) -> Served | Exception:
-    """Return what the batch gave for one segment."""
-    scores = guarded_scores(outputs, work) if work.targets else None
-    if isinstance(scores, Exception):
-        return scores
-    return Served(
-        scores=scores,
-        taps={tap: taps[tap.place][span] for tap in work.taps},
-        outputs=outputs if work.outputs else None,
-    )
 
 
 @RUNTIMES.register("onnx")

@@ -7,11 +7,9 @@ is held against the first one's, and after each job the server must answer one
 and the same input as it did when the model was loaded.
 """
 
-import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any, Final, NoReturn
 
 import numpy as np
@@ -43,7 +41,7 @@ from workers.runtimes.base import (
     Served,
     Work,
 )
-from workers.runtimes.batch import filled, guarded_scores, row_shape, spans
+from workers.runtimes.batch import answered, filled, row_shape, spans, usual_seconds
 from workers.runtimes.open_inference import (
     ModelFacts,
     Server,
@@ -52,11 +50,10 @@ from workers.runtimes.open_inference import (
     demand_datatype,
     word,
 )
+from workers.runtimes.torch_probe import noise
 from workers.tabular import Companions
 
 ALONE: Final = "The server of a model gives its outputs alone."
-SEED: Final = 20_231
-TRIES: Final = 3
 ROUNDING: Final = Surrogate(tolerance=1e-5)
 """What a row's answer may move by when its neighbor changes; a server adds in no fixed order."""
 
@@ -130,7 +127,7 @@ class RemoteRuntime:
         self.fixed_rows = fixed_rows and min(fixed_rows, self._rows)
         self._lost: ModelSilent | None = None
         self._version: str | None = None
-        one = self._noise(1)
+        one = noise(self, 1)
         self._known, self._version = self._first(one)
         self.probed = self._probe(one, layers, _told(facts, model, remote, endpoint, self._version))
 
@@ -163,18 +160,14 @@ class RemoteRuntime:
 
     def _probe(self, one: torch.Tensor, layers: Sequence[str], told: RemoteModel) -> Probe:
         """Find out what the server can do."""
-        outputs, spent = self._run(one), []
-        for _ in range(TRIES):
-            began = time.perf_counter()
-            self._run(one)
-            spent.append(time.perf_counter() - began)
+        outputs = self._run(one)
         return Probe(
             abilities=frozenset({Ability.FORWARD}),
             layers=(),
             refused=dict.fromkeys(layers, ALONE),
             outputs=tuple(outputs.shape[1:]),
             mixes_rows=self._rows > 1 and self._mixes_rows(),
-            row_seconds={"forward": median(spent)},
+            row_seconds={"forward": usual_seconds(lambda: self._run(one))},
             row_bytes={"forward": one.element_size() * one.numel()},
             unable=dict.fromkeys(set(Ability) - {Ability.FORWARD}, ALONE),
             remote=told,
@@ -182,7 +175,7 @@ class RemoteRuntime:
 
     def _mixes_rows(self) -> bool:
         """Tell whether a row's answer depends on its neighbor; also true if two are refused."""
-        two = self._noise(2)
+        two = noise(self, 2)
         other = two.clone()
         other[1] = 0
         try:
@@ -220,7 +213,7 @@ class RemoteRuntime:
         except ModelSilent as error:  # to ask again for each half would find the same
             return [error for _ in segments]
         return [
-            failures.get(k) or _served(segment.work, outputs[span])
+            failures.get(k) or answered(segment.work, outputs[span])
             for k, (segment, span) in enumerate(zip(segments, spans(segments), strict=True))
         ]
 
@@ -259,7 +252,7 @@ class RemoteRuntime:
     def check(self) -> None:
         """Raise `ReplicaChangedError` unless the server answers as it did at the start."""
         try:
-            answer = self._run(self._noise(1))[0].ravel().tolist()
+            answer = self._run(noise(self, 1))[0].ravel().tolist()
         except WhylightError as error:
             raise ReplicaChangedError(error) from None
         if len(answer) != len(self._known) or (
@@ -296,11 +289,6 @@ class RemoteRuntime:
         image = image.movedim(1, -1) if self._channels_last else image
         tensors = (image, *numbers)
         return {name: each.numpy() for name, each in zip(self._names, tensors, strict=True)}
-
-    def _noise(self, rows: int) -> torch.Tensor:
-        """Return rows of standard normal noise, always the same."""
-        generator = torch.Generator().manual_seed(SEED)
-        return torch.randn(rows, *self.shape, generator=generator).to(self.dtype)
 
 
 def _named(tensors: Sequence[Tensor], name: str, pointer: str) -> Tensor:
@@ -344,14 +332,6 @@ def _told(
         model_version=version,
         platform=word(model.platform) or "unknown",
     )
-
-
-def _served(work: Work, outputs: torch.Tensor) -> Served | Exception:
-    """Return what a request gave for one segment."""
-    scores = guarded_scores(outputs, work) if work.targets else None
-    if isinstance(scores, Exception):
-        return scores
-    return Served(scores=scores, outputs=outputs if work.outputs else None)
 
 
 @RUNTIMES.register("remote")

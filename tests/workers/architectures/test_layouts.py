@@ -83,24 +83,22 @@ FEW_SWIN = {
     "heads": [2, 2],
     "window": 4,
 }
+FEW_DENSE = {
+    **DENSENET,
+    "out_channels": 3,
+    "growth_rate": 4,
+    "block_config": [2, 3],
+    "init_features": 8,
+}
 FEW_VIT = {**VIT, "classes": 3, "image": [32, 32], "patch": 8, "width": 16, "depth": 2, "heads": 2}
+UNET = {"input_channels": 1, "num_classes": 3}
 FEW = {
     "torchvision/resnet-basic": ("resnet", FEW_BASIC),
     "torchvision/resnet-bottleneck": (
         "resnet",
         {**FEW_BASIC, "block": "bottleneck", "layers": [1, 2, 1, 1]},
     ),
-    "torchvision/densenet": (
-        "densenet",
-        {
-            "spatial_dims": 2,
-            "in_channels": 3,
-            "out_channels": 3,
-            "growth_rate": 4,
-            "block_config": [2, 3],
-            "init_features": 8,
-        },
-    ),
+    "torchvision/densenet": ("densenet", FEW_DENSE),
     "torchvision/efficientnet": ("efficientnet", {**EVEN, "num_classes": 3}),
     "torchvision/vit": ("vit", FEW_VIT),
     "torchvision/swin": ("swin", FEW_SWIN),
@@ -109,17 +107,7 @@ FEW = {
         {"channels": 3, "classes": 3, "widths": [8, 16], "depths": [2, 1]},
     ),
     "timm/resnet-basic": ("resnet", FEW_BASIC),
-    "timm/densenet": (
-        "densenet",
-        {
-            "spatial_dims": 2,
-            "in_channels": 3,
-            "out_channels": 3,
-            "growth_rate": 4,
-            "block_config": [2, 3],
-            "init_features": 8,
-        },
-    ),
+    "timm/densenet": ("densenet", FEW_DENSE),
     "timm/efficientnet": ("efficientnet", {**EVEN, "num_classes": 3}),
     "timm/tf_efficientnet": (
         "efficientnet",
@@ -135,8 +123,7 @@ FEW = {
     "nnunet/2d": (
         "plain_conv_unet",
         {
-            "input_channels": 1,
-            "num_classes": 3,
+            **UNET,
             "features_per_stage": [4, 6, 8, 10],
             "kernel_sizes": [[1, 3], [3, 3], [3, 3], [3, 3]],
             "strides": [[1, 1], [2, 2], [2, 2], [2, 1]],
@@ -147,8 +134,7 @@ FEW = {
     "nnunet/3d": (
         "plain_conv_unet",
         {
-            "input_channels": 1,
-            "num_classes": 3,
+            **UNET,
             "features_per_stage": [4, 6, 8],
             "kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]],
             "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],

@@ -95,13 +95,11 @@ def conv_transpose(
     whole = function(x, w, None, tuple(steps), 0, tuple(extra), group, tuple(gaps))
     if output_shape is None and auto_pad in SAME:
         output_shape = [size * step for size, step in zip(x.shape[2:], steps, strict=True)]
-    if output_shape is not None:
-        total = [a - b for a, b in zip(whole.shape[2:], output_shape, strict=True)]
-        small, large = [each // 2 for each in total], [each - each // 2 for each in total]
-        before, after = (small, large) if auto_pad == "SAME_UPPER" else (large, small)
+    if output_shape is None:
+        before, after = _halves(pads, axes)
     else:
-        given = list(pads or (0,) * 2 * axes)
-        before, after = given[:axes], given[axes:]
+        totals = [a - b for a, b in zip(whole.shape[2:], output_shape, strict=True)]
+        before, after = _shared(totals, auto_pad)
     cut = functional.pad(whole, [-each for each in edges(before, after)])
     return cut if b is None else cut + b.view(-1, *(1,) * axes)
 
@@ -115,17 +113,26 @@ def padding(  # noqa: PLR0917 - what a window has along each axis
     pads: Sequence[int] | None,
 ) -> tuple[list[int], list[int]]:
     """Return the cells that are put before and after each spatial axis."""
-    axes = len(sizes)
     if auto_pad not in SAME:
-        given = list(pads or (0,) * 2 * axes) if auto_pad == "NOTSET" else [0] * 2 * axes
-        return given[:axes], given[axes:]
-    before, after = [], []
-    for size, span, step, gap in zip(sizes, kernel, strides, dilations, strict=True):
-        total = max((-(-size // step) - 1) * step + (span - 1) * gap + 1 - size, 0)
-        first = total // 2 if auto_pad == "SAME_UPPER" else total - total // 2
-        before.append(first)
-        after.append(total - first)
-    return before, after
+        return _halves(pads if auto_pad == "NOTSET" else None, len(sizes))
+    axes = zip(sizes, kernel, strides, dilations, strict=True)
+    totals = [
+        max((-(-size // step) - 1) * step + (span - 1) * gap + 1 - size, 0)
+        for size, span, step, gap in axes
+    ]
+    return _shared(totals, auto_pad)
+
+
+def _halves(pads: Sequence[int] | None, axes: int) -> tuple[list[int], list[int]]:
+    """Return the cells before and after each axis, as ``pads`` lists them; without it none."""
+    given = list(pads or (0,) * 2 * axes)
+    return given[:axes], given[axes:]
+
+
+def _shared(totals: Sequence[int], auto_pad: str) -> tuple[list[int], list[int]]:
+    """Return cells shared between the ends of each axis; an odd one goes to the end named."""
+    less, more = [each // 2 for each in totals], [each - each // 2 for each in totals]
+    return (less, more) if auto_pad == "SAME_UPPER" else (more, less)
 
 
 def edges(before: Sequence[int], after: Sequence[int]) -> list[int]:
