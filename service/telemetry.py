@@ -66,6 +66,7 @@ EVENTS = frozenset(
         "replica_dropped",
         "certified",
         "precision_measured",
+        "not_measured",
         "batch_halved",
         "part_unavailable",
         "slot_restarted",

@@ -120,7 +120,7 @@ class Records:
         -------
         MethodRecord, "pending" or None
             ``pending`` while it waits to be measured or is; `None` when it will
-            not be measured: it broke, or too much waits already.
+            not be measured, because too much waits already.
         """
         id_ = self.subject.identify(method)
         with self._lock:
@@ -168,7 +168,7 @@ class Records:
         )
 
     def next(self) -> Method | None:
-        """Return what has waited longest; it waits until it is kept or given up."""
+        """Return what has waited longest; it waits until a record of it is kept."""
         with self._lock:
             return next(iter(self._waiting.values()), None)
 
@@ -177,12 +177,6 @@ class Records:
         with self._lock:
             self._waiting.pop(record.id, None)
             self._kept[record.id] = record
-            self._changes += 1
-
-    def give_up(self, method: Method) -> None:
-        """Measure this no more: it broke."""
-        with self._lock:
-            self._waiting.pop(self.subject.identify(method), None)
             self._changes += 1
 
     def all(self) -> tuple[tuple[Method, MethodRecord | Pending], ...]:

@@ -32,6 +32,7 @@ from service.store.objects import open_store
 from service.telemetry import Log
 from workers.catalog import defaults
 from workers.certify.certifier import Certifier
+from workers.certify.rounds import HERE_ALONE
 from workers.certify.surveyor import Surveyor
 from workers.certify.turns import Turns
 from workers.loading import Loader
@@ -106,7 +107,11 @@ def measured(package: Path) -> Iterator[tuple[MethodRecord, ...]]:
         for method in defaults(bench.model.entry.methods, bench.model.facts).values():
             records.record(method)
             certifier.serve(bench.model)
-            yield tuple(each for _, each in records.all() if each != "pending")
+            yield tuple(
+                each
+                for _, each in records.all()
+                if each != "pending" and each.certificate.reason not in HERE_ALONE
+            )
 
 
 def narrowed(package: Path) -> tuple[PrecisionRecord, ...]:

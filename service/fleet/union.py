@@ -32,7 +32,8 @@ def union(catalogs: Iterable[Catalog]) -> Catalog:
 
 def _readiness(model: ModelEntry) -> tuple[str, tuple[int, ...], bool, int]:
     version = tuple(int(part) for part in model.version.split("."))
-    measured = sum(each.outcome != "pending" for each in model.certificates)
+    unknown = ("pending", "not_certifiable")  # the latter perhaps for want of memory
+    measured = sum(each.outcome not in unknown for each in model.certificates)
     return (model.name, version, model.state != "ready", -measured)
 
 

@@ -111,14 +111,14 @@ def test_a_ready_model_counts_before_an_unavailable_one(fleet: RedisFleet) -> No
 
 
 def test_the_worker_that_has_measured_more_of_a_model_tells_of_it(fleet: RedisFleet) -> None:
-    def known(outcome: Literal["pending", "passed"]) -> Catalog:
+    def known(outcome: Literal["not_certifiable", "passed"]) -> Catalog:
         certificate = CertificateEntry(
             method="saliency", parameters={}, default=True, id="a" * 64, outcome=outcome, protocol=1
         )
         entry = model("m", "1.0.0", "p1").model_copy(update={"certificates": (certificate,)})
         return Catalog(models=(entry,))
 
-    fleet.publish(worker("w1"), known("pending"), seconds=5)
+    fleet.publish(worker("w1"), known("not_certifiable"), seconds=5)
     fleet.publish(worker("w2"), known("passed"), seconds=5)
     ((found,),) = (each.certificates for each in fleet.catalog().models)
     assert found.outcome == "passed"

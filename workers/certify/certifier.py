@@ -49,8 +49,8 @@ class Certifier(Rounds):
             except GIVEN_UP:
                 raise
             except Exception as error:  # noqa: BLE001 - a method must not end the measuring
-                self.log.bug(error, method=method.name)
-                model.records.give_up(method)
+                reason = self.failed(error, method, model)
+                model.records.keep(model.records.uncertifiable(method, reason))  # and nowhere else
                 continue
             self._keep(model, record, time.monotonic() - began)
 

@@ -12,14 +12,22 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from service.errors.base import WhylightError
+from service.errors.models import DoesNotFit
 from service.telemetry import Log
 from workers.certify.turns import Turns, Unwanted
+from workers.device import is_out_of_memory
+from workers.methods.base import Method
 from workers.model import Model
 from workers.patience import Watch
 from workers.replicas import Dismissed
 
 GIVEN_UP: Final = (Unwanted, Dismissed)
 """What ends the measuring of a model until another time."""
+
+TOO_LARGE: Final = DoesNotFit.code
+BROKEN: Final = "measuring_failed"
+HERE_ALONE: Final = frozenset({TOO_LARGE, BROKEN})
+"""Why this worker measured nothing of a method; another may, or its next version."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -74,3 +82,12 @@ class Rounds(ABC):
     @abstractmethod
     def measure(self, model: Model) -> None:
         """Measure everything that waits for a model, as long as it is wanted."""
+
+    def failed(self, error: Exception, method: Method, model: Model) -> str:
+        """Log that a method could not be measured here; return why, as a code."""
+        if not (isinstance(error, DoesNotFit) or is_out_of_memory(error)):
+            self.log.bug(error, method=method.name)
+            return BROKEN
+        ref = model.manifest.ref
+        self.log.warning("not_measured", model=ref, method=method.name, reason=TOO_LARGE)
+        return TOO_LARGE

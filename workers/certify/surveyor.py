@@ -48,8 +48,10 @@ class Surveyor(Rounds):
             except GIVEN_UP:
                 raise
             except Exception as error:  # noqa: BLE001 - a method must not end the measuring
-                self.log.bug(error, method=method.name)
-                model.precisions.keep(_broken(method, model))
+                reason = self.failed(error, method, model)
+                model.precisions.keep(
+                    model.precisions.record(method, outcome="not_offered", reason=reason)
+                )
                 continue
             model.precisions.keep(self.store.enter(record))
             self.log.info(
@@ -81,8 +83,3 @@ class Surveyor(Rounds):
         except UnservablePass:
             reason = "runtime_cannot"
         return model.precisions.record(method, outcome="not_offered", reason=reason)
-
-
-def _broken(method: Method, model: Model) -> PrecisionRecord:
-    """Return what is told of a method that broke, as long as this worker lives."""
-    return model.precisions.record(method, outcome="not_offered", reason="measuring_failed")

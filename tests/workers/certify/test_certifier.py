@@ -1,5 +1,6 @@
 """Measuring from end to end: on copies, beside jobs, once for all workers, given up at once."""
 
+import logging
 import threading
 import time
 from dataclasses import replace
@@ -206,17 +207,33 @@ def test_a_method_without_usable_maps_cannot_be_certified(bench, what):
     assert (certificate.outcome, certificate.reason) == ("not_certifiable", "no_usable_maps")
 
 
-def test_what_this_device_could_not_do_is_no_certificate(bench, monkeypatch):
+def test_a_method_that_does_not_fit_is_told_so_and_left_to_other_workers(
+    bench, caplog, monkeypatch
+):
     model = bench.model()
-    model.records.record(Saliency())
 
     def full(*_):
         raise MemoryError
 
     monkeypatch.setattr(TorchRuntime, "forward", full)
-    bench.certifier.serve(model)
-    assert model.records.record(Saliency()) is None
-    assert bench.store.find(model.records.subject.identify(Saliency())) is None
+    with caplog.at_level(logging.INFO, "whylight"):
+        record = measured(bench, model, Saliency())
+    certificate = record.certificate
+    assert (certificate.outcome, certificate.reason) == ("not_certifiable", "does_not_fit")
+    assert bench.store.find(record.id) is None
+    told = [(each.levelname, each.message) for each in caplog.records]
+    assert told == [("WARNING", "not_measured")]
+    assert caplog.records[0].exc_info is None
+
+
+def test_a_fault_in_measuring_is_logged_as_a_bug_and_told(bench, caplog, monkeypatch):
+    model = bench.model()
+    monkeypatch.setattr(Saliency, "estimate", lambda *_: 1 / 0)
+    with caplog.at_level(logging.INFO, "whylight"):
+        record = measured(bench, model, Saliency())
+    assert record.certificate.reason == "measuring_failed"
+    assert bench.store.find(record.id) is None
+    assert [each.message for each in caplog.records] == ["unexpected_error"]
 
 
 def test_a_method_beyond_all_cost_is_not_measured(bench):

@@ -122,19 +122,11 @@ def test_the_first_use_of_parameters_asks_for_them_once(fields):
     assert records.next() == IntegratedGradients(steps=8)
 
 
-def test_what_broke_is_not_measured_again(fields):
-    records = Records(subject(fields))
-    records.record(Saliency())
-    records.give_up(Saliency())
-    assert records.record(Saliency()) is None
-    assert records.next() is None
-
-
 def test_only_so_many_may_wait(fields):
     records = Records(subject(fields))
     asked = [records.record(IntegratedGradients(steps=n + 1)) for n in range(MOST_WAITING + 1)]
     assert asked == ["pending"] * MOST_WAITING + [None]
-    records.give_up(IntegratedGradients(steps=1))
+    records.keep(records.uncertifiable(IntegratedGradients(steps=1), "too_costly"))
     assert records.record(IntegratedGradients(steps=MOST_WAITING + 1)) == "pending"
 
 
@@ -182,7 +174,7 @@ def test_each_change_is_counted(fields):
         lambda: records.record(Saliency()),
         lambda: records.keep(records.uncertifiable(Saliency(), "too_costly")),
         lambda: records.record(GradCam(layer=LAYER)),
-        lambda: records.give_up(GradCam(layer=LAYER)),
+        lambda: records.keep(records.uncertifiable(GradCam(layer=LAYER), "too_costly")),
     ):
         change()
         seen.append(records.changes)
