@@ -1,0 +1,86 @@
+"""The conformance statement lists every private code that an object can bear."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from service.domain.certificate import Similarity
+from service.domain.explanation import Check, Restriction
+from service.domain.trust import CalibrationRef, CertificateRef, Flag
+from service.domain.variable import VariableShare
+from tests.support.phantom_dicom import encoded, of_pixels
+from tests.support.sheets import REPORT, TARGET, blob, sheet
+from tests.support.volumes import volume_sheet
+from workers.formats.derived import Source
+from workers.formats.plane import planes_of
+from workers.formats.statements import CERTIFIED, CHECKED, evaluations, measurements
+
+STATEMENT = Path("docs/dicom-conformance.md")
+PLACED = {
+    "FrameOfReferenceUID": "2.25.4",
+    "ImagePositionPatient": [0, 0, 0],
+    "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+    "PixelSpacing": [0.5, 0.5],
+    "SliceThickness": "3",
+}
+BOX = {
+    "kind": "detection",
+    "quantity": "log odds of the box",
+    "box": (1.0, 2.0, 30.0, 40.0),
+    "overlap": 0.8,
+}
+VALUE = {"value": 3.0, "unit": "mo", "reference": 1.0}
+
+
+def listed():
+    _, _, rest = STATEMENT.read_text().partition("## Private codes\n")
+    table, _, _ = rest.partition("\n## ")
+    return set(re.findall(r"`([a-z_0-9]+)`", table))
+
+
+def checks():
+    """Checks that told every number."""
+    named = {check: {} for check, _ in CHECKED}
+    for check, value in CHECKED:
+        named[check][value] = 0.5
+    return tuple(
+        Check(name=name, outcome="pass", values=each, meaning="") for name, each in named.items()
+    )
+
+
+def image(tmp_path, **target):
+    """Everything that can be said of a map of an image."""
+    path = tmp_path / "source.dcm"
+    path.write_bytes(encoded(of_pixels(np.zeros((64, 48), np.uint16), **PLACED)))
+    alike = Similarity(value=0.1, low=0.0, high=0.2, pairs=24)
+    certificate = CertificateRef(outcome="passed", similarities=dict.fromkeys(CERTIFIED, alike))
+    said = {"certificate": certificate, "calibration": CalibrationRef(maps=24, supported=0.9)}
+    restriction = Restriction(
+        to="ultrasound_regions", regions=((0, 0, 64, 48),), outside_share=0.0, outside_sum=0.0
+    )
+    return sheet(
+        path,
+        tmp_path / "work",
+        blob((8, 8)),
+        target=TARGET.model_copy(update=target),
+        variables=(VariableShare(key="sex", label="Sex", relevance=1.0),),
+        restriction=restriction,
+        checks=checks(),
+        trust=REPORT.model_copy(update={**said, "flags": tuple(Flag)}),
+    )
+
+
+def codes(drawn):
+    planes = planes_of(Source.read(drawn.header_file), drawn.record)
+    numbers = {each.name for each in measurements(drawn, planes)}
+    words = {each.name for each in evaluations(drawn.record)}
+    return {each.value for each in numbers | words if each.scheme_designator == "99WHYLIGHT"}
+
+
+def test_every_private_code_is_listed(tmp_path):
+    found = codes(image(tmp_path, **VALUE)) | codes(image(tmp_path, **BOX))
+    found |= codes(volume_sheet(tmp_path / "volume"))
+    assert {"peak_slice", "region_area", "region_volume", "box_top", "logit", "score"} <= found
+    assert found - listed() == set()
+    assert listed() - found == {"salient_region", "relevance"}
