@@ -6,7 +6,7 @@ from typing import Final
 
 PER_VOXEL: Final = 2e-6
 """Seconds for each voxel of the source: thirty times what nnU-Net's steps took of one core, which
-resampled 512 x 512 x 300 voxels to half as many again."""
+resampled 512 x 512 x 300 voxels to 1.6 times as many cells."""
 
 BATCHES: Final = 10.0
 """How many times as long as a row took when its model was loaded a batch may take, at most:

@@ -14,6 +14,7 @@ from service.telemetry import Log
 from tests.support import redis_server
 from tests.support.hospital import PACKAGE, blank_job
 from workers.held import LIMITS, Held, LeaseLost
+from workers.leeway import leeway
 from workers.loop import Loop
 from workers.patience import patiently
 
@@ -209,6 +210,24 @@ def test_a_dead_stage_loses_its_job_to_another_worker(
         until(lambda: state_of(backends, job).state is State.SUCCEEDED)
         release.set()
     assert state_of(backends, job).attempt == 2
+
+
+def test_a_stage_of_a_large_volume_may_be_silent_for_longer(
+    backends: Backends, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LIMITS, Stage.PREPARE, 0.0)
+    job = submit(backends)
+
+    def think(held: Held) -> None:
+        held.allow(leeway((300, 512, 512)))
+        with held.stage(Stage.PREPARE):
+            time.sleep(1.5)  # several renewals
+            assert not held.stalled
+        succeed(backends)(held)
+
+    with working(backends, settings, think):
+        until(lambda: state_of(backends, job).state is State.SUCCEEDED)
+    assert state_of(backends, job).attempt == 1
 
 
 def test_a_worker_outlives_its_redis_and_settles_later(

@@ -122,6 +122,16 @@ def test_a_self_test_of_wrong_preprocessing_fails(room: Room) -> None:
     assert failure.facts["selftest"] == "inverted"
 
 
+def test_a_model_whose_trial_runs_take_too_long_is_told_what_to_set(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = room.register("quick", seed=1)
+    assert room.entry(served).state == "ready"
+    monkeypatch.setattr(room.shelf._loader, "_limit", 0.0)
+    assert "WHYLIGHT_WORKER__LOAD_LIMIT" in room.refusal(room.register("slow"))
+    assert served.package in room.shelf.ready()
+
+
 def test_weights_that_are_not_numbers_are_found_by_the_self_test(room: Room) -> None:
     record = room.register(break_weights=spoil_head(float("nan")))
     assert room.entry(record).state == "unavailable"
