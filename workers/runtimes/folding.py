@@ -7,7 +7,7 @@ itself. Weights of these convolutions lie channels last, as its kernels like bes
 
 import copy
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import chain
 from typing import Any, Final, cast
 
@@ -15,13 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from workers.runtimes.incremental.windows import layout
-
 CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 EQUAL: Final = 100
 """Roundings of the largest output by which both ways may differ."""
+
+
+def layout(shape: Sequence[int]) -> torch.memory_format:
+    """Return the memory format with the channels innermost, where torch has one."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return formats.get(len(shape), torch.contiguous_format)
 
 
 def folds(module: nn.Module | None) -> bool:

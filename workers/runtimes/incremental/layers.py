@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workers.runtimes.folding import NORMS
+from workers.runtimes.folding import NORMS, layout
 from workers.runtimes.incremental.reach import Reach
-from workers.runtimes.incremental.windows import Place, layout
+from workers.runtimes.incremental.windows import Place
 
 Function = Callable[..., Any]
 

@@ -7,10 +7,11 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
+from workers.runtimes.folding import layout
 from workers.runtimes.incremental.layers import Local
 from workers.runtimes.incremental.reach import NOTHING, Span, hull
 from workers.runtimes.incremental.trace import Step, trace
-from workers.runtimes.incremental.windows import Place, Windowed, layout
+from workers.runtimes.incremental.windows import Place, Windowed
 
 MOST: Final = 0.8
 """Share of a grid from which on the whole of it is computed: windows cost copies."""

@@ -1,10 +1,11 @@
 """Rows that equal one tensor outside of a window each: what layers hand on."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from workers.runtimes.folding import layout
 
 Place = tuple[int, ...]
 """A cell's index, or a size, along each spatial axis."""
@@ -60,12 +61,6 @@ def empty(like: Tensor, sizes: Place) -> Tensor:
     """
     shape = (*like.shape[:2], *sizes)
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout(shape))
-
-
-def layout(shape: Sequence[int]) -> torch.memory_format:
-    """Return the memory format with the channels innermost, where torch has one."""
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    return formats.get(len(shape), torch.contiguous_format)
 
 
 def beyond(start: Place, sizes: Place, grid: Place) -> bool:
