@@ -29,7 +29,7 @@ from benchmarks.maps import (
     auc,
     findings,
 )
-from benchmarks.measure import RESULTS, conditions, publish
+from benchmarks.measure import MISSED, RESULTS, conditions, publish
 from service.domain.trust import SUPPORTED_TO, WEAK_TO
 from workers.measures.bearing import bearings
 
@@ -52,8 +52,7 @@ MISTAKEN: Final = ("blank", "noise", "edge", "random_weights", "wrong_class", "m
 
 COST: Final = "cost"
 COST_BAR: Final = 1.1
-COST_OF: Final = "resnet50"
-"""A network of ordinary size; the demo model's ratio is told beside it."""
+"""Most that an image's 42 checks may take, its bank among them, by the fastest bare passes."""
 
 PACKAGES: Final = ("torch", "numpy")
 
@@ -169,14 +168,15 @@ def main() -> int:
     else:
         found = judged_images(int(asked))
     found["cost"] = costs()
-    found["bars"]["cost"] = found["cost"][COST_OF]["ratio"] <= COST_BAR
+    ratios = [found["cost"][name]["ratio_to_fastest"] for name in SUBJECTS]
+    found["bars"]["cost"] = max(ratios) <= COST_BAR
     for kind, each in found["pooled"].items():
         print(f"{kind:15} AUC {each['auc']:.3f}  supported {each['supported']:.3f}")
     print(found["cost"])
     path = publish("trust", found)
     missed = [name for name, kept in found["bars"].items() if not kept]
     print(f"bars missed: {missed}; written to {path}")
-    return 1 if missed else 0
+    return MISSED if missed else 0
 
 
 if __name__ == "__main__":
