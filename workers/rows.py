@@ -214,53 +214,66 @@ class Masked(_Image):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Patched(_Image):
-    """The image with one box of a constant value in each row, in all channels."""
+class Boxed(_Image):
+    """The image, changed in one box in each row: a runtime may compute what changes alone."""
 
     boxes: tuple[Box, ...]
-    value: float
-    """Value inside the box, in model-input units."""
 
     @property
     def count(self) -> int:
         """Number of rows."""
         return len(self.boxes)
 
+    def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
+        """Write the image, changed in each row's box."""
+        out[INPUT][:] = self.image
+        for slot, row in enumerate(range(start, stop)):
+            inside: tuple[EllipsisType | slice, ...] = (..., *self.boxes[row])
+            self.paint(out[INPUT][slot][inside], row)
+
+    def paint(self, inside: Tensor, row: int) -> None:
+        """Write what a row is in its box, shape ``(C, *box)``, over the image there."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Patched(Boxed):
+    """The image with one box of a constant value in each row, in all channels."""
+
+    value: float
+    """Value inside the box, in model-input units."""
+
     @property
     def token(self) -> Hashable:
         """Equal for one image, one value and one tuple of boxes."""
         return (Patched, Same(self.image), self.value, Same(self.boxes))
 
-    def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
-        """Write the image with its box covered."""
-        out[INPUT][:] = self.image
-        for slot, box in enumerate(self.boxes[start:stop]):
-            where: tuple[EllipsisType | slice, ...] = (..., *box)
-            out[INPUT][slot][where] = self.value
+    @override
+    def paint(self, inside: Tensor, row: int) -> None:
+        """Cover the box."""
+        inside.fill_(self.value)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Blurred(_Image):
-    """The image mixed with its own blurred version where a soft mask says so."""
+class Blurred(Boxed):
+    """The image mixed with its own blurred version in one box in each row."""
 
     blurred: Tensor
     """The blurred image, of the image's shape and units."""
 
-    masks: Callable[[int, int], Tensor]
-    """Share of the blurred image in rows ``start`` to ``stop``, shape ``(rows, 1, *spatial)``."""
-
-    count: int
+    share: Callable[[int], Tensor]
+    """Share of the blurred image in a row's box, shape ``(1, *box)``."""
 
     @property
     def token(self) -> Hashable:
-        """Equal for one image, one blurred image and one mask function."""
-        return (Blurred, Same(self.image), Same(self.blurred), Same(self.masks), self.count)
+        """Equal for one image, one blurred image, one tuple of boxes and one share."""
+        things = (self.image, self.boxes, self.blurred, self.share)
+        return (Blurred, *map(Same, things))
 
-    def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
-        """Write the image with each row's place blurred."""
-        rows = out[INPUT]
-        rows[:] = self.masks(start, stop)
-        rows.mul_(self.blurred - self.image).add_(self.image)  # no other batch is made for it
+    @override
+    def paint(self, inside: Tensor, row: int) -> None:
+        """Blur the box as far as its share says."""
+        inside += (self.blurred[(..., *self.boxes[row])] - inside) * self.share(row)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,7 +19,7 @@ from workers.measures.base import Inquiry, Scene
 from workers.measures.bearing import too_small
 from workers.measures.cells import lattices, lines
 from workers.passes import Forward, Plan, Step, Targets
-from workers.rows import Blurred, Clean
+from workers.rows import Blurred, Box, Clean
 
 SIGMA_SHARE: Final = 1 / 2
 """Width of the blur that hides a place, as a share of the image's edge.
@@ -29,6 +29,8 @@ what was hidden. A tighter one fills a place with what lies next to it: of a
 finding wider than a cell it leaves most. (Of 111 right maps of cardiomegaly in
 the demo model 9 % are supported with a twelfth of the edge, 95 % with half.)
 """
+
+Line = NDArray[np.float64]
 
 AXES: Final = (2, 3)
 """Spatial axes for which there are cells."""
@@ -69,7 +71,8 @@ def bank(
         What is asked of the model; if empty, each of a classifier's outputs.
     """
     shape = tuple(image.shape[1:])
-    rows = Blurred(image, blurred(image), partial(_masks, _lines(image)), rows_of(image.shape) - 1)
+    boxes = tuple(map(_box, zip(*_lines(shape), strict=True)))
+    rows = Blurred(image, boxes, blurred(image), partial(_share, image, boxes))
     asks = [Forward(rows, scalars, outputs=not scalars)]
     if scores is None:
         asks.append(Forward(Clean(image), scalars, outputs=not scalars))
@@ -95,20 +98,23 @@ def blurred(image: Tensor, share: float = SIGMA_SHARE) -> Tensor:
     return result
 
 
-def _lines(image: Tensor) -> tuple[Tensor, ...]:
-    """Return the cells' weights along each axis, beside each other's axes and one channel."""
-    axes = image.dim() - 1
-    return tuple(
-        sent(torch.from_numpy(lines(size, axes, axis)), image.device, image.dtype).reshape(
-            -1, 1, *(size if each == axis else 1 for each in range(axes))
-        )
-        for axis, size in enumerate(image.shape[1:])
-    )
+def _lines(shape: Sequence[int]) -> list[Line]:
+    """Return every cell's weights along each axis, shape ``(cells, size)`` each."""
+    return [lines(size, len(shape), axis) for axis, size in enumerate(shape)]
 
 
-def _masks(along: Sequence[Tensor], start: int, stop: int) -> Tensor:
-    """Return the cells that rows ``start`` to ``stop`` hide, shape ``(rows, 1, *spatial)``."""
-    return reduce(torch.mul, [each[start:stop] for each in along])
+def _box(weights: Sequence[Line]) -> Box:
+    """Return where a cell weighs anything, by its weights along each axis."""
+    return tuple(slice(*np.flatnonzero(each)[[0, -1]] + (0, 1)) for each in weights)
+
+
+def _share(image: Tensor, boxes: Sequence[Box], cell: int) -> Tensor:
+    """Return a cell's weights in its box, shape ``(1, *box)``."""
+    along = [
+        each[cell, side] for each, side in zip(_lines(image.shape[1:]), boxes[cell], strict=True)
+    ]
+    share: Line = reduce(np.multiply.outer, along)
+    return sent(torch.from_numpy(share), image.device, image.dtype)[None]
 
 
 @lru_cache(maxsize=8)

@@ -23,8 +23,9 @@ def outside_hidden(scene: Scene) -> Plan[NDArray[np.float64]]:
     """Ask for the scalars, shape ``(scalars,)``, with all outside of the region blurred."""
     image = scene.image
     inside = torch.from_numpy(np.asarray(scene.inside)).to(image)
-    outside = (1 - inside)[None, None]
-    hidden = Blurred(image, blurred(image, BLUR), lambda *_: outside, 1)
+    outside = (1 - inside)[None]
+    everywhere = (slice(None),) * (image.dim() - 1)
+    hidden = Blurred(image, (everywhere,), blurred(image, BLUR), lambda _: outside)
     step: Step = yield Forward(hidden, scene.scalars, outputs=not scene.scalars)
     return np.asarray(said(step)[0])
 

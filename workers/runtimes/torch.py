@@ -26,7 +26,7 @@ from service.domain.manifest import Manifest
 from service.errors.models import ModelUnavailable, NoGradientPath, UnservablePass
 from workers.architectures.base import ARCHITECTURES, Architecture
 from workers.passes import Ability, Exclusive, Lease, Rule
-from workers.rows import INPUT, LEAVES, VALUES, Patched, ablated
+from workers.rows import INPUT, LEAVES, VALUES, Boxed, ablated
 from workers.runtimes.attention import PREFIX, Attentions
 from workers.runtimes.base import (
     RUNTIMES,
@@ -70,8 +70,8 @@ class Group:
     outputs: bool
     rule: Rule
     ablated: str | None
-    patched: bool
-    """Whether rows differ from their images in boxes, and only scores are asked for."""
+    boxed: bool
+    """Whether rows differ from their images in boxes, and only the model's end is asked for."""
 
 
 class TorchRuntime:
@@ -163,7 +163,7 @@ class TorchRuntime:
 
     @cached_property
     def _incremental(self) -> Incremental | None:
-        """How patched rows are served without computing what stays the same, if they can be.
+        """How boxed rows are served without computing what stays the same, if they can be.
 
         Not in the deterministic mode: the windows of a batch depend on all its rows.
         Nor in bfloat16, where both ways round differently.
@@ -194,8 +194,8 @@ class TorchRuntime:
             outputs=work.outputs,
             rule=work.rule,
             ablated=work.ablated,
-            patched=isinstance(work.rows, Patched)
-            and not (rounds or taps or work.outputs)
+            boxed=isinstance(work.rows, Boxed)
+            and not (rounds or taps)
             and self._incremental is not None,
         )
 
@@ -266,7 +266,7 @@ class TorchRuntime:
         self, group: Group, segments: Sequence[Segment]
     ) -> tuple[Tensor, dict[str, Tensor], dict[int, Exception]]:
         """Return the outputs, what the input and each place hold, and failures by segment."""
-        if group.patched and self._incremental is not None:
+        if group.boxed and self._incremental is not None:
             return self._incremental.outputs(segments), {}, {}
         rows = sum(segment.count for segment in segments)
         graphed = self._graphed(group)

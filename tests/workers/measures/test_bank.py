@@ -9,13 +9,15 @@ from service.domain.grid import Grid
 from service.errors.jobs import Cancelled
 from service.errors.models import NonFiniteScore
 from tests.support.cells import weights
-from tests.support.engine import run_alone, small_runtime, through
+from tests.support.engine import run_alone, small_net, small_runtime, through
 from workers.measures.bank import bank, blurred, rows_of
 from workers.measures.bearing import bearings
 from workers.measures.cells import lattices
 from workers.passes import Forward
 from workers.rows import Clean
 from workers.running import Planned
+from workers.runtimes.incremental import rows
+from workers.runtimes.incremental.network import Network
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
 
@@ -66,6 +68,24 @@ def test_all_targets_and_methods_share_one_bank_of_rows(axes: int) -> None:
     known, _ = through(Scheduler(), runtime, bank(image), watched())
     assert known.drops.shape == (PROBES[axes], 5)
     assert sum(runtime.served.batches) == PROBES[axes] + 1 == rows_of(image.shape)
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_places_computed_alone_give_the_falls_of_whole_rows(axes, monkeypatch):
+    monkeypatch.setattr(rows, "WORTH", 2.0)  # so small a network gains nothing
+    monkeypatch.setattr(rows.Incremental, "_require_gain", lambda *_: None)
+    windowed, outputs = [], Network.outputs
+    monkeypatch.setattr(
+        Network, "outputs", lambda *given: windowed.append(len(given[2])) or outputs(*given)
+    )
+    small = small_net(axes)
+    net = nn.Sequential(small.features, small.pool, nn.Flatten(), small.head)
+    shape, image = (1, *SIZES[axes]), picture(axes)
+    alone, whole = TorchRuntime(net, shape), TorchRuntime(net, shape, fixed_rows=3)
+    found, expected = (through(Scheduler(), each, bank(image))[0] for each in (alone, whole))
+    assert sum(windowed) == PROBES[axes]
+    assert np.ptp(expected.drops, axis=0).min() > 1e-4
+    np.testing.assert_allclose(found.drops, expected.drops, rtol=0, atol=1e-12)
 
 
 def test_a_job_that_is_cancelled_in_mid_bank_ends_there() -> None:

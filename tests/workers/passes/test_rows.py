@@ -34,7 +34,7 @@ FAMILIES = {
     "noisy": Noisy(IMAGE, 0.3, seed=11, samples=6),
     "antithetic": Noisy(IMAGE, 0.3, seed=11, samples=6, antithetic=True),
     "between": Between(IMAGE, lambda start, stop: masks(start, stop) - 2, (0.0, 0.5, 0.25, 1.0)),
-    "blurred": Blurred(IMAGE, IMAGE.flip(1), masks, 6),
+    "blurred": Blurred(IMAGE, BOXES, IMAGE.flip(1), lambda row: masks(row, row + 1)[0, :, :3, :4]),
     "masked": Masked(IMAGE, 0.5, masks, 6),
     "patched": Patched(IMAGE, BOXES, 2.0),
 }

@@ -13,8 +13,8 @@ from torch.nn import functional
 from tests.support.engine import CONV, FLAT, NORM, POOL, attribute, logits
 from workers.architectures.residual_cnn import ResidualCnn
 from workers.methods.occlusion import Occlusion
-from workers.passes import Forward
-from workers.rows import INPUT, Box, Patched
+from workers.passes import Forward, Gradient, Tap
+from workers.rows import INPUT, Blurred, Box, Boxed, Patched
 from workers.running import Planned
 from workers.runtimes.base import Segment
 from workers.runtimes.incremental import rows as incremental_rows
@@ -145,14 +145,20 @@ def boxes_of(axes: int) -> tuple[Box, ...]:
     return near, far, mixed, middle, cell, (slice(4, 4),) * axes, (slice(None),) * axes
 
 
-def whole(net: nn.Module, rows: Patched) -> Tensor:
+def blurred(image: Tensor, boxes: tuple[Box, ...]) -> Blurred:
+    """Return rows in each of which a box is mixed with another image, each cell otherwise."""
+    share = torch.rand(1, *image.shape[1:], dtype=image.dtype)
+    return Blurred(image, boxes, image.flip(1), lambda row: share[(..., *boxes[row])])
+
+
+def whole(net: nn.Module, rows: Boxed) -> Tensor:
     """Return the outputs of rows written out and run as they are."""
     batch = torch.empty(rows.count, *rows.image.shape, dtype=rows.image.dtype)
     rows.fill({INPUT: batch}, 0, rows.count)
     return net(batch)
 
 
-def segment(rows: Patched, start: int = 0, stop: int | None = None) -> Segment:
+def segment(rows: Boxed, start: int = 0, stop: int | None = None) -> Segment:
     return Segment(work_of([Forward(rows, logits(0))]), start, stop or rows.count)
 
 
@@ -199,6 +205,21 @@ def test_windows_give_what_whole_rows_give(
     rows = Patched(image, boxes, value)
     torch.testing.assert_close(ability.outputs([segment(rows)]), expected, rtol=1e-12, atol=1e-12)
     assert len(windows) == 4, "a box of the whole image leaves nothing to spare"
+
+
+def test_windows_give_what_whole_rows_give_where_boxes_are_blurred(
+    case: tuple[nn.Module, Tensor], windows: list[int]
+) -> None:
+    net, image = case
+    ability = Incremental.of(net, image_of(image.dim() - 1, seed=9))
+    assert ability is not None
+    windows.clear()
+    rows = blurred(image, boxes_of(image.dim() - 1)[:5])
+    expected = whole(net, rows)
+    assert (expected[:3] - net(image[None])).abs().max() > 1e-6, "the boxes must matter"
+    found = ability.outputs([segment(rows, 0, 2), segment(rows, 2)])
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert windows == [2, 3]
 
 
 def test_less_is_multiplied(case: tuple[nn.Module, Tensor]) -> None:
@@ -340,5 +361,7 @@ def test_the_deterministic_mode_computes_whole_rows() -> None:
 def test_gradients_and_layer_outputs_of_patched_rows_take_the_usual_way() -> None:
     runtime = runtime_of()
     rows = Patched(image_of(2), boxes_of(2)[:2], 0.0)
-    assert runtime.group(work_of([Forward(rows, logits(0))])).patched
-    assert not runtime.group(work_of([Forward(rows, logits(0), outputs=True)])).patched
+    assert runtime.group(work_of([Forward(rows, logits(0))])).boxed
+    assert runtime.group(work_of([Forward(rows, outputs=True)])).boxed
+    assert not runtime.group(work_of([Gradient(rows, logits(0))])).boxed
+    assert not runtime.group(work_of([Forward(rows, logits(0), taps=(Tap(INPUT),))])).boxed

@@ -1,4 +1,4 @@
-"""Patched rows served incrementally: exact, where that is cheaper than whole rows."""
+"""Rows that differ from an image in a box, served incrementally where that is cheaper: exact."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from workers.device import memory_budget, synchronize
-from workers.rows import INPUT, Box, Patched
+from workers.rows import INPUT, Box, Boxed, Patched
 from workers.runtimes.base import Segment
 from workers.runtimes.incremental.network import Layout, Network
 from workers.runtimes.incremental.reach import Span
@@ -29,12 +29,15 @@ MEMORY: Final = 0.5
 """Share of a batch's memory that the clean values of one image may take."""
 
 TRIES: Final = 3
+"""Runs of which the quickest counts; one is enough of those that take over `LONG` seconds."""
+
+LONG: Final = 0.5
 
 Layouts = list[Layout | None]
 
 
 class Incremental:
-    """Outputs of patched rows, computed where they differ from the clean image.
+    """Outputs of rows with a box each, computed where they differ from the clean image.
 
     Each image's clean values are computed once and live as long as its tensor.
 
@@ -69,23 +72,23 @@ class Incremental:
             return None
 
     def outputs(self, segments: Sequence[Segment]) -> Tensor:
-        """Return the outputs of the segments' rows, shape ``(rows, ...)``; all are patched."""
+        """Return the outputs of the segments' rows, shape ``(rows, ...)``; all are `Boxed`."""
         with torch.no_grad():
             return torch.cat(
                 [
                     self._outputs(segment.work.rows, segment.start, segment.stop)
                     for segment in segments
-                    if isinstance(segment.work.rows, Patched)
+                    if isinstance(segment.work.rows, Boxed)
                 ]
             )
 
-    def _outputs(self, rows: Patched, start: int, stop: int) -> Tensor:
+    def _outputs(self, rows: Boxed, start: int, stop: int) -> Tensor:
         boxes = _spans(rows, start, stop)
         layouts = self._layouts(boxes)
         clean = None if layouts is None else self._clean(rows.image)
         if layouts is None or clean is None:
             return self._whole(rows, start, stop)
-        return self._windowed(clean, boxes, rows.value, layouts)
+        return self._windowed(clean, rows, start, boxes, layouts)
 
     def _layouts(self, boxes: Sequence[tuple[Span, ...]]) -> Layouts | None:
         """Return where rows differ in each step; `None` if whole rows are cheaper."""
@@ -108,49 +111,50 @@ class Incremental:
     def _windowed(
         self,
         clean: Sequence[Any],
+        rows: Boxed,
+        first: int,
         boxes: Sequence[tuple[Span, ...]],
-        value: float,
         layouts: Layouts,
     ) -> Tensor:
-        """Return the outputs of rows with a value in a box each."""
+        """Return the outputs of as many rows from the first on as there are boxes."""
         assert layouts[0] is not None  # noqa: S101 - see `_layouts`
         sizes, starts = layouts[0]
         image: Tensor = clean[0]
         windows = empty(image.expand(len(boxes), *image.shape[1:]), sizes)
-        for window, start, box in zip(windows, starts, boxes, strict=True):
+        for k, (window, start, box) in enumerate(zip(windows, starts, boxes, strict=True)):
             copy(image[0], (0,) * len(sizes), window, start)
             inside = (
                 slice(low - at, high - at) for (low, high), at in zip(box, start, strict=True)
             )
-            window[(..., *inside)] = value
+            rows.paint(window[(..., *inside)], first + k)
         outputs: Tensor = self._network.outputs(clean, windows, layouts)
         return outputs
 
-    def _whole(self, rows: Patched, start: int, stop: int) -> Tensor:
+    def _whole(self, rows: Boxed, start: int, stop: int) -> Tensor:
         """Return the outputs of rows as the model itself computes them."""
         batch = rows.image.new_empty((stop - start, *rows.image.shape), dtype=self._type)
         rows.fill({INPUT: batch}, start, stop)
         outputs: Tensor = self._model(batch)
         return outputs
 
-    def _require_gain(self, rows: Patched) -> None:
+    def _require_gain(self, rows: Boxed) -> None:
         """Raise `UntraceableError` unless both ways agree on `rows` and windows are quicker."""
         boxes = _spans(rows, 0, rows.count)
         layouts, clean = self._layouts(boxes), self._network.clean(rows.image)
         if layouts is None:
             raise UntraceableError
-        found = self._windowed(clean, boxes, rows.value, layouts)
+        found = self._windowed(clean, rows, 0, boxes, layouts)
         expected = self._whole(rows, 0, rows.count)
         largest = EQUAL * torch.finfo(self._type).eps * expected.abs().max()
         if found.shape != expected.shape or not bool(((found - expected).abs() <= largest).all()):
             raise UntraceableError
         device = rows.image.device
         whole = _seconds(lambda: self._whole(rows, 0, rows.count), device)
-        if _seconds(lambda: self._windowed(clean, boxes, rows.value, layouts), device) >= whole:
+        if _seconds(lambda: self._windowed(clean, rows, 0, boxes, layouts), device) >= whole:
             raise UntraceableError
 
 
-def _spans(rows: Patched, start: int, stop: int) -> list[tuple[Span, ...]]:
+def _spans(rows: Boxed, start: int, stop: int) -> list[tuple[Span, ...]]:
     """Return the boxes of some rows by first and last cells; none if one is no plain box."""
     grid = tuple(rows.image.shape[1:])
     boxes = rows.boxes[start:stop]
@@ -187,4 +191,6 @@ def _seconds(run: Callable[[], object], device: torch.device) -> float:
         run()
         synchronize(device)
         spent.append(clock() - began)
+        if spent[-1] > LONG:
+            break
     return min(spent)
