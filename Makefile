@@ -28,7 +28,7 @@ SYSTEM_PACKAGES := redis-server orthanc orthanc-dicomweb dcmtk dicom3tools curl
 export OMP_NUM_THREADS := 1
 
 .NOTPARALLEL:
-.PHONY: help demo up test setup system lint types walls unit conformance fuzz bench bench-trust sbom train-demo train-marker train-spheres certify-demo clean
+.PHONY: help demo up test setup system lint types walls unit conformance fuzz bench bench-trust sbom train-demo train-marker train-spheres train-views certify-demo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -152,6 +152,9 @@ train-spheres: $(TEST_READY)  ## Train the models of spheres, of volumes and of 
 	@$(BIN)/python -m examples.spheres.train
 	@$(BIN)/python -m examples.spheres.unet
 	@$(BIN)/python -m examples.spheres.bag
+
+train-views: $(TEST_READY)  ## Train the model of four views again, from its seed
+	@$(BIN)/python -m examples.breasts.train
 
 train-planted: $(TEST_READY)  ## Train the bone age, shape and detector models again, from their seeds
 	@$(BIN)/python -m examples.planted.train

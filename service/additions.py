@@ -37,7 +37,7 @@ class Addition:
     """SHA-256 of the Study Instance UID."""
 
     series: Mapping[str, int]
-    """Its DICOM objects, by the name of each: the question's digest and the format."""
+    """Its DICOM objects, by the name of each: the question's digest, the format and the view."""
 
 
 def addition(
@@ -51,7 +51,7 @@ def addition(
     Parameters
     ----------
     instances
-        The object that is explained, or all objects of a volume.
+        The object that is explained, or all objects of a volume, or one of each view.
     """
     written = {each.name for each in formats if each.media_type == DICOM}
     source = source_digest([each.sha256 for each in instances])
@@ -64,10 +64,16 @@ def addition(
     return Addition(
         study=digest_of(instances[0].study_instance_uid),
         series={
-            f"{question}.{name}": maps * (captures if name == CAPTURE else 1)
+            f"{question}.{name}{view}": maps * (captures if name == CAPTURE else 1)
             for name in written.intersection(request.artifacts)
+            for view in _views(model)
         },
     )
+
+
+def _views(model: ModelEntry) -> tuple[str, ...]:
+    """Return what the names of series end with: those of each view are series of their own."""
+    return tuple(f".{each.key}" for each in model.views) or ("",)
 
 
 def _captures(choice: DicomChoice, instances: Sequence[Instance]) -> int:

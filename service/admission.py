@@ -35,6 +35,7 @@ from service.fleet.base import WorkerRecord
 from service.parameters import check_method
 from service.precision import demand_offered
 from service.targets import check_target, named, with_segmentations, with_targets
+from service.views import choose_views
 from service.wording import escaped
 
 REQUEST_BYTES = 6 * 1024
@@ -100,15 +101,16 @@ def admit(request: ExplanationRequest, catalog: Catalog, study: Study) -> Admitt
         What was observed cannot be compared, or the image has no such frame.
     SingleImageModel
         A volume was named, and the model takes single images.
-    NotFound, NotAcceptedByModel, AmbiguousStudy
-        The study holds no image, or not just one frame, that the model was made for.
+    NotFound, NotAcceptedByModel, AmbiguousStudy, MissingView
+        The study holds no image, or not just one frame, that the model was made for; or not
+        one of each view.
     TooLarge
         The request is too long to be queued.
     """
     request = with_targets(request, find_model(request.model, catalog.models))
     model = check_against_catalog(request, catalog)
     request = with_segmentations(request, study)
-    frozen, instances = _with_subject(request, Accept.model_validate(model.accept), study)
+    frozen, instances = _with_subject(request, model, study)
     return Admitted(
         request=frozen,
         model=model,
@@ -119,9 +121,14 @@ def admit(request: ExplanationRequest, catalog: Catalog, study: Study) -> Admitt
 
 
 def _with_subject(
-    request: ExplanationRequest, accept: Accept, study: Study
+    request: ExplanationRequest, model: ModelEntry, study: Study
 ) -> tuple[ExplanationRequest, tuple[Instance, ...]]:
-    """Return the request with the image or the series that it means, and its objects."""
+    """Return the request with the image, views or series that it means, and its objects."""
+    accept = Accept.model_validate(model.accept)
+    if model.views:
+        return _with_views(request, accept, model, study)
+    if request.views:
+        raise InvalidRequest("The model takes one image or volume.", pointer="/views")
     if accept.volume is None:
         instance = choose_image(study, accept, request)
         _check_boxes(request, instance)
@@ -130,6 +137,19 @@ def _with_subject(
         raise InvalidRequest("Boxes are of single images, not of a volume.", pointer="/annotations")
     chosen = choose_series(study, accept, request)
     return request.model_copy(update={"series": chosen.series}), chosen.instances
+
+
+def _with_views(
+    request: ExplanationRequest, accept: Accept, model: ModelEntry, study: Study
+) -> tuple[ExplanationRequest, tuple[Instance, ...]]:
+    """Return the request with the image of every view, and these images."""
+    if request.annotations:
+        raise InvalidRequest(
+            "Boxes are of single images, not of several views.", pointer="/annotations"
+        )
+    chosen = choose_views(study, accept, model.views, request)
+    names = {key: each.id for key, each in chosen.items()}
+    return request.model_copy(update={"views": names}), tuple(chosen.values())
 
 
 def check_against_catalog(request: ExplanationRequest, catalog: Catalog) -> ModelEntry:

@@ -17,6 +17,7 @@ from service.domain.target import (
     Segment,
     SegmentationTarget,
     Target,
+    ViewTarget,
 )
 from service.errors.requests import InvalidTarget
 
@@ -37,10 +38,24 @@ def check_target(target: Target, pointer: str, model: ModelEntry) -> None:
             _usable(target.of, f"{pointer}/of", model, also)
         case ContrastTarget():
             _check_contrast(target, pointer, model)
+        case ViewTarget():
+            _check_view(target, pointer, model)
         case _:
             _usable(target.of, f"{pointer}/of", model)
     if isinstance(target, SegmentationTarget):
         _check_region(target, f"{pointer}/region", model)
+
+
+def _check_view(target: ViewTarget, pointer: str, model: ModelEntry) -> None:
+    """Refuse a view that the model does not take, or a class or value that it does not have."""
+    if not (model.classes and target.of in (TOP1, ABOVE_THRESHOLD)):
+        _usable(target.of, f"{pointer}/of", model)
+    if not target.among(model.views):
+        raise InvalidTarget(
+            "The model takes no such view; name one of 'views', or a side that one of them is of.",
+            pointer=f"{pointer}/{'laterality' if target.view is None else 'view'}",
+            views=[each.key for each in model.views],
+        )
 
 
 def _check_contrast(target: ContrastTarget, pointer: str, model: ModelEntry) -> None:

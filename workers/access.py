@@ -23,6 +23,7 @@ from workers.runtimes.base import Runtime
 from workers.scheduler import Scheduler
 from workers.sliding.passes import Sliding
 from workers.tabular import Tabular, accompanied
+from workers.views import maps, rows_of
 
 R = TypeVar("R")
 
@@ -82,6 +83,9 @@ class Access:
 
     def mapped(self, method: Method, image: Tensor, targets: Targets) -> Planned[Maps]:
         """Return the plan of a method on an image, shape ``(C, *spatial)``, likewise."""
+        if self.model.manifest.image.views:
+            rows = rows_of(method, image.shape, len(targets))
+            return Planned(maps(method, image, targets), rows)
         sliding, rows = self._sliding, method.estimate(image.shape, len(targets)).rows
         if sliding is None:
             plan = method.joint(image, targets, self.tabular)

@@ -21,7 +21,6 @@ from service.domain.catalog import (
 from service.domain.certificate import MethodCalibration, MethodRecord
 from service.domain.manifest import Manifest
 from service.domain.outputs import ClassSpec, ValueSpec
-from service.domain.target import KINDS
 from service.errors.base import Failure, WhylightError
 from service.packages import PackageRecord
 from workers.architectures.base import ARCHITECTURES
@@ -48,6 +47,12 @@ EVEN: Final = (
 SPANNING: Final = (
     "The slices are instances of a bag, and it hides boxes or segments that span several of them;"
     " every result tells how far the score falls without each instance."
+)
+
+
+ABLATED: Final = (
+    "It takes a channel of a layer from all views at once, which tells of none of them; other CAMs"
+    " look at one view after the other."
 )
 
 
@@ -174,6 +179,8 @@ def refusal(method: str, probe: Probe, manifest: Manifest) -> str | None:
         return SPANNING
     if manifest.image.bag is not None and METHODS[method].marks_alike:
         return EVEN
+    if manifest.image.views and Ability.ABLATION in METHODS[method].needs:
+        return ABLATED
     missing = METHODS[method].needs - probe.abilities
     if not missing:
         return None
@@ -205,7 +212,8 @@ def _entry(manifest: Manifest, package: str) -> ModelEntry:
         classes=tuple(_class(index, each) for index, each in enumerate(manifest.classes)),
         values=tuple(_value(index, each) for index, each in enumerate(manifest.values)),
         variables=manifest.variables,
-        target_kinds=KINDS[manifest.task],
+        views=manifest.image.views,
+        target_kinds=manifest.target_kinds,
         default_targets=manifest.default_targets,
         accept=manifest.image.accept.model_dump(mode="json"),
     )

@@ -25,6 +25,7 @@ from service.domain.explanation import (
 )
 from service.domain.manifest import Manifest
 from service.domain.request import ExplanationRequest
+from service.domain.view import ViewFact
 from service.domain.volume import Volume
 from service.errors.base import Failure
 from service.errors.studies import NothingToExplain
@@ -66,7 +67,7 @@ def finished(held: Held, rendered: Rendered, model: Model) -> Explanation:
             "results": results,
             "partial": failure is None
             and any(each.status == "failed" or each.partial for each in results),
-            "warnings": prepared.decoded.facts.warnings,
+            "warnings": _warnings(prepared),
         }
     )
 
@@ -141,6 +142,7 @@ def _result(
         map=_facts(attribution, verdict),
         variables=attribution.variables,
         instances=attribution.instances,
+        view=attribution.view,
         extras=dict(attribution.extras),
         checks=verdict.checks,
         trust=verdict.trust,
@@ -215,7 +217,24 @@ def _subject(prepared: Prepared) -> Subject:
         modality=facts.modality,
         photometric_interpretation=facts.photometric_interpretation,
         variables=prepared.variables,
+        views=tuple(
+            ViewFact(
+                key=view.key,
+                label=view.label,
+                instance=each.decoded.fetched.instance.id,
+                rows=each.decoded.facts.rows,
+                columns=each.decoded.facts.columns,
+            )
+            for each in prepared.views
+            if (view := each.decoded.fetched.view) is not None
+        ),
     )
+
+
+def _warnings(prepared: Prepared) -> tuple[str, ...]:
+    """Return the codes of all that was repaired or is doubtful in an image, or in any view."""
+    images = prepared.views or (prepared,)
+    return tuple(dict.fromkeys(code for each in images for code in each.decoded.facts.warnings))
 
 
 def _volume(volume: Volume | None) -> VolumeFacts | None:

@@ -50,6 +50,7 @@ from workers.slots import Slots
 from workers.tabular import Tabular, accompanied
 from workers.targets import expected
 from workers.targets.scalars import ClassLogit
+from workers.views import kept_apart
 
 T = TypeVar("T")
 
@@ -115,7 +116,7 @@ class Loader:
         try:
             probe = self._owned(lambda: runtime.probed)
             probe = probe if rules is None else windowed(probe)
-            probe = bagged(manifest, probe)
+            probe = kept_apart(manifest, bagged(manifest, probe))
             apart = gaps(manifest, folder, shape, partial(self._logits, runtime, package))
         except WhylightError:
             self._owned(lambda: self._scheduler.forget(runtime))

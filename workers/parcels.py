@@ -34,6 +34,7 @@ from service.domain.target import ResolvedTarget, Segment
 from service.domain.trust import Binding, Probes, TrustReport
 from service.domain.value import Value
 from service.domain.variable import VariableFact, VariableShare
+from service.domain.view import View, ViewShare
 from service.domain.volume import Volume
 from service.errors.base import Failure
 from service.queue.base import Lease
@@ -77,10 +78,20 @@ class Fetched:
     segmentations: Mapping[str, SourceFile] = field(default_factory=dict)
     """Those that regions are segments of, by name in the study."""
 
+    view: View | None = None
+    """Of one of several views: which it is."""
+
+    seen_with: tuple[Instance, ...] = ()
+    """Of one of several views: all of them, in the model's order."""
+
+    views: "tuple[Fetched, ...]" = ()
+    """Each by itself, in the model's order, `instance` and `file` the first's; else empty."""
+
     @property
     def instances(self) -> tuple[Instance, ...]:
         """All objects that are explained."""
-        return tuple(each.instance for each in self.series) or (self.instance,)
+        several = self.views or self.series
+        return tuple(each.instance for each in several) or (self.instance,)
 
 
 class ImageFacts(Value):
@@ -155,6 +166,9 @@ class Decoded:
     volume: Volume | None = None
     """Where the slices lie in the patient; `None` of a single image."""
 
+    views: "tuple[Decoded, ...]" = ()
+    """Each by itself, the fields above the first's; empty of one image or volume."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -162,16 +176,31 @@ class Prepared:
 
     decoded: Decoded
     tensor: NDArray[np.float32]
-    """Model input without the batch axis, shape ``(C, *spatial)``."""
+    """Model input without the batch axis, shape ``(C, *spatial)``; of several views, ``(C,
+    views, rows, columns)``."""
 
     grid: Grid
-    """The model input's pixels in the source image, or its voxels in the source volume."""
+    """The model input's pixels in the source image, or its voxels in the source volume; of
+    several views its own, because each lies in an image of its own."""
 
     variables: tuple[VariableFact, ...] = ()
     """What stands beside it, in the order of the manifest."""
 
     given: Mapping[Segment, Given] = field(default_factory=dict)
     """Regions that the request gives as segments."""
+
+    views: "tuple[Prepared, ...]" = ()
+    """Each by itself, in the model's order; empty of one image or volume."""
+
+    def place(self, view: str | None) -> int | None:
+        """Return the number of a view, by its key; `None` of one image or volume."""
+        keys = [each.decoded.fetched.view for each in self.views]
+        return next((k for k, each in enumerate(keys) if each and each.key == view), None)
+
+    def of(self, view: str | None) -> "Prepared":
+        """Return a view by itself, by its key; of one image or volume, all there is."""
+        place = self.place(view)
+        return self if place is None else self.views[place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +235,12 @@ class Attribution:
 
     restriction: Restriction | None = None
     """What `values` were kept to; `None` where they are all that the method made."""
+
+    view: ViewShare | None = None
+    """Of one of several views: its share among them."""
+
+    elsewhere: float = 0.0
+    """Sum of the map in the other views, where all were made together."""
 
 
 @dataclass(frozen=True, slots=True)

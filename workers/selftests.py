@@ -15,7 +15,7 @@ from service.errors.models import ModelUnavailable
 from workers.pixels.decode import decode_file
 from workers.scratch import job_folder
 from workers.slots import Slots
-from workers.stages.prepare import prepare_files
+from workers.stages.prepare import prepare_files, stacked
 from workers.volumes.decode import decode_series
 
 TASK = "selftest"
@@ -43,11 +43,26 @@ def prepared(
     ModelUnavailable
         The input cannot be decoded, or a step does not take it.
     """
+    if isinstance(test.input, str):
+        return _prepared(manifest, test, folder / test.input, slots, scratch)
+    files = [folder / test.input[each.key] for each in manifest.image.views]
+    views = [_prepared(manifest, test, file, slots, scratch)[0] for file in files]
+    try:
+        tensor = stacked(views)
+    except WhylightError as error:
+        raise _unprepared(test, error) from error
+    return tensor, Grid.identity(tensor.shape[1:])
+
+
+def _prepared(
+    manifest: Manifest, test: SelfTest, file: Path, slots: Slots, scratch: Path
+) -> tuple[NDArray[np.float32], Grid]:
+    """Return one file of a self-test as the model takes it; errors as of `prepared`."""
     rules = manifest.image.accept.volume
     with job_folder(scratch) as work:
         to = work / "tensor.npy"
         message = {
-            "file": str(folder / test.input),
+            "file": str(file),
             "steps": [step.model_dump(mode="json") for step in manifest.image.steps],
             "rules": rules and rules.model_dump(mode="json"),
             "scratch": str(work),
@@ -56,14 +71,18 @@ def prepared(
         try:
             answer = slots.run(TASK, message, LIMIT)
         except WhylightError as error:
-            raise ModelUnavailable(
-                "A self-test's input does not reach the model; 'reason' says why.",
-                pointer="/selftests",
-                selftest=test.title,
-                reason=error.failure().code,
-            ) from error
+            raise _unprepared(test, error) from error
         tensor: NDArray[np.float32] = np.load(to, allow_pickle=False)
         return tensor, Grid(tensor.shape[1:], np.array(answer["affine"]))
+
+
+def _unprepared(test: SelfTest, error: WhylightError) -> ModelUnavailable:
+    return ModelUnavailable(
+        "A self-test's input does not reach the model; 'reason' says why.",
+        pointer="/selftests",
+        selftest=test.title,
+        reason=error.failure().code,
+    )
 
 
 def answered(

@@ -45,6 +45,7 @@ from service.errors.requests import (
 )
 from service.errors.studies import (
     AmbiguousStudy,
+    MissingView,
     NotAcceptedByModel,
     SingleImageModel,
     TooFewSlices,
@@ -99,6 +100,7 @@ ADMISSION_PROBLEMS: Final = (
     InvalidParameter,
     InvalidTarget,
     NotAcceptedByModel,
+    MissingView,
     TooFewSlices,
     AmbiguousStudy,
     SingleImageModel,

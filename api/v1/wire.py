@@ -27,6 +27,7 @@ from service.domain.study import Instance, Skipped, Study
 from service.domain.target import ResolvedTarget
 from service.domain.trust import TrustReport
 from service.domain.variable import VariableShare
+from service.domain.view import ViewShare
 from service.errors.base import Failure
 from service.explain import Followed
 from service.fleet.base import WorkerRecord
@@ -139,6 +140,10 @@ class ResultBody(BaseModel):
     instances: tuple[InstanceShare, ...] = Field(
         description="Of a bag: what each instance adds to the score, the most first, whatever the"
         " method; 'attention' is the network's own weight, and no attribution."
+    )
+    view: ViewShare | None = Field(
+        description="Of a model of several views: which one the map is of, and its share of the"
+        " evidence in all of them."
     )
     extras: dict[str, JsonValue]
     checks: tuple[Check, ...]

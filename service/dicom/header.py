@@ -99,6 +99,7 @@ class Header(Value):
     body_part_examined: str
     view_position: str
     laterality: str
+    view_modified: bool
     localizer: bool
     image_type: tuple[str, ...]
     plane: Orientation | None
@@ -240,6 +241,7 @@ def _strings(dataset: Dataset) -> dict[str, Any]:
         "body_part_examined": code_string(dataset, "BodyPartExamined"),
         "view_position": code_string(dataset, "ViewPosition") or _view(dataset),
         "laterality": _laterality(dataset),
+        "view_modified": _modified(dataset),
         "localizer": "LOCALIZER" in image_type,
         "image_type": image_type,
         "plane": _plane(dataset),
@@ -252,6 +254,12 @@ def _view(dataset: Dataset) -> str:
     item = _first(dataset, "ViewCodeSequence")
     known = _text(item, "CodingSchemeDesignator") in SNOMED
     return VIEWS.get(_text(item, "CodeValue"), "") if known else ""
+
+
+def _modified(dataset: Dataset) -> bool:
+    """Tell whether View Modifier Code Sequence says that it is no plain view (CID 4015)."""
+    holders = (_first(dataset, "ViewCodeSequence"), dataset)
+    return any(_first(each, "ViewModifierCodeSequence") != Dataset() for each in holders)
 
 
 def _laterality(dataset: Dataset) -> str:

@@ -9,6 +9,7 @@ from service.domain.precision import PrecisionRecord
 from service.domain.target import DEFAULT_TARGETS, Target
 from service.domain.value import Name, Sha256, Value
 from service.domain.variable import Variable
+from service.domain.view import View
 from service.errors.base import Failure
 
 
@@ -176,6 +177,9 @@ class ModelEntry(Value):
 
     variables: tuple[Variable, ...] = ()
     """What it takes beside the image; a request gives them as `values`."""
+
+    views: tuple[View, ...] = ()
+    """The images that it takes at once; empty of a model of one image or volume."""
 
     target_kinds: tuple[str, ...] = ("class",)
     """Kinds of target that can be asked for."""

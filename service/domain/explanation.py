@@ -22,6 +22,7 @@ from service.domain.target import ResolvedTarget
 from service.domain.trust import Binding, TrustReport, source_digest
 from service.domain.value import Name, Sha256, Value
 from service.domain.variable import VariableFact, VariableShare
+from service.domain.view import ViewFact, ViewShare
 from service.domain.volume import Geometry, Orientation, Steps
 from service.errors.base import Failure
 
@@ -132,7 +133,7 @@ class Subject(Value):
 
     study: str
     instance: str
-    """Of a volume, the first of its objects as they were sent."""
+    """Of a volume, the first of its objects as they were sent; of several views, the first."""
 
     series: str | None = None
     """Of a volume."""
@@ -147,6 +148,9 @@ class Subject(Value):
     photometric_interpretation: str
     variables: tuple[VariableFact, ...] = ()
     """What the model was given beside the image."""
+
+    views: tuple[ViewFact, ...] = ()
+    """Of several images that the model saw at once; `rows` and `columns` above are the first's."""
 
 
 class InstanceRef(Value):
@@ -307,6 +311,9 @@ class Result(Value):
 
     instances: tuple[InstanceShare, ...] = ()
     """Of a bag: what each instance adds to the score, the most first, whatever the method."""
+
+    view: ViewShare | None = None
+    """Of one of several views: its share among them, and what they have in common."""
 
     extras: dict[str, JsonValue] = {}
     """The method's own figures, such as a completeness residual."""

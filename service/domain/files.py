@@ -1,11 +1,11 @@
 """The files of a model package, and what those are that show how it answers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from service.domain.boxes import ExpectedBox
-from service.domain.value import Sha256, Slug, Value
+from service.domain.value import TAG, Name, Sha256, Slug, Value
 from service.domain.variable import Number, Word
 
 RelativePath = Annotated[
@@ -43,12 +43,25 @@ class Calibration(Value):
     """What the cases are, in one sentence."""
 
 
+def _several(value: Any) -> str:
+    """Return the tag of a self-test's input."""
+    return f"{TAG}views" if isinstance(value, dict) else f"{TAG}file"
+
+
+TestInput = Annotated[
+    Annotated[RelativePath, Tag(f"{TAG}file")]
+    | Annotated[dict[Name, RelativePath], Tag(f"{TAG}views")],
+    Discriminator(_several),
+]
+"""A file, or one for each view."""
+
+
 class SelfTest(Value):
     """An input of known answer, run whenever the model is loaded."""
 
     title: str
-    input: RelativePath
-    """A DICOM file of the package (role ``selftest``)."""
+    input: TestInput
+    """A DICOM file of the package (role ``selftest``); of several views one for each, by key."""
 
     values: dict[Slug, Number | Word] = {}
     """What stands beside the image, by variable, as a request gives it."""
@@ -61,3 +74,8 @@ class SelfTest(Value):
     """Of a detection: every box that must be found, and no other may be."""
 
     tolerance: float = Field(gt=0, le=1)
+
+    @property
+    def paths(self) -> tuple[RelativePath, ...]:
+        """Its files."""
+        return (self.input,) if isinstance(self.input, str) else tuple(self.input.values())

@@ -8,6 +8,7 @@ from service.domain.network import Layer
 from service.domain.study import MOST_FRAMES
 from service.domain.value import TAG, Name, Value
 from service.domain.variable import Variable
+from service.domain.view import View, demand_apart
 from service.domain.volume import Orientation
 
 Range = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]]
@@ -75,7 +76,7 @@ class Input(Value):
     name: Name = "image"
     kind: Literal["image", "volume"] = "image"
     layout: Literal["NCHW", "NHWC", "NCDHW"] = "NCHW"
-    """Axes of a batch; D are the slices, until a step orients them otherwise.
+    """Axes of a batch; D are the slices, until a step orients them otherwise, or the views.
 
     ``NHWC`` is for ONNX and remote models alone: they are given their channels last.
     """
@@ -84,6 +85,9 @@ class Input(Value):
     steps: tuple[StepChoice, ...] = Field(min_length=1)
     bag: Bag | None = None
     """Of a volume whose slices are instances; `None` of one that is seen as a whole."""
+
+    views: tuple[View, ...] = ()
+    """Of several images that are seen at once, in the order of the axis D; empty of one."""
 
     @model_validator(mode="after")
     def _keeps_instances_apart(self) -> "Input":
@@ -106,7 +110,11 @@ class Input(Value):
     def _is_of_one_kind(self) -> "Input":
         """Require that kind, layout and rules speak of the same."""
         volume = self.kind == "volume"
-        if (self.layout == "NCDHW", self.accept.volume is not None) != (volume, volume):
+        if self.views:
+            demand_apart(self.views)
+            if volume or self.accept.volume is not None or self.layout != "NCDHW":
+                raise ValueError("'views' are images: 'kind' image, layout NCDHW, no volume")
+        elif (self.layout == "NCDHW", self.accept.volume is not None) != (volume, volume):
             raise ValueError("a volume needs layout NCDHW and 'accept.volume', an image neither")
         return self
 

@@ -16,6 +16,7 @@ from service.domain.outputs import ClassSpec, Output, ValueSpec
 from service.domain.regions import MaskRegion, Region
 from service.domain.target import (
     DEFAULT_TARGETS,
+    KINDS,
     DetectionTarget,
     RegressionTarget,
     SegmentationTarget,
@@ -137,6 +138,30 @@ class Manifest(Value):
         return self
 
     @model_validator(mode="after")
+    def _views_are_of_one_answer(self) -> "Manifest":
+        """Require of several views what all of them can be asked about."""
+        keys = [each.key for each in self.image.views]
+        for test in self.selftests:
+            named = [] if isinstance(test.input, str) else sorted(test.input)
+            if named != sorted(keys):
+                raise ValueError(
+                    "each self-test needs one 'input', and of several views a file for each of"
+                    f" these keys: {sorted(keys)}"
+                )
+        if not keys:
+            return self
+        if self.task in {"segmentation", "detection"}:
+            raise ValueError("views have one answer: a classification or a regression")
+        if self.calibration or self.members or self.sliding_window or self.variables:
+            raise ValueError(
+                "'calibration', 'members', 'sliding_window' and tabular inputs are for models"
+                " without 'views'"
+            )
+        if self.runtime == "remote":
+            raise ValueError("a model on a server takes one image or volume, not several views")
+        return self
+
+    @model_validator(mode="after")
     def _selftests_give_values(self) -> "Manifest":
         """Require of every self-test what stands beside its image."""
         keys = {each.key for each in self.variables}
@@ -162,7 +187,8 @@ class Manifest(Value):
         if wanted and not any((file.role, file.format) == wanted for file in self.files):
             raise ValueError(f"runtime '{self.runtime}' needs a file with role and format {wanted}")
         known = {file.path for file in self.files}
-        if missing := [test.input for test in self.selftests if test.input not in known]:
+        inputs = [path for test in self.selftests for path in test.paths]
+        if missing := [path for path in inputs if path not in known]:
             raise ValueError(f"self-test inputs must be listed under 'files': {missing}")
         return self
 
@@ -301,6 +327,11 @@ class Manifest(Value):
         if self.task == "detection":
             return tuple(DetectionTarget(kind="detection", of=key) for key in keys)
         return DEFAULT_TARGETS
+
+    @property
+    def target_kinds(self) -> tuple[str, ...]:
+        """Kinds of target that can be asked for."""
+        return (*KINDS[self.task], *(("view",) if self.image.views else ()))
 
     @property
     def ref(self) -> str:

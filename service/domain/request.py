@@ -162,6 +162,12 @@ class ExplanationRequest(Value):
         description="Numbers or words that the model takes beside the image, by the keys of its"
         " 'variables'; one that is not given is read from the image's header, or is the default.",
     )
+    views: dict[Name, Slug] = Field(
+        default={},
+        max_length=8,
+        description="Which object of the study is which view, by the keys of the model's 'views';"
+        " needed only of those that several fit.",
+    )
     methods: tuple[MethodChoice, ...] = Field(min_length=1, max_length=16)
     artifacts: tuple[Name, ...] = Field(default=DEFAULT_ARTIFACTS, max_length=16)
     grid: Literal["native", "source"] = Field(

@@ -43,6 +43,9 @@ class Instance(Value):
     laterality: str = ""
     """``L``, ``R`` or ``B``; empty where it is not said."""
 
+    view_modified: bool = False
+    """Whether its view is a modified one, such as a magnification or a spot compression."""
+
     localizer: bool = False
     """Whether it is an overview by which slices were planned."""
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from service.domain.value import TAG, Sha256, Slug, Value
+from service.domain.value import TAG, Name, Sha256, Slug, Value
+from service.domain.view import OfViews
 
 TOP1 = "top1"
 ABOVE_THRESHOLD = "above_threshold"
@@ -179,12 +180,26 @@ class DetectionTarget(Value):
         return self
 
 
+class ViewTarget(OfViews):
+    """A class or value, with the maps of some of the model's views alone.
+
+    The scalar is that of all views: a model has but one answer. Shares and colors are those
+    among all views, too.
+    """
+
+    kind: Literal["view"]
+    of: Of = Field(
+        description="Class key or index, 'top1' or 'above_threshold'; of a regression, the value."
+    )
+
+
 Target = Annotated[
     Annotated[ClassTarget, _tag("class")]
     | Annotated[ContrastTarget, _tag("contrast")]
     | Annotated[RegressionTarget, _tag("regression")]
     | Annotated[SegmentationTarget, _tag("segmentation")]
-    | Annotated[DetectionTarget, _tag("detection")],
+    | Annotated[DetectionTarget, _tag("detection")]
+    | Annotated[ViewTarget, _tag("view")],
     Discriminator(_kind),
 ]
 """Every kind of target, told by `kind`; one that does not say is a class."""
@@ -198,7 +213,7 @@ KINDS: Final = MappingProxyType(
         "detection": ("detection",),
     }
 )
-"""Kinds of target that a model of a task has."""
+"""Kinds of target that a model of a task has; one of several views has ``view`` as well."""
 
 DEFAULT_TARGETS: tuple[Target, ...] = (ClassTarget(of=ABOVE_THRESHOLD),)
 """What is explained when neither request nor package of a classifier says."""
@@ -231,6 +246,9 @@ class ResolvedTarget(Value):
 
     of: Slug | None = None
     """Key of the class or value; `None` where `key` is."""
+
+    view: Name | None = None
+    """Key of the view whose map this is, of a model of several."""
 
     asked_as: str
     """What the request said: a key, an index, ``top1``, ``above_threshold``."""

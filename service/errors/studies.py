@@ -107,6 +107,14 @@ class NotAcceptedByModel(WhylightError):
     title = "The study is not what the model was made for"
 
 
+class MissingView(WhylightError):
+    """The study lacks one of the views that the model takes at once."""
+
+    kind = Kind.DATA
+    code = "missing_view"
+    title = "A view that the model takes is missing"
+
+
 class SingleImageModel(WhylightError):
     """A volume was named, and the model takes single images."""
 

@@ -1,12 +1,16 @@
 """The pages on models list what there is."""
 
+import json
 import re
 from pathlib import Path
 
 import yaml
 
+from service.domain.files import SelfTest
 from service.domain.inputs import Input, TabularInput
 from service.domain.network import Remote
+from service.domain.request import ExplanationRequest
+from service.domain.view import ViewShare
 from service.manifests import read_manifest
 from workers.architectures.base import ARCHITECTURES
 
@@ -32,9 +36,24 @@ def test_a_model_on_a_server_is_described_as_its_page_says():
 
 
 def test_inputs_are_declared_as_their_page_says():
-    beside, bag = re.findall(r"```yaml\n(.*?)```", (MODELS / "inputs.md").read_text(), re.DOTALL)
+    page = (MODELS / "inputs.md").read_text()
+    beside, bag, several = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     declared = yaml.safe_load(beside)["inputs"]
     assert Input.model_validate(yaml.safe_load(bag)["inputs"][0]).bag is not None
     shipped = read_manifest((SHIPPED / "bone-age-by-sex-phantom" / "model.yaml").read_bytes())
     assert (TabularInput.model_validate(declared[1]),) == shipped.tabular
     Input.model_validate(declared[0])
+    viewed = yaml.safe_load(several)
+    ours = read_manifest((SHIPPED / "four-view-phantom" / "model.yaml").read_bytes())
+    assert Input.model_validate(viewed["inputs"][0]).views == ours.image.views
+    keys = [each.key for each in ours.image.views]
+    assert list(SelfTest.model_validate(viewed["selftests"][0]).input) == keys
+
+
+def test_a_view_is_told_as_its_page_says():
+    page = (MODELS / "inputs.md").read_text()
+    asked, share = re.findall(r"```json\n(.*?)```", page.split("## Several views")[1], re.DOTALL)
+    request = ExplanationRequest.model_validate_json(asked.replace("st_...", "st_1"))
+    assert request.model == "four-view-phantom"
+    told = json.loads(share)
+    assert ViewShare.model_validate(told).model_fields_set == ViewShare.model_fields.keys()

@@ -187,14 +187,15 @@ def _key(manifest: Manifest, told: str) -> tuple[object, ...]:
 
 def _title(manifest: Manifest, model: Model) -> str:
     """Say what a model is, in a few words."""
-    axes = len(model.entry.shape) - 1
+    views = manifest.image.views
+    axes = f"{len(views)} views" if views else f"{len(model.entry.shape) - 1}-D"
     if manifest.architecture is not None:
         what = f"`{manifest.architecture.name}`"
     else:
         what = {"onnx": "ONNX", "remote": "on a server"}[manifest.runtime]
     task = manifest.task.removeprefix("classification-")
     beside = ", with numbers" if manifest.variables else ""
-    return f"{task}, {what}, {axes}-D{beside}"
+    return f"{task}, {what}, {axes}{beside}"
 
 
 def page(found: tuple[Kind, ...]) -> str:

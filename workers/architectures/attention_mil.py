@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import override
 
-from workers.architectures.base import ARCHITECTURES, Architecture, Square
+from workers.architectures.base import ARCHITECTURES, Architecture, Square, plane_block
 
 Width = Annotated[int, Field(ge=1, le=1024)]
 
@@ -72,7 +72,7 @@ class _Network(nn.Module):
         entries = (shape.channels, *shape.widths[:-1])
         self.features = nn.Sequential(
             *(
-                _block(entry, width, 2 if number == 0 else 1)
+                plane_block(entry, width, 2 if number == 0 else 1)
                 for number, (entry, width) in enumerate(zip(entries, shape.widths, strict=True))
             )
         )
@@ -94,14 +94,3 @@ class _Network(nn.Module):
         mean = (attention[:, :, None] * seen).sum(dim=1)
         logits: Tensor = self.head(self.meet(torch.cat([mean, *values], dim=1)))
         return logits
-
-
-def _block(entry: int, width: int, stride: int) -> nn.Module:
-    """Return a convolution within each slice, normalized and rectified."""
-    return nn.Sequential(
-        nn.Conv3d(
-            entry, width, (1, 3, 3), stride=(1, stride, stride), padding=(0, 1, 1), bias=False
-        ),
-        nn.BatchNorm3d(width),
-        nn.ReLU(),
-    )

@@ -52,3 +52,17 @@ class Square(nn.Module):
     @override
     def forward(self, rows: Tensor) -> Tensor:
         return rows * rows
+
+
+def plane_block(entry: int, width: int, stride: int) -> nn.Module:
+    """Return a convolution within each slice or view, normalized and rectified.
+
+    It takes ``(N, entry, slices, rows, columns)``.
+    """
+    return nn.Sequential(
+        nn.Conv3d(
+            entry, width, (1, 3, 3), stride=(1, stride, stride), padding=(0, 1, 1), bias=False
+        ),
+        nn.BatchNorm3d(width),
+        nn.ReLU(),
+    )

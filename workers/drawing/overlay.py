@@ -36,12 +36,25 @@ class Scale:
         Whether `full` is this map's own, and not that of the model's usual maps.
     faint
         Whether nothing of the map is strong enough to be drawn.
+    joint
+        Whether `full` is that of several views, each with a map of its own.
     """
 
     full: float
     signed: bool
     own: bool = True
     faint: bool = False
+    joint: bool = False
+
+
+def joint_scale(
+    relevance: NDArray[np.float32], full: float | None, *, signed: bool
+) -> Scale | None:
+    """Return the scale of all views for the map of one; `None` when it holds no evidence."""
+    own = own_full(relevance, signed=signed)
+    if own is None or full is None:
+        return None
+    return Scale(full, signed, own=False, faint=own < FAINT * full, joint=True)
 
 
 def scale_of(

@@ -35,6 +35,8 @@ PARTIAL = "Partial map: the method was stopped early."
 BLANK = "The map holds no evidence for the target: nothing is drawn."
 FAINT = "Beside this model's usual maps the evidence is too faint to be drawn."
 OWN_SCALE = "Colors are scaled to this map alone: faint evidence looks as strong as clear."
+FAINT_VIEW = "Beside the other views the evidence here is too faint to be drawn."
+JOINT_SCALE = "Colors are scaled alike in all views of this target and method."
 USUAL_SCALE = "Colors are scaled to this model's usual maps of this method."
 LINE = "The line surrounds the strongest evidence (half of full or more), not the finding itself."
 FRAME = "The white frame is the box of the model that is explained."
@@ -172,13 +174,20 @@ def _legend(words: Words, edges: tuple[float, ...], scale: Scale | None, *more: 
             *_beside(words),
             *([] if target.box is None else [FRAME]),
             f"One map cell covers {cell} image {'pixels' if len(edges) == PLANE else 'voxels'}.",
-            *([] if scale is None or scale.own else [USUAL_SCALE]),
+            *_scaled(scale),
             *([] if words.restriction is None else [kept_to(words.restriction)]),
             *more,
         ),
         warnings=tuple(_warnings(words, scale)),
         scale=scale,
     )
+
+
+def _scaled(scale: Scale | None) -> list[str]:
+    """Say what colors are scaled to, if not to the map itself; of that a warning tells."""
+    if scale is None or scale.own:
+        return []
+    return [JOINT_SCALE if scale.joint else USUAL_SCALE]
 
 
 def _grave(words: Words) -> list[str]:
@@ -258,7 +267,7 @@ def _warnings(words: Words, scale: Scale | None) -> list[str]:
     elif scale is None:
         said.append(BLANK)
     elif scale.faint:
-        said.append(FAINT)
+        said.append(FAINT_VIEW if scale.joint else FAINT)
     elif scale.own:
         said.append(OWN_SCALE)
     if words.partial:

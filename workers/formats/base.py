@@ -33,10 +33,12 @@ from service.domain.target import ResolvedTarget
 from service.domain.trust import Probes, TrustReport
 from service.domain.value import Value
 from service.domain.variable import VariableFact, VariableShare
+from service.domain.view import ViewShare
 from service.domain.volume import Volume
 from service.registry import Registry
 from workers.drawing import resample
-from workers.drawing.overlay import Rgb, Scale, scale_of
+from workers.drawing.legend import legible
+from workers.drawing.overlay import Rgb, Scale, joint_scale, scale_of
 from workers.drawing.picture import Words, draw
 from workers.drawing.region import Region, salient
 from workers.parcels import ImageFacts
@@ -69,6 +71,9 @@ class MapRecord(Value):
 
     instances_shown: int = 0
     """How many of them pictures show."""
+
+    view: ViewShare | None = None
+    """Of one of several views: its share among them, and what they have in common."""
 
     given: tuple[VariableFact, ...] = ()
     """What the model was given beside the image."""
@@ -246,6 +251,8 @@ class Sheet:
         """How pictures are scaled; `None` when nothing is drawn in color."""
         if self.record.degenerate:
             return None
+        if self.record.view is not None:
+            return joint_scale(self.relevance, self.record.view.full, signed=self.record.signed)
         return scale_of(self.relevance, signed=self.record.signed, reference=self.record.reference)
 
     @cached_property
@@ -262,6 +269,7 @@ class Sheet:
                 self._words,
                 self.scale,
                 style=self.record.style,
+                where=self._place,
                 regions=self.record.regions,
             )
         return self.slice_picture(self.peak_slice)
@@ -310,6 +318,18 @@ class Sheet:
                     said += f" Attention (no attribution): {each.attention:.3g}."
                 return said
         return ""
+
+    @property
+    def _place(self) -> str | None:
+        """Say which of several views it is, and its share; nothing of one image."""
+        view = self.record.view
+        if view is None:
+            return None
+        name = legible(view.label, view.key)
+        if view.share is None:
+            return f"View {name}: no view has evidence."
+        how = "explained at once" if view.together else "each explained beside the others"
+        return f"View {name}: {view.share:.0%} of the evidence in all views, {how}."
 
     @property
     def _volume(self) -> Volume:

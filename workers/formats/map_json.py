@@ -45,6 +45,7 @@ class Json(Format):
             "region": _region(sheet),
             "variables": _variables(sheet),
             "instances": [each.model_dump(mode="json") for each in sheet.record.instances],
+            "view": _view(sheet),
             "extras": sheet.record.extras,
             "parity": sheet.record.parity.model_dump(mode="json"),
             "trust": _trust(sheet),
@@ -94,6 +95,12 @@ def _map(sheet: Sheet) -> dict[str, Any]:
     }
 
 
+def _view(sheet: Sheet) -> dict[str, Any] | None:
+    """Return which of several views it is, and its share of all."""
+    view = sheet.record.view
+    return None if view is None else view.model_dump(mode="json")
+
+
 def _variables(sheet: Sheet) -> list[dict[str, Any]]:
     """Return what stood beside the image, each with what it adds; null where nobody has said."""
     shares = {each.key: each.relevance for each in sheet.record.variables}
@@ -132,6 +139,7 @@ def _display(sheet: Sheet) -> dict[str, Any]:
     return {
         "full_scale": None if scale is None else scale.full,
         "own_scale": None if scale is None else scale.own,
+        "joint_scale": None if scale is None else scale.joint,
         "drawn": scale is not None and not scale.faint,
         "window": None if window is None else {"center": window[0], "width": window[1]},
     }

@@ -116,9 +116,12 @@ def _score(record: MapRecord) -> Iterator[Number]:
 
 
 def _beside(record: MapRecord) -> Iterator[Number]:
-    """Yield what each value beside the image adds to the score."""
+    """Yield what each value beside the image adds to the score, and what the view has of all."""
     for number, each in enumerate(record.variables):
         yield own(f"beside_{number}", f"Relevance of {each.label}"), each.relevance, NO_UNITS
+    if record.view is not None and record.view.share is not None:
+        name = own("view_share", "Share of this view in the evidence of all views")
+        yield name, record.view.share, NO_UNITS
 
 
 def _map(sheet: Sheet) -> Iterator[Number]:

@@ -80,7 +80,7 @@ class Case:
     """The method's own figures, such as a completeness residual."""
 
     beside: float = 0.0
-    """Sum of what the values beside the image add."""
+    """Sum of what the values beside the image add, and other views that were explained with it."""
 
     grid: Grid = field(default_factory=lambda: Grid.identity((1, 1)))
     """Cells of the map in the model's input."""

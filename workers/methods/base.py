@@ -44,6 +44,9 @@ class Maps:
     partial: bool = False
     """Whether the job's time was up before all rows were done."""
 
+    of_views: tuple[tuple[Mapping[str, float], ...], ...] = ()
+    """The same as `extras` of each view, where they were explained one after the other."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:

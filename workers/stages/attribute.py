@@ -10,12 +10,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from service.domain.explanation import ExecutedOn, InstanceShare, TargetLayer
-from service.domain.grid import Grid
 from service.domain.parity import Parity
 from service.domain.precision import Precision
 from service.domain.request import MethodChoice
@@ -38,6 +36,7 @@ from workers.running import Planned
 from workers.tabular import shared
 from workers.targets.base import Answer, Chosen
 from workers.targets.resolve import predict, resolve
+from workers.views import distinct, piece, share
 
 STAND_IN_SECONDS: Final = 30.0
 """For which the network that stands in for a model may be asked for its answer."""
@@ -252,7 +251,7 @@ class _Bench:
                 self.access.model.precisions.demand(method)
             if where == "surrogate" and disagrees is not None:
                 raise disagrees
-            scalars = tuple(each.scalar for each in seen_by(method, targets))
+            scalars = distinct(seen_by(method, targets))
             work = self.access.mapped(method, self.image, scalars)
         except WhylightError as error:
             if error.retryable:  # the store is silent: the job waits for it
@@ -286,25 +285,30 @@ def _attributions(
     """
     if isinstance(outcome, WhylightError):
         return [tried.without_map(each.target, outcome.failure()) for each in targets]
-    values = outcome.values.detach().cpu().numpy().astype(np.float32)
     shares = None if outcome.shares is None else outcome.shares.detach().cpu().tolist()
-    cells = Grid(values.shape[2:], outcome.affine).within(prepared.grid)
-    kept = [restrict(each, cells, prepared.decoded.facts.regions) for each in values]
-    extras = outcome.extras or ({},) * len(targets)
-    return [
-        Attribution(
-            method=tried.choice.name,
-            parameters=tried.parameters,
-            signed=tried.signed,
-            target=each.target,
-            values=kept[k][0],
-            grid=cells,
-            layer=tried.layer,
-            restriction=kept[k][1],
-            variables=() if shares is None else shared(prepared.variables, shares[k]),
-            extras=dict(extras[k]),
-            executed_on=tried.executed_on,
-            partial=outcome.partial,
+    scalars = distinct(targets)
+    made = []
+    for each in targets:
+        k, image = scalars.index(each.scalar), prepared.of(each.target.view)
+        own = piece(outcome, k, prepared.place(each.target.view))
+        cells = own.cells.within(image.grid)
+        values, restriction = restrict(own.values, cells, image.decoded.facts.regions)
+        made.append(
+            Attribution(
+                method=tried.choice.name,
+                parameters=tried.parameters,
+                signed=tried.signed,
+                target=each.target,
+                values=values,
+                grid=cells,
+                layer=tried.layer,
+                restriction=restriction,
+                variables=() if shares is None else shared(prepared.variables, shares[k]),
+                view=share(outcome, k, prepared, image, signed=tried.signed),
+                elsewhere=own.elsewhere,
+                extras=dict(own.extras),
+                executed_on=tried.executed_on,
+                partial=outcome.partial,
+            )
         )
-        for k, each in enumerate(targets)
-    ]
+    return made

@@ -1,6 +1,7 @@
 """Decode: the DICOM object to modality values and a displayed image."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def decode(
     limit: float = LIMIT,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Decoded:
-    """Decode the job's image, or its series, in supervised processes.
+    """Decode the job's image, its series or its views, in supervised processes.
 
     Parameters
     ----------
@@ -57,6 +58,12 @@ def decode(
         What `workers.pixels.decode.decode_file` or `workers.volumes.decode.survey`
         raises, as a `JobFailure`.
     """
+    if fetched.views:
+        decoded = []
+        for each in fetched.views:
+            decoded.append(decode(each, slots, max_samples=max_samples, limit=limit))
+            on_progress(len(decoded) / len(fetched.views))
+        return replace(decoded[0], fetched=fetched, views=tuple(decoded))
     if fetched.series:
         limits = {"max_samples": max_samples, "max_voxels": max_voxels}
         return _decode_series(fetched, slots, limits, limit, on_progress)

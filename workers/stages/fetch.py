@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -10,10 +11,12 @@ from service.acceptance import choose_frame, choose_instance, choose_series, lef
 from service.domain.manifest import Manifest
 from service.domain.request import ExplanationRequest
 from service.domain.study import Instance, Study
+from service.domain.view import View
 from service.errors.jobs import DamagedObject
 from service.errors.requests import Gone
 from service.queue.base import Lease
 from service.store.base import BlobStore
+from service.views import choose_views
 from workers.parcels import Fetched, SourceFile
 
 SOURCE: Final = "source"
@@ -27,7 +30,7 @@ def fetch(
     scratch: Path,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Fetched:
-    """Bring the study's one image, or its one series, that fits the model.
+    """Bring the study's one image, its one series, or its views, that fit the model.
 
     Parameters
     ----------
@@ -39,7 +42,7 @@ def fetch(
     ------
     Gone
         The study was removed after the job was accepted.
-    NotAcceptedByModel, TooFewSlices, AmbiguousStudy, NotFound, InvalidRequest
+    NotAcceptedByModel, TooFewSlices, MissingView, AmbiguousStudy, NotFound, InvalidRequest
         Nothing fits, or several do, or what is named does not exist.
     DamagedObject
         The stored bytes are not those that were taken in.
@@ -48,17 +51,21 @@ def fetch(
     """
     job = lease.job
     request = ExplanationRequest.model_validate_json(job.request)
-    accept = manifest.image.accept
+    accept, views = manifest.image.accept, manifest.image.views
     folder = scratch / SOURCE
     folder.mkdir()
     sources = []
     try:
         study = Study.model_validate_json(store.get(paths.study_record(job.tenant, request.study)))
         frame = 1
-        if accept.volume is None:
+        if views:
+            instances: tuple[Instance, ...] = (
+                *choose_views(study, accept, views, request).values(),
+            )
+        elif accept.volume is None:
             chosen = choose_instance(narrowed(study, request.series), accept, request.instance)
             frame = choose_frame(chosen, request.frame)
-            instances: tuple[Instance, ...] = (chosen,)
+            instances = (chosen,)
         else:
             instances = choose_series(study, accept, request).instances
         for count, instance in enumerate(instances, 1):
@@ -69,7 +76,7 @@ def fetch(
         segmentations = {each.id: _bring(each, store, folder) for each in marks}
     except FileNotFoundError:
         raise Gone("The study was removed before it was explained; send it again.") from None
-    return Fetched(
+    fetched = Fetched(
         lease=lease,
         request=request,
         manifest=manifest,
@@ -80,6 +87,24 @@ def fetch(
         series=() if accept.volume is None else tuple(sources),
         left_out=left_out(study, accept, instances),
         segmentations=segmentations,
+    )
+    apart = zip(views, sources, strict=False)
+    return replace(fetched, views=tuple(_alone(fetched, *each, instances) for each in apart))
+
+
+def _alone(
+    fetched: Fetched, view: View, source: SourceFile, every: tuple[Instance, ...]
+) -> Fetched:
+    """Return one view by itself, with a folder of its own."""
+    folder = fetched.scratch / f"view_{view.key}"
+    folder.mkdir()
+    return replace(
+        fetched,
+        instance=source.instance,
+        file=source.file,
+        scratch=folder,
+        view=view,
+        seen_with=every,
     )
 
 

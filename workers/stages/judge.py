@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from service.domain.certificate import MethodRecord
 from service.domain.explanation import Check
@@ -30,8 +31,8 @@ from workers.measures.bank import BANK, Bank
 from workers.measures.base import MEASURES, Box, Case, Inquiry, Measure, Scene
 from workers.measures.bearing import described
 from workers.measures.integrity import DEGENERATE
-from workers.methods.base import METHODS, Method
-from workers.parcels import Attributed, Attribution, Judged, Verdict
+from workers.methods.base import METHODS, Maps, Method
+from workers.parcels import Attributed, Attribution, Judged, Prepared, Verdict
 from workers.passes import Ability, Scalar
 from workers.records import NO_CLASS
 from workers.regions import inside
@@ -39,6 +40,7 @@ from workers.restriction import restrict
 from workers.running import Planned
 from workers.targets.scalars import ClassLogit
 from workers.trust import Known, trust_report
+from workers.views import piece, seen
 
 SCORES_ALONE: Final = frozenset({Ability.FORWARD})
 
@@ -51,6 +53,9 @@ DECIMALS: Final = 3
 """Of a count of pixels, whose rounding errors must not decide."""
 
 Values = NDArray[np.float32]
+
+Answers = Mapping[str | None, Mapping[str, Any]]
+"""What the model answered, by view and inquiry; of one image or volume, by `None` as its view."""
 
 
 def judge(attributed: Attributed, access: Access, seen: Seen) -> Judged:
@@ -87,31 +92,52 @@ class _Bench:
 
     # ------------------------------------------------------- what the model is asked
 
-    def ask(self) -> tuple[Mapping[str, Any], Mapping[str, Mapping[str, Values]]]:
-        """Return the answers by inquiry, and by method the maps of a second run by class."""
+    def ask(self) -> tuple[Answers, Mapping[str, Mapping[str, Values]]]:
+        """Return the answers by view and inquiry, and by method the maps of a second run by key."""
         if not any(each.values is not None for each in self.attributed.attributions):
             return {}, {}
-        scene = self._scene()
-        inquiries = [each for each in self._inquiries() if each.rows(scene)]
-        repeated = list(self._repeated())
-        plans = [
-            self.access.planned(each.plan(scene), each.rows(scene), scene.image, scene.scalars)
-            for each in inquiries
+        image = self._image()
+        asked = [
+            (view, scene, inquiry)
+            for view, scene in self._scenes(image)
+            for inquiry in self._inquiries()
+            if inquiry.rows(scene)
         ]
+        repeated = list(self._repeated())
+        plans = [self._planned(image, *each) for each in asked]
         again = [
-            self.access.mapped(method, scene.image, tuple(map(self._scalar, targets)))
+            self.access.mapped(method, image, tuple(dict.fromkeys(map(self._scalar, targets))))
             for method, targets in repeated
         ]
-        told = zip(inquiries, self._served(plans, "float32"), strict=True)
+        answers: dict[str | None, dict[str, Any]] = {}
+        for (view, _, inquiry), said in zip(asked, self._served(plans, "float32"), strict=True):
+            if not isinstance(said, WhylightError):
+                answers.setdefault(view, {})[inquiry.name] = said
         runs = zip(repeated, self._served(again, self._precision), strict=True)
-        return (
-            {each.name: said for each, said in told if not isinstance(said, WhylightError)},
-            {
-                method.name: _by_class(targets, maps.values)
-                for (method, targets), maps in runs
-                if not isinstance(maps, WhylightError) and not maps.partial
-            },
-        )
+        return answers, {
+            method.name: self._by_key(targets, maps)
+            for (method, targets), maps in runs
+            if not isinstance(maps, WhylightError) and not maps.partial
+        }
+
+    def _planned(
+        self, image: Tensor, view: str | None, scene: Scene, inquiry: Inquiry
+    ) -> Planned[Any]:
+        """Return the plan of an inquiry; about one of several views, others stay as they are."""
+        plan, rows = inquiry.plan(scene), inquiry.rows(scene)
+        place = self.attributed.prepared.place(view)
+        if place is not None:
+            return Planned(seen(plan, image, place), rows)
+        return self.access.planned(plan, rows, image, scene.scalars)
+
+    def _by_key(self, targets: Sequence[ResolvedTarget], maps: Maps) -> dict[str, Values]:
+        """Return the maps of a second run by the targets' keys."""
+        scalars = list(dict.fromkeys(map(self._scalar, targets)))
+        place = self.attributed.prepared.place
+        return {
+            each.key: piece(maps, scalars.index(self._scalar(each)), place(each.view)).values
+            for each in targets
+        }
 
     def _served(self, plans: Sequence[Planned[Any]], precision: Precision) -> tuple[Any, ...]:
         """Have plans served, if there are any, and return their outcomes."""
@@ -124,14 +150,27 @@ class _Bench:
         """What the maps were computed in."""
         return self.attributed.prepared.decoded.fetched.request.precision
 
-    def _scene(self) -> Scene:
-        """Return the image as measures see it."""
-        prepared, model = self.attributed.prepared, self.access.model
-        image = sent(torch.from_numpy(prepared.tensor), model.runtime.device, model.runtime.dtype)
-        facts = prepared.decoded.facts
+    def _image(self) -> Tensor:
+        """Return the image, or all views, on the model's device."""
+        runtime = self.access.model.runtime
+        tensor = torch.from_numpy(self.attributed.prepared.tensor)
+        return sent(tensor, runtime.device, runtime.dtype)
+
+    def _scenes(self, image: Tensor) -> Iterator[tuple[str | None, Scene]]:
+        """Yield the image as measures see it; of several views, each by itself with its key."""
+        views = self.attributed.prepared.views
+        if not views:
+            yield None, self._scene(image, self.attributed.prepared)
+        for place, each in enumerate(views):
+            view = each.decoded.fetched.view
+            key = None if view is None else view.key
+            yield key, self._scene(image[:, place].contiguous(), each)
+
+    def _scene(self, image: Tensor, prepared: Prepared) -> Scene:
+        facts, model = prepared.decoded.facts, self.access.model
         place = inside(model.manifest, model.region, prepared.grid, facts.shape, facts.regions)
         scores = np.array(list(self._scores.values()))
-        return Scene(image, place, scores, tuple(self._scores), pixels=self._pixels())
+        return Scene(image, place, scores, tuple(self._scores), pixels=_pixels(prepared))
 
     @property
     def _classes(self) -> tuple[ClassLogit, ...]:
@@ -146,12 +185,6 @@ class _Bench:
         said = [each.logit for each in self.attributed.predictions]
         known: dict[Scalar, float] = dict(zip(self._classes, said, strict=False))
         return known | {each.scalar: each.target.score for each in self.attributed.chosen}
-
-    def _pixels(self) -> float:
-        """Return the fewest pixels of the source along an axis of what the model takes of it."""
-        prepared = self.attributed.prepared
-        taken = np.round(np.multiply(prepared.grid.shape, prepared.grid.cell), DECIMALS)
-        return min(*prepared.decoded.facts.shape, float(taken.min()))
 
     def _inquiries(self) -> list[Inquiry]:
         """Return what the measures have to ask, each once."""
@@ -190,25 +223,28 @@ class _Bench:
     # ----------------------------------------------------------------------- the maps
 
     def verdicts(
-        self, answers: Mapping[str, Any], again: Mapping[str, Mapping[str, Values]]
+        self, answers: Answers, again: Mapping[str, Mapping[str, Values]]
     ) -> tuple[Verdict, ...]:
-        """Ask every measure about all maps; a method that failed has none."""
+        """Ask every measure about all maps of an image; a method that failed has none."""
         maps = {
             k: each
             for k, each in enumerate(self.attributed.attributions)
             if each.values is not None and each.grid is not None and each.target is not None
         }
         known = {k: self._known(each) for k, each in maps.items()}
-        cases = [
-            self._case(each, answers, known[k], again.get(each.method, {}))
-            for k, each in maps.items()
-        ]
+        views: dict[str | None, list[int]] = {}
+        for k, each in maps.items():
+            views.setdefault(each.target.view if each.target else None, []).append(k)
         asked = self._measures() or [MEASURES["integrity"]]
-        said = zip(*(measure().judge_all(cases) for measure in asked if cases), strict=True)
-        judged = {
-            k: self._verdict(maps[k], known[k], case, checks)
-            for k, case, checks in zip(maps, cases, said, strict=True)
-        }
+        judged: dict[int, Verdict] = {}
+        for view, of_view in views.items():
+            cases = [
+                self._case(maps[k], answers.get(view, {}), known[k], again.get(maps[k].method, {}))
+                for k in of_view
+            ]
+            said = zip(*(measure().judge_all(cases) for measure in asked), strict=True)
+            for k, case, checks in zip(of_view, cases, said, strict=True):
+                judged[k] = self._verdict(maps[k], known[k], case, checks)
         return tuple(judged.get(k, UNJUDGED) for k in range(len(self.attributed.attributions)))
 
     def _verdict(
@@ -255,11 +291,11 @@ class _Bench:
         again: Mapping[str, Values],
     ) -> Case:
         """Return a map with all that is known of it."""
-        prepared = self.attributed.prepared
         grid, target = attribution.grid, attribution.target
         assert attribution.values is not None  # noqa: S101 - the caller looked
         assert grid is not None  # noqa: S101 - likewise
         assert target is not None  # noqa: S101 - likewise
+        prepared = self.attributed.prepared.of(target.view)
         classes, of_class = self._classes, target.kind == "class"
         regions, second = prepared.decoded.facts.regions, again.get(target.key)
         back = np.asarray(np.linalg.inv(prepared.grid.affine) @ grid.affine, np.float64)
@@ -268,10 +304,10 @@ class _Bench:
             score=target.score,
             of_scores=METHODS[attribution.method].needs <= SCORES_ALONE,
             extras=attribution.extras,
-            beside=sum(each.relevance for each in attribution.variables),
+            beside=sum(each.relevance for each in attribution.variables) + attribution.elsewhere,
             grid=Grid(grid.shape, back),
             extent=prepared.grid.shape,
-            pixels=self._pixels(),
+            pixels=_pixels(prepared),
             source=grid,
             target=list(self._scores).index(self._scalar(target)),
             rivals=tuple(range(len(classes))) if of_class else (),
@@ -289,10 +325,10 @@ def settled(attribution: Attribution) -> Method:
     return METHODS[attribution.method].model_validate(attribution.parameters)
 
 
-def _by_class(targets: Sequence[ResolvedTarget], values: torch.Tensor) -> dict[str, Values]:
-    """Return the maps of a second run by class key."""
-    arrays = values.detach().cpu().numpy().astype(np.float32)
-    return {each.key: arrays[k] for k, each in enumerate(targets)}
+def _pixels(prepared: Prepared) -> float:
+    """Return the fewest pixels of the source along an axis of what the model takes of it."""
+    taken = np.round(np.multiply(prepared.grid.shape, prepared.grid.cell), DECIMALS)
+    return min(*prepared.decoded.facts.shape, float(taken.min()))
 
 
 def _boxes(annotations: Sequence[Annotation], target: ResolvedTarget) -> tuple[Box, ...]:

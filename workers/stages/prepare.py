@@ -12,6 +12,7 @@ from service.domain.grid import Grid
 from service.domain.inputs import StepChoice
 from service.domain.variable import Variable
 from service.errors.models import InvalidPackage
+from service.errors.studies import NotAcceptedByModel
 from workers.leeway import leeway
 from workers.parcels import Decoded, ImageFacts, Prepared
 from workers.segments import read_segments
@@ -46,13 +47,15 @@ def prepare(
     Raises
     ------
     NotAcceptedByModel
-        The image is too small, or of another number of channels.
+        The image is too small, or of another number of channels; or views are of several sizes.
     MissingValue
         A value that the model takes beside the image is nowhere given.
     StageTimeout, SlotDied
         The steps took more than `limit` seconds, or too much memory.
     """
     fetched = decoded.fetched
+    if decoded.views:
+        return _stacked(decoded, _apart(decoded.views, slots, limit, on_progress))
     message = {
         "pixels": str(decoded.pixels),
         "padding": None if decoded.padding is None else str(decoded.padding),
@@ -70,6 +73,41 @@ def prepare(
     facts = beside(fetched.manifest.variables, fetched.request.values, answer["told"])
     segments = read_segments(decoded, grid, slots, on_progress)
     return Prepared(decoded, tensor, grid, facts, segments)
+
+
+def _apart(
+    views: Sequence[Decoded], slots: Slots, limit: float, on_progress: Callable[[float], None]
+) -> list[Prepared]:
+    """Prepare one view after the other."""
+    made: list[Prepared] = []
+    for each in views:
+        made.append(prepare(each, slots, limit=limit))
+        on_progress(len(made) / len(views))
+    return made
+
+
+def _stacked(decoded: Decoded, views: Sequence[Prepared]) -> Prepared:
+    """Return several views as one input."""
+    tensor = stacked([each.tensor for each in views])
+    return Prepared(decoded, tensor, Grid.identity(tensor.shape[1:]), views=tuple(views))
+
+
+def stacked(views: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return views ``(C, rows, columns)`` as the model takes them, ``(C, views, rows, columns)``.
+
+    Raises
+    ------
+    NotAcceptedByModel
+        They are not of one shape.
+    """
+    shapes = list(dict.fromkeys(each.shape for each in views))
+    if len(shapes) > 1:
+        raise NotAcceptedByModel(
+            "The views do not have one shape when they are prepared: send images of one size and"
+            " kind, or have the package's steps bring them to one.",
+            shapes=[list(each) for each in shapes],
+        )
+    return np.stack(views, axis=1)
 
 
 def task(message: dict[str, Any]) -> dict[str, Any]:

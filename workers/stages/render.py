@@ -63,11 +63,12 @@ def render(
     StageTimeout, SlotDied
         Drawing took too long, or too much memory.
     """
-    fetched = judged.attributed.prepared.decoded.fetched
-    asked = digest_of(fetched)
+    prepared = judged.attributed.prepared
     files, omitted = [], []
     pairs = zip(judged.attributed.attributions, judged.verdicts, strict=True)
     for number, (attribution, verdict) in enumerate(pairs, start=1):
+        view = None if attribution.target is None else attribution.target.view
+        asked = digest_of(prepared.of(view).decoded.fetched)
         record = record_of(judged, attribution, verdict, model, number=number, digest=asked)
         if record is None:
             answer: Mapping[str, Any] = NOTHING
@@ -91,6 +92,9 @@ def digest_of(fetched: Fetched) -> str:
     if fetched.series:  # whichever of its objects came first
         objects = sorted((each.sop_instance_uid, each.sha256) for each in fetched.instances)
         parts = [1, job.tenant, job.package, objects, asked]
+    elif fetched.view is not None:  # it was seen with the others
+        objects = [(each.sop_instance_uid, each.sha256) for each in fetched.seen_with]
+        parts = [1, job.tenant, job.package, objects, fetched.view.key, asked]
     elif instance.number_of_frames > 1:
         parts.append(fetched.frame)
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
@@ -109,7 +113,7 @@ def record_of(
     """Return all that is said of one map; `None` when there is no map."""
     if attribution.grid is None or attribution.target is None or verdict.trust is None:
         return None
-    decoded = judged.attributed.prepared.decoded
+    decoded = judged.attributed.prepared.of(attribution.target.view).decoded
     bag = decoded.fetched.manifest.image.bag
     named = decoded.fetched.manifest.named
     return MapRecord(
@@ -128,6 +132,7 @@ def record_of(
         variables=attribution.variables,
         instances=attribution.instances,
         instances_shown=0 if bag is None else bag.shown,
+        view=attribution.view,
         extras=attribution.extras,
         checks=verdict.checks,
         trust=verdict.trust,
@@ -156,7 +161,7 @@ def _write(
 ) -> Mapping[str, Any]:
     """Have one map's files written; its values travel as a file. Return `task`'s answer."""
     prepared = judged.attributed.prepared
-    decoded = prepared.decoded
+    decoded = prepared.of(record.target.view).decoded
     folder = decoded.fetched.scratch
     values = folder / f"map_{record.number}.npy"
     np.save(values, np.asarray(attribution.values, np.float32), allow_pickle=False)

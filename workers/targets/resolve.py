@@ -7,19 +7,21 @@ from typing import Final
 from service.domain.explanation import Prediction
 from service.domain.target import (
     ABOVE_THRESHOLD,
-    KINDS,
     ClassTarget,
     ContrastTarget,
     DetectionTarget,
     RegressionTarget,
     SegmentationTarget,
     Target,
+    ViewTarget,
 )
+from service.domain.view import View
 from service.errors.base import Failure
 from service.errors.requests import InvalidTarget
 from service.errors.studies import NothingToExplain
 from workers.targets import classes, contrasts, detections, regressions, segmentations
 from workers.targets.base import Answer, Chosen
+from workers.views import in_views
 
 NOTHING_ABOVE: Final = NothingToExplain(
     "No class reaches its threshold on this image; name a class or 'top1' to see one explained."
@@ -83,11 +85,29 @@ def resolve(
     for target in targets:
         made = _resolved(target, answer, predictions)
         for each in made:
-            chosen.setdefault(each.target.key, each)
+            for seen in in_views(each, _views(target, answer)):
+                chosen.setdefault(seen.target.key, seen)
         reason = _reason(target)
         if not made and reason not in nothing:
             nothing.append(reason)
     return Resolution(tuple(chosen.values()), tuple(nothing))
+
+
+def _views(target: Target, answer: Answer) -> tuple[View, ...]:
+    """Return the views whose maps are asked for: all, unless the target names some.
+
+    Raises
+    ------
+    InvalidTarget
+        There are no such views.
+    """
+    views = answer.manifest.image.views
+    if not isinstance(target, ViewTarget):
+        return views
+    named = target.among(views)
+    if not named:
+        raise InvalidTarget("The model has no such view.", views=[each.key for each in views])
+    return named
 
 
 def _reason(target: Target) -> Failure:
@@ -100,9 +120,15 @@ def _reason(target: Target) -> Failure:
 def _resolved(
     target: Target, answer: Answer, predictions: Sequence[Prediction]
 ) -> tuple[Chosen, ...]:
-    kinds = KINDS[answer.manifest.task]
+    kinds = answer.manifest.target_kinds
     if target.kind not in kinds:
         raise InvalidTarget("The model has no targets of this kind.", kinds=list(kinds))
+    if isinstance(target, ViewTarget):
+        target = (
+            RegressionTarget(kind="regression", of=target.of)
+            if answer.manifest.task == "regression"
+            else ClassTarget(of=target.of)
+        )
     match target:
         case ClassTarget():
             return classes.resolve([target], answer.manifest, answer.outputs.tolist())

@@ -130,6 +130,21 @@ def test_a_mammograms_view_is_told_by_its_code(read, scheme, value, told):
     assert read(encoded(ds)).view_position == told
 
 
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_view_with_a_modifier_is_told_from_a_plain_one(read, nested):
+    plain = view("SCT", "399162004")
+    plain[0].ViewModifierCodeSequence = []
+    assert not read(encoded(image(Modality="MG", ViewCodeSequence=plain))).view_modified
+    modified = view("SCT", "399162004")
+    spot = view("SCT", "399055006")
+    if nested:
+        modified[0].ViewModifierCodeSequence = spot
+        ds = image(Modality="MG", ViewCodeSequence=modified)
+    else:
+        ds = image(Modality="MG", ViewCodeSequence=modified, ViewModifierCodeSequence=spot)
+    assert read(encoded(ds)).view_modified
+
+
 def test_the_view_of_every_code_of_the_standard_is_known():
     named = (concepts["SCT"][name].items() for name in cid_concepts[4014]["SCT"])
     values = {value for each in named for value, (_, groups) in each if 4014 in groups}

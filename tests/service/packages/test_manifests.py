@@ -57,6 +57,23 @@ BAG = {
     "steps": [{"name": "resize", "parameters": {"size": [32, 32, 32]}}],
 }
 
+TWO_VIEWS = {
+    "layout": "NCDHW",
+    "views": [
+        {"key": "front", "label": "Front", "view_positions": ["PA", "AP"]},
+        {"key": "side", "label": "Side", "view_positions": ["LL"]},
+    ],
+}
+
+
+def viewed(m: dict[str, Any], **changes: Any) -> None:
+    """Make a model of two views of it, with a defect."""
+    m["inputs"][0].update(deepcopy(TWO_VIEWS) | changes)
+    path = m["selftests"][0]["input"]
+    for each in m["selftests"]:
+        each["input"] = {"front": path, "side": path}
+
+
 CASES: list[tuple[Change, str, str]] = [
     (lambda m: m.pop("title"), "/title", "required"),
     (lambda m: m.update(titel="x"), "/titel", "unknown"),
@@ -129,6 +146,44 @@ CASES: list[tuple[Change, str, str]] = [
         lambda m: m["outputs"][0]["classes"].append(m["outputs"][0]["classes"][0].copy()),
         "",
         "differ",
+    ),
+    (lambda m: viewed(m, layout="NCHW"), "/inputs/0", "layout NCDHW"),
+    (lambda m: viewed(m, views=TWO_VIEWS["views"][:1]), "/inputs/0", "from 2 to 8"),
+    (
+        lambda m: viewed(m, views=[*TWO_VIEWS["views"], {"key": "side", "label": "Again"}]),
+        "/inputs/0",
+        "must differ",
+    ),
+    (
+        lambda m: viewed(m, views=[*TWO_VIEWS["views"], {"key": "any", "label": "Any"}]),
+        "/inputs/0",
+        "could be both 'front' and 'any'",
+    ),
+    (
+        lambda m: (viewed(m), m["selftests"][0].update(input=m["selftests"][0]["input"]["side"])),
+        "",
+        "a file for each of these keys",
+    ),
+    (lambda m: (viewed(m), m["selftests"][0]["input"].pop("side")), "", "a file for each of"),
+    (
+        lambda m: (viewed(m), m["selftests"][0]["input"].update(side="../x")),
+        "/selftests/0/input/side",
+        "form",
+    ),
+    (lambda m: m["selftests"][0].update(input="../x"), "/selftests/0/input", "form"),
+    (
+        lambda m: m["selftests"][0].update(input={"front": m["selftests"][0]["input"]}),
+        "",
+        "a file for each of",
+    ),
+    (
+        lambda m: (
+            viewed(m),
+            m.update(task="segmentation"),
+            m["outputs"][0].update(decoding="voxel_classes"),
+        ),
+        "",
+        "views have one answer",
     ),
 ]
 

@@ -1,0 +1,257 @@
+"""Four views through the whole line: each map lies on its own image, and they compare."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import yaml
+
+from examples.breasts.dicom import study as views_of
+from examples.breasts.drawing import SHAPES, VIEWS, draw
+from service import paths
+from service.backends import open_backends
+from service.domain.job import State
+from service.settings import QueueSettings, Settings, StoreSettings, WorkerSettings
+from tests.support import redis_server
+from tests.support.hospital import ask, document, ended, register, take_in
+from tests.support.phantom_dicom import encoded
+from tests.workers.line.conftest import working
+
+PACKAGE = Path(__file__).parents[3] / "models" / "four-view-phantom"
+ONE, BOTH = draw(4_242, ["l_mlo"]), draw(4_243, ["r_cc", "r_mlo"])
+QUICK = {
+    "rise": {"samples": 300},
+    "kernel_shap": {"segments": 49, "samples": 200},
+    "lime": {"segments": 49, "samples": 200},
+    "shapley_sampling": {"segments": 16, "orders": 4},
+    "feature_ablation": {"segments": 49},
+    "occlusion": {"window": 12, "stride": 6},
+    "integrated_gradients": {"steps": 16},
+}
+MOST_METHODS = 16
+NEAR = 12
+"""Source pixels: a cell of the layer is 4 by 4 of a CC view, and sees its neighbors."""
+
+
+def mixing(folder):
+    """Write the package with a second layer that does not keep the views apart."""
+    for file in PACKAGE.rglob("*"):
+        if file.is_file():
+            to = folder / file.relative_to(PACKAGE)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            to.write_bytes(file.read_bytes())
+    manifest = yaml.safe_load((folder / "model.yaml").read_text())
+    manifest["id"] = "mixing"
+    manifest["explain"]["layers"] = [{"name": "head"}, {"name": "peaks"}]
+    (folder / "model.yaml").write_text(yaml.safe_dump(manifest))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clinic")
+    with redis_server.running(redis_server.any_server()) as server:
+        settings = Settings(
+            queue=QueueSettings(url=server.url),
+            store=StoreSettings(url=f"file://{folder}/store", reserve_bytes=0),
+            worker=WorkerSettings(slots=1, scratch=folder / "scratch"),
+        )
+        backends = open_backends(settings)
+        package = register(backends.store, PACKAGE)
+        other = register(backends.store, mixing(folder / "mixing"))
+        with working(settings, backends, {package.package, other.package}):
+            yield backends, package, folder
+        backends.close()
+
+
+def explain(clinic, drawing, name, *, without=(), **asked):
+    backends, package, folder = clinic
+    views = {key: each for key, each in views_of(drawing, name).items() if key not in without}
+    files = []
+    for view in reversed(list(views)):
+        files.append(folder / f"{name}_{view}.dcm")
+        files[-1].write_bytes(encoded(views[view]))
+    study = take_in(backends.store, *files)
+    record = ended(backends, ask(backends, package, study, **asked), 120)
+    return record, document(backends, record), study
+
+
+def artifact(clinic, record, entry, format_):
+    (file,) = [each for each in entry.artifacts if each.format == format_]
+    return clinic[0].store.get(paths.artifact(str(record.result), file.name))
+
+
+@pytest.fixture(scope="module")
+def served(clinic):
+    (entry,) = [m for m in clinic[0].fleet.catalog().models if m.name == "four-view-phantom"]
+    return entry
+
+
+@pytest.fixture(scope="module")
+def explained(clinic, served):
+    """Every method; no request takes so many."""
+    methods = [{"name": name, "parameters": QUICK.get(name, {})} for name in served.methods]
+    asked = {"targets": ["left"], "checks": "none"}
+    return [
+        explain(clinic, ONE, "one", methods=some, **asked)[1]
+        for some in (methods[:MOST_METHODS], methods[MOST_METHODS:])
+    ]
+
+
+@pytest.fixture(scope="module")
+def drawn(clinic):
+    return explain(
+        clinic,
+        ONE,
+        "one",
+        targets=["left"],
+        methods=["integrated_gradients", "occlusion"],
+        artifacts=["json", "dicom_sc", "dicom_seg", "dicom_sr", "dicom_sc_word", "png"],
+        checks="full",
+    )
+
+
+def by_view(told, method):
+    return {each.view.key: each for each in told.results if each.method == method}
+
+
+def distance(entry, mask):
+    return np.linalg.norm(np.argwhere(mask) - np.array(entry.map.peak), axis=1).min()
+
+
+def test_the_model_is_right_on_these_studies(explained):
+    said = {each.key: each.logit > 0 for each in explained[0].predictions}
+    assert said == {"left": True, "right": False}
+
+
+def test_every_method_points_at_the_mass_in_the_view_that_shows_it(explained, served):
+    entries = [each for told in explained for each in told.results]
+    assert not {each.method: each.reason for each in entries if each.status != "succeeded"}
+    wrong = {}
+    for name in served.methods:
+        entries = by_view(explained[0], name) or by_view(explained[1], name)
+        assert list(entries) == list(VIEWS)
+        shares = {key: each.view.share for key, each in entries.items()}
+        assert sum(shares.values()) == pytest.approx(1)
+        near = distance(entries["l_mlo"], ONE.masks["l_mlo"])
+        if max(shares, key=shares.get) != "l_mlo" or near > NEAR:
+            wrong[name] = (shares, near)
+    assert not wrong
+
+
+def test_a_mass_in_two_views_is_found_in_both_and_at_its_own_place(clinic):
+    _, told, _ = explain(clinic, BOTH, "both", targets=["right"], methods=["hires_cam"])
+    entries = by_view(told, "hires_cam")
+    for view in ("r_cc", "r_mlo"):
+        assert distance(entries[view], BOTH.masks[view]) <= NEAR
+        assert entries[view].view.share > 0.2
+        assert entries[view].trust.grade != "supported"  # no certificate can be made
+    assert entries["l_cc"].view.share + entries["l_mlo"].view.share < 0.2
+
+
+def test_each_views_files_are_of_its_own_image_alone(clinic, drawn):
+    record, told, study = drawn
+    sources = {each.id: each for each in study.instances}
+    of_view = {each.key: sources[each.instance] for each in told.subject.views}
+    assert {key: each.view_position for key, each in of_view.items()} == {
+        "l_cc": "CC",
+        "l_mlo": "MLO",
+        "r_cc": "CC",
+        "r_mlo": "MLO",
+    }
+    series = set()
+    for view, entry in by_view(told, "integrated_gradients").items():
+        faint = ["dicom_seg"] if view != "l_mlo" else []  # nothing reaches half of full color
+        assert [each.format for each in entry.omitted] == faint
+        capture = pydicom.dcmread(io.BytesIO(artifact(clinic, record, entry, "dicom_sc")))
+        (source,) = capture.SourceImageSequence
+        assert source.ReferencedSOPInstanceUID == of_view[view].sop_instance_uid
+        (referenced,) = capture.ReferencedSeriesSequence
+        assert referenced.SeriesInstanceUID == of_view[view].series_instance_uid
+        assert capture.ImageLaterality == view[0].upper()
+        rows, columns = SHAPES[view.split("_")[1]]
+        assert capture.Rows >= rows
+        assert capture.Columns >= columns
+        series.add(capture.SeriesInstanceUID)
+        assert all(f"left-{view}" in each.name for each in entry.artifacts)
+    assert len(series) == len(VIEWS)
+
+
+def test_colors_and_shares_compare_between_views(clinic, drawn):
+    record, told, _ = drawn
+    for method in ("integrated_gradients", "occlusion"):
+        entries = by_view(told, method)
+        maps = {
+            view: json.loads(artifact(clinic, record, entry, "json"))
+            for view, entry in entries.items()
+        }
+        full = {each["display"]["full_scale"] for each in maps.values() if each["display"]["drawn"]}
+        assert len(full) == 1
+        assert maps["l_mlo"]["display"]["joint_scale"]
+        values = {view: np.array(each["map"]["values"]) for view, each in maps.items()}
+        masses = {view: np.abs(each.sum(0)).sum() for view, each in values.items()}
+        for view, entry in entries.items():
+            assert entry.view.share == pytest.approx(masses[view] / sum(masses.values()), rel=1e-4)
+            assert maps[view]["view"]["share"] == entry.view.share
+        assert entries["l_mlo"].view.together is (method == "integrated_gradients")
+
+
+def test_what_adds_up_adds_up_over_all_views(drawn):
+    for entry in by_view(drawn[1], "integrated_gradients").values():
+        (check,) = [each for each in entry.checks if each.name == "completeness"]
+        assert check.values["relative_residual"] < 0.05
+    total = sum(each.map.sum for each in by_view(drawn[1], "integrated_gradients").values())
+    (check,) = [each for each in entry.checks if each.name == "completeness"]
+    assert total == pytest.approx(check.values["sum"], rel=1e-4)
+
+
+def test_each_view_is_held_against_places_of_its_own(drawn):
+    entries = by_view(drawn[1], "occlusion")
+    drops = {}
+    for view, entry in entries.items():
+        (bank,) = [each for each in entry.checks if each.name == "probe_bank"]
+        (again,) = [each for each in entry.checks if each.name == "repeat"]
+        assert again.outcome == "pass"
+        drops[view] = bank.values.get("drops")
+    (bank,) = [each for each in entries["l_mlo"].checks if each.name == "probe_bank"]
+    assert bank.outcome == "pass"
+    assert drops["l_mlo"] is not None
+    largest = {view: max(np.abs(each)) for view, each in drops.items() if each is not None}
+    assert max(largest, key=largest.get) == "l_mlo"
+
+
+def test_some_views_alone_are_explained_by_the_same_numbers(clinic, drawn):
+    targets = [
+        {"kind": "view", "of": "left", "laterality": "L"},
+        {"kind": "view", "of": "right", "view": "r_cc"},
+    ]
+    _, told, _ = explain(
+        clinic, ONE, "one", targets=targets, methods=["integrated_gradients"], checks="none"
+    )
+    assert [each.target.key for each in told.results] == ["left-l_cc", "left-l_mlo", "right-r_cc"]
+    for entry in told.results[:2]:
+        whole = by_view(drawn[1], "integrated_gradients")[entry.view.key]
+        assert entry.view.share == pytest.approx(whole.view.share, rel=1e-5)
+        assert entry.map.sum == pytest.approx(whole.map.sum, rel=1e-4)
+        assert entry.target.score == whole.target.score
+        assert entry.target.again.view == entry.view.key
+
+
+def test_the_catalog_tells_of_views_and_of_what_would_mix_them(clinic, served):
+    assert [each.key for each in served.views] == list(VIEWS)
+    assert served.target_kinds == ("class", "contrast", "view")
+    assert served.shape == (1, 4, 64, 64)
+    assert "from all views at once" in served.refused["ablation_cam"]
+    assert {"grad_cam", "rise", "kernel_shap", "saliency", "deep_lift"} <= set(served.methods)
+    (mixed,) = [each for each in clinic[0].fleet.catalog().models if each.name == "mixing"]
+    assert [each.name for each in mixed.layers] == ["peaks"]
+    assert "does not keep the views apart" in mixed.refused_layers["head"]
+
+
+def test_a_view_that_was_lost_after_admission_fails_the_job_by_name(clinic):
+    record, told, _ = explain(clinic, ONE, "lost", without=["r_cc"], targets=["left"])
+    assert record.state is State.FAILED
+    assert (told.failure.code, told.failure.facts["missing"]) == ("missing_view", ["r_cc"])

@@ -1,0 +1,278 @@
+"""Views: several images that a model sees at once, and the maps of each of them.
+
+A model's input is ``(C, views, rows, columns)``. Methods that take derivatives with respect to it
+see all views at once; their maps are cut into views and add up as one map's would. All others
+hide, mask or weigh places of an image: they are run on one view after the other, with the others
+beside it as they are, because a place of one view has nothing to do with that place of another.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from service.domain.grid import Grid
+from service.domain.manifest import Manifest
+from service.domain.target import ViewTarget
+from service.domain.view import View, ViewShare
+from service.errors.models import UnservablePass
+from workers.drawing.overlay import own_full
+from workers.methods.base import Maps, Method
+from workers.parcels import Prepared
+from workers.passes import Ability, Exclusive, Pass, Plan, Step, Targets, TimeUp
+from workers.rows import INPUT, Beside, Rows
+from workers.runtimes.base import Probe
+from workers.targets.base import Chosen, key_of
+
+R = TypeVar("R")
+
+OF_INPUT: Final = frozenset(
+    {
+        Ability.INPUT_GRADIENT,
+        Ability.RECTIFIER_RULES,
+        Ability.RESCALE_RULE,
+        Ability.PATH_GRADIENT,
+    }
+)
+"""Needs of methods whose maps are derivatives with respect to the input."""
+
+AXES: Final = 3
+"""Views, rows and columns."""
+
+MIXED: Final = (
+    "Its output does not keep the views apart: it needs one grid for each view, in the shape"
+    " (channels, views, rows, columns)."
+)
+
+
+def together(method: type[Method] | Method) -> bool:
+    """Tell whether a method explains all views at once; else each beside the others as they are."""
+    return bool(method.needs & OF_INPUT) and Ability.LAYER_GRADIENT not in method.needs
+
+
+def rows_of(method: Method, shape: Sequence[int], targets: int) -> int:
+    """Return the rows that a method takes for views of shape ``(C, views, rows, columns)``."""
+    if together(method):
+        return method.estimate(shape, targets).rows
+    return shape[1] * method.estimate((shape[0], *shape[2:]), targets).rows
+
+
+def kept_apart(manifest: Manifest, probe: Probe) -> Probe:
+    """Return what was probed, without layers of which no view has a grid of its own."""
+    count = len(manifest.image.views)
+    if not count:
+        return probe
+    layers = tuple(
+        each for each in probe.layers if len(each.stride) == AXES and each.shape[1] == count
+    )
+    refused = {each.name: MIXED for each in probe.layers if each not in layers}
+    lost = frozenset() if layers else frozenset({Ability.ACTIVATIONS, Ability.LAYER_GRADIENT})
+    return replace(
+        probe,
+        layers=layers,
+        refused={**probe.refused, **refused},
+        abilities=probe.abilities - lost,
+    )
+
+
+# ----------------------------------------------------------------------- targets
+
+
+def in_views(chosen: Chosen, views: Sequence[View]) -> tuple[Chosen, ...]:
+    """Return a target once for each view, whose map has the view's name; as it is without any."""
+    if not views:
+        return (chosen,)
+    target = chosen.target
+    return tuple(
+        replace(
+            chosen,
+            target=target.model_copy(
+                update={
+                    "key": key_of(target.key, each.key),
+                    "of": target.about,
+                    "view": each.key,
+                    "again": target.again
+                    or ViewTarget(kind="view", of=target.about, view=each.key),
+                }
+            ),
+        )
+        for each in views
+    )
+
+
+# ------------------------------------------------------------------------- plans
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InView:
+    """Rows of one view, each beside the other views as they are."""
+
+    rows: Rows
+    """Of images ``(C, rows, columns)``."""
+
+    whole: Tensor
+    """All views, shape ``(C, views, rows, columns)``."""
+
+    view: int
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return self.rows.count
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of one row, for each input of the model."""
+        return {**self.rows.shapes, INPUT: tuple(self.whole.shape)}
+
+    @property
+    def token(self) -> Hashable | None:
+        """Equal for equal rows of one view."""
+        token = self.rows.token
+        return None if token is None else (InView, token, self.view)
+
+    def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
+        """Write the views, and rows ``start`` to ``stop`` in place of one of them."""
+        out[INPUT][:] = self.whole
+        self.rows.fill({**out, INPUT: out[INPUT][:, :, self.view]}, start, stop)
+
+
+def seen(plan: Plan[R], whole: Tensor, view: int) -> Plan[R]:
+    """Return a plan over one view's images as one over all views, the others as they are."""
+    with closing(plan):
+        try:
+            asked = next(plan)
+            while True:
+                several = asked if isinstance(asked, tuple) else (asked,)
+                passes = tuple(_asked(each, whole, view) for each in several)
+                try:
+                    answer = yield passes
+                except TimeUp as late:
+                    asked = plan.throw(late)
+                    continue
+                steps = tuple(_of_view(each, view) for each in answer)
+                asked = plan.send(steps if isinstance(asked, tuple) else steps[0])
+        except StopIteration as stop:
+            result: R = stop.value
+            return result
+
+
+def _asked(ask: Pass, whole: Tensor, view: int) -> Pass:
+    """Return a pass over one view as one over all of them."""
+    if isinstance(ask, Exclusive):
+        raise UnservablePass("A model of several views is not lent for one of them.")
+    rows: Rows = InView(ask.rows, whole, view)
+    if isinstance(ask.rows, Beside):
+        rows = Beside(InView(ask.rows.rows, whole, view), ask.rows.values)
+    fold = ask.fold
+    if fold is None:
+        return replace(ask, rows=rows)
+    return replace(ask, rows=rows, fold=lambda start, step: fold(start, _of_view(step, view)))
+
+
+def _of_view(step: Step, view: int) -> Step:
+    """Return what a step says of one view: of maps of layers and of gradients, its part."""
+    return replace(
+        step,
+        taps={tap: each.select(2, view) for tap, each in step.taps.items()},
+        activations={place: each.select(2, view) for place, each in step.activations.items()},
+        gradients={place: each.select(3, view) for place, each in step.gradients.items()},
+    )
+
+
+def maps(method: Method, whole: Tensor, targets: Targets) -> Plan[Maps]:
+    """Attribute all views; maps ``(K, C, views, *grid)``.
+
+    Parameters
+    ----------
+    whole
+        Shape ``(C, views, rows, columns)``.
+    """
+    if together(method):
+        return (yield from method.plan(whole, targets))
+    each = []
+    for view in range(whole.shape[1]):
+        image = whole[:, view].contiguous()
+        made: Maps = yield from seen(method.plan(image, targets), whole, view)
+        each.append(made)
+    affine = np.eye(4)
+    affine[1:, 1:] = each[0].affine
+    return Maps(
+        torch.stack([made.values for made in each], dim=2),
+        affine,
+        of_views=tuple(made.extras for made in each),
+        partial=any(made.partial for made in each),
+    )
+
+
+# -------------------------------------------------------------------------- maps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """One target's map in one image."""
+
+    values: NDArray[np.float32]
+    """Shape ``(C, *grid)``."""
+
+    cells: Grid
+    """In the image as prepared."""
+
+    extras: Mapping[str, float]
+    elsewhere: float = 0.0
+    """Sum of the map in the other views, where all were made together."""
+
+
+def piece(made: Maps, target: int, view: int | None) -> Piece:
+    """Return the map of a target, by its number; of several views, that of one.
+
+    Values are float32 on the CPU.
+    """
+    values = made.values[target].detach().cpu().numpy().astype(np.float32)
+    if view is None:
+        extras = made.extras[target] if made.extras else {}
+        return Piece(values, Grid(values.shape[1:], made.affine), extras)
+    cells = Grid(values.shape[2:], made.affine[1:, 1:])
+    own = np.ascontiguousarray(values[:, view])
+    if made.of_views:
+        figures = made.of_views[view]
+        return Piece(own, cells, figures[target] if figures else {})
+    total = float(values.sum(dtype=np.float64))
+    return Piece(
+        own,
+        cells,
+        made.extras[target] if made.extras else {},
+        elsewhere=total - float(own.sum(dtype=np.float64)),
+    )
+
+
+def share(
+    made: Maps, target: int, prepared: Prepared, image: Prepared, *, signed: bool
+) -> ViewShare | None:
+    """Return what the map of one image is among those of all views; `None` where it has none.
+
+    Values that are not finite count as 0.
+    """
+    view = image.decoded.fetched.view
+    if view is None:
+        return None
+    relevance = made.values[target].detach().sum(0).float().nan_to_num(0, 0, 0).cpu().numpy()
+    masses = np.abs(relevance).sum(axis=(1, 2), dtype=np.float64)
+    own, total = masses[prepared.place(view.key)], masses.sum()
+    return ViewShare(
+        key=view.key,
+        label=view.label,
+        share=float(own / total) if total > 0 else None,
+        together=not made.of_views,
+        full=own_full(relevance, signed=signed),
+    )
+
+
+def distinct(chosen: Sequence[Chosen]) -> Targets:
+    """Return what the engine computes for targets, each once."""
+    return tuple(dict.fromkeys(each.scalar for each in chosen))
