@@ -273,7 +273,8 @@ class Blurred(Boxed):
     @override
     def paint(self, inside: Tensor, row: int) -> None:
         """Blur the box as far as its share says."""
-        inside += (self.blurred[(..., *self.boxes[row])] - inside) * self.share(row)
+        box: tuple[EllipsisType | slice, ...] = (..., *self.boxes[row])
+        inside += (self.blurred[box] - inside) * self.share(row)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
