@@ -18,8 +18,7 @@ from torch import Tensor
 
 from service.domain.grid import Grid
 from service.domain.manifest import Manifest
-from service.domain.target import ViewTarget
-from service.domain.view import View, ViewShare
+from service.domain.view import ViewShare
 from service.errors.models import UnservablePass
 from workers.drawing.overlay import own_full
 from workers.methods.base import Maps, Method
@@ -27,7 +26,6 @@ from workers.parcels import Prepared
 from workers.passes import Ability, Exclusive, Pass, Plan, Step, Targets, TimeUp
 from workers.rows import INPUT, Beside, Rows
 from workers.runtimes.base import Probe
-from workers.targets.base import Chosen, key_of
 
 R = TypeVar("R")
 
@@ -77,31 +75,6 @@ def kept_apart(manifest: Manifest, probe: Probe) -> Probe:
         layers=layers,
         refused={**probe.refused, **refused},
         abilities=probe.abilities - lost,
-    )
-
-
-# ----------------------------------------------------------------------- targets
-
-
-def in_views(chosen: Chosen, views: Sequence[View]) -> tuple[Chosen, ...]:
-    """Return a target once for each view, whose map has the view's name; as it is without any."""
-    if not views:
-        return (chosen,)
-    target = chosen.target
-    return tuple(
-        replace(
-            chosen,
-            target=target.model_copy(
-                update={
-                    "key": key_of(target.key, each.key),
-                    "of": target.about,
-                    "view": each.key,
-                    "again": target.again
-                    or ViewTarget(kind="view", of=target.about, view=each.key),
-                }
-            ),
-        )
-        for each in views
     )
 
 
@@ -271,8 +244,3 @@ def share(
         together=not made.of_views,
         full=own_full(relevance, signed=signed),
     )
-
-
-def distinct(chosen: Sequence[Chosen]) -> Targets:
-    """Return what the engine computes for targets, each once."""
-    return tuple(dict.fromkeys(each.scalar for each in chosen))

@@ -34,9 +34,9 @@ from workers.restriction import restrict
 from workers.rows import Clean
 from workers.running import Planned
 from workers.tabular import shared
-from workers.targets.base import Answer, Chosen
+from workers.targets.base import Answer, Chosen, distinct
 from workers.targets.resolve import predict, resolve
-from workers.views import distinct, piece, share
+from workers.views import piece, share
 
 STAND_IN_SECONDS: Final = 30.0
 """For which the network that stands in for a model may be asked for its answer."""

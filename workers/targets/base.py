@@ -14,7 +14,7 @@ from service.domain.target import Of, ResolvedTarget, Segment
 from service.errors.requests import InvalidTarget
 from workers.given import Given
 from workers.methods.base import Method
-from workers.passes import Scalar
+from workers.passes import Scalar, Targets
 
 LONGEST: Final = 64
 """Characters of a target's key."""
@@ -39,6 +39,11 @@ class Chosen:
     def every(self) -> "tuple[Chosen, ...]":
         """As any method has it explained."""
         return (self,) if self.perturbed is None else (self, self.perturbed)
+
+
+def distinct(chosen: Sequence[Chosen]) -> Targets:
+    """Return what the engine computes for targets, each once."""
+    return tuple(dict.fromkeys(each.scalar for each in chosen))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

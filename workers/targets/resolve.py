@@ -21,7 +21,7 @@ from service.errors.requests import InvalidTarget
 from service.errors.studies import NothingToExplain
 from workers.targets import classes, contrasts, detections, regressions, segmentations
 from workers.targets.base import Answer, Chosen
-from workers.views import in_views
+from workers.targets.views import in_views
 
 NOTHING_ABOVE: Final = NothingToExplain(
     "No class reaches its threshold on this image; name a class or 'top1' to see one explained."
