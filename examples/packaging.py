@@ -1,6 +1,7 @@
 """The package of a demo model: its files, and the manifest that lists them."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from service.domain.network import Architecture as ArchitectureChoice
 from workers.architectures.base import Architecture
 
 WEIGHTS = "weights.safetensors"
+TOLERANCE = 0.05
+"""Allowed difference of a self-test's logits: room for another resampling arithmetic."""
 
 
 def write_package(
@@ -70,6 +73,16 @@ def write_object(path: Path, data: Dataset, *, compress: bool = False) -> None:
         data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid
     path.parent.mkdir(parents=True, exist_ok=True)
     data.save_as(path, enforce_file_format=True)
+
+
+def write_selftest(
+    folder: Path, name: str, title: str, data: Dataset, logits: Iterable[float]
+) -> SelfTest:
+    """Write a self-test's input; return the test, which is that the model says these logits."""
+    path = f"selftest/{name}.dcm"
+    write_object(folder / path, data, compress=True)
+    rounded = tuple(round(float(each), 5) for each in logits)
+    return SelfTest(title=title, input=path, logits=rounded, tolerance=TOLERANCE)
 
 
 def architecture(built_by: Architecture) -> ArchitectureChoice:

@@ -13,7 +13,14 @@ from pydantic import JsonValue
 from safetensors.torch import load_file, save
 from torch import nn
 
-from examples.packaging import WEIGHTS, architecture, file_of, write_manifest, write_object
+from examples.packaging import (
+    TOLERANCE,
+    WEIGHTS,
+    architecture,
+    file_of,
+    write_manifest,
+    write_object,
+)
 from examples.phantom.calibration import PATH as CASES
 from examples.phantom.calibration import write_calibration
 from examples.phantom.chest import Case, draw
@@ -75,9 +82,6 @@ TESTS = (
         photometric="MONOCHROME1",
     ),
 )
-
-TOLERANCE = 0.05
-"""Allowed difference of a self-test's logits: room for another resampling arithmetic."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from examples.packaging import write_object, write_package
+from examples.packaging import TOLERANCE, write_object, write_package
 from examples.planted import boxes, presence
 from examples.planted.dicom import plate
 from examples.planted.pictures import (
@@ -56,7 +56,6 @@ SLOPE, INTERCEPT = 52.0, 114.0
 """From what the regression's network puts out to months."""
 
 SEED, BATCH = 20240103, 20
-TOLERANCE: Final = 0.05
 MODELS: Final = Path("models")
 
 

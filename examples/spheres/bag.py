@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from examples.packaging import write_object, write_package
+from examples.packaging import write_package, write_selftest
 from examples.spheres.dicom import enhanced
 from examples.spheres.phantom import Phantom, draw
 from examples.spheres.train import KNOWN
@@ -36,7 +36,6 @@ STEPS: Final = (
 )
 SEED, BATCH, RATE, PHANTOMS, EPOCHS = 20240104, 10, 1e-2, 200, 8
 OTHERS: Final = 100
-TOLERANCE: Final = 0.05
 FOLDER: Final = Path("models/sphere-bag-phantom")
 
 
@@ -117,10 +116,9 @@ def write(folder: Path, network: nn.Module, right: float) -> None:
 
 def _selftest(folder: Path, network: nn.Module, finding: str, seed: int) -> SelfTest:
     phantom = draw(seed, [finding])
-    path = f"selftest/{finding}.dcm"
-    write_object(folder / path, enhanced(phantom, f"bag {finding}"), compress=True)
-    said = tuple(round(float(each), 5) for each in logits(network, phantom))
-    return SelfTest(title=f"A {finding} sphere", input=path, logits=said, tolerance=TOLERANCE)
+    data = enhanced(phantom, f"bag {finding}")
+    said = logits(network, phantom)
+    return write_selftest(folder, finding, f"A {finding} sphere", data, said)
 
 
 _CARD = """# Spheres in a bag of slices

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from examples.packaging import write_object, write_package
+from examples.packaging import write_package, write_selftest
 from examples.spheres.dicom import enhanced
 from examples.spheres.phantom import FINDINGS, SHAPE, SPACING, Phantom, draw
 from examples.training import Shuffled, fit
@@ -51,8 +51,6 @@ STEPS = (
 SEED, BATCH, RATE = 20240102, 20, 1e-2
 KNOWN = (("dense", 7_001), ("hollow", 7_002))
 """Self-tests: the finding that is in it, and the phantom's seed."""
-
-TOLERANCE = 0.05
 
 
 def main() -> None:
@@ -157,10 +155,9 @@ def _logits(network: nn.Module, phantom: Phantom) -> Tensor:
 
 def _selftest(folder: Path, network: nn.Module, finding: str, seed: int) -> SelfTest:
     phantom = draw(seed, [finding])
-    path = f"selftest/{finding}.dcm"
-    write_object(folder / path, enhanced(phantom, f"selftest {finding}"), compress=True)
-    logits = tuple(round(float(each), 5) for each in _logits(network, phantom))
-    return SelfTest(title=f"A {finding} sphere", input=path, logits=logits, tolerance=TOLERANCE)
+    data = enhanced(phantom, f"selftest {finding}")
+    said = _logits(network, phantom)
+    return write_selftest(folder, finding, f"A {finding} sphere", data, said)
 
 
 _CARD = """# Spheres in a volume

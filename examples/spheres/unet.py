@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from examples.packaging import write_object, write_package
+from examples.packaging import write_package, write_selftest
 from examples.spheres.dicom import enhanced
 from examples.spheres.phantom import FINDINGS, SHAPE, SPACING, Phantom, draw
 from examples.spheres.train import accept, stepped
@@ -50,7 +50,6 @@ STEPS: Final = (
 )
 WINDOWS: Final = SlidingWindow(size=(EDGE,) * 3, convention="nnunet")
 SEED, BATCH, RATE = 20240104, 24, 1e-2
-TOLERANCE: Final = 0.05
 KNOWN: Final = (("dense", 7_101), ("hollow", 7_102))
 """Self-tests: the finding that is in it, and the phantom's seed."""
 
@@ -163,11 +162,9 @@ def write(folder: Path, network: nn.Module, right: float) -> None:
 
 def _selftest(folder: Path, network: nn.Module, finding: str, seed: int) -> SelfTest:
     phantom = draw(seed, [finding])
-    path = f"selftest/{finding}.dcm"
-    write_object(folder / path, enhanced(phantom, f"selftest {finding}"), compress=True)
-    means = logits(network, seen(phantom)[0]).flatten(1).double().mean(1)
-    told = tuple(round(float(each), 5) for each in means)
-    return SelfTest(title=f"A {finding} sphere", input=path, logits=told, tolerance=TOLERANCE)
+    data = enhanced(phantom, f"selftest {finding}")
+    said = logits(network, seen(phantom)[0]).flatten(1).double().mean(1)
+    return write_selftest(folder, finding, f"A {finding} sphere", data, said)
 
 
 _CARD = """# Spheres in a volume, outlined by windows

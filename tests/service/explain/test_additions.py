@@ -5,7 +5,6 @@ import json
 import pytest
 
 from service.additions import addition
-from service.backends import open_backends
 from service.domain.request import ExplanationRequest
 from service.domain.study import Instance
 from service.errors.requests import KeyReused, StudyFull
@@ -13,30 +12,10 @@ from service.explain import Explain
 from service.keys import Caller
 from service.settings import Settings
 from service.studies import Part
-from tests.support.fake_fleet import CATALOG, FakeWorker, model
+from tests.support.fake_fleet import CATALOG, model
 from tests.support.phantom_dicom import encoded, image
-from tests.support.redis_server import any_server, running
 
 CALLER = Caller("clinic", "k")
-
-
-@pytest.fixture(scope="module")
-def redis_server():
-    with running(any_server()) as server:
-        yield server
-
-
-@pytest.fixture
-def backends(redis_server, tmp_path):
-    store = {"url": (tmp_path / "store").as_uri(), "reserve_bytes": 0}
-    backends = open_backends(
-        Settings.model_validate({"queue": {"url": redis_server.url}, "store": store})
-    )
-    with backends.server.client() as client:
-        client.flushall()
-    FakeWorker(backends).publish()
-    yield backends
-    backends.close()
 
 
 @pytest.fixture

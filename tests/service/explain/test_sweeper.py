@@ -5,7 +5,6 @@ from datetime import timedelta
 
 import pytest
 
-from service.backends import open_backends
 from service.domain.request import ExplanationRequest
 from service.errors.requests import NotFound
 from service.explain import Explain
@@ -15,34 +14,14 @@ from service.studies import Part
 from service.sweeper import Sweeper
 from tests.support.fake_fleet import FakeWorker
 from tests.support.phantom_dicom import encoded, image
-from tests.support.redis_server import any_server, running
 
 CALLER = Caller("clinic", "k")
 DAY = timedelta(hours=24)
 
 
-@pytest.fixture(scope="module")
-def redis_server():
-    with running(any_server()) as server:
-        yield server
-
-
-@pytest.fixture
-def backends(redis_server, tmp_path):
-    store = {"url": (tmp_path / "store").as_uri(), "reserve_bytes": 0}
-    backends = open_backends(
-        Settings.model_validate({"queue": {"url": redis_server.url}, "store": store})
-    )
-    with backends.server.client() as client:
-        client.flushall()
-    backends.keys.create("clinic", [Scope.STUDIES_READ])
-    FakeWorker(backends).publish()
-    yield backends
-    backends.close()
-
-
 @pytest.fixture
 def explain(backends):
+    backends.keys.create("clinic", [Scope.STUDIES_READ])
     return Explain(backends, Settings())
 
 
