@@ -150,7 +150,8 @@ class Decoded:
     fetched: Fetched
     facts: ImageFacts
     pixels: Path
-    """Float32 modality values (HU, ...), shape ``(C, *shape)``."""
+    """Modality values (HU, ...), shape ``(C, *shape)``: float32, or integers as they were
+    stored where those mean the same."""
 
     display: Path
     """Uint8 as displayed, VOI and MONOCHROME1 applied: ``(*shape[, 3])``; of a volume all

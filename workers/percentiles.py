@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,13 @@ CHUNK: Final = 1 << 16
 SAMPLE: Final = 1 << 14
 SIGMAS: Final = 4.0
 
-Values = NDArray[np.float32]
+Values = NDArray[Any]
 
 
 def percentiles(
     values: Values, ranks: Sequence[float], of: Callable[[Values], Values] = lambda piece: piece
 ) -> tuple[float, ...]:
-    """Return percentiles of finite `values`, shape ``(N,)``, exactly.
+    """Return percentiles of finite `values`, real or whole, shape ``(N,)``, exactly.
 
     With `of`, of what it makes of them, piece by piece: no copy of them all is made.
 
@@ -44,14 +44,14 @@ class _Between:
     """The values among which a percentile lies, and how many are below and in all."""
 
     rank: float
-    least: np.float32
-    most: np.float32
+    least: Any
+    most: Any
     below: int = 0
     size: int = 0
-    inside: list[NDArray[np.float32]] = field(default_factory=list)
+    inside: list[Values] = field(default_factory=list)
 
     @classmethod
-    def of(cls, sample: NDArray[np.float32], rank: float) -> Self:
+    def of(cls, sample: Values, rank: float) -> Self:
         """Leave room of `SIGMAS` standard errors around the place in an ordered sample."""
         share, last = rank / 100, len(sample) - 1
         room = SIGMAS * np.sqrt(len(sample) * share * (1 - share)) + 2
@@ -59,7 +59,7 @@ class _Between:
         least = sample[first] if first >= 0 else np.float32(-np.inf)
         return cls(rank, least, sample[end] if end <= last else np.float32(np.inf))
 
-    def take(self, piece: NDArray[np.float32]) -> None:
+    def take(self, piece: Values) -> None:
         """Count a piece of the values and keep those between."""
         between = piece >= self.least
         self.size += piece.size

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,8 @@ def write(
 
 
 def _artifact(record: MapRecord, format_: str, media_type: str, file: Path) -> Artifact:
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    with file.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as data:
+        digest = hashlib.sha256(data).hexdigest()  # as it lies in memory, without a copy
     return Artifact(
         name=file.name,
         format=format_,

@@ -4,6 +4,7 @@ import math
 import unicodedata
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,14 +65,14 @@ def page_with(legend: Legend, rows: int, columns: int) -> Rgb:
     """
     size = max(SMALLEST, round(0.0165 * min(columns, 2 * rows)))
     if columns >= NARROW:
-        panel = _draw(legend, columns, 0, size)
-        page = np.empty((rows + len(panel), columns, 3), np.uint8)
-        page[rows:] = panel
+        panel = _Panel.of(legend, columns, size)
+        page = np.empty((rows + panel.height, columns, 3), np.uint8)
+        panel.draw(page[rows:])
         return page
-    panel = _draw(legend, 27 * size, rows, size)
-    page = np.empty((len(panel), columns + panel.shape[1], 3), np.uint8)
-    page[:, :columns] = BACKGROUND
-    page[:, columns:] = panel
+    panel = _Panel.of(legend, 27 * size, size)
+    page = np.empty((max(rows, panel.height), columns + panel.width, 3), np.uint8)
+    _clear(page)
+    panel.draw(page[:, columns:])
     return page
 
 
@@ -85,30 +86,48 @@ class _Line:
     top: int = field(default=0)
 
 
-def _draw(legend: Legend, width: int, least: int, size: int) -> Rgb:
-    """Draw the legend `width` wide and as high as it must be, at least `least`."""
-    margin = size
-    wide = width >= 36 * size and legend.scale is not None
-    full, bar = width - 2 * margin, round(width * 0.3) if wide else width - 2 * margin
-    bar_height = round(4.4 * size)
-    below = margin + bar_height if wide else 0
-    lines, height = _stack(legend, (full - bar - 2 * margin, full), below, size)
-    bar_top = margin if wide else height
-    if legend.scale is not None:
-        height = max(height, bar_top + bar_height)
-    page = _blank(max(height, least), width)
-    page[: max(1, size // 12) + 1] = RULE
-    for line in lines:
-        _put(page, line.top, margin, _strip(line.text, line.size, line.color))
-    if legend.scale is not None:
-        _put(page, bar_top, width - margin - bar, _bar(legend.scale, bar, bar_height, size))
-    return page
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """A legend, laid out."""
+
+    width: int
+    height: int
+    size: int
+    """Height of letters."""
+
+    lines: list[_Line]
+    scale: Scale | None
+    bar: tuple[slice, slice]
+    """Rows and columns of the color bar, if there is a scale."""
+
+    @classmethod
+    def of(cls, legend: Legend, width: int, size: int) -> Self:
+        """Lay out a legend `width` wide and as high as it must be."""
+        margin = size
+        wide = width >= 36 * size and legend.scale is not None
+        full, bar = width - 2 * margin, round(width * 0.3) if wide else width - 2 * margin
+        bar_height = round(4.4 * size)
+        below = margin + bar_height if wide else 0
+        lines, height = _stack(legend, (full - bar - 2 * margin, full), below, size)
+        top, right = margin if wide else height, width - margin
+        if legend.scale is not None:
+            height = max(height, top + bar_height)
+        place = np.s_[top : top + bar_height, right - bar : right]
+        return cls(width, height, size, lines, legend.scale, place)
+
+    def draw(self, into: Rgb) -> None:
+        """Draw it at the top of `into`, shape ``(height or more, width, 3)``."""
+        _clear(into)
+        into[: max(1, self.size // 12) + 1] = RULE
+        for line in self.lines:
+            _put(into, line.top, self.size, _strip(line.text, line.size, line.color))
+        if self.scale is not None:
+            _bar(into[self.bar], self.scale, self.size)
 
 
-def _blank(rows: int, columns: int) -> Rgb:
-    """Return a page without ink; a row at a time is ten times as fast as pixel by pixel."""
-    row = np.tile(np.array(BACKGROUND, np.uint8), (columns, 1))
-    return np.array(np.broadcast_to(row, (rows, columns, 3)))
+def _clear(page: Rgb) -> None:
+    """Take away all ink; a row at a time is ten times as fast as pixel by pixel."""
+    page[:] = np.tile(np.array(BACKGROUND, np.uint8), (page.shape[1], 1))
 
 
 def _put(page: Rgb, top: int, left: int, piece: Rgb) -> None:
@@ -172,26 +191,21 @@ def _strip(text: str, size: int, color: tuple[int, int, int]) -> Rgb:
     return np.asarray(page)
 
 
-def _bar(scale: Scale, width: int, height: int, size: int) -> Rgb:
+def _bar(into: Rgb, scale: Scale, size: int) -> None:
     """Draw the color bar as its colors look over mid gray, with its numbers."""
-    page = Image.new("RGB", (width, height), BACKGROUND)
-    pen = ImageDraw.Draw(page)
+    width = into.shape[1]
     level = np.linspace(0, 255, width).astype(int)
     colors = (diverging() if scale.signed else sequential())[level].astype(float)
     weight = weights(signed=scale.signed)[level][:, None] / 256
-    strip = (colors * weight + 96 * (1 - weight)).astype(np.uint8)
     thick, top = round(size * 1.1), round(size * 1.5)
     title = "evidence against | for" if scale.signed else "evidence for the target"
-    pen.text((0, 0), title, font=_font(size), fill=MUTED)
-    row = np.broadcast_to(strip, (thick, width, 3))
-    page.paste(Image.fromarray(np.ascontiguousarray(row)), (0, top))
+    _put(into, 0, 0, _strip(title, size, MUTED))
+    into[top : top + thick] = (colors * weight + 96 * (1 - weight)).astype(np.uint8)
     ends = (-scale.full, 0.0, scale.full) if scale.signed else (0.0, scale.full)
     for number, value in enumerate(ends):
-        share = number / (len(ends) - 1)
         text = f"{value:.3g}"
-        left = share * (width - _font(size).getlength(text))
-        pen.text((left, top + thick + round(size * 0.3)), text, font=_font(size), fill=MUTED)
-    return np.asarray(page)
+        left = round(number / (len(ends) - 1) * (width - _length(text, size)))
+        _put(into, top + thick + round(size * 0.3), left, _strip(text, size, MUTED))
 
 
 @cache

@@ -344,8 +344,7 @@ class Sheet:
 
     @cached_property
     def _display(self) -> NDArray[np.uint8]:
-        display: NDArray[np.uint8] = np.load(self.display_file, mmap_mode="r", allow_pickle=False)
-        return display
+        return np.asarray(np.load(self.display_file, mmap_mode="r", allow_pickle=False))
 
     @cached_property
     def _words(self) -> Words:

@@ -40,6 +40,9 @@ INVERTED = "MONOCHROME1"
 BLOCK = 32
 """Rows worked on at a time; they stay in the processor's cache."""
 
+SHORT = 2
+"""Bytes of a stored integer up to which it is kept as it is, where it means itself."""
+
 PIXELS, DISPLAY, PADDING, HEADER = "pixels.npy", "display.npy", "padding.npy", "header.dcm"
 
 
@@ -63,8 +66,9 @@ def decode_file(
     file
         The DICOM object.
     scratch
-        An existing folder; ``pixels.npy`` (float32 modality values,
-        ``(C, rows, columns)``), ``display.npy`` (uint8, ``(rows, columns[, 3])``),
+        An existing folder; ``pixels.npy`` (modality values, ``(C, rows, columns)``;
+        float32, or as they are stored where these are integers of 16 bits at most
+        and mean the same), ``display.npy`` (uint8, ``(rows, columns[, 3])``),
         ``padding.npy`` (bool, if there is padding) and ``header.dcm`` (the
         object without its pixels, as if it had this frame alone) are written
         to it.
@@ -145,7 +149,7 @@ def gray_of(found: Parsed, header: Header, pixels: Pixels) -> Gray:
 
 
 def _write_color(pixels: Pixels, scratch: Path) -> None:
-    planes = np.ascontiguousarray(np.moveaxis(pixels.values, -1, 0), np.float32)
+    planes = np.ascontiguousarray(np.moveaxis(pixels.values, -1, 0), _kept(pixels.values))
     np.save(scratch / PIXELS, planes, allow_pickle=False)
     np.save(scratch / DISPLAY, show_color(pixels.values, pixels.bits), allow_pickle=False)
 
@@ -161,16 +165,23 @@ def _write_gray(
 ) -> None:
     """Write values and brightness a few rows at a time: twice as fast as whole images."""
     shape = (stored.shape[0], stored.shape[1])
+    kept = _kept(stored, modality)
     with (
-        ArrayWriter(scratch / PIXELS, (1, *shape), np.float32) as pixels,
+        ArrayWriter(scratch / PIXELS, (1, *shape), kept) as pixels,
         ArrayWriter(scratch / DISPLAY, shape, np.uint8) as display,
     ):
         for start in range(0, len(stored), BLOCK):
             part = slice(start, start + BLOCK)
             values = modality.apply(stored[part])
             mask = None if padding is None else padding[part]
-            pixels.append(values)
+            pixels.append(stored[part] if kept == stored.dtype else values)
             display.append(show_gray(values, voi, mask, inverted=inverted))
+
+
+def _kept(stored: NDArray[Any], modality: Modality = AS_STORED) -> np.dtype[Any]:
+    """Return the type of modality values on disk: float32, or short integers as they are."""
+    same = modality.identity and stored.dtype.itemsize <= SHORT
+    return stored.dtype if same else np.dtype(np.float32)
 
 
 def facts_of(

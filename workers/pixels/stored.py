@@ -116,12 +116,11 @@ def _native(found: Parsed, element: PixelElement, header: Header, frame: int) ->
     swapped = order == ">" and element.vr == "OW" and header.bits_allocated == 8  # noqa: PLR2004 - bytes
     odd = start % 2 if swapped else 0
     found.stream.seek(element.offset + start - odd)
-    data = found.stream.read(length + odd + swapped * ((length + odd) % 2))
+    data = np.fromfile(found.stream, np.uint8, length + odd + swapped * ((length + odd) % 2))
     if swapped:
         data = _swapped(data)[odd:]
-    data = data[:length]
     kind = "f" if element.tag in FLOATS else "u"
-    flat = np.frombuffer(data, f"{order}{kind}{header.bits_allocated // 8}")
+    flat = data[:length].view(f"{order}{kind}{header.bits_allocated // 8}")
     if header.photometric_interpretation == "YBR_FULL_422":
         return _from_422(flat, header)
     if header.samples_per_pixel == 1:
@@ -133,10 +132,10 @@ def _native(found: Parsed, element: PixelElement, header: Header, frame: int) ->
     return flat.reshape(header.rows, header.columns, header.samples_per_pixel)
 
 
-def _swapped(data: bytes) -> bytes:
+def _swapped(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Undo the byte order of 8-bit pixels that were stored as 16-bit words."""
-    even = data if len(data) % 2 == 0 else data + b"\0"
-    return np.frombuffer(even, ">u2").astype("<u2").tobytes()[: len(data)]
+    even = np.pad(data, (0, data.size % 2))
+    return even.view(np.uint16).byteswap().view(np.uint8)[: data.size]
 
 
 def _from_422(flat: Stored, header: Header) -> Stored:

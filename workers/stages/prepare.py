@@ -1,6 +1,7 @@
 """Prepare: modality values to the model's input, step by declared step."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,11 +150,13 @@ def prepare_files(
     InvalidPackage
         A step does not exist, or its parameters are not valid.
     """
-    values = np.load(pixels, mmap_mode="r", allow_pickle=False)
+    values = np.asarray(np.load(pixels, mmap_mode="r", allow_pickle=False))
     mask = None if padding is None else np.load(padding, allow_pickle=False)
     place = None if patient is None else np.asarray(patient, float)
     image = StepImage(values, mask, Grid.identity(values.shape[1:]), place)
     for step in parse_steps(steps):
+        if not step.takes_integers:
+            image = replace(image, values=np.asarray(image.values, np.float32))
         image = step.apply(image, facts)
     return np.ascontiguousarray(image.values, np.float32), image.grid
 

@@ -8,7 +8,7 @@ grid, so that every cell of the model's input can be found in the source image.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,8 @@ class StepImage:
     Attributes
     ----------
     values
-        Float32, shape ``(C, *spatial)``: rows and columns, or the axes of a volume.
+        Float32, shape ``(C, *spatial)``: rows and columns, or the axes of a volume. For steps
+        that take them, integers as they were stored.
     padding
         Pixels that were never measured, shape ``spatial``, if any.
     grid
@@ -38,7 +39,7 @@ class StepImage:
         (LPS, mm), shape ``(4, 4)``; `None` of a single image.
     """
 
-    values: NDArray[np.float32]
+    values: NDArray[Any]
     padding: NDArray[np.bool_] | None
     grid: Grid
     patient: NDArray[np.float64] | None = None
@@ -87,6 +88,8 @@ class Step(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str]
+    takes_integers: ClassVar[bool] = False
+    """Whether values may come as they were stored; they are made float32 before other steps."""
 
     @abstractmethod
     def apply(self, image: StepImage, facts: ImageFacts) -> StepImage:

@@ -22,6 +22,8 @@ class InvertMonochrome1(Step):
     Other images pass unchanged.
     """
 
+    takes_integers = True
+
     @override
     def apply(self, image: StepImage, facts: ImageFacts) -> StepImage:
         if facts.photometric_interpretation != INVERTED:

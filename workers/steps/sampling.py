@@ -1,6 +1,7 @@
 """Resampling along the axes of an image: what the steps that change its size share."""
 
-from typing import Literal
+import math
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,9 @@ from numpy.typing import NDArray
 Values = NDArray[np.float32]
 PIECE = 1 << 23
 """Cells that are worked on at a time; most images are one piece."""
+
+TOGETHER: Final = 4
+"""Rows of a result that are averaged together."""
 
 Interpolation = Literal["linear", "nearest"]
 
@@ -83,15 +87,16 @@ def between_rows(channel: Values, at: NDArray[np.float64]) -> Values:
 def average_rows(channel: Values, to: int) -> Values:
     """Average rows down to `to` by exact area, one pass over the image.
 
-    Whole rows of a cell are summed as they lie; the two rows that a cell
-    shares with its neighbors are added by their share.
+    A few rows of the result are a product of those that they cover with their shares.
     """
     source = len(channel)
     edges = np.arange(to + 1) * source / to
-    first, last = np.ceil(edges[:-1]).astype(int), np.floor(edges[1:]).astype(int)
-    sums = np.stack([channel[low:high].sum(0) for low, high in zip(first, last, strict=True)])
-    above, below = first - edges[:-1], edges[1:] - last
-    sums += above[:, None].astype(np.float32) * channel[np.maximum(first - 1, 0)]
-    sums += below[:, None].astype(np.float32) * channel[np.minimum(last, source - 1)]
-    sums *= np.float32(to / source)
-    return sums
+    averages = np.empty((to, channel.shape[1]), np.float32)
+    for start in range(0, to, TOGETHER):
+        ends = edges[start : start + TOGETHER + 1, None]
+        covered = np.arange(int(ends[0, 0]), math.ceil(ends[-1, 0]))
+        shares = np.minimum(ends[1:], covered + 1) - np.maximum(ends[:-1], covered)
+        weights = (np.maximum(shares, 0) * (to / source)).astype(np.float32)
+        into = averages[start : start + TOGETHER]
+        np.matmul(weights, channel[covered[0] : covered[-1] + 1], out=into)
+    return averages

@@ -32,6 +32,8 @@ class Window(Step):
         Percentiles in ``[0, 100]``, linear between ranks.
     """
 
+    takes_integers = True
+
     kind: Literal["fixed", "percentile"]
     center: float | None = None
     width: float | None = Field(default=None, gt=0)
@@ -58,7 +60,8 @@ class Window(Step):
         values = np.empty(image.values.shape, np.float32)
         for row in range(0, len(values[0]), ROWS):  # in pieces that stay in the cache
             piece = values[:, row : row + ROWS]
-            np.subtract(image.values[:, row : row + ROWS], np.float32(low), out=piece)
+            piece[:] = image.values[:, row : row + ROWS]
+            piece -= np.float32(low)
             piece *= np.float32(scale)
             np.clip(piece, 0.0, 1.0, out=piece)
         if image.padding is not None:

@@ -265,6 +265,37 @@ def test_steps_run_in_the_order_of_the_manifest(tmp_path: Path):
     assert tensor.flags.c_contiguous
 
 
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("stored", [np.uint8, np.int8, np.uint16, np.int16])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        StepChoice(name="window", parameters={"kind": "percentile", "low": 2.0, "high": 98.0}),
+        StepChoice(name="window", parameters={"kind": "fixed", "center": 40.0, "width": 90.0}),
+        StepChoice(name="resize", parameters={"size": [16, 16]}),
+        StepChoice(name="resize", parameters={"size": [80, 90], "antialias": False}),
+        StepChoice(name="crop_foreground", parameters={"threshold": 12.5}),
+        StepChoice(name="pad", parameters={"size": [70, 70], "fill": -0.5}),
+        StepChoice(name="normalize", parameters={"mean": [0.5], "std": [0.25]}),
+        StepChoice(name="standardize"),
+        StepChoice(name="stack", parameters={"windows": [[40.0, 90.0], [0.0, 9.0]]}),
+    ],
+    ids=lambda choice: choice.name,
+)
+def test_values_as_they_were_stored_are_prepared_as_their_real_numbers_are(
+    tmp_path, choice, stored, inverted
+):
+    ends = np.iinfo(stored)
+    values = np.random.default_rng(0).integers(ends.min, ends.max, (1, 64, 48), stored)
+    known = facts(photometric_interpretation=f"MONOCHROME{1 if inverted else 2}")
+    steps = (StepChoice(name="invert_monochrome1"), choice)
+    np.save(tmp_path / "stored.npy", values)
+    np.save(tmp_path / "real.npy", values.astype(np.float32))
+    found, _ = prepare_files(tmp_path / "stored.npy", None, known, steps)
+    expected, _ = prepare_files(tmp_path / "real.npy", None, known, steps)
+    assert np.array_equal(found, expected)
+
+
 @pytest.mark.parametrize(
     "choice",
     [
