@@ -115,7 +115,9 @@ def overlay(
     table = blend_table(signed=scale.signed)
     for start in range(0, len(display), BLOCK):
         part = slice(start, start + BLOCK)
-        levels = rows[part] @ wide
+        shares = rows[part]
+        near = np.flatnonzero(shares.any(axis=0))  # the few rows of cells that reach these
+        levels = shares[:, near] @ wide[near]
         levels += middle
         np.clip(levels, 0, 255, out=levels)
         index = levels.astype(np.uint16)
