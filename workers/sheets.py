@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from service.domain.artifact import Artifact
 from service.domain.explanation import Omission
@@ -13,6 +13,9 @@ from service.errors.requests import UnknownFormat
 from service.errors.studies import FormatNotApplicable
 from workers.binding import demand_same
 from workers.formats.base import FORMATS, MapRecord, Sheet
+
+PART: Final = 1 << 24
+"""Bytes of a file that are mapped into memory at a time."""
 
 
 def write(
@@ -53,8 +56,6 @@ def write(
 
 
 def _artifact(record: MapRecord, format_: str, media_type: str, file: Path) -> Artifact:
-    with file.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as data:
-        digest = hashlib.sha256(data).hexdigest()  # as it lies in memory, without a copy
     return Artifact(
         name=file.name,
         format=format_,
@@ -62,8 +63,19 @@ def _artifact(record: MapRecord, format_: str, media_type: str, file: Path) -> A
         target=record.target.key,
         media_type=media_type,
         bytes=file.stat().st_size,
-        sha256=digest,
+        sha256=_digest(file),
     )
+
+
+def _digest(file: Path) -> str:
+    """Return a file's SHA-256; it is looked at where it lies, part by part, and not copied."""
+    digest, size = hashlib.sha256(), file.stat().st_size
+    with file.open("rb") as stream:
+        for start in range(0, size, PART):
+            length = min(PART, size - start)
+            with mmap(stream.fileno(), length, access=ACCESS_READ, offset=start) as part:
+                digest.update(part)
+    return digest.hexdigest()
 
 
 def task(message: dict[str, Any]) -> dict[str, Any]:
