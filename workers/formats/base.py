@@ -163,9 +163,8 @@ class Sheet:
 
     @cached_property
     def values(self) -> NDArray[np.float32]:
-        """Raw values, float32, shape ``(C, *grid.shape)``."""
-        values: NDArray[np.float32] = np.load(self.map_file, allow_pickle=False)
-        return values
+        """Raw values, float32, shape ``(C, *grid.shape)``; they stay in their file."""
+        return np.asarray(np.load(self.map_file, mmap_mode="r", allow_pickle=False))
 
     @cached_property
     def grid(self) -> Grid:
