@@ -51,6 +51,8 @@ class InstanceBody(BaseModel):
     series: str = Field(description="Name of its series within the study.")
     modality: str
     plane: str | None = Field(description="Plane of the body that it is nearest to, if it says.")
+    view_position: str = Field(description="Its projection, if it says, such as MLO.")
+    laterality: str = Field(description="Its side, if it says: L, R or B.")
     rows: int
     columns: int
     number_of_frames: int

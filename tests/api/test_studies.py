@@ -59,6 +59,8 @@ def test_one_object_is_a_study(served, client, dicom):
             "series": "se_0001",
             "modality": "CR",
             "plane": None,
+            "view_position": "PA",
+            "laterality": "",
             "rows": 8,
             "columns": 6,
             "number_of_frames": 1,

@@ -1,7 +1,10 @@
 """A model of four views over HTTP: one study in, a map of each view out, and what is refused."""
 
 import io
+import json
+import re
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.redis]
 
 DRAWING = draw(4_774, ["l_cc", "l_mlo"])
 MODEL = {"model": "four-view-phantom"}
+PAGE = (Path(__file__).parents[2] / "docs" / "models" / "inputs.md").read_text()
 
 
 def send(client, name, *, without=(), also=()):
@@ -39,10 +43,9 @@ def study(client):
 
 
 def test_a_study_gives_a_picture_of_each_view_in_one_scale(client, study):
-    body = journey.request(
-        study, "layer_cam", **MODEL, targets=["left"], artifacts=["dicom_sc", "png", "json"]
-    )
-    job = journey.explain(client, body)
+    """The request is the page's."""
+    asked, _ = re.findall(r"```json\n(.*?)```", PAGE.split("## Several views")[1], re.DOTALL)
+    job = journey.explain(client, json.loads(asked) | {"study": study})
     assert job["state"] == "succeeded", job["failure"]
     assert list(job["request"]["views"]) == list(VIEWS)
     assert [each["view"]["key"] for each in job["results"]] == list(VIEWS)
@@ -50,10 +53,16 @@ def test_a_study_gives_a_picture_of_each_view_in_one_scale(client, study):
     assert shares["l_cc"] + shares["l_mlo"] > 0.8
     assert len({each["view"]["full"] for each in job["results"]}) == 1
     for each in job["results"]:
-        assert len(each["artifacts"]) == 3
+        assert {file["format"] for file in each["artifacts"]} == {"dicom_sc", "json"}
         for file in each["artifacts"]:
             assert f"left-{each['view']['key']}" in file["name"]
             assert client.get(file["href"]).status_code == 200
+
+
+def test_a_study_lists_what_its_images_say_of_their_views(client, study):
+    listed = client.get(f"/v1/studies/{study}").json()["instances"]
+    found = {(each["laterality"], each["view_position"]) for each in listed}
+    assert found == {("L", "CC"), ("L", "MLO"), ("R", "CC"), ("R", "MLO")}
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,13 @@ from captum.attr import IntegratedGradients as CaptumIntegratedGradients
 from torch import Tensor, nn
 
 from tests.support.engine import logits, run_alone
+from tests.support.exported import onnx_of
 from workers.architectures.multi_view_cnn import MultiViewCnn
 from workers.methods.base import METHODS, Maps, ModelFacts
 from workers.passes import Ability
+from workers.runtimes.base import Runtime
+from workers.runtimes.graph.read import read_model
+from workers.runtimes.onnx import OnnxRuntime
 from workers.runtimes.torch import TorchRuntime
 from workers.views import maps, piece, rows_of, together
 
@@ -54,7 +58,7 @@ def whole() -> Tensor:
     return made * torch.arange(1, VIEWS + 1).view(1, -1, 1, 1)
 
 
-def explained(runtime: TorchRuntime, whole: Tensor, name: str, **parameters: Any) -> Maps:
+def explained(runtime: Runtime, whole: Tensor, name: str, **parameters: Any) -> Maps:
     facts = ModelFacts(layers=("trunk.peaks",), baseline=BASELINE, sizes=SHAPE[1:])
     method = METHODS[name].model_validate(parameters).settled(facts)
     found = run_alone(maps(method, whole, logits(*TARGETS)), runtime)
@@ -140,6 +144,17 @@ def test_a_batch_of_any_size_gives_the_same(
     alone = run_alone(maps(method, whole, logits(1)), runtime)
     cut = run_alone(maps(method, whole, logits(1)), runtime, chunk=chunk)
     torch.testing.assert_close(cut.values, alone.values)
+
+
+def test_a_graph_of_the_same_views_gives_the_same_maps(whole: Tensor) -> None:
+    torch.manual_seed(3)
+    network = MultiViewCnn(views=VIEWS, classes=2, widths=(4, 6)).build().eval()
+    image = whole.float()
+    graph = OnnxRuntime(read_model(onnx_of(network, image)), SHAPE)
+    runtime = TorchRuntime(network, SHAPE, ("peaks",))
+    for name, parameters in (("saliency", {}), ("occlusion", {"window": 5, "stride": 5})):
+        ours, theirs = (explained(each, image, name, **parameters) for each in (graph, runtime))
+        torch.testing.assert_close(ours.values, theirs.values, rtol=1e-3, atol=1e-5)
 
 
 def test_methods_of_the_inputs_gradient_see_all_views_at_once_and_no_other() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from service import paths
 from service.backends import open_backends
 from service.domain.job import State
 from service.settings import QueueSettings, Settings, StoreSettings, WorkerSettings
-from tests.support import redis_server
+from tests.support import dciodvfy, redis_server
 from tests.support.hospital import ask, document, ended, register, take_in
 from tests.support.phantom_dicom import encoded
 from tests.workers.line.conftest import working
@@ -23,13 +24,16 @@ from tests.workers.line.conftest import working
 PACKAGE = Path(__file__).parents[3] / "models" / "four-view-phantom"
 ONE, BOTH = draw(4_242, ["l_mlo"]), draw(4_243, ["r_cc", "r_mlo"])
 QUICK = {
-    "rise": {"samples": 300},
-    "kernel_shap": {"segments": 49, "samples": 200},
-    "lime": {"segments": 49, "samples": 200},
-    "shapley_sampling": {"segments": 16, "orders": 4},
-    "feature_ablation": {"segments": 49},
-    "occlusion": {"window": 12, "stride": 6},
-    "integrated_gradients": {"steps": 16},
+    "rise": {"samples": 200},
+    "kernel_shap": {"segments": 36, "samples": 100},
+    "lime": {"segments": 36, "samples": 100},
+    "shapley_sampling": {"segments": 16, "orders": 2},
+    "feature_ablation": {"segments": 36},
+    "occlusion": {"window": 16, "stride": 8},
+    "integrated_gradients": {"steps": 8},
+    "smooth_grad": {"samples": 8},
+    "var_grad": {"samples": 8},
+    "expected_gradients": {"samples": 8},
 }
 MOST_METHODS = 16
 NEAR = 12
@@ -178,6 +182,27 @@ def test_each_views_files_are_of_its_own_image_alone(clinic, drawn):
         series.add(capture.SeriesInstanceUID)
         assert all(f"left-{view}" in each.name for each in entry.artifacts)
     assert len(series) == len(VIEWS)
+
+
+def test_the_objects_are_valid_and_the_report_tells_the_share(clinic, drawn, tmp_path):
+    record, told, _ = drawn
+    entry = by_view(told, "integrated_gradients")["l_mlo"]
+    for format_ in ("dicom_sc", "dicom_sc_word", "dicom_seg", "dicom_sr"):
+        file = tmp_path / f"{format_}.dcm"
+        file.write_bytes(artifact(clinic, record, entry, format_))
+        assert not dciodvfy.complaints(format_, file)
+    report = str(pydicom.dcmread(tmp_path / "dicom_sr.dcm"))
+    assert "Share of this view in the evidence of all views" in report
+
+
+def test_the_page_shows_what_this_study_gives(drawn):
+    page = (PACKAGE.parents[1] / "docs" / "models" / "inputs.md").read_text()
+    _, block = re.findall(r"```json\n(.*?)```", page.split("## Several views")[1], re.DOTALL)
+    shown = json.loads(block)
+    found = by_view(drawn[1], "integrated_gradients")[shown["key"]].view
+    assert (found.label, found.together) == (shown["label"], shown["together"])
+    assert found.share == pytest.approx(shown["share"], abs=0.01)
+    assert found.full == pytest.approx(shown["full"], rel=0.05)
 
 
 def test_colors_and_shares_compare_between_views(clinic, drawn):
