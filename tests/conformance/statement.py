@@ -40,7 +40,16 @@ def results(findings: Sequence[tuple[str, Any]], what: str) -> list[str]:
     )
     kinds = sorted({each["kind"] for each in verdicts})
     head = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-    return [*head, *(_row(each, verdicts, omitted[each]) for each in kinds)]
+    rows = (_row(each, verdicts, omitted[each]) for each in kinds)
+    return [_asked(findings, what), "", *head, *rows]
+
+
+def _asked(findings: Sequence[tuple[str, Any]], what: str) -> str:
+    """Return how many sources were asked for objects, and why some gave none."""
+    judged = sum(name == what for name, _ in findings)
+    refused = Counter(value for name, value in findings if name == f"{what}_refused")
+    told = ", ".join(f"{count} by `{code}`" for code, count in sorted(refused.items()))
+    return f"Objects of {judged} {what} were judged. Refused: {told or 'none'}."
 
 
 def _row(kind: str, verdicts: Sequence[Mapping[str, Any]], omitted: int) -> str:

@@ -81,7 +81,7 @@ def test_every_object_of_a_real_image_is_accepted(path, pacs, tmp_path, record_p
         assert header is not None
         marks = header.bits_allocated == 1  # a segmentation
         assert marks or header.bits_allocated > 16 or header.samples_per_pixel > 1
-        record_property("refused", "unsupported_image")
+        record_property("images_refused", "unsupported_image")
         return
     record_property("images", json.dumps([*map(asdict, found)]))
     record_property("images_omitted", json.dumps(omitted))

@@ -66,7 +66,7 @@ def test_every_object_of_a_real_series_is_accepted(judged, name, record_property
         except WhylightError as refusal:
             if not EVERY:
                 raise
-            record_property("refused", refusal.code)  # no volume, and so refused by name
+            record_property("series_refused", refusal.code)  # no volume, and so refused by name
             return
         found += verdicts_
         omitted += lacking
