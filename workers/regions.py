@@ -65,10 +65,11 @@ def inside(
     region = manifest.explain.expected_region
     if region is None and not boxes:
         return None
-    index = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), axis=-1)
-    shares = (grid.to_source(index) + 0.5) / np.array(source)
-    row, column = shares[..., -2], shares[..., -1]
-    kept = np.ones(row.shape, np.bool_) if region is None else _laid(region, mask, row, column)
+    axes = (len(source) - 2, len(source) - 1)
+    row, column = ((grid.places(axis) + 0.5) / source[axis] for axis in axes)
+    kept = np.ones(grid.shape, np.bool_)
+    if region is not None:
+        kept = kept & _laid(region, mask, row, column)
     if boxes:
         shown = [_boxed(_share(box, source[-2:]), row, column) for box in boxes]
         kept = kept & np.any(shown, axis=0)

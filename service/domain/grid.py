@@ -48,6 +48,17 @@ class Grid:
         """Take cell indices, shape ``(..., D)``, to source pixel indices."""
         return apply(self.affine, points)
 
+    def places(self, axis: int) -> NDArray[np.float64]:
+        """Return the cells' source pixel indices along one axis of the source.
+
+        Its shape is as of `shape`, but with 1 for each axis of the grid along which they stay the
+        same: of a volume, the indices of all cells would be many times as large as itself.
+        """
+        *weights, first = self.affine[axis]
+        indices = np.ogrid[tuple(slice(length) for length in self.shape)]
+        terms = (weight * each for weight, each in zip(weights, indices, strict=True) if weight)
+        return np.asarray(sum(terms, np.full((1,) * len(self.shape), first)), np.float64)
+
     def from_source(self, points: ArrayLike) -> NDArray[np.float64]:
         """Take source pixel indices, shape ``(..., D)``, to cell indices."""
         return apply(np.asarray(np.linalg.inv(self.affine), np.float64), points)

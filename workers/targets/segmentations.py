@@ -165,10 +165,11 @@ def _mask(region: Region, answer: Answer, index: int) -> Mask:
 def _within(box: tuple[float, ...], grid: Grid) -> Mask:
     """Return the pixels whose centers lie in a box of the source."""
     _demand_axes(len(box) // 2, grid)
-    indices = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), -1)
-    edges = grid.to_source(indices) + 0.5  # source pixel i covers [i, i + 1) of a box
-    low, high = np.split(np.array(box), 2)
-    return np.asarray(((edges >= low) & (edges < high)).all(-1), np.bool_)
+    mask = np.ones(grid.shape, np.bool_)
+    for axis, (low, high) in enumerate(zip(*np.split(np.array(box), 2), strict=True)):
+        edges = grid.places(axis) + 0.5  # source pixel i covers [i, i + 1) of a box
+        mask &= (edges >= low) & (edges < high)
+    return mask
 
 
 def _at(place: tuple[float, ...], grid: Grid) -> Mask:
@@ -188,9 +189,14 @@ def _demand_axes(count: int, grid: Grid) -> None:
 
 def _bounds(mask: Mask, grid: Grid) -> tuple[float, ...]:
     """Return the box of a mask's pixels in the source, to a tenth of a pixel."""
-    places = grid.to_source(np.argwhere(mask)) + 0.5
+    ends = []
+    for number, plane in enumerate(mask):  # one by one: a class may be most of a volume
+        if plane.any():
+            cells = np.insert(np.argwhere(plane), 0, number, axis=1)
+            places = grid.to_source(cells) + 0.5
+            ends += [places.min(0), places.max(0)]
     half = np.abs(grid.affine[:-1, :-1]).sum(1) / 2
-    bounds = np.concatenate([places.min(0) - half, places.max(0) + half])
+    bounds = np.concatenate([np.min(ends, 0) - half, np.max(ends, 0) + half])
     return tuple(round(float(each), 1) for each in bounds)
 
 

@@ -29,6 +29,16 @@ def test_there_and_back_is_the_same_place(grid: Grid, seed: int) -> None:
     assert np.allclose(back, points, rtol=1e-9, atol=1e-6)
 
 
+@given(grid=grids(), seed=st.integers(0, 2**32 - 1))
+def test_places_along_an_axis_are_those_of_each_cell(grid: Grid, seed: int) -> None:
+    cell = np.random.default_rng(seed).integers(0, grid.shape)
+    for axis, place in enumerate(grid.to_source(cell)):
+        found = grid.places(axis)
+        assert found.ndim == len(grid.shape)
+        at = tuple(k if length > 1 else 0 for k, length in zip(cell, found.shape, strict=True))
+        assert found[at] == pytest.approx(place, rel=1e-9, abs=1e-6)
+
+
 @given(grid=grids(), parent=grids())
 def test_a_grid_within_another_leads_to_the_same_source(grid: Grid, parent: Grid) -> None:
     if len(grid.shape) != len(parent.shape):

@@ -1,5 +1,6 @@
 """Contrasts, values and regions, resolved by the model's answer."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -175,6 +176,49 @@ def test_a_box_and_a_point_are_of_the_source():
     assert box.target.key == "cyst-box-0-0-4-2"
     point = region(region={"kind": "point", "at": [5, 3]})
     assert (point.target.score, point.target.region.box) == (3, (4, 2, 6, 4))
+
+
+def turned(shape: tuple[int, ...]) -> Grid:
+    """Axes swapped, one turned over, all scaled and one aslant."""
+    affine = np.array(
+        [[0, 0.5, 0, 3], [-2, 0, 0.25, 30], [0, 0, 1.5, -1], [0, 0, 0, 1]], np.float64
+    )
+    return Grid(shape, affine)
+
+
+def test_a_box_and_its_bounds_are_those_of_each_cells_own_place():
+    shape = (12, 10, 14)
+    grid, box = turned(shape), (3.5, 8.0, 2.0, 6.5, 25.0, 15.0)
+    cells = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+    places = grid.to_source(cells) + 0.5
+    inside = ((places >= box[:3]) & (places < box[3:])).all(-1)
+    assert 100 < inside.sum() < inside.size / 2
+    given = answer(segmentation(), np.zeros((2, *shape)), grid)
+    found = one(given, kind="segmentation", of="cyst", region={"kind": "box", "box": box})
+    assert (found.scalar.mask == inside).all()
+    half = np.abs(grid.affine[:3, :3]).sum(1) / 2
+    bounds = np.concatenate([places[inside].min(0) - half, places[inside].max(0) + half])
+    assert found.target.region.box == pytest.approx(bounds, abs=0.051)
+
+
+def test_a_region_of_a_volume_takes_less_memory_than_its_voxels_places():
+    shape = (40, 160, 160)
+    logits = np.zeros((2, *shape), np.float32)
+    logits[1, 1:] = 1.0  # nearly everywhere
+    given = Answer(segmentation(), torch.from_numpy(logits), Grid.identity(shape))
+    whole = {"kind": "box", "box": [0, 0, 0, *shape]}
+    said = predict(given)
+    asked = TARGETS.validate_python(
+        [
+            {"kind": "segmentation", "of": "cyst", "region": each}
+            for each in (whole, {"kind": "predicted_mask"})
+        ]
+    )
+    tracemalloc.start()
+    resolve(asked, given, said)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * np.prod(shape)  # bytes; the place of each voxel would be 24
 
 
 def test_what_is_seen_nowhere_leaves_no_target_and_says_so():
