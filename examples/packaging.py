@@ -38,8 +38,9 @@ def write_package(
     card
         The text of ``CARD.md``.
     described
-        The rest of the manifest.
+        The rest of the manifest; cases of a `calibration` lie in `folder`, too.
     """
+    cases = described.get("calibration")
     (folder / WEIGHTS).write_bytes(save(network.state_dict()))
     (folder / "CARD.md").write_text(card)
     manifest = {
@@ -51,6 +52,7 @@ def write_package(
         "files": (
             file_of(folder, "weights", "safetensors", WEIGHTS),
             *(file_of(folder, "selftest", "dicom", test.input) for test in tests),
+            *([file_of(folder, "calibration", "safetensors", cases.cases)] if cases else []),
         ),
         "selftests": tests,
     }

@@ -4,7 +4,7 @@
 the background after a model is registered; with the records in the package no
 worker needs to. What a package holds already is kept where it still fits.
 Methods of few passes are measured in bfloat16 as well; ``--precisions`` does
-that alone.
+that alone. ``--unasked`` leaves to workers what they measure at its first request.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from workers.certify.certifier import Certifier
 from workers.certify.rounds import HERE_ALONE
 from workers.certify.surveyor import Surveyor
 from workers.certify.turns import Turns
-from workers.loading import Loader
+from workers.loading import UNASKED, Loader
 from workers.model import Model
 from workers.scheduler import Scheduler
 from workers.slots import Slots
@@ -86,8 +86,13 @@ def workbench(package: Path) -> Iterator[Workbench]:
         owner.join()
 
 
-def measured(package: Path) -> Iterator[tuple[MethodRecord, ...]]:
+def measured(package: Path, *, unasked: bool = False) -> Iterator[tuple[MethodRecord, ...]]:
     """Measure every method that a package's model serves by default, one after the other.
+
+    Parameters
+    ----------
+    unasked
+        Whether to leave out what a worker measures when it is first asked for.
 
     Yields
     ------
@@ -105,6 +110,8 @@ def measured(package: Path) -> Iterator[tuple[MethodRecord, ...]]:
             log=Log(),
         )
         for method in defaults(bench.model.entry.methods, bench.model.facts).values():
+            if unasked and method.estimate(bench.model.runtime.shape, 1).effort > UNASKED:
+                continue
             records.record(method)
             certifier.serve(bench.model)
             yield tuple(
@@ -158,13 +165,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure methods on the bundled models.")
     parser.add_argument("package", nargs="*", type=Path, help="all if none is named")
     parser.add_argument("--precisions", action="store_true", help="no certificates")
+    parser.add_argument("--unasked", action="store_true", help="no method of many passes")
     asked = parser.parse_args()
     for package in asked.package or sorted(MODELS.iterdir()):
         manifest = read_manifest((package / "model.yaml").read_bytes())
         if manifest.calibration is None:
             continue
         if not asked.precisions:
-            _certify(package, manifest.ref)
+            _certify(package, manifest.ref, unasked=asked.unasked)
         if manifest.runtime == "torch":
             precisions = narrowed(package)
             bring(package, PRECISIONS, "precisions", write_precisions(precisions))
@@ -172,10 +180,10 @@ def main() -> None:
                 print(f"{manifest.ref:28} {each.method:24} {each.outcome:12} {each.worst}")
 
 
-def _certify(package: Path, ref: str) -> None:
+def _certify(package: Path, ref: str, *, unasked: bool) -> None:
     """Certify what a package serves, and tell how each method fared."""
     records: tuple[MethodRecord, ...] = ()
-    for records in measured(package):
+    for records in measured(package, unasked=unasked):
         # each at once: a dear method takes many minutes
         bring(package, NAME, "certificates", write_records(records))
     for each in records:

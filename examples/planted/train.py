@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from examples.packaging import TOLERANCE, write_object, write_package
 from examples.planted import boxes, presence
+from examples.planted.calibration import write_cases
 from examples.planted.dicom import plate
 from examples.planted.pictures import (
     LATER,
@@ -370,6 +371,7 @@ def write(folder: Path, recipe: Recipe, network: nn.Module, said: str) -> None:
     accept = Accept(modalities=("CR",), body_parts=(recipe.body_part,))
     beside = [TabularInput(kind="tabular", variables=recipe.variables)] if recipe.variables else []
     layers = () if recipe.layer is None else (Layer(name=recipe.layer),)
+    labeled = recipe.task.startswith("classification")
     write_package(
         folder,
         network,
@@ -384,6 +386,7 @@ def write(folder: Path, recipe: Recipe, network: nn.Module, said: str) -> None:
         inputs=(Input(accept=accept, steps=STEPS), *beside),
         outputs=(recipe.output,),
         explain=Explain(layers=layers, baseline=-MEAN / STD),
+        calibration=write_cases(folder, recipe.draw, prepared) if labeled else None,
     )
 
 
