@@ -29,10 +29,10 @@ UTF8, TO_GB_2312 = "ISO_IR 192", "\x1b$)A"
 LOSSY = "01"
 IMPLEMENTATION = derived_uid("implementation")
 SERIES_NUMBER = 9900
+"""Below our own; far above the numbers that modalities give their series."""
+
 WITHIN = "Kept to the ultrasound regions of the image; nothing of the map outside of them."
 """Said of a map that was kept to regions, after what else is said."""
-
-"""Below our own; far above the numbers that modalities give their series."""
 
 PROCESSING, ACQUISITION, SOURCE_IMAGE = (
     ("109102", "Processing Equipment"),
