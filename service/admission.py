@@ -131,7 +131,7 @@ def _with_subject(
         raise InvalidRequest("The model takes one image or volume.", pointer="/views")
     if accept.volume is None:
         instance = choose_image(study, accept, request)
-        _check_boxes(request, instance)
+        _check_boxes(request, {None: instance})
         return request.model_copy(update={"instance": instance.id}), (instance,)
     if request.annotations:
         raise InvalidRequest("Boxes are of single images, not of a volume.", pointer="/annotations")
@@ -143,11 +143,8 @@ def _with_views(
     request: ExplanationRequest, accept: Accept, model: ModelEntry, study: Study
 ) -> tuple[ExplanationRequest, tuple[Instance, ...]]:
     """Return the request with the image of every view, and these images."""
-    if request.annotations:
-        raise InvalidRequest(
-            "Boxes are of single images, not of several views.", pointer="/annotations"
-        )
     chosen = choose_views(study, accept, model.views, request)
+    _check_boxes(request, dict[str | None, Instance](chosen.items()))
     names = {key: each.id for key, each in chosen.items()}
     return request.model_copy(update={"views": names}), tuple(chosen.values())
 
@@ -322,9 +319,19 @@ def _check_values(request: ExplanationRequest, model: ModelEntry) -> None:
         )
 
 
-def _check_boxes(request: ExplanationRequest, instance: Instance) -> None:
-    """Refuse an annotation that reaches beyond the image."""
+def _check_boxes(request: ExplanationRequest, images: Mapping[str | None, Instance]) -> None:
+    """Refuse an annotation that reaches beyond its image, or is of none.
+
+    `images` are by view, the one image of a model that takes no several under `None`.
+    """
     for place, annotation in enumerate(request.annotations):
+        instance = images.get(annotation.view)
+        if instance is None:
+            raise InvalidRequest(
+                "Say which view the box is in, by one of these keys; of a model of one image none.",
+                pointer=f"/annotations/{place}/view",
+                views=[key for key in images if key],
+            )
         if annotation.box[2] > instance.rows or annotation.box[3] > instance.columns:
             raise InvalidRequest(
                 "The box reaches beyond the image; give it in pixels of the source image.",

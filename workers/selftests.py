@@ -15,7 +15,7 @@ from service.errors.models import ModelUnavailable
 from workers.pixels.decode import decode_file
 from workers.scratch import job_folder
 from workers.slots import Slots
-from workers.stages.prepare import prepare_files, stacked
+from workers.stages.prepare import mirrored, prepare_files, stacked
 from workers.volumes.decode import decode_series
 
 TASK = "selftest"
@@ -45,8 +45,10 @@ def prepared(
     """
     if isinstance(test.input, str):
         return _prepared(manifest, test, folder / test.input, slots, scratch)
-    files = [folder / test.input[each.key] for each in manifest.image.views]
-    views = [_prepared(manifest, test, file, slots, scratch)[0] for file in files]
+    views = []
+    for view in manifest.image.views:
+        one = _prepared(manifest, test, folder / test.input[view.key], slots, scratch)
+        views.append((mirrored(*one) if view.mirrored else one)[0])
     try:
         tensor = stacked(views)
     except WhylightError as error:

@@ -105,6 +105,10 @@ class Annotation(Value):
         description="Top, left, bottom, right in source pixels; the last two past the end."
     )
 
+    view: Name | None = Field(
+        default=None, description="Key of the view that it is in, of a model of several views."
+    )
+
     @field_validator("box")
     @classmethod
     def _holds_something(cls, value: tuple[float, ...]) -> tuple[float, ...]:

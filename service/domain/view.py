@@ -25,6 +25,8 @@ class View(Value):
     """Sides, of the image or of its series: ``L``, ``R`` or ``B``."""
 
     body_parts: tuple[str, ...] = ()
+    mirrored: bool = False
+    """Whether the network takes it turned left to right: many see all breasts face one way."""
 
     @property
     def rules(self) -> dict[str, tuple[str, ...]]:

@@ -100,7 +100,7 @@ def test_a_wrong_field_is_named(client, ask, change, status, code, *, pointer):
             "/targets/0",
             (
                 "Expected one of the kinds 'class', 'contrast', 'regression', 'segmentation',"
-                " 'detection'."
+                " 'detection', 'view'."
             ),
         ),
         (

@@ -86,7 +86,12 @@ def test_a_study_lists_what_its_images_say_of_their_views(client, study):
         (
             {"annotations": [{"of": "left", "box": [1, 1, 9, 9]}]},
             "invalid_request",
-            "/annotations",
+            "/annotations/0/view",
+        ),
+        (
+            {"annotations": [{"of": "left", "view": "l_cc", "box": [1, 1, 9, 65]}]},
+            "invalid_request",
+            "/annotations/0/box",
         ),
         (
             {"model": "chest-phantom", "targets": [{"kind": "view", "of": "nodule", "view": "pa"}]},

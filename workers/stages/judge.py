@@ -333,7 +333,11 @@ def _pixels(prepared: Prepared) -> float:
 
 def _boxes(annotations: Sequence[Annotation], target: ResolvedTarget) -> tuple[Box, ...]:
     """Return the boxes that a reader drew for a class."""
-    return tuple(each.box for each in annotations if each.of in (target.about, target.index))
+    return tuple(
+        each.box
+        for each in annotations
+        if each.of in (target.about, target.index) and each.view == target.view
+    )
 
 
 def _template(known: Known, key: str) -> NDArray[np.float64] | None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from service.domain.grid import Grid
+from service.domain.grid import Grid, scaling
 from service.domain.inputs import StepChoice
 from service.domain.variable import Variable
 from service.errors.models import InvalidPackage
@@ -82,9 +82,21 @@ def _apart(
     """Prepare one view after the other."""
     made: list[Prepared] = []
     for each in views:
-        made.append(prepare(each, slots, limit=limit))
+        one = prepare(each, slots, limit=limit)
+        view = each.fetched.view
+        if view is not None and view.mirrored:
+            tensor, grid = mirrored(one.tensor, one.grid)
+            one = replace(one, tensor=tensor, grid=grid)
+        made.append(one)
         on_progress(len(made) / len(views))
     return made
+
+
+def mirrored(tensor: NDArray[np.float32], grid: Grid) -> tuple[NDArray[np.float32], Grid]:
+    """Return an image, ``(C, rows, columns)``, turned left to right, and the way back."""
+    turn = scaling((1, -1), (0, tensor.shape[-1] - 1))
+    turned = np.ascontiguousarray(tensor[..., ::-1])
+    return turned, Grid(grid.shape, grid.affine @ turn)
 
 
 def _stacked(decoded: Decoded, views: Sequence[Prepared]) -> Prepared:

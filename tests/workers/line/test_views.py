@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from examples.breasts.dicom import study as views_of
 from examples.breasts.drawing import SHAPES, VIEWS, draw
+from examples.breasts.train import NETWORK, TESTED, prepared
 from service import paths
 from service.backends import open_backends
 from service.domain.job import State
@@ -40,16 +43,25 @@ NEAR = 12
 """Source pixels: a cell of the layer is 4 by 4 of a CC view, and sees its neighbors."""
 
 
-def mixing(folder):
-    """Write the package with a second layer that does not keep the views apart."""
+def turned(folder):
+    """Write the package for right views turned over, with a layer that mixes the views first."""
     for file in PACKAGE.rglob("*"):
         if file.is_file():
             to = folder / file.relative_to(PACKAGE)
             to.parent.mkdir(parents=True, exist_ok=True)
             to.write_bytes(file.read_bytes())
     manifest = yaml.safe_load((folder / "model.yaml").read_text())
-    manifest["id"] = "mixing"
+    manifest["id"] = "turned"
     manifest["explain"]["layers"] = [{"name": "head"}, {"name": "peaks"}]
+    for view in manifest["inputs"][0]["views"][2:]:
+        view["mirrored"] = True
+    network = NETWORK.build()
+    network.load_state_dict(load_file(PACKAGE / "weights.safetensors"))
+    for number, (_, bearing) in enumerate(TESTED):
+        views = torch.from_numpy(prepared(draw(7_001 + number, bearing)))[None]
+        views[:, :, 2:] = views[:, :, 2:].flip(-1)
+        with torch.no_grad():
+            manifest["selftests"][number]["logits"] = network.eval()(views)[0].tolist()
     (folder / "model.yaml").write_text(yaml.safe_dump(manifest))
     return folder
 
@@ -65,14 +77,15 @@ def clinic(tmp_path_factory):
         )
         backends = open_backends(settings)
         package = register(backends.store, PACKAGE)
-        other = register(backends.store, mixing(folder / "mixing"))
+        other = register(backends.store, turned(folder / "turned"))
         with working(settings, backends, {package.package, other.package}):
-            yield backends, package, folder
+            yield backends, package, folder, other
         backends.close()
 
 
-def explain(clinic, drawing, name, *, without=(), **asked):
-    backends, package, folder = clinic
+def explain(clinic, drawing, name, *, without=(), turned=False, **asked):
+    backends, folder = clinic[0], clinic[2]
+    package = clinic[3] if turned else clinic[1]
     views = {key: each for key, each in views_of(drawing, name).items() if key not in without}
     files = []
     for view in reversed(list(views)):
@@ -154,6 +167,40 @@ def test_a_mass_in_two_views_is_found_in_both_and_at_its_own_place(clinic):
         assert entries[view].view.share > 0.2
         assert entries[view].trust.grade != "supported"  # no certificate can be made
     assert entries["l_cc"].view.share + entries["l_mlo"].view.share < 0.2
+
+
+def test_a_view_that_is_taken_turned_over_is_explained_as_it_lies(clinic):
+    methods = ["hires_cam", "occlusion"]
+    asked = {"targets": ["right"], "artifacts": ["dicom_seg", "png"], "style": "contour"}
+    record, told, _ = explain(clinic, BOTH, "turned", turned=True, methods=methods, **asked)
+    for method in methods:
+        for view in ("r_cc", "r_mlo"):
+            entry = by_view(told, method)[view]
+            assert distance(entry, BOTH.masks[view]) <= NEAR
+            assert distance(entry, BOTH.masks[view][:, ::-1]) > NEAR
+            assert entry.map.affine[1][1] < 0
+            (bank,) = [each for each in entry.checks if each.name == "probe_bank"]
+            assert bank.outcome == "pass"
+            marked = pydicom.dcmread(io.BytesIO(artifact(clinic, record, entry, "dicom_seg")))
+            region, mask = marked.pixel_array > 0, BOTH.masks[view]
+            assert (region & mask).sum() > 5 * (region & mask[:, ::-1]).sum()
+
+
+def test_a_readers_box_is_held_against_the_map_of_its_view(clinic):
+    rows, columns = np.nonzero(ONE.masks["l_mlo"])
+    box = [int(each) for each in (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)]
+    annotations = [{"of": "left", "view": "l_mlo", "box": box}]
+    _, told, _ = explain(
+        clinic, ONE, "read", targets=["left"], methods=["layer_cam"], annotations=annotations
+    )
+    said = {
+        view: check.outcome
+        for view, entry in by_view(told, "layer_cam").items()
+        for check in entry.checks
+        if check.name == "localization"
+    }
+    assert said.pop("l_mlo") == "pass"
+    assert set(said.values()) == {"not_applicable"}
 
 
 def test_each_views_files_are_of_its_own_image_alone(clinic, drawn):
@@ -271,7 +318,7 @@ def test_the_catalog_tells_of_views_and_of_what_would_mix_them(clinic, served):
     assert served.shape == (1, 4, 64, 64)
     assert "from all views at once" in served.refused["ablation_cam"]
     assert {"grad_cam", "rise", "kernel_shap", "saliency", "deep_lift"} <= set(served.methods)
-    (mixed,) = [each for each in clinic[0].fleet.catalog().models if each.name == "mixing"]
+    (mixed,) = [each for each in clinic[0].fleet.catalog().models if each.name == "turned"]
     assert [each.name for each in mixed.layers] == ["peaks"]
     assert "does not keep the views apart" in mixed.refused_layers["head"]
 
