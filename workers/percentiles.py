@@ -1,7 +1,8 @@
 """Exact percentiles of many values, by a sample and one pass."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ CHUNK: Final = 1 << 16
 
 SAMPLE: Final = 1 << 14
 SIGMAS: Final = 4.0
+MIDDLE: Final = 50.0
 
 Values = NDArray[Any]
 
@@ -23,58 +25,63 @@ def percentiles(
 
     With `of`, of what it makes of them, piece by piece: no copy of them all is made.
 
-    A sample tells between which values each percentile must lie; one pass then
-    counts what is below and takes out what lies between, which alone is put in
-    order. Where a sample was misleading, everything is.
+    A sample tells how far in from both ends the percentiles can lie; one pass then
+    takes out what lies farther out, which alone is put in order. Where a sample was
+    misleading, everything is. The nearer to the ends, the quicker.
     """
     step = -(-values.size // SAMPLE) | 1  # odd, so that it runs through all columns
-    sample = np.sort(of(values[::step]))
-    wanted = [_Between.of(sample, rank) for rank in ranks]
-    for start in range(0, values.size, CHUNK):
-        piece = of(values[start : start + CHUNK])
-        for each in wanted:
-            each.take(piece)
-    found = tuple(each.percentile() for each in wanted)
+    ends = _Ends.of(np.sort(of(values[::step])), ranks)
+    pieces = (of(values[start : start + CHUNK]) for start in range(0, values.size, CHUNK))
+    kept = np.concatenate([ends.keep(piece) for piece in pieces])
+    found = [ends.percentile(kept, values.size, rank) for rank in ranks]
     sure = tuple(each for each in found if each is not None)
     return sure if len(sure) == len(found) else tuple(map(float, np.percentile(of(values), ranks)))
 
 
-@dataclass(slots=True)
-class _Between:
-    """The values among which a percentile lies, and how many are below and in all."""
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """The two ends of the values; what lies between them holds none of the percentiles."""
 
-    rank: float
-    least: Any
-    most: Any
-    below: int = 0
-    size: int = 0
-    inside: list[Values] = field(default_factory=list)
+    low: Any
+    """The greatest value of the lower end; `None` where there is none."""
+
+    high: Any
+    """The least value of the upper end; `None` where there is none."""
 
     @classmethod
-    def of(cls, sample: Values, rank: float) -> Self:
-        """Leave room of `SIGMAS` standard errors around the place in an ordered sample."""
-        share, last = rank / 100, len(sample) - 1
-        room = SIGMAS * np.sqrt(len(sample) * share * (1 - share)) + 2
-        first, end = int(share * last - room), int(np.ceil(share * last + room))
-        least = sample[first] if first >= 0 else np.float32(-np.inf)
-        return cls(rank, least, sample[end] if end <= last else np.float32(np.inf))
+    def of(cls, sample: Values, ranks: Sequence[float]) -> Self:
+        """Leave room of `SIGMAS` standard errors beyond each place in an ordered sample."""
+        last = len(sample) - 1
+        low = [math.ceil(_reach(rank, last, 1)) for rank in ranks if rank < MIDDLE]
+        high = [math.floor(_reach(rank, last, -1)) for rank in ranks if rank >= MIDDLE]
+        return cls(
+            sample[min(max(low), last)] if low else None,
+            sample[max(min(high), 0)] if high else None,
+        )
 
-    def take(self, piece: Values) -> None:
-        """Count a piece of the values and keep those between."""
-        between = piece >= self.least
-        self.size += piece.size
-        self.below += piece.size - int(np.count_nonzero(between))
-        between &= piece <= self.most
-        self.inside.append(piece[between])
+    def keep(self, piece: Values) -> Values:
+        """Return those of a piece of the values that belong to an end."""
+        if self.low is None or self.high is None:
+            return piece[piece >= self.high if self.low is None else piece <= self.low]
+        return piece[(piece <= self.low) | (piece >= self.high)]
 
-    def percentile(self) -> float | None:
-        """Return it, linear between neighboring values; `None` where it lies elsewhere."""
-        inside = np.concatenate(self.inside)
-        place = (self.size - 1) * self.rank / 100
+    def percentile(self, kept: Values, size: int, rank: float) -> float | None:
+        """Return it, linear between neighboring values; `None` where it lies between the ends."""
+        place = (size - 1) * rank / 100
         floor = int(place)
-        first, second = floor - self.below, min(floor + 1, self.size - 1) - self.below
-        if first < 0 or second >= inside.size:
+        left_out = 0 if rank < MIDDLE else size - kept.size
+        first, second = floor - left_out, min(floor + 1, size - 1) - left_out
+        if first < 0 or second >= kept.size:
             return None
-        inside.partition((first, second))
-        weight = place - floor
-        return float(inside[first]) * (1 - weight) + float(inside[second]) * weight
+        kept.partition((first, second))
+        near, far = kept[first], kept[second]
+        if kept.size < size and (far > self.low if rank < MIDDLE else near < self.high):
+            return None
+        return float(near) * (1 - (place - floor)) + float(far) * (place - floor)
+
+
+def _reach(rank: float, last: int, way: int) -> float:
+    """Return how far the place of a rank may be from that in a sample, one way or the other."""
+    share = rank / 100
+    room = SIGMAS * math.sqrt((last + 1) * share * (1 - share)) + 2
+    return share * last + way * room

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.domain.grid import Grid
-from workers.drawing.palettes import FAINT, blend_table
+from workers.drawing.palettes import FAINT, LEVELS, blend_table
 from workers.drawing.resample import resampling
 from workers.percentiles import percentiles
 
@@ -113,13 +113,15 @@ def overlay(
     wide = (relevance @ columns.T) * np.float32(factor)
     middle = np.float32(128.0 if scale.signed else 0.5)  # with the half that rounds
     table = blend_table(signed=scale.signed)
+    inside = -middle <= wide.min() and wide.max() < LEVELS - middle  # and all that lies between
     for start in range(0, len(display), BLOCK):
         part = slice(start, start + BLOCK)
         shares = rows[part]
         near = np.flatnonzero(shares.any(axis=0))  # the few rows of cells that reach these
         levels = shares[:, near] @ wide[near]
         levels += middle
-        np.clip(levels, 0, 255, out=levels)
+        if not inside:
+            np.clip(levels, 0, LEVELS - 1, out=levels)
         index = levels.astype(np.uint16)
         index <<= 8
         index |= gray(display[part])
