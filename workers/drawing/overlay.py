@@ -5,7 +5,6 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from service.domain.grid import Grid
 from workers.drawing.palettes import FAINT, LEVELS, blend_table
@@ -125,14 +124,20 @@ def overlay(
         index = levels.astype(np.uint16)
         index <<= 8
         index |= gray(display[part])
-        into[part] = _rgb(table.take(index, mode="wrap"))  # the quickest mode; nothing wraps
+        _lay(table.take(index, mode="wrap"), into[part])  # the quickest mode; nothing wraps
 
 
-def _rgb(packed: NDArray[np.uint32]) -> Rgb:
-    """Drop the fourth byte of each pixel; Pillow does it ten times as fast as NumPy."""
-    rows, columns = packed.shape
-    picture = Image.frombuffer("RGBX", (columns, rows), packed, "raw", "RGBX", 0, 1)
-    return np.frombuffer(picture.tobytes("raw", "RGB"), np.uint8).reshape(rows, columns, 3)
+def _lay(pixels: NDArray[np.uint32], into: Rgb) -> None:
+    """Lay pixels of four bytes three bytes apart: NumPy moves four at once, three one by one.
+
+    They are laid from the first to the last, each over the fourth byte of the one before.
+    """
+    whole = into if into.flags.c_contiguous else np.empty(into.shape, np.uint8)
+    line = pixels.reshape(-1)
+    np.ndarray(line.size - 1, np.uint32, whole, strides=(3,))[:] = line[:-1]
+    whole.reshape(-1)[-3:] = line[-1:].view(np.uint8)[:3]
+    if whole is not into:
+        into[:] = whole
 
 
 def plain(display: NDArray[np.uint8], into: Rgb) -> None:

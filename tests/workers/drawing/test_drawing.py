@@ -11,7 +11,7 @@ from service.domain.trust import STATEMENTS, Flag, Grade, TrustReport, statement
 from tests.support.sheets import MODEL, REPORT, TARGET, blob
 from workers.drawing import picture as picture_module
 from workers.drawing.legend import CAUTION, WARNING, Legend, _font, _stack, legible
-from workers.drawing.overlay import Scale, scale_of
+from workers.drawing.overlay import Scale, overlay, scale_of
 from workers.drawing.palettes import FAINT, OPAQUE, diverging, sequential, weights
 from workers.drawing.picture import DEGENERATE, OWN_SCALE, Words, draw
 from workers.drawing.resample import to_source
@@ -214,6 +214,21 @@ def test_the_overlay_is_the_blend_that_its_parts_say():
     weight = weights(signed=True)[level].astype(float)[..., None] / 256
     expected = diverging()[level] * weight + GRAY[..., None] * (1 - weight)
     assert np.abs(drawn - expected).max() <= 2.5  # a level is a rounding away
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (33, 47), (64, 1), (65, 501)])
+@pytest.mark.parametrize("beside", [0, 1, 5])
+def test_every_pixel_is_blended_in_its_place_and_none_beside_the_image(shape, beside):
+    display = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
+    page = np.full((shape[0] + beside, shape[1] + beside, 3), 7, np.uint8)
+    full = np.ones((2, 2), np.float32)
+    into = page[: shape[0], : shape[1]]
+    overlay(display, full, Grid.partition((2, 2), shape), Scale(1.0, signed=False), into)
+    weight, shades = int(weights(signed=False)[-1]), display.astype(int)[..., None]
+    blended = (sequential()[-1].astype(int) * weight + shades * (256 - weight) + 128) >> 8
+    assert_array_equal(into, blended)
+    assert (page[shape[0] :] == 7).all()
+    assert (page[:, shape[1] :] == 7).all()
 
 
 def test_where_there_is_no_evidence_the_image_is_untouched():
