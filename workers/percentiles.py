@@ -32,7 +32,7 @@ def percentiles(
     step = -(-values.size // SAMPLE) | 1  # odd, so that it runs through all columns
     ends = _Ends.of(np.sort(of(values[::step])), ranks)
     pieces = (of(values[start : start + CHUNK]) for start in range(0, values.size, CHUNK))
-    kept = np.concatenate([ends.keep(piece) for piece in pieces])
+    kept = np.sort(np.concatenate([ends.keep(piece) for piece in pieces]))
     found = [ends.percentile(kept, values.size, rank) for rank in ranks]
     sure = tuple(each for each in found if each is not None)
     return sure if len(sure) == len(found) else tuple(map(float, np.percentile(of(values), ranks)))
@@ -61,19 +61,25 @@ class _Ends:
 
     def keep(self, piece: Values) -> Values:
         """Return those of a piece of the values that belong to an end."""
-        if self.low is None or self.high is None:
-            return piece[piece >= self.high if self.low is None else piece <= self.low]
-        return piece[(piece <= self.low) | (piece >= self.high)]
+        if self.low is None:
+            wanted = piece >= self.high
+        elif self.high is None:
+            wanted = piece <= self.low
+        else:
+            wanted = (piece <= self.low) | (piece >= self.high)
+        return np.asarray(piece[wanted])
 
     def percentile(self, kept: Values, size: int, rank: float) -> float | None:
-        """Return it, linear between neighboring values; `None` where it lies between the ends."""
+        """Return one out of the ordered ends of `size` values, linear between neighboring ones.
+
+        It is `None` where it lies between the ends.
+        """
         place = (size - 1) * rank / 100
         floor = int(place)
         left_out = 0 if rank < MIDDLE else size - kept.size
         first, second = floor - left_out, min(floor + 1, size - 1) - left_out
         if first < 0 or second >= kept.size:
             return None
-        kept.partition((first, second))
         near, far = kept[first], kept[second]
         if kept.size < size and (far > self.low if rank < MIDDLE else near < self.high):
             return None

@@ -59,9 +59,9 @@ def _channel(
 def _along(
     channel: Values, axis: int, to: int, antialias: bool, interpolation: Interpolation
 ) -> Values:
-    """Resample one axis; it is brought to the front, where its cells are contiguous."""
+    """Resample one axis; it is brought to the front."""
     front = np.moveaxis(channel, axis, 0)
-    rows = np.ascontiguousarray(front).reshape(len(front), -1)
+    rows = front.reshape(len(front), -1)
     rows = _along_rows(rows, to, antialias, interpolation)
     return np.moveaxis(rows.reshape(to, *front.shape[1:]), 0, axis)
 
@@ -73,7 +73,7 @@ def _along_rows(rows: Values, to: int, antialias: bool, interpolation: Interpola
     at = np.clip((np.arange(to) + 0.5) * source / to - 0.5, 0, source - 1)
     if interpolation == "nearest":
         at = np.floor(at + 0.5)
-    return between_rows(rows, at)
+    return between_rows(np.ascontiguousarray(rows), at)
 
 
 def between_rows(channel: Values, at: NDArray[np.float64]) -> Values:
