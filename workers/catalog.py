@@ -32,6 +32,7 @@ from workers.precisions import Precisions
 from workers.records import PROTOCOL, Pending, Records
 from workers.runtimes.base import Probe
 from workers.sliding.tiling import Tiling
+from workers.views import together
 
 ALIKE: Final = (
     "It marks all that looks alike on the image, and so cannot explain one box of several;"
@@ -110,7 +111,9 @@ def ready_model(
             "row_seconds": dict(probe.row_seconds),
             "memory": MemoryEntry(fixed_bytes=probe.fixed_bytes, row_bytes=dict(probe.row_bytes)),
             "load_seconds": None if load_seconds is None else round(load_seconds, 3),
-            "method_rows": {name: _rows(name, shape, facts, pieces) for name in served},
+            "method_rows": {
+                name: _rows(name, *_asked(name, manifest, shape, pieces), facts) for name in served
+            },
         }
     )
 
@@ -253,13 +256,23 @@ def _value(index: int, spec: ValueSpec) -> ValueEntry:
     )
 
 
-def _rows(method: str, shape: Sequence[int], facts: ModelFacts, pieces: int) -> dict[str, int]:
+def _asked(
+    method: str, manifest: Manifest, shape: Sequence[int], pieces: int
+) -> tuple[Sequence[int], int]:
+    """Return the shape of the images that a method is run on, and how many they are."""
+    if not manifest.image.views or together(METHODS[method]):
+        return shape, pieces
+    return (shape[0], *shape[2:]), shape[1]
+
+
+def _rows(method: str, shape: Sequence[int], pieces: int, facts: ModelFacts) -> dict[str, int]:
     """Return the rows of one target by default, for the estimate at admission.
 
     Parameters
     ----------
     pieces
-        Windows in which the model is given an image; 1 if whole.
+        Windows in which the model is given an image, or views that are explained one after the
+        other; 1 if whole.
     """
     try:
         cost = METHODS[method]().settled(facts).estimate(shape, 1)

@@ -23,6 +23,7 @@ from tests.support import dciodvfy, redis_server
 from tests.support.hospital import ask, document, ended, register, take_in
 from tests.support.phantom_dicom import encoded
 from tests.workers.line.conftest import working
+from workers.methods.base import METHODS
 
 PACKAGE = Path(__file__).parents[3] / "models" / "four-view-phantom"
 ONE, BOTH = draw(4_242, ["l_mlo"]), draw(4_243, ["r_cc", "r_mlo"])
@@ -316,6 +317,9 @@ def test_the_catalog_tells_of_views_and_of_what_would_mix_them(clinic, served):
     assert [each.key for each in served.views] == list(VIEWS)
     assert served.target_kinds == ("class", "contrast", "view")
     assert served.shape == (1, 4, 64, 64)
+    alone = METHODS["occlusion"]().estimate((1, 64, 64), 1).rows
+    assert served.method_rows["occlusion"]["forward"] == 4 * alone
+    assert served.method_rows["saliency"]["gradient"] == 1
     assert "from all views at once" in served.refused["ablation_cam"]
     assert {"grad_cam", "rise", "kernel_shap", "saliency", "deep_lift"} <= set(served.methods)
     (mixed,) = [each for each in clinic[0].fleet.catalog().models if each.name == "turned"]
