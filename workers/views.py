@@ -206,7 +206,7 @@ def piece(made: Maps, target: int, view: int | None) -> Piece:
 
     Values are float32 on the CPU.
     """
-    values = made.values[target].detach().cpu().numpy().astype(np.float32)
+    values = np.asarray(made.values[target].detach().cpu(), np.float32)  # no copy of a volume
     if view is None:
         extras = made.extras[target] if made.extras else {}
         return Piece(values, Grid(values.shape[1:], made.affine), extras)
