@@ -142,6 +142,7 @@ def test_a_degenerate_map_has_no_peak_and_no_scale(made):
     assert document["display"] == {
         "full_scale": None,
         "own_scale": None,
+        "joint_scale": None,
         "drawn": False,
         "window": document["display"]["window"],
     }
