@@ -133,3 +133,21 @@ def test_two_images_of_one_view_are_refused_until_one_is_named(client):
     chosen = body | {"views": {"r_cc": problem["facts"]["instances"][1]}}
     answer = client.post("/v1/explanations:validate", json=chosen)
     assert answer.json()["request"]["views"]["r_cc"] == problem["facts"]["instances"][1]
+
+
+def test_the_maps_of_every_view_come_out_again(client, stack, study, tmp_path):
+    body = journey.request(study, "layer_cam", **MODEL, targets=["left"], artifacts=["npy"])
+    base = f"/v1/explanations/{journey.explain(client, body)['id']}/artifacts"
+    for each in client.get(base).json()["artifacts"]:
+        (tmp_path / each["name"]).write_bytes(client.get(f"{base}/{each['name']}").content)
+
+    def reproduce(*words):
+        asked = ("reproduce", str(tmp_path / "job.json"), *words, "--home", str(stack.home))
+        answer = stack.command(*asked, WHYLIGHT_API_KEY=stack.key)
+        return answer.returncode, answer.stdout + answer.stderr
+
+    status, said = reproduce()
+    assert status == 0, said
+    assert "4 of 4 maps" in said
+    status, said = reproduce("--study", str(journey.NODULE))
+    assert (status, "several views" in said) == (1, True)
