@@ -16,7 +16,7 @@ DETAILED = 1024
 """Cells from which on single ones are not let set the scale."""
 
 ROBUST = 99.5
-BLOCK = 32
+BLOCK = 16
 """Rows drawn at a time."""
 
 LUMA = np.array([77, 150, 29], np.uint16)  # ITU-R BT.601, of 256

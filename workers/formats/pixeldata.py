@@ -6,6 +6,7 @@ pixel, except in JPEG 2000: there the standard asks for the reversible color
 transform, which is the code stream's own affair (PS3.3 A.8.5.4, PS3.5 8.2.4).
 """
 
+import io
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -61,8 +62,8 @@ def save(ds: Dataset, pixels: Pixels, syntax: TransferSyntax, to: Path) -> None:
     ds.file_meta.TransferSyntaxUID = uid
     if uid == JPEG2000Lossless and ds.PhotometricInterpretation == "RGB":
         ds.PhotometricInterpretation = "YBR_RCT"
-    ds.save_as(to, enforce_file_format=True, implicit_vr=False, little_endian=True)
-    with to.open("ab") as stream:
+    with to.open("wb") as stream:
+        stream.write(_header(ds))
         if encode is None:
             kind = b"OB" if pixels.dtype == np.uint8 else b"OW"
             stream.write(_element(kind, pixels.nbytes + pixels.nbytes % 2))
@@ -77,12 +78,19 @@ def save(ds: Dataset, pixels: Pixels, syntax: TransferSyntax, to: Path) -> None:
 
 def save_floats(ds: Dataset, frames: Sequence[NDArray[np.float32]], to: Path) -> None:
     """Write an object that lacks nothing but its Float Pixel Data, uncompressed."""
-    ds.save_as(to, enforce_file_format=True, implicit_vr=False, little_endian=True)
-    with to.open("ab") as stream:
+    with to.open("wb") as stream:
+        stream.write(_header(ds))
         length = sum(frame.nbytes for frame in frames)
         stream.write(_element(b"OF", length, FLOAT_PIXEL_DATA))
         for frame in frames:
             stream.write(np.ascontiguousarray(frame, "<f4").data)
+
+
+def _header(ds: Dataset) -> memoryview:
+    """Return a file up to its pixels; pydicom writes it in many small pieces."""
+    written = io.BytesIO()
+    ds.save_as(written, enforce_file_format=True, implicit_vr=False, little_endian=True)
+    return written.getbuffer()
 
 
 def _element(vr: bytes, length: int, number: int = PIXEL_DATA) -> bytes:
