@@ -125,7 +125,7 @@ bench: $(BENCH_READY)  ## Measure speed beside other libraries, in about 25 quie
 	@$(call measured,grad_cam cams integrated smooth occlusion rise scheduler datapath decoding volumes windows http_job)
 
 bench-trust: $(BENCH_READY)  ## Measure what trust reports are worth; takes much longer
-	@$(call measured,trust curves shortcut)
+	@$(call measured,trust curves shortcut padding)
 
 define measured
 export LOAD_BEFORE=$$(cut -d ' ' -f 1 /proc/loadavg) BENCH_BEGAN=$$(date +%s); missed=; failed=; \

@@ -65,7 +65,7 @@ class Subject:
         network = load(folder, SHAPE)
         self._network = network
         self._place = inside(manifest, None, Grid.identity(INPUT[1:]), INPUT[1:])
-        self._runtime = TorchRuntime(network, INPUT, (LAYER,))
+        self.runtime = TorchRuntime(network, INPUT, (LAYER,))
         self.gaps = gaps(manifest, folder, INPUT, lambda rows: self.logits(rows.numpy()))
 
     def logits(self, images: Values) -> NDArray[np.float64]:
@@ -77,7 +77,7 @@ class Subject:
         scheduler = Scheduler()
         scenes = [Scene(torch.from_numpy(each), self._place) for each in images]
         plans = [Planned(outside_hidden(each), 1) for each in scenes]
-        future = scheduler.submit("bench", self._runtime, plans)
+        future = scheduler.submit("bench", self.runtime, plans)
         scheduler.run_until_idle()
         outcomes = [each for each in future.result(0).outcomes if isinstance(each, np.ndarray)]
         assert len(outcomes) == len(images)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.domain.explanation import Check
-from service.domain.figures import fall_outside, probed
+from service.domain.figures import fall_outside, probed, same_as_mean
 from service.domain.parity import WORDS as PARITY_WORDS
 from service.domain.parity import Parity
-from service.domain.trust import TrustReport
+from service.domain.trust import SUPPORTED_TO, WEAK_TO, TrustReport
 
-GUIDE = """\
+GUIDE = f"""\
 The phantoms' lesions are known to the pixel. *Peak in lesion* tells whether the map's most
 relevant point lies inside the lesion that was drawn. *Grade* tells whether hiding the places
 that a map marks moves the model's score more than hiding the same shape elsewhere (*p* is the
@@ -18,6 +18,16 @@ share of shifted and turned copies of the map that do as well), and whether the 
 this model's weights on known cases. *Parity* tells whether the model said what the issuing
 system reported; here that is what the same networks said on a way apart from the service's.
 A grade describes the model and never the patient.
+
+| grade | means | so |
+|---|---|---|
+| supported | p is {SUPPORTED_TO:.2f} or less | look where it points, and judge for yourself |
+| weak | p is up to {WEAK_TO:.2f}, or its method was not clear on known cases | take it for a hint |
+| not supported | p is above {WEAK_TO:.2f}, or its method failed on known cases | do not go by it |
+| uninformative | hiding moved the score nowhere more than elsewhere | the map was not tested |
+| invalid, not checked | the map is damaged, or was not tested | do not go by it |
+
+The *usual distance* is that between the mean scores of known cases with and without the finding.
 
 *Method on this model* tells how alike (from -1 to 1) the method's maps stay on known cases when
 something is exchanged: all weights (*all random*), those of the last layer (*head random*), the
@@ -158,10 +168,12 @@ def _belief(explained: Explained, result: dict[str, Any]) -> Iterable[str]:
         yield f"- No map. {(result['reason'] or {}).get('detail', '')}"
     else:
         checks = [Check.model_validate(each) for each in result["checks"]]
+        yield f"- {explained.model}; files: {_files(result)}"
         yield f"- {_decided(result, checks)}"
         yield f"- {_parity(explained.job['parity'], result['target']['key'])}"
         yield from (f"- {sentence}" for sentence in result["trust"]["statements"])
-        yield from (f"- {figures}" for figures in [fall_outside(checks)] if figures)
+        figures = (fall_outside(checks), same_as_mean(checks), _share(result["trust"]))
+        yield from (f"- {each}" for each in figures if each)
         yield f"- {_certificate(result['trust']['certificate'])}"
         yield from (
             f"- *{each.name}*: {each.meaning}"
@@ -189,6 +201,19 @@ def _parity(parity: dict[str, Any], key: str) -> str:
             said += f" It gave a {pair['scale']} of {pair['observed']:.2f}, the model here"
             said += f" {pair['found']:.2f}; up to {pair['tolerance']:.2f} apart counts as the same."
     return said
+
+
+def _files(result: dict[str, Any]) -> str:
+    """Name the files of one map."""
+    return ", ".join(f"`{each['name']}`" for each in result["artifacts"]) or "none"
+
+
+def _share(trust: dict[str, Any]) -> str | None:
+    """Say how many of the method's maps were supported on known cases."""
+    known = trust["calibration"]
+    if known is None:
+        return None
+    return f"Of {known['maps']} maps of known cases {known['supported']:.0%} were supported."
 
 
 def _certificate(certificate: dict[str, Any] | None) -> str:

@@ -28,10 +28,22 @@ def fall_outside(checks: Iterable[Check]) -> str | None:
     fall, share, start = (values.get(name) for name in ("fall", "share", "share_from"))
     if not isinstance(fall, float):
         return None
-    said = f"With all outside the declared region hidden the logit falls by {fall:z.2f}"
+    moves = "falls" if round(fall, 2) >= 0 else "rises"
+    said = f"With all outside the declared region hidden the logit {moves} by {abs(fall):.2f}"
     if isinstance(share, float) and isinstance(start, float):
-        said += f", {share:z.2f} of the usual distance (flagged above {start:.2f})"
+        said += f", {abs(share):.2f} of the usual distance (flagged above {start:.2f})"
     return f"{said}."
+
+
+def same_as_mean(checks: Iterable[Check]) -> str | None:
+    """Return how alike a map is to its class's mean map, if that was flagged."""
+    template = next((each for each in checks if each.name == "template"), None)
+    if template is None or template.outcome != "fail":
+        return None
+    likeness, start = template.values.get("similarity"), template.values.get("alike_from")
+    if not isinstance(likeness, float) or not isinstance(start, float):
+        return None
+    return f"Likeness to the class's mean map {likeness:.2f} (flagged from {start:.2f} on)."
 
 
 def kept_to(restriction: Restriction) -> str:

@@ -135,5 +135,19 @@ def test_what_was_flagged_without_a_mark_is_told():
     assert "but for up to 1.7 % of the effusions" in TEXT
 
 
+def test_what_black_margins_do_is_what_was_measured():
+    margins = json.loads((ROOT / "benchmarks" / "results" / "padding.json").read_text())["margins"]
+    plain, tenth, quarter = (margins[each] for each in ("0.0", "0.1", "0.25"))
+    count = plain["phantoms"]
+    assert f"puts {count} drawn radiographs without a pneumothorax" in TEXT
+    assert plain["called"] == 0
+    assert tenth["called"] == quarter["called"] == count
+    assert f"calls all {count} one (logits {quarter['logits'][0]:.0f} to" in TEXT
+    assert f"to {tenth['logits'][1]:.0f})" in TEXT
+    assert all(each["supported"] == each["supported_and_not_flagged"] for each in (tenth, quarter))
+    said = f"supported {tenth['supported']} and {quarter['supported']} times and never flagged"
+    assert said in TEXT
+
+
 def test_the_page_computes_p_as_the_test_does() -> None:
     assert inspect.getsource(recomputed).strip() in PAGE

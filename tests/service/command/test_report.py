@@ -2,7 +2,11 @@
 
 from typing import Any
 
-from service.command.report import Explained, beliefs
+import pytest
+
+from service.command.report import GUIDE, Explained, beliefs
+from service.domain.explanation import Check
+from service.domain.figures import fall_outside, same_as_mean
 from service.domain.trust import BECAUSE, Flag, Grade, TrustReport, statements
 
 
@@ -21,6 +25,7 @@ def explained(grade: Grade, *flags: Flag) -> Explained:
         "target": {"key": "nodule", "label": "Nodule"},
         "checks": [bank],
         "trust": report.model_dump(mode="json"),
+        "artifacts": [{"name": "guided_backprop.nodule.dcm"}],
     }
     return Explained(
         study="nodule",
@@ -42,3 +47,42 @@ def test_a_grade_stands_with_its_own_figures() -> None:
 def test_a_grade_that_the_method_decided_says_so_beside_a_small_p() -> None:
     said = beliefs([explained(Grade.NOT_SUPPORTED, Flag.CERTIFICATE_FAILED)])
     assert f"- **not supported** {BECAUSE[Flag.CERTIFICATE_FAILED]} (this image alone: p = " in said
+
+
+def test_a_map_is_told_with_its_model_and_its_files() -> None:
+    said = beliefs([explained(Grade.SUPPORTED)])
+    assert "- chest-phantom; files: `guided_backprop.nodule.dcm`\n" in said
+
+
+def test_how_many_maps_of_known_cases_were_supported_is_told() -> None:
+    known = explained(Grade.WEAK, Flag.WEAK_FOR_THIS_MODEL)
+    known.job["results"][0]["trust"]["calibration"] = {"maps": 50, "supported": 0.44}
+    assert "- Of 50 maps of known cases 44% were supported.\n" in beliefs([known])
+
+
+def test_the_page_tells_from_which_p_on_a_map_has_which_grade() -> None:
+    assert "| supported | p is 0.05 or less |" in GUIDE
+    assert "| weak | p is up to 0.20, or " in GUIDE
+    assert "| not supported | p is above 0.20, or " in GUIDE
+
+
+def check(name: str, outcome: Any, **values: float) -> Check:
+    return Check(name=name, outcome=outcome, values=values, meaning="So it is.")
+
+
+@pytest.mark.parametrize(
+    ("fall", "said"), [(-0.043, "rises by 0.04, 0.12"), (0.0, "falls by 0.00, 0.00")]
+)
+def test_a_score_that_does_not_fall_is_not_said_to(fall: float, said: str) -> None:
+    found = fall_outside(
+        [check("expected_region", "pass", fall=fall, share=2.8 * fall, share_from=0.2)]
+    )
+    assert found is not None
+    assert f"the logit {said} of the usual distance" in found
+
+
+def test_likeness_to_the_mean_map_is_told_where_it_is_flagged() -> None:
+    figures = {"similarity": 0.96, "alike_from": 0.9}
+    assert same_as_mean([check("template", "pass", **figures)]) is None
+    said = same_as_mean([check("template", "fail", **figures)])
+    assert said == "Likeness to the class's mean map 0.96 (flagged from 0.90 on)."
