@@ -24,14 +24,14 @@ def demand_certified(choices: Sequence[MethodChoice], model: ModelEntry) -> None
     for place, choice in enumerate(choices):
         found = certificate_of(choice, model)
         if found is not None and found.outcome == "failed":
+            others = _recommended(model)
             raise MethodUncertified(
                 "On known cases this method's maps of this model hardly changed when its weights"
-                " or the class were exchanged. Choose one of 'methods', or set"
-                " 'allow_uncertified'; the results will say so.",
+                f" or the class were exchanged. {_way_out(others)}",
                 pointer=f"/methods/{place}/name",
                 method=found.method,
                 certificate=_told(found),
-                methods=[*_passed(model)],
+                methods=[*others],
             )
 
 
@@ -55,9 +55,29 @@ def _ordinary(choice: MethodChoice, model: ModelEntry) -> CertificateEntry | Non
     return next((each for each in known if each.default), None)
 
 
-def _passed(model: ModelEntry) -> list[str]:
-    """Return the methods that passed with their default parameters."""
-    return [each.method for each in model.certificates if each.default and each.outcome == "passed"]
+def _recommended(model: ModelEntry) -> list[str]:
+    """Return the methods to use instead, those first whose maps are supported most often.
+
+    With their default parameters they passed, and are known not to be weak on this model.
+    """
+    shares = {
+        each.method: each.calibration.supported
+        for each in model.certificates
+        if each.default and each.outcome == "passed"
+        if each.calibration is not None and not each.calibration.weak
+    }
+    return sorted(shares, key=lambda method: -shares[method])
+
+
+def _way_out(others: Sequence[str]) -> str:
+    """Return what to do in place of asking for a method that failed."""
+    if others:
+        return "Choose one of 'methods', or set 'allow_uncertified'; the results will say so."
+    return (
+        "No other method is known to do better: of none has its certificate passed and were at"
+        " least half of its maps supported. Choose another model, or set 'allow_uncertified';"
+        " the results will say so."
+    )
 
 
 def _told(certificate: CertificateEntry) -> dict[str, JsonValue]:

@@ -2,6 +2,8 @@
 
 import json
 
+from pydantic import ValidationError
+
 from service.domain.explanation import Explanation, sealed, verify_seal
 from service.errors.jobs import ResultDamaged
 
@@ -37,15 +39,29 @@ def opened(data: bytes) -> Explanation:
     Raises
     ------
     ResultDamaged
-        It was changed after it was sealed.
+        It was changed after it was sealed, or it lacks a field.
     """
     try:
         document = json.loads(data)
         if not isinstance(document, dict) or not verify_seal(document):
-            raise ResultDamaged("The explanation's document was changed after it was written.")
+            raise ResultDamaged(
+                "The explanation's document was changed after it was written: its seal does not"
+                " hold."
+            )
         return Explanation.model_validate(document)
+    except ValidationError as error:
+        raise ResultDamaged(_unfit(error)) from None
     except (ValueError, RecursionError):
         raise ResultDamaged("The explanation's document cannot be read any more.") from None
+
+
+def _unfit(error: ValidationError) -> str:
+    """Tell which fields a document lacks; what it has too much of is not repeated."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    lacking = [".".join(map(str, each["loc"])) for each in found if each["type"] == "missing"]
+    if lacking:
+        return f"The explanation's document lacks {', '.join(lacking)}."
+    return "The explanation's document holds what no document may hold."
 
 
 def _demand_own(explanation: Explanation, job_id: str) -> None:

@@ -315,6 +315,7 @@ def _method(name: str) -> MethodEntry:
     method = METHODS[name]
     return MethodEntry(
         name=name,
+        version=method.version,
         title=method.title,
         parameters=method.model_json_schema(),
         needs=tuple(sorted(method.needs)),

@@ -131,6 +131,7 @@ def _result(
     """Return one method's entry for one target."""
     return Result(
         method=attribution.method,
+        version=attribution.version,
         parameters=attribution.parameters,
         layer=attribution.layer,
         target=attribution.target,

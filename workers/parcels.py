@@ -209,6 +209,9 @@ class Attribution:
     """One method on one target: the raw signed map on its own grid."""
 
     method: str
+    version: int | None
+    """Of the method; `None` when it could not start."""
+
     parameters: dict[str, Any]
     signed: bool
     target: ResolvedTarget | None

@@ -121,6 +121,10 @@ class ResultBody(BaseModel):
     """One method on one target."""
 
     method: str
+    version: int | None = Field(
+        description="Of the method: equal parameters give other maps in another version."
+        " None of a method that could not start."
+    )
     parameters: dict[str, JsonValue]
     layer: TargetLayer | None = Field(
         description="The layer that a class activation map was made of, and why this one."

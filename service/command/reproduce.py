@@ -55,9 +55,9 @@ def _document(file: Path) -> Explanation:
         return documents.opened(file.read_bytes())
     except OSError:
         raise CommandFailure("The document cannot be read.", "Name a file that exists.") from None
-    except ResultDamaged:
+    except ResultDamaged as damaged:
         raise CommandFailure(
-            "The document's seal does not hold: it was changed after it was written.",
+            damaged.detail,
             f"Fetch it again: GET /v1/explanations/{{id}}/artifacts/{DOCUMENT_NAME}.",
         ) from None
 
@@ -174,7 +174,7 @@ def _which(result: Result) -> tuple[str, str | None]:
 def _tell(original: Explanation, again: Explanation, found: Sequence[Difference]) -> int:
     """Print the comparison; return the exit status."""
     print()
-    for line in _changes(original, again):
+    for line in (*_renewed(original, again), *_changes(original, again)):
         print(line)
     rows = [
         (
@@ -190,6 +190,29 @@ def _tell(original: Explanation, again: Explanation, found: Sequence[Difference]
     within = sum(each.within for each in found)
     print(f"\n{within} of {len(found)} maps are within {TOLERANCE:g} of their range ({again.id}).")
     return 0 if within == len(found) else 1
+
+
+def _renewed(original: Explanation, again: Explanation) -> Iterator[str]:
+    """Tell which methods and checks are of another version than then."""
+    for kind, versions, meaning in (
+        ("method", _methods, "its maps may differ for that alone"),
+        ("check", _checks, "its figures cannot be compared"),
+    ):
+        then, now = versions(original), versions(again)
+        for name in then:
+            if name in now and then[name] != now[name]:
+                yield (
+                    f"The {kind} {name} has changed: version {then[name]} then,"
+                    f" {now[name]} now; {meaning}."
+                )
+
+
+def _methods(explanation: Explanation) -> dict[str, int | None]:
+    return {each.method: each.version for each in _mapped(explanation)}
+
+
+def _checks(explanation: Explanation) -> dict[str, int | None]:
+    return {each.name: each.version for result in _mapped(explanation) for each in result.checks}
 
 
 def _changes(original: Explanation, again: Explanation) -> Iterator[str]:

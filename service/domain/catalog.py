@@ -17,6 +17,9 @@ class MethodEntry(Value):
     """A method as workers know it."""
 
     name: str
+    version: int
+    """Raised when equal parameters give other maps than before."""
+
     title: str
     parameters: dict[str, JsonValue]
     """JSON schema of its parameters.

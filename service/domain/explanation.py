@@ -196,7 +196,7 @@ class Check(Value):
     """One measure's outcome on one map."""
 
     name: Name
-    version: int = 1
+    version: int
     """Of the measure: numbers of different versions are not comparable."""
 
     outcome: Literal["pass", "weak", "fail", "not_applicable"]
@@ -293,6 +293,9 @@ class Result(Value):
     """One method on one target."""
 
     method: Name
+    version: int | None
+    """Of the method: maps of different versions may differ; `None` of one that could not start."""
+
     parameters: dict[str, JsonValue]
     layer: TargetLayer | None = None
     """`None` of methods that look at no layer."""

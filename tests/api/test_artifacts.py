@@ -79,7 +79,12 @@ def test_an_artifact_that_was_left_out_is_refused_with_what_can_be_had(client, w
     ).failure()
     left_out = Omission(name="saliency.nodule.json", format="json", reason=reason)
     result = Result(
-        method="saliency", parameters={}, target=None, status="succeeded", omitted=(left_out,)
+        method="saliency",
+        version=1,
+        parameters={},
+        target=None,
+        status="succeeded",
+        omitted=(left_out,),
     )
     worker.succeed(results=(result,))
     told = client.get(f"/v1/explanations/{job}").json()["results"][0]["omitted"]

@@ -58,7 +58,8 @@ def test_a_finished_job_shows_results_with_links_that_work(client, worker, job):
     assert body["state"] == "succeeded"
     assert body["progress"] == 1.0
     (result,) = body["results"]
-    assert (result["method"], result["target"]["key"]) == ("saliency", "nodule")
+    assert (result["method"], result["version"]) == ("saliency", 2)
+    assert result["target"]["key"] == "nodule"
     assert result["map"]["peak"] == [2.0, 1.5]
     for each in result["artifacts"]:
         assert client.get(each["href"]).status_code == 200
@@ -113,7 +114,9 @@ def test_a_finding_below_its_threshold_says_so(client, worker, job):
         above_threshold=False,
     )
     worker.succeed(
-        results=(Result(method="saliency", parameters={}, target=target, status="succeeded"),)
+        results=(
+            Result(method="saliency", version=1, parameters={}, target=target, status="succeeded"),
+        )
     )
     (result,) = client.get(f"/v1/explanations/{job}").json()["results"]
     assert result["target"]["above_threshold"] is False
@@ -123,7 +126,14 @@ def test_nothing_above_its_threshold_is_a_success_with_the_reason(client, worker
     reason = NothingToExplain("No class reaches its threshold on this image.").failure()
     worker.succeed(
         results=(
-            Result(method="saliency", parameters={}, target=None, status="skipped", reason=reason),
+            Result(
+                method="saliency",
+                version=1,
+                parameters={},
+                target=None,
+                status="skipped",
+                reason=reason,
+            ),
         )
     )
     body = client.get(f"/v1/explanations/{job}").json()

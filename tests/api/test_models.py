@@ -106,6 +106,7 @@ def test_methods_tell_their_parameters(client):
     assert [each["name"] for each in body["formats"]] == ["dicom_sc", "png", "npy", "json"]
     one = client.get("/v1/methods/integrated_gradients").json()
     assert one["parameters"]["properties"]["steps"]["maximum"] == 512
+    assert one["version"] == 2
 
 
 def test_an_unknown_method_is_not_found_and_the_known_ones_are_told(client):

@@ -31,6 +31,7 @@ def worker(name: str = "w1", packages: tuple[str, ...] = ()) -> WorkerRecord:
 def method(name: str) -> MethodEntry:
     return MethodEntry(
         name=name,
+        version=1,
         title=name,
         parameters={},
         needs=("forward",),

@@ -45,7 +45,8 @@ def checks():
     for check, value in CHECKED:
         named[check][value] = 0.5
     return tuple(
-        Check(name=name, outcome="pass", values=each, meaning="") for name, each in named.items()
+        Check(name=name, version=1, outcome="pass", values=each, meaning="")
+        for name, each in named.items()
     )
 
 

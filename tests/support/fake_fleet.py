@@ -40,6 +40,7 @@ def method(name: str, **properties: dict[str, Any]) -> MethodEntry:
     """Return a method's entry."""
     return MethodEntry(
         name=name,
+        version=2,
         title=name.replace("_", " ").capitalize(),
         parameters=schema(**properties),
         needs=("input_gradient",),
@@ -236,6 +237,7 @@ class FakeWorker:
         )
         return Result(
             method=name,
+            version=2,
             parameters={},
             target=target,
             status="succeeded",

@@ -50,7 +50,7 @@ def prepared(folder: Path, tensor=VALUES, **asked) -> Prepared:
 
 
 def attribution(values=VALUES) -> Attribution:
-    return Attribution("saliency", {}, True, TARGET, values, GRID)
+    return Attribution("saliency", 1, {}, True, TARGET, values, GRID)
 
 
 @pytest.fixture

@@ -17,7 +17,14 @@ ALIKE = Similarity(value=0.1, low=0.0, high=0.2, pairs=96)
 
 def check(name: str, outcome: str, *flags: str, **values: Any) -> Check:
     return Check.model_validate(
-        {"name": name, "outcome": outcome, "flags": flags, "values": values, "meaning": "So."}
+        {
+            "name": name,
+            "version": 1,
+            "outcome": outcome,
+            "flags": flags,
+            "values": values,
+            "meaning": "So.",
+        }
     )
 
 
@@ -60,6 +67,7 @@ def report(
 ) -> TrustReport:
     attribution = Attribution(
         method="grad_cam",
+        version=1,
         parameters={},
         signed=True,
         target=TARGET.model_copy(update={"above_threshold": above}),

@@ -129,6 +129,11 @@ class _Tried:
     """What is handed to the scheduler, or why nothing is."""
 
     @property
+    def version(self) -> int | None:
+        """Of the method, as it runs."""
+        return self.method.version if self.method else None
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """Every parameter, also those that were not given."""
         return self.method.model_dump(mode="json") if self.method else dict(self.choice.parameters)
@@ -142,6 +147,7 @@ class _Tried:
         """Return the attribution of a target that has no map, and why."""
         return Attribution(
             method=self.choice.name,
+            version=self.version,
             parameters=self.parameters,
             signed=self.signed,
             target=target,
@@ -296,6 +302,7 @@ def _attributions(
         made.append(
             Attribution(
                 method=tried.choice.name,
+                version=tried.version,
                 parameters=tried.parameters,
                 signed=tried.signed,
                 target=each.target,

@@ -13,7 +13,9 @@ from service import documents
 from service.command import reproduce
 from service.command.difference import distance
 from service.domain.artifact import Artifact
+from service.domain.canonical import digest_of
 from service.domain.explanation import (
+    Check,
     Explanation,
     InstanceRef,
     MapFacts,
@@ -62,7 +64,7 @@ class Explained:
     files: dict[str, bytes] = field(default_factory=dict)
 
 
-def explained(job, maps, formats=("npy",), binds=True, **changes):
+def explained(job, maps, formats=("npy",), binds=True, *, version=1, checks=(), **changes):
     """Make a finished explanation whose maps are `maps` by method and class index."""
     files, results = {}, []
     for (method, index), values in maps.items():
@@ -106,10 +108,12 @@ def explained(job, maps, formats=("npy",), binds=True, **changes):
         results.append(
             Result(
                 method=method,
+                version=version,
                 parameters=PARAMETERS[method],
                 target=target,
                 status="succeeded",
                 map=FACTS,
+                checks=checks,
                 trust=trust,
                 artifacts=artifacts,
             )
@@ -392,6 +396,51 @@ def test_what_has_changed_since_then_is_told(whylight, gateway, file):
     _, out, _ = whylight("reproduce", file)
     assert "torch: 2.0 then, 3.0 now" in out
     assert "hardware" not in out
+
+
+def check(name, version):
+    return Check(name=name, version=version, outcome="pass", meaning="It is so.")
+
+
+def test_methods_and_checks_of_another_version_are_told_before_the_differences(
+    whylight, gateway, keep
+):
+    """`repeat` is made of some jobs only: where it is not on both sides, nothing has changed."""
+    then = (check("integrity", 1), check("completeness", 1), check("repeat", 1))
+    now = (check("integrity", 1), check("completeness", 2))
+    file = keep(explained(THEN, MAPS, checks=then))
+    gateway.kept[NOW] = explained(NOW, nudged(4e-5), version=3, checks=now)
+    status, out, _ = whylight("reproduce", file)
+    assert status == 1
+    told = [line for line in out.splitlines() if "has changed" in line]
+    assert [line.split(";")[0] for line in told] == [
+        "The method saliency has changed: version 1 then, 3 now",
+        "The method smooth_grad has changed: version 1 then, 3 now",
+        "The check completeness has changed: version 1 then, 2 now",
+    ]
+    assert out.index(told[-1]) < out.index("largest difference")
+
+
+@pytest.mark.usefixtures("gateway")
+def test_the_same_versions_are_not_told(whylight, file):
+    assert "has changed" not in whylight("reproduce", file)[1]
+
+
+@pytest.mark.parametrize("lacking", ["results.1.version", "results.0.checks.0.version"])
+def test_a_document_that_lacks_a_version_is_refused_by_its_name(whylight, gateway, keep, lacking):
+    """Whoever seals an edited document anew is told what is missing of it."""
+    file = keep(explained(THEN, MAPS, checks=(check("integrity", 1),)))
+    document = json.loads(file.read_bytes())
+    place = document
+    *outer, last = lacking.split(".")
+    for step in outer:
+        place = place[int(step) if step.isdigit() else step]
+    del place[last]
+    del document["seal"]
+    file.write_text(json.dumps(document | {"seal": digest_of(document)}))
+    status, _, err = whylight("reproduce", file)
+    assert (status, gateway.asked) == (1, [])
+    assert f"lacks {lacking}." in err
 
 
 def test_the_distance_of_maps():

@@ -46,7 +46,9 @@ BOUND = {
 def document(**changes) -> Explanation:
     binding = Binding.of(**BOUND | changes)
     report = TrustReport(grade=Grade.WEAK, statements=(), binding=binding)
-    result = Result(method="saliency", parameters={}, target=None, status="succeeded", trust=report)
+    result = Result(
+        method="saliency", version=1, parameters={}, target=None, status="succeeded", trust=report
+    )
     return Explanation(
         id=JOB,
         state="succeeded",

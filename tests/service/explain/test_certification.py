@@ -3,14 +3,19 @@
 import pytest
 
 from service.admission import check_against_catalog
-from service.domain.catalog import Catalog, CertificateEntry
+from service.domain.catalog import CalibrationEntry, Catalog, CertificateEntry
 from service.domain.certificate import Similarity
 from service.domain.request import ExplanationRequest
 from service.errors.requests import MethodUncertified
 from tests.support.fake_fleet import CATALOG, PACKAGES, model
 
 
-def certificate(method, outcome, *, default=True, **parameters):
+def calibration(supported):
+    weak = supported < 0.5
+    return CalibrationEntry(maps=50, supported=supported, weak=weak, r=None, p=None, reference=1.0)
+
+
+def certificate(method, outcome, *, default=True, supported=None, **parameters):
     alike = Similarity(value=0.95, low=0.9, high=0.99, pairs=96)
     return CertificateEntry(
         method=method,
@@ -22,6 +27,7 @@ def certificate(method, outcome, *, default=True, **parameters):
         cases=24,
         seeds=4,
         protocol=1,
+        calibration=None if supported is None else calibration(supported),
     )
 
 
@@ -39,8 +45,8 @@ def test_a_method_that_failed_is_refused_with_its_numbers_and_those_that_passed(
     with pytest.raises(MethodUncertified) as caught:
         check(
             certificate("saliency", "failed"),
-            certificate("integrated_gradients", "passed", **STEPS),
-            certificate("occlusion", "weakly_specific", window=16),
+            certificate("integrated_gradients", "passed", supported=0.98, **STEPS),
+            certificate("occlusion", "weakly_specific", supported=0.8, window=16),
         )
     assert caught.value.pointer == "/methods/0/name"
     assert caught.value.facts["methods"] == ["integrated_gradients"]
@@ -52,6 +58,40 @@ def test_a_method_that_failed_is_refused_with_its_numbers_and_those_that_passed(
         "high": 0.99,
         "pairs": 96,
     }
+
+
+def refused(*others):
+    with pytest.raises(MethodUncertified) as caught:
+        check(certificate("saliency", "failed", supported=0.9), *others)
+    return caught.value.facts["methods"], caught.value.detail
+
+
+def test_the_methods_to_use_instead_are_not_weak_themselves_and_the_best_comes_first():
+    """Figures of `models/chest-phantom`, where `guided_backprop` is refused."""
+    methods, detail = refused(
+        certificate("deconvolution", "passed", supported=0.16),
+        certificate("grad_cam", "passed", supported=0.74),
+        certificate("input_x_gradient", "passed", supported=0.44),
+        certificate("smooth_grad", "passed", supported=0.5),
+        certificate("guided_grad_cam", "weakly_specific", supported=0.6),
+        certificate("integrated_gradients", "passed", supported=0.98, **STEPS),
+        certificate("rise", "passed", default=False, supported=0.99),
+        certificate("eigen_cam", "failed", supported=0.97),
+        certificate("occlusion", "not_certifiable", supported=0.8),
+        certificate("lime", "passed"),
+        certificate("kernel_shap", "pending"),
+    )
+    assert methods == ["integrated_gradients", "grad_cam", "smooth_grad"]
+    assert "Choose one of 'methods'" in detail
+
+
+@pytest.mark.parametrize("others", [(), (certificate("deconvolution", "passed", supported=0.16),)])
+def test_where_no_method_does_better_none_is_named_and_the_words_say_so(others):
+    methods, detail = refused(*others)
+    assert methods == []
+    assert "Choose one of" not in detail
+    assert "No other method" in detail
+    assert "allow_uncertified" in detail
 
 
 def test_a_request_may_allow_it():

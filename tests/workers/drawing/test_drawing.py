@@ -52,7 +52,12 @@ PAIR = Pair(
 
 
 BANK = Check(
-    name="probe_bank", outcome="pass", values={"p": 0.0078125}, passes=25, meaning="It is so."
+    name="probe_bank",
+    version=1,
+    outcome="pass",
+    values={"p": 0.0078125},
+    passes=25,
+    meaning="It is so.",
 )
 
 
@@ -116,6 +121,7 @@ def test_a_fall_outside_of_the_region_is_told_with_its_figures(legends):
     )
     region = Check(
         name="expected_region",
+        version=1,
         outcome="fail",
         values={"fall": 7.467, "share": 0.638, "share_from": 0.2},
         meaning=STATEMENTS[flag],
@@ -335,7 +341,7 @@ def test_every_picture_has_a_legend_with_ink_in_it(shape):
 def test_failed_checks_and_thresholds_lengthen_the_legend():
     values = blob((8, 8))
     scale = Scale(1, signed=False)
-    check = Check(name="integrity", outcome="fail", meaning="The map holds too little.")
+    check = Check(name="integrity", version=1, outcome="fail", meaning="The map holds too little.")
     flags = (Flag.BELOW_THRESHOLD,)
     below = REPORT.model_copy(update={"flags": flags})
     heights = [

@@ -15,7 +15,12 @@ from workers.sheets import write
 NATIVE = blob((12, 10))
 EFFUSION = Code(system="SCT", value="60046008", meaning="Pleural effusion")
 BANK = Check(
-    name="probe_bank", outcome="pass", values={"r": 0.61, "p": 0.008}, passes=25, meaning="It does."
+    name="probe_bank",
+    version=1,
+    outcome="pass",
+    values={"r": 0.61, "p": 0.008},
+    passes=25,
+    meaning="It does.",
 )
 TRUST = TrustReport(
     grade=Grade.WEAK,

@@ -103,7 +103,7 @@ def test_npy_on_the_source_grid_has_the_sources_pixels(made):
 
 
 def test_json_tells_values_geometry_score_checks_and_provenance(made):
-    check = Check(name="integrity", outcome="pass", meaning="The map is fine.")
+    check = Check(name="integrity", version=1, outcome="pass", meaning="The map is fine.")
     document = json.loads(made("json", checks=(check,), extras={"residual": 0.01}))
     assert_allclose(document["map"]["values"], NATIVE, rtol=1e-6)
     assert document["map"]["grid"] == "native"

@@ -21,8 +21,10 @@ from service.errors.jobs import ResultDamaged
 from tests.support.hospital import TENANT, ask, document, published, take_in
 from tests.support.small_model import model_input, picture
 from tests.workers.line.conftest import House
+from workers.catalog import catalog
 from workers.held import Held
 from workers.line import Line
+from workers.methods.base import METHODS
 from workers.slots import Slots
 from workers.stages.deliver import deliver_document
 
@@ -76,6 +78,18 @@ def test_the_document_says_what_ran_on_what(
     assert (ran.device, ran.precision, ran.tf32) == ("cpu", "float32", False)
     assert ran.hardware == torch.backends.cpu.get_cpu_capability()
     assert (ran.threads, ran.fixed_rows) == (torch.get_num_threads(), None)
+
+
+def test_results_and_catalog_say_which_version_of_a_method_ran(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(METHODS["saliency"], "version", 7)
+    _, found = house.explain(
+        house.image("versions"), methods=["saliency", "grad_cam"], checks="none", artifacts=["npy"]
+    )
+    assert {each.method: each.version for each in found.results} == {"saliency": 7, "grad_cam": 1}
+    told = {each.name: each.version for each in catalog(()).methods}
+    assert (told["saliency"], told["grad_cam"]) == (7, 1)
 
 
 def test_every_map_is_bound_to_what_it_was_made_of(

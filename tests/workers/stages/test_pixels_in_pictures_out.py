@@ -39,6 +39,7 @@ def slots():
 def attribution(**changes) -> Attribution:
     known = Attribution(
         method="saliency",
+        version=1,
         parameters={},
         signed=False,
         target=TARGET,
@@ -142,7 +143,9 @@ def test_a_degenerate_map_is_rendered_without_color(slots, tmp_path):
 
 
 def test_a_figure_that_is_not_finite_spoils_no_document(slots, tmp_path):
-    check = Check(name="sum", outcome="fail", values={"residual": np.inf}, meaning="It is off.")
+    check = Check(
+        name="sum", version=1, outcome="fail", values={"residual": np.inf}, meaning="It is off."
+    )
     parcel = judged(slots, tmp_path, attribution(extras={"residual": np.nan}), artifacts=("json",))
     parcel = replace(parcel, verdicts=(Verdict(checks=(check,), degenerate=False, trust=REPORT),))
     ((file,),) = render(parcel, slots, MODEL).files
