@@ -4,17 +4,14 @@ Compared on the clean forward pass, before anything is attributed: a map of
 another answer than the one that was issued explains nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from service.domain.explanation import Prediction
-from service.domain.parity import Pair, Parity, ParityReport
+from service.domain.parity import Pair, Parity, ParityReport, worst
 from service.domain.request import Observed
 from service.errors.requests import InvalidRequest, InvalidTarget
 from service.errors.studies import ParityMismatch
-
-WORST_FIRST: Final = (Parity.MISMATCHED, Parity.MATCHED, Parity.NOT_GIVEN)
-"""One mismatch outweighs every match, and one match whatever could not be compared."""
 
 TOLD: Final = 6
 """Mismatched classes that a failure tells of, so that it fits the job's record."""
@@ -35,8 +32,7 @@ def compare(observed: Sequence[Observed], predictions: Sequence[Prediction]) -> 
     InvalidRequest
         A probability was observed, and the model gives none.
     """
-    pairs = tuple(_pair(each, _answer(each, predictions)) for each in observed)
-    return ParityReport(outcome=_worst(pair.outcome for pair in pairs), pairs=pairs)
+    return ParityReport.of(_pair(each, _answer(each, predictions)) for each in observed)
 
 
 def refusal(report: ParityReport) -> ParityMismatch:
@@ -74,7 +70,7 @@ def _pair(observed: Observed, answer: Prediction) -> Pair:
     same_decision = None if undecided else positive == answer.above_threshold
     return Pair(
         key=answer.key,
-        outcome=_worst(map(_outcome, (same_score, same_decision))),
+        outcome=worst(map(_outcome, (same_score, same_decision))),
         scale=observed.scale,
         observed=score,
         found=found,
@@ -89,8 +85,3 @@ def _outcome(same: bool | None) -> Parity:
     if same is None:
         return Parity.NOT_GIVEN
     return Parity.MATCHED if same else Parity.MISMATCHED
-
-
-def _worst(outcomes: Iterable[Parity]) -> Parity:
-    """Return what holds for all together."""
-    return min(outcomes, key=WORST_FIRST.index, default=Parity.NOT_GIVEN)

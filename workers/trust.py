@@ -53,6 +53,8 @@ def trust_report(
         What the measures said; of integrity alone where no checks were asked for.
     known
         The method's record on this model.
+    parity
+        Of the whole job.
     duplicate
         Whether the very same map was made of another image.
     measured
@@ -65,7 +67,7 @@ def trust_report(
         dict.fromkeys(
             [
                 *_of_method(record),
-                *_of_job(attribution, parity),
+                *_of_target(attribution, parity),
                 *([Flag.DUPLICATE] if duplicate else []),
                 *_of_checks(checks),
             ]
@@ -106,11 +108,12 @@ def _of_method(record: MethodRecord | None) -> Iterable[Flag]:
     return [*([flag] if flag else []), *([Flag.WEAK_FOR_THIS_MODEL] if weak else [])]
 
 
-def _of_job(attribution: Attribution, parity: ParityReport) -> Iterable[Flag]:
+def _of_target(attribution: Attribution, parity: ParityReport) -> Iterable[Flag]:
     """Return what holds for the target, the issuing AI and what was executed."""
     target = attribution.target
     if parity.outcome is Parity.MISMATCHED:
-        yield Flag.PARITY_MISMATCH
+        own = target is not None and parity.about(target.about).outcome is Parity.MISMATCHED
+        yield Flag.PARITY_MISMATCH if own else Flag.PARITY_MISMATCH_ELSEWHERE
     if target is not None and target.above_threshold is False:
         yield Flag.BELOW_THRESHOLD
     if attribution.executed_on == "surrogate":

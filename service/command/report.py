@@ -7,7 +7,8 @@ from typing import Any
 from service.domain.explanation import Check
 from service.domain.figures import fall_outside, probed, same_as_mean
 from service.domain.parity import WORDS as PARITY_WORDS
-from service.domain.parity import Parity
+from service.domain.parity import ParityReport
+from service.domain.target import ResolvedTarget
 from service.domain.trust import SUPPORTED_TO, WEAK_TO, TrustReport
 
 GUIDE = f"""\
@@ -15,8 +16,9 @@ The phantoms' lesions are known to the pixel. *Peak in lesion* tells whether the
 relevant point lies inside the lesion that was drawn. *Grade* tells whether hiding the places
 that a map marks moves the model's score more than hiding the same shape elsewhere (*p* is the
 share of shifted and turned copies of the map that do as well), and whether the method follows
-this model's weights on known cases. *Parity* tells whether the model said what the issuing
-system reported; here that is what the same networks said on a way apart from the service's.
+this model's weights on known cases. *Parity* tells whether the model said of the target what the
+issuing system reported of it; here that is what the same networks said on a way apart from the
+service's.
 A grade describes the model and never the patient.
 
 | grade | means | so |
@@ -118,7 +120,7 @@ def maps(all_explained: Iterable[Explained]) -> str:
             (result["target"] or {}).get("label", "-"),
             _grade(result),
             _figure(result, "probe_bank", "p"),
-            each.job["parity"]["outcome"],
+            _compared(each.job, result).outcome,
             PEAK_WORDS[hit],
             ", ".join(_flags(result)) or "-",
         )
@@ -170,7 +172,7 @@ def _belief(explained: Explained, result: dict[str, Any]) -> Iterable[str]:
         checks = [Check.model_validate(each) for each in result["checks"]]
         yield f"- {explained.model}; files: {_files(result)}"
         yield f"- {_decided(result, checks)}"
-        yield f"- {_parity(explained.job['parity'], result['target']['key'])}"
+        yield f"- {_parity(_compared(explained.job, result))}"
         yield from (f"- {sentence}" for sentence in result["trust"]["statements"])
         figures = (fall_outside(checks), same_as_mean(checks), _share(result["trust"]))
         yield from (f"- {each}" for each in figures if each)
@@ -193,14 +195,15 @@ def _decided(result: dict[str, Any], checks: Sequence[Check]) -> str:
     return f"{said} ({figures})" if figures else said
 
 
-def _parity(parity: dict[str, Any], key: str) -> str:
-    """Say whether the issuing system said the same, with both figures."""
-    said = PARITY_WORDS[Parity(parity["outcome"])]
-    for pair in parity["pairs"]:
-        if pair["key"] == key and pair["observed"] is not None:
-            said += f" It gave a {pair['scale']} of {pair['observed']:.2f}, the model here"
-            said += f" {pair['found']:.2f}; up to {pair['tolerance']:.2f} apart counts as the same."
-    return said
+def _compared(job: dict[str, Any], result: dict[str, Any]) -> ParityReport:
+    """Return how the issuing system compares: on what a map is about, without one on the whole."""
+    parity, target = ParityReport.model_validate(job["parity"]), result["target"]
+    return parity if target is None else parity.about(ResolvedTarget.model_validate(target).about)
+
+
+def _parity(parity: ParityReport) -> str:
+    """Say whether the issuing system said the same, with what both said."""
+    return " ".join([PARITY_WORDS[parity.outcome], *(pair.said for pair in parity.pairs)])
 
 
 def _files(result: dict[str, Any]) -> str:

@@ -35,6 +35,7 @@ class Flag(StrEnum):
     CERTIFICATE_WEAK = "certificate_weak"
     UNCERTIFIED = "uncertified"
     PARITY_MISMATCH = "parity_mismatch"
+    PARITY_MISMATCH_ELSEWHERE = "parity_mismatch_elsewhere"
     BELOW_THRESHOLD = "below_threshold"
     SURROGATE = "surrogate"
     DUPLICATE = "duplicate"
@@ -106,6 +107,10 @@ STATEMENTS: Final = MappingProxyType(
         Flag.PARITY_MISMATCH: (
             "The model says something else here than the issuing system reported: this may not"
             " be the explanation of that result."
+        ),
+        Flag.PARITY_MISMATCH_ELSEWHERE: (
+            "Of another class or value the model says something else than the issuing system"
+            " reported: it may not be the same model, or not the same image."
         ),
         Flag.BELOW_THRESHOLD: (
             "The score is below the model's threshold: the model did not report this finding."

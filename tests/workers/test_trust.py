@@ -6,7 +6,7 @@ import pytest
 
 from service.domain.certificate import Certificate, MethodCalibration, MethodRecord, Similarity
 from service.domain.explanation import Check, ExecutedOn
-from service.domain.parity import Parity, ParityReport
+from service.domain.parity import Pair, Parity, ParityReport
 from service.domain.trust import ALWAYS, BECAUSE, STATEMENTS, Flag, Grade, TrustReport
 from tests.support.sheets import TARGET
 from workers.parcels import Attribution
@@ -56,21 +56,35 @@ def record(outcome: str, supported: float = 0.8) -> MethodRecord:
     )
 
 
+def pair(key: str, outcome: Parity) -> Pair:
+    return Pair(
+        key=key,
+        outcome=outcome,
+        scale="logit",
+        observed=2.0,
+        found=3.0,
+        tolerance=0.02,
+        observed_positive=None,
+        found_positive=True,
+    )
+
+
 def report(
     checks: tuple[Check, ...] = SOUND,
     *,
     known: Known = None,
-    parity: Parity = Parity.NOT_GIVEN,
+    parity: dict[str, Parity] | None = None,
     duplicate: bool = False,
     above: bool = True,
     executed_on: ExecutedOn = "original",
+    **target: Any,
 ) -> TrustReport:
     attribution = Attribution(
         method="grad_cam",
         version=1,
         parameters={},
         signed=True,
-        target=TARGET.model_copy(update={"above_threshold": above}),
+        target=TARGET.model_copy(update={"above_threshold": above} | target),
         values=None,
         grid=None,
         executed_on=executed_on,
@@ -79,7 +93,7 @@ def report(
         attribution,
         checks,
         known=known,
-        parity=ParityReport(outcome=parity),
+        parity=ParityReport.of(pair(*each) for each in (parity or {}).items()),
         duplicate=duplicate,
     )
 
@@ -141,7 +155,25 @@ def test_the_grade_is_that_of_the_worst_finding(checks: tuple[Check, ...], grade
 @pytest.mark.parametrize(
     ("changes", "flag"),
     [
-        ({"parity": Parity.MISMATCHED}, Flag.PARITY_MISMATCH),
+        ({"parity": {"effusion": Parity.MISMATCHED}}, Flag.PARITY_MISMATCH),
+        (
+            {"parity": {"effusion": Parity.MISMATCHED, "nodule": Parity.MISMATCHED}},
+            Flag.PARITY_MISMATCH,
+        ),
+        (
+            {"parity": {"effusion": Parity.MATCHED, "nodule": Parity.MISMATCHED}},
+            Flag.PARITY_MISMATCH_ELSEWHERE,
+        ),
+        ({"parity": {"nodule": Parity.MISMATCHED}}, Flag.PARITY_MISMATCH_ELSEWHERE),
+        (
+            {
+                "parity": {"effusion": Parity.MISMATCHED},
+                "kind": "contrast",
+                "key": "effusion-versus-rest",
+                "of": "effusion",
+            },
+            Flag.PARITY_MISMATCH,
+        ),
         ({"above": False}, Flag.BELOW_THRESHOLD),
         ({"executed_on": "surrogate"}, Flag.SURROGATE),
         ({"duplicate": True}, Flag.DUPLICATE),
@@ -152,6 +184,7 @@ def test_flags_are_said_in_words(changes: dict[str, Any], flag: Flag) -> None:
     said = report(**{"known": record("passed")} | changes)
     assert said.flags == (flag,)
     assert STATEMENTS[flag] in said.statements
+    assert said.grade is Grade.SUPPORTED
 
 
 @pytest.mark.parametrize("flag", [Flag.INCOMPLETE, Flag.TOLERANCE_MISSED])

@@ -54,7 +54,7 @@ REGIONS = {
 """What a segmentation was asked about."""
 
 EVIDENCE = frozenset(STATEMENTS[grade] for grade in Grade)
-GRAVE = OF_THE_METHOD | OF_THE_SUM | {Flag.PARITY_MISMATCH}
+GRAVE = OF_THE_METHOD | OF_THE_SUM | {Flag.PARITY_MISMATCH, Flag.PARITY_MISMATCH_ELSEWHERE}
 """Flags that outweigh what this case's own checks say of the map."""
 
 
@@ -68,6 +68,8 @@ class Words:
     checks: tuple[Check, ...]
     trust: TrustReport
     parity: ParityReport
+    """Of the target alone."""
+
     degenerate: bool
     partial: bool
     restriction: Restriction | None = None
@@ -191,9 +193,9 @@ def _scaled(scale: Scale | None) -> list[str]:
 
 
 def _grave(words: Words) -> list[str]:
-    """Say what outweighs the evidence; a mismatch with both figures."""
+    """Say what outweighs the evidence; a mismatch with what both sides said."""
     said = [STATEMENTS[flag] for flag in words.trust.flags if flag in GRAVE]
-    return [*said, *(_observed(words) if Flag.PARITY_MISMATCH in words.trust.flags else ())]
+    return [*said, *(_pairs(words) if Flag.PARITY_MISMATCH in words.trust.flags else ())]
 
 
 def _precision(measured: PrecisionRef | None) -> list[str]:
@@ -219,17 +221,12 @@ def _parity(words: Words) -> list[str]:
     """Say that the issuing system said the same, or that none was asked; see `_grave`."""
     if words.parity.outcome is Parity.MISMATCHED:
         return []
-    return [PARITY_WORDS[words.parity.outcome], *_observed(words)]
+    return [PARITY_WORDS[words.parity.outcome], *_pairs(words)]
 
 
-def _observed(words: Words) -> list[str]:
-    """Return both figures of this target, the issuing system's and ours."""
-    return [
-        f"Issuing system: {pair.scale} {pair.observed:.3g}; here: {pair.found:.3g}"
-        f" (tolerance {pair.tolerance:.3g})."
-        for pair in words.parity.pairs
-        if pair.key == words.target.about and pair.observed is not None
-    ]
+def _pairs(words: Words) -> list[str]:
+    """Return what the issuing system and the model here said of this target."""
+    return [pair.said for pair in words.parity.pairs]
 
 
 def _grade(words: Words) -> str:

@@ -85,6 +85,8 @@ class MapRecord(Value):
     checks: tuple[Check, ...]
     trust: TrustReport
     parity: ParityReport
+    """Of what the map is about alone."""
+
     probes: Probes | None
     """The probe bank as this map was held against it."""
 

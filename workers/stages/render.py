@@ -136,7 +136,7 @@ def record_of(
         extras=attribution.extras,
         checks=verdict.checks,
         trust=verdict.trust,
-        parity=judged.attributed.parity,
+        parity=judged.attributed.parity.about(attribution.target.about),
         probes=verdict.probes,
         reference=verdict.reference,
         model=model,

@@ -4,13 +4,25 @@ from typing import Any
 
 import pytest
 
-from service.command.report import GUIDE, Explained, beliefs
+from service.command.report import GUIDE, Explained, beliefs, maps
 from service.domain.explanation import Check
 from service.domain.figures import fall_outside, same_as_mean
+from service.domain.parity import WORDS, Pair, Parity, ParityReport
 from service.domain.trust import BECAUSE, Flag, Grade, TrustReport, statements
 
+TARGET = {
+    "key": "nodule",
+    "label": "Nodule",
+    "index": 0,
+    "asked_as": "nodule",
+    "score": 15.84,
+    "probability": 1.0,
+    "threshold": 0.5,
+    "above_threshold": True,
+}
 
-def explained(grade: Grade, *flags: Flag) -> Explained:
+
+def explained(grade: Grade, *flags: Flag, parity: ParityReport | None = None) -> Explained:
     """One map whose own evidence supports it."""
     report = TrustReport(grade=grade, flags=flags, statements=statements(Grade.SUPPORTED, flags))
     bank = {
@@ -22,7 +34,7 @@ def explained(grade: Grade, *flags: Flag) -> Explained:
     }
     result: dict[str, Any] = {
         "method": "guided_backprop",
-        "target": {"key": "nodule", "label": "Nodule"},
+        "target": TARGET,
         "checks": [bank],
         "trust": report.model_dump(mode="json"),
         "artifacts": [{"name": "guided_backprop.nodule.dcm"}],
@@ -30,7 +42,10 @@ def explained(grade: Grade, *flags: Flag) -> Explained:
     return Explained(
         study="nodule",
         model="chest-phantom",
-        job={"parity": {"outcome": "not_given", "pairs": []}, "results": [result]},
+        job={
+            "parity": (parity or ParityReport()).model_dump(mode="json"),
+            "results": [result],
+        },
         drawn=frozenset(),
         folder="nodule",
         hits=(None,),
@@ -86,3 +101,48 @@ def test_likeness_to_the_mean_map_is_told_where_it_is_flagged() -> None:
     assert same_as_mean([check("template", "pass", **figures)]) is None
     said = same_as_mean([check("template", "fail", **figures)])
     assert said == "Likeness to the class's mean map 0.96 (flagged from 0.90 on)."
+
+
+def pair(key: str, outcome: Parity, observed: float | None, *, positive: bool | None) -> Pair:
+    return Pair(
+        key=key,
+        outcome=outcome,
+        scale="logit",
+        observed=observed,
+        found=15.84,
+        tolerance=0.02,
+        observed_positive=positive,
+        found_positive=True,
+    )
+
+
+OTHER = pair("effusion", Parity.MISMATCHED, 5.0, positive=None)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "outcome", "said"),
+    [
+        ([OTHER], "not_given", "\n"),
+        (
+            [pair("nodule", Parity.MATCHED, 15.84, positive=None), OTHER],
+            "matched",
+            " Issuing system: logit 15.84; here: 15.84 (tolerance 0.02).\n",
+        ),
+        (
+            [pair("nodule", Parity.MISMATCHED, None, positive=False)],
+            "mismatched",
+            " Issuing system: not reported; here: reported.\n",
+        ),
+        (
+            [pair("nodule", Parity.MISMATCHED, 15.84, positive=False)],
+            "mismatched",
+            " Issuing system: logit 15.84, not reported; here: 15.84, reported (tolerance 0.02).\n",
+        ),
+    ],
+)
+def test_parity_is_told_of_what_the_map_is_about(
+    pairs: list[Pair], outcome: str, said: str
+) -> None:
+    one = explained(Grade.SUPPORTED, parity=ParityReport.of(pairs))
+    assert f"- {WORDS[Parity(outcome)]}{said}" in beliefs([one])
+    assert outcome in [cell.strip() for cell in maps([one]).splitlines()[-1].split("|")]

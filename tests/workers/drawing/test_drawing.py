@@ -150,6 +150,20 @@ def test_a_mismatch_is_said_once_with_both_figures(legends):
     assert not {PARITY_WORDS[Parity.MISMATCHED], *legend.grave} & set(elsewhere)
 
 
+def test_a_mismatch_of_another_class_is_grave_and_leaves_this_maps_own_figures(legends):
+    flags = (Flag.PARITY_MISMATCH_ELSEWHERE,)
+    report = TrustReport(
+        grade=Grade.SUPPORTED, flags=flags, statements=statements(Grade.SUPPORTED, flags)
+    )
+    parity = ParityReport.of([PAIR])
+    picture(blob((8, 8)), scale=Scale(1, signed=False), trust=report, parity=parity)
+    (legend,) = legends
+    assert legend.grade == "Map: SUPPORTED"
+    assert legend.grave == (STATEMENTS[Flag.PARITY_MISMATCH_ELSEWHERE],)
+    assert PARITY_WORDS[Parity.MATCHED] in legend.lines
+    assert "Issuing system: logit 2.6; here: 2.5 (tolerance 0.2)." in legend.lines
+
+
 @pytest.fixture
 def legends(monkeypatch):
     """The legends that are drawn, in order."""

@@ -15,6 +15,7 @@ from service import paths
 from service.domain.explanation import Explanation
 from service.domain.job import State
 from service.domain.parity import Parity
+from service.domain.trust import STATEMENTS, Flag
 from service.errors.base import Kind
 from service.manifests import read_manifest
 from service.packages import PackageRecord
@@ -110,6 +111,47 @@ def test_a_mismatch_that_is_allowed_is_told_and_explained(
     assert document.parity.outcome is Parity.MISMATCHED
     token = str(record.result).rsplit("/", 1)[-1]
     assert len(plans[token]) > len(METHODS)
+
+
+def of_maps(house: House, name: str, *observed: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Have two classes explained all the same; return each map's parity and its flags of that."""
+    record, document = house.explain(
+        house.image(name),
+        methods=["saliency"],
+        targets=["nodule", "effusion"],
+        observed=observed,
+        allow_mismatch=True,
+        artifacts=["json"],
+    )
+    assert record.state is State.SUCCEEDED
+    told = {}
+    for each in document.results:
+        assert each.target is not None
+        assert each.trust is not None
+        (artifact,) = each.artifacts
+        data = house.backends.store.get(paths.artifact(str(record.result), artifact.name))
+        parity = json.loads(data)["parity"]
+        assert {pair["key"] for pair in parity["pairs"]} <= {each.target.key}
+        flags = [flag.value for flag in each.trust.flags if flag.value.startswith("parity")]
+        assert all(STATEMENTS[Flag(flag)] in each.trust.statements for flag in flags)
+        told[each.target.key] = (parity["outcome"], *flags)
+    return told
+
+
+def test_what_was_observed_of_one_class_is_not_said_of_another(house: House) -> None:
+    right = {"of": "effusion", "score": says("effusion")[0], "scale": "logit"}
+    assert of_maps(house, "only", right) == {"nodule": ("not_given",), "effusion": ("matched",)}
+
+
+def test_a_mismatch_is_said_of_its_class_and_told_of_as_anothers_beside_the_rest(
+    house: House,
+) -> None:
+    right = {"of": "nodule", "score": says("nodule")[0], "scale": "logit"}
+    wrong = {"of": "effusion", "score": says("effusion")[0] + 5, "scale": "logit"}
+    assert of_maps(house, "mixed", right, wrong) == {
+        "nodule": ("matched", "parity_mismatch_elsewhere"),
+        "effusion": ("mismatched", "parity_mismatch"),
+    }
 
 
 @pytest.mark.parametrize("scale", ["logit", "probability"])

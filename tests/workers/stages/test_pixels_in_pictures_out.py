@@ -11,7 +11,8 @@ from numpy.testing import assert_allclose
 
 from service.domain.explanation import Check
 from service.domain.grid import Grid
-from service.domain.parity import ParityReport
+from service.domain.parity import WORDS, Pair, Parity, ParityReport
+from service.domain.trust import Flag
 from service.errors.base import Failure, Kind, WhylightError
 from service.errors.jobs import ResultDamaged
 from service.errors.requests import UnknownFormat
@@ -19,7 +20,9 @@ from service.errors.studies import UndecodablePixels
 from tests.support.parcels import fetched
 from tests.support.phantom_dicom import JPEG_2000, JPEG_LS, compress, compressed, encoded, of_pixels
 from tests.support.sheets import MODEL, REPORT, TARGET, blob
+from workers import tasks
 from workers.binding import bound
+from workers.drawing import picture
 from workers.parcels import Attributed, Attribution, Judged, Verdict
 from workers.slots import Slots
 from workers.stages.decode import decode
@@ -172,6 +175,82 @@ def test_frames_of_one_object_are_different_questions(tmp_path):
     ds.NumberOfFrames, ds.PixelData = 2, np.stack([RAMP, RAMP]).tobytes()
     first, second = (digest_of(fetched(encoded(ds), tmp_path, frame=k)) for k in (1, 2))
     assert first != second
+
+
+class Here:
+    """Slots that do their tasks in this process."""
+
+    def run(self, task, message, _):
+        return tasks.TASKS[task](message)
+
+
+def pair(key: str, outcome: Parity, observed: float | None, positive: bool | None = None) -> Pair:
+    return Pair(
+        key=key,
+        outcome=outcome,
+        scale="logit",
+        observed=observed,
+        found=15.84,
+        tolerance=0.02,
+        observed_positive=positive,
+        found_positive=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("pairs", "outcome", "figures"),
+    [
+        ([pair("nodule", Parity.MATCHED, 15.84)], Parity.NOT_GIVEN, []),
+        ([pair("nodule", Parity.MISMATCHED, 5.0)], Parity.NOT_GIVEN, []),
+        (
+            [pair("effusion", Parity.MATCHED, 15.84), pair("nodule", Parity.MISMATCHED, 5.0)],
+            Parity.MATCHED,
+            ["Issuing system: logit 15.84; here: 15.84 (tolerance 0.02)."],
+        ),
+        (
+            [pair("effusion", Parity.MISMATCHED, None, positive=False)],
+            Parity.MISMATCHED,
+            ["Issuing system: not reported; here: reported."],
+        ),
+    ],
+)
+def test_a_map_tells_what_was_observed_of_its_own_target(
+    slots, tmp_path, monkeypatch, *, pairs, outcome, figures
+):
+    drawn, whole = [], picture.page_with
+
+    def kept(legend, rows, columns):
+        drawn.append(legend)
+        return whole(legend, rows, columns)
+
+    monkeypatch.setattr(picture, "page_with", kept)
+    parcel = judged(slots, tmp_path, attribution(), artifacts=("png", "json", "dicom_sr"))
+    known = replace(parcel.attributed, parity=ParityReport.of(pairs))
+    flags = (Flag.PARITY_MISMATCH,) if outcome is Parity.MISMATCHED else ()
+    report = REPORT.model_copy(update={"flags": flags})
+    verdict = Verdict(checks=(), degenerate=False, trust=report)
+    ((_, told, sr),) = render(
+        replace(parcel, attributed=known, verdicts=(verdict,)), Here(), MODEL
+    ).files
+    (legend, *_) = drawn
+    lines = (*legend.lines, *legend.grave)
+    assert [each for each in lines if each.startswith("Issuing system")] == figures
+    own = [] if outcome is Parity.MISMATCHED else [WORDS[outcome]]
+    assert [each for each in lines if each in WORDS.values()] == own
+    assert json.loads(told.path.read_bytes())["parity"]["outcome"] == outcome
+    assert words(pydicom.dcmread(sr.path))["parity"] == outcome
+
+
+def words(ds: pydicom.Dataset) -> dict[str, str]:
+    """The report's short codes, by what they are of."""
+    return {
+        item.ConceptNameCodeSequence[0].get("CodeValue"): item.ConceptCodeSequence[0].get(
+            "CodeValue"
+        )
+        for sequence in (each for each in ds.iterall() if each.keyword == "ContentSequence")
+        for item in sequence.value
+        if item.ValueType == "CODE"
+    }
 
 
 class Meddled:
