@@ -27,6 +27,7 @@ def explained(grade: Grade, *flags: Flag, parity: ParityReport | None = None) ->
     report = TrustReport(grade=grade, flags=flags, statements=statements(Grade.SUPPORTED, flags))
     bank = {
         "name": "probe_bank",
+        "version": 1,
         "outcome": "pass",
         "values": {"p": 0.015625},
         "passes": 25,
@@ -82,7 +83,7 @@ def test_the_page_tells_from_which_p_on_a_map_has_which_grade() -> None:
 
 
 def check(name: str, outcome: Any, **values: float) -> Check:
-    return Check(name=name, outcome=outcome, values=values, meaning="So it is.")
+    return Check(name=name, version=1, outcome=outcome, values=values, meaning="So it is.")
 
 
 @pytest.mark.parametrize(
