@@ -6,7 +6,3 @@ catalog and numbers; never of values out of a study, a file name or another
 exception's text. An exception that is no `WhylightError` is a bug and is
 never shown.
 """
-
-from service.errors import jobs, models, requests, studies
-
-__all__ = ["jobs", "models", "requests", "studies"]  # whole, wherever a part is imported
