@@ -2,8 +2,8 @@
 
 Rounds are ABBA: each competitor runs in order and then in reverse, so that a
 drift of the machine falls on all alike. Two rounds warm up; nine are timed, or as
-many as begin within 20 seconds, three at least; of a competitor's two runs in a round the
-shorter one counts, because what disturbs a run makes it longer. The figure is the median of the
+many as begin within 20 seconds, three at least; of a competitor's runs in a round the
+shortest counts, because what disturbs a run makes it longer. The figure is the median of the
 rounds' ratios with a bootstrap interval of 95 %. The first competitor runs twice,
 as A and A': where this control is off by more than 5 %, the run says nothing.
 
@@ -42,6 +42,9 @@ CLOCK: Final = "cpu" if DEVICE.type == "cpu" else "wall"
 WARM_UP: Final = 2
 ROUNDS: Final = 9
 """Rounds that are timed, unless they take too long."""
+
+OFTEN: Final = 5
+"""Runs in a row at most of what is short beside the others."""
 
 LEAST: Final = 3
 """Rounds that are timed in any case."""
@@ -93,28 +96,41 @@ def rounds(
 ) -> dict[str, dict[str, list[float]]]:
     """Return seconds by competitor and clock, ``cpu`` and ``wall``, one entry a round.
 
-    An entry is the shorter of a competitor's two runs in the round: what disturbs a run
-    makes it longer. There are at most `count` rounds.
+    An entry is the shortest of a competitor's runs in the round: what disturbs a run makes it
+    longer. There are two, more of what takes under a tenth of the longest, and at most
+    `count` rounds.
     """
     order = [*runs, *reversed(list(runs))]
     spent: dict[str, dict[str, list[float]]] = {name: {"cpu": [], "wall": []} for name in runs}
+    times = dict.fromkeys(runs, 1)
     timed = 0.0
     for number in range(WARM_UP + count):
         if number >= WARM_UP + LEAST and timed >= ENOUGH:
             break
-        best = {name: [math.inf, math.inf] for name in runs}
+        best = dict.fromkeys(runs, (math.inf, math.inf))
         for name in order:
-            cpu, wall = time.process_time(), time.perf_counter()
-            runs[name]()
-            synchronize(DEVICE)
-            took = time.process_time() - cpu, time.perf_counter() - wall
-            best[name] = [min(pair) for pair in zip(best[name], took, strict=True)]
+            for _ in range(times[name]):
+                best[name] = _shorter(best[name], _timed(runs[name]))
+        longest = max(wall for _, wall in best.values())
+        times = {name: min(OFTEN, 1 + int(longest / wall / 10)) for name, (_, wall) in best.items()}
         if number >= WARM_UP:
             for name, (cpu, wall) in best.items():
                 spent[name]["cpu"].append(cpu)
                 spent[name]["wall"].append(wall)
                 timed += 2 * wall
     return spent
+
+
+def _timed(run: Callable[[], object]) -> tuple[float, float]:
+    """Return the seconds that a run takes, of the processor and of the clock."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    run()
+    synchronize(DEVICE)
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def _shorter(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    return min(one[0], other[0]), min(one[1], other[1])
 
 
 def ratio(peer: Sequence[float], subject: Sequence[float]) -> Ratio:
