@@ -12,13 +12,9 @@ from monai.inferers.utils import sliding_window_inference
 from safetensors.torch import save_file
 from torch import nn
 
-from service import paths
-from service.backends import open_backends
 from service.domain.job import State
-from service.settings import QueueSettings, Settings, StoreSettings, WorkerSettings
-from tests.support import redis_server
 from tests.support.exported import write_onnx_package
-from tests.support.hospital import ask, document, ended, register, take_in
+from tests.support.hospital import take_in
 from tests.support.phantom_dicom import encoded
 from tests.support.small_model import (
     SIDE,
@@ -29,7 +25,6 @@ from tests.support.small_model import (
     write_package,
 )
 from tests.support.volumes import Series, enhanced
-from tests.workers.line.conftest import working
 from workers.architectures.attention_mil import AttentionMil
 
 WINDOW = 32
@@ -159,28 +154,14 @@ def bag_package(folder):
 
 
 @pytest.fixture(scope="module")
-def clinic(tmp_path_factory):
-    """A worker that serves both."""
-    folder = tmp_path_factory.mktemp("clinic")
-    with redis_server.running(redis_server.any_server()) as server:
-        settings = Settings(
-            queue=QueueSettings(url=server.url),
-            store=StoreSettings(url=f"file://{folder}/store", reserve_bytes=0),
-            worker=WorkerSettings(slots=1, scratch=folder / "scratch"),
-        )
-        backends = open_backends(settings)
-        cells = register(backends.store, windows_package(folder / "cells"))
-        bag = register(backends.store, bag_package(folder / "bag"))
-        with working(settings, backends, {cells.package, bag.package}):
-            yield backends, {"cells": cells, "bag": bag}, folder
-        backends.close()
+def served(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return [windows_package(folder / "cells"), bag_package(folder / "bag")]
 
 
 def explain(clinic, model, files, **asked):
-    backends, packages, _ = clinic
-    study = take_in(backends.store, *files)
-    record = ended(backends, ask(backends, packages[model], study, values=VALUES, **asked), 120)
-    told = document(backends, record)
+    study = take_in(clinic.backends.store, *files)
+    record, told = clinic.explain(model, study, values=VALUES, **asked)
     assert record.state is State.SUCCEEDED, told.failure
     return record, told
 
@@ -192,7 +173,7 @@ def shares_of(entry):
 def test_windows_are_explained_beside_the_patients_numbers(clinic):
     """Shares by occlusion are what MONAI's blend loses without each number."""
     stored = picture(3)
-    file = write_image(clinic[2] / "image.dcm", stored)
+    file = write_image(clinic.folder / "image.dcm", stored)
     target = {"kind": "segmentation", "of": "lesion", "region": {"kind": "box", "box": BOX}}
     methods = [{"name": "occlusion", "parameters": {"window": 16}}, "integrated_gradients"]
     _, told = explain(clinic, "cells", [file], targets=[target], methods=methods, checks="full")
@@ -216,7 +197,7 @@ def test_windows_are_explained_beside_the_patients_numbers(clinic):
 
 
 def test_a_bag_is_explained_beside_the_patients_numbers(clinic):
-    folder = clinic[2]
+    folder = clinic.folder
     files = []
     for number, data in enumerate(SERIES.files()):
         files.append(folder / f"{number}.dcm")
@@ -239,8 +220,7 @@ def test_a_bag_is_explained_beside_the_patients_numbers(clinic):
     assert set(shares_of(path)) == {"age", "dose"}
     total = path.map.sum + sum(shares_of(path).values())
     assert total == pytest.approx(path.extras["score_change"], rel=0.1)
-    (file,) = [each for each in path.artifacts if each.format == "json"]
-    found = json.loads(clinic[0].store.get(paths.artifact(str(record.result), file.name)))
+    found = json.loads(clinic.artifact(record, path, "json"))
     assert [each["slice"] for each in found["instances"]] == [each.slice for each in path.instances]
     relevances = [each["relevance"] for each in found["variables"]]
     assert relevances == pytest.approx(list(shares_of(path).values()))

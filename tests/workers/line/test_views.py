@@ -15,14 +15,8 @@ from safetensors.torch import load_file
 from examples.breasts.dicom import study as views_of
 from examples.breasts.drawing import SHAPES, VIEWS, draw
 from examples.breasts.train import NETWORK, TESTED, prepared
-from service import paths
-from service.backends import open_backends
 from service.domain.job import State
-from service.settings import QueueSettings, Settings, StoreSettings, WorkerSettings
-from tests.support import dciodvfy, redis_server
-from tests.support.hospital import ask, document, ended, register, take_in
-from tests.support.phantom_dicom import encoded
-from tests.workers.line.conftest import working
+from tests.support import dciodvfy
 from workers.methods.base import METHODS
 
 PACKAGE = Path(__file__).parents[3] / "models" / "four-view-phantom"
@@ -68,50 +62,26 @@ def turned(folder):
 
 
 @pytest.fixture(scope="module")
-def clinic(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clinic")
-    with redis_server.running(redis_server.any_server()) as server:
-        settings = Settings(
-            queue=QueueSettings(url=server.url),
-            store=StoreSettings(url=f"file://{folder}/store", reserve_bytes=0),
-            worker=WorkerSettings(slots=1, scratch=folder / "scratch"),
-        )
-        backends = open_backends(settings)
-        package = register(backends.store, PACKAGE)
-        other = register(backends.store, turned(folder / "turned"))
-        with working(settings, backends, {package.package, other.package}):
-            yield backends, package, folder, other
-        backends.close()
+def served(tmp_path_factory):
+    return [PACKAGE, turned(tmp_path_factory.mktemp("models") / "turned")]
 
 
-def explain(clinic, drawing, name, *, without=(), turned=False, **asked):
-    backends, folder = clinic[0], clinic[2]
-    package = clinic[3] if turned else clinic[1]
+def explain(clinic, drawing, name, *, without=(), model="four-view-phantom", **asked):
     views = {key: each for key, each in views_of(drawing, name).items() if key not in without}
-    files = []
-    for view in reversed(list(views)):
-        files.append(folder / f"{name}_{view}.dcm")
-        files[-1].write_bytes(encoded(views[view]))
-    study = take_in(backends.store, *files)
-    record = ended(backends, ask(backends, package, study, **asked), 120)
-    return record, document(backends, record), study
-
-
-def artifact(clinic, record, entry, format_):
-    (file,) = [each for each in entry.artifacts if each.format == format_]
-    return clinic[0].store.get(paths.artifact(str(record.result), file.name))
+    study = clinic.take_in(views[view] for view in reversed(list(views)))
+    return *clinic.explain(model, study, **asked), study
 
 
 @pytest.fixture(scope="module")
-def served(clinic):
-    (entry,) = [m for m in clinic[0].fleet.catalog().models if m.name == "four-view-phantom"]
+def listed(clinic):
+    (entry,) = [m for m in clinic.backends.fleet.catalog().models if m.name == "four-view-phantom"]
     return entry
 
 
 @pytest.fixture(scope="module")
-def explained(clinic, served):
+def explained(clinic, listed):
     """Every method; no request takes so many."""
-    methods = [{"name": name, "parameters": QUICK.get(name, {})} for name in served.methods]
+    methods = [{"name": name, "parameters": QUICK.get(name, {})} for name in listed.methods]
     asked = {"targets": ["left"], "checks": "none"}
     return [
         explain(clinic, ONE, "one", methods=some, **asked)[1]
@@ -145,11 +115,11 @@ def test_the_model_is_right_on_these_studies(explained):
     assert said == {"left": True, "right": False}
 
 
-def test_every_method_points_at_the_mass_in_the_view_that_shows_it(explained, served):
+def test_every_method_points_at_the_mass_in_the_view_that_shows_it(explained, listed):
     entries = [each for told in explained for each in told.results]
     assert not {each.method: each.reason for each in entries if each.status != "succeeded"}
     wrong = {}
-    for name in served.methods:
+    for name in listed.methods:
         entries = by_view(explained[0], name) or by_view(explained[1], name)
         assert list(entries) == list(VIEWS)
         shares = {key: each.view.share for key, each in entries.items()}
@@ -173,7 +143,7 @@ def test_a_mass_in_two_views_is_found_in_both_and_at_its_own_place(clinic):
 def test_a_view_that_is_taken_turned_over_is_explained_as_it_lies(clinic):
     methods = ["hires_cam", "occlusion"]
     asked = {"targets": ["right"], "artifacts": ["dicom_seg", "png"], "style": "contour"}
-    record, told, _ = explain(clinic, BOTH, "turned", turned=True, methods=methods, **asked)
+    record, told, _ = explain(clinic, BOTH, "turned", model="turned", methods=methods, **asked)
     for method in methods:
         for view in ("r_cc", "r_mlo"):
             entry = by_view(told, method)[view]
@@ -182,7 +152,7 @@ def test_a_view_that_is_taken_turned_over_is_explained_as_it_lies(clinic):
             assert entry.map.affine[1][1] < 0
             (bank,) = [each for each in entry.checks if each.name == "probe_bank"]
             assert bank.outcome == "pass"
-            marked = pydicom.dcmread(io.BytesIO(artifact(clinic, record, entry, "dicom_seg")))
+            marked = pydicom.dcmread(io.BytesIO(clinic.artifact(record, entry, "dicom_seg")))
             region, mask = marked.pixel_array > 0, BOTH.masks[view]
             assert (region & mask).sum() > 5 * (region & mask[:, ::-1]).sum()
 
@@ -218,7 +188,7 @@ def test_each_views_files_are_of_its_own_image_alone(clinic, drawn):
     for view, entry in by_view(told, "integrated_gradients").items():
         faint = ["dicom_seg"] if view != "l_mlo" else []  # nothing reaches half of full color
         assert [each.format for each in entry.omitted] == faint
-        capture = pydicom.dcmread(io.BytesIO(artifact(clinic, record, entry, "dicom_sc")))
+        capture = pydicom.dcmread(io.BytesIO(clinic.artifact(record, entry, "dicom_sc")))
         (source,) = capture.SourceImageSequence
         assert source.ReferencedSOPInstanceUID == of_view[view].sop_instance_uid
         (referenced,) = capture.ReferencedSeriesSequence
@@ -237,7 +207,7 @@ def test_the_objects_are_valid_and_the_report_tells_the_share(clinic, drawn, tmp
     entry = by_view(told, "integrated_gradients")["l_mlo"]
     for format_ in ("dicom_sc", "dicom_sc_word", "dicom_seg", "dicom_sr"):
         file = tmp_path / f"{format_}.dcm"
-        file.write_bytes(artifact(clinic, record, entry, format_))
+        file.write_bytes(clinic.artifact(record, entry, format_))
         assert not dciodvfy.complaints(format_, file)
     report = str(pydicom.dcmread(tmp_path / "dicom_sr.dcm"))
     assert "Share of this view in the evidence of all views" in report
@@ -258,7 +228,7 @@ def test_colors_and_shares_compare_between_views(clinic, drawn):
     for method in ("integrated_gradients", "occlusion"):
         entries = by_view(told, method)
         maps = {
-            view: json.loads(artifact(clinic, record, entry, "json"))
+            view: json.loads(clinic.artifact(record, entry, "json"))
             for view, entry in entries.items()
         }
         full = {each["display"]["full_scale"] for each in maps.values() if each["display"]["drawn"]}
@@ -313,16 +283,16 @@ def test_some_views_alone_are_explained_by_the_same_numbers(clinic, drawn):
         assert entry.target.again.view == entry.view.key
 
 
-def test_the_catalog_tells_of_views_and_of_what_would_mix_them(clinic, served):
-    assert [each.key for each in served.views] == list(VIEWS)
-    assert served.target_kinds == ("class", "contrast", "view")
-    assert served.shape == (1, 4, 64, 64)
+def test_the_catalog_tells_of_views_and_of_what_would_mix_them(clinic, listed):
+    assert [each.key for each in listed.views] == list(VIEWS)
+    assert listed.target_kinds == ("class", "contrast", "view")
+    assert listed.shape == (1, 4, 64, 64)
     alone = METHODS["occlusion"]().estimate((1, 64, 64), 1).rows
-    assert served.method_rows["occlusion"]["forward"] == 4 * alone
-    assert served.method_rows["saliency"]["gradient"] == 1
-    assert "from all views at once" in served.refused["ablation_cam"]
-    assert {"grad_cam", "rise", "kernel_shap", "saliency", "deep_lift"} <= set(served.methods)
-    (mixed,) = [each for each in clinic[0].fleet.catalog().models if each.name == "turned"]
+    assert listed.method_rows["occlusion"]["forward"] == 4 * alone
+    assert listed.method_rows["saliency"]["gradient"] == 1
+    assert "from all views at once" in listed.refused["ablation_cam"]
+    assert {"grad_cam", "rise", "kernel_shap", "saliency", "deep_lift"} <= set(listed.methods)
+    (mixed,) = [each for each in clinic.backends.fleet.catalog().models if each.name == "turned"]
     assert [each.name for each in mixed.layers] == ["peaks"]
     assert "does not keep the views apart" in mixed.refused_layers["head"]
 
