@@ -1,7 +1,6 @@
 """DICOM objects of one map before programs of others: what each says of every object."""
 
 import io
-import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -140,20 +139,17 @@ def _dumped(format_: str, file: Path, sources: Sequence[Path]) -> bool:
 
 
 def _shown(format_: str, file: Path, ds: Dataset) -> bool | None:
-    """Let DCMTK draw the first and the last frame; its `dcm2img` alone can do all syntaxes.
+    """Let DCMTK draw the first and the last frame; it has no free decoder of JPEG 2000.
 
     It is told to leave the rescale be: it would round relevance to whole numbers.
     """
-    if format_ not in PICTURES:
-        return None
-    whole = shutil.which("dcm2img")
-    if whole is None and ds.file_meta.TransferSyntaxUID == JPEG2000Lossless:
+    if format_ not in PICTURES or ds.file_meta.TransferSyntaxUID == JPEG2000Lossless:
         return None
     frames = int(ds.get("NumberOfFrames") or 1)
     pixels = ds.pixel_array.reshape(frames, ds.Rows, ds.Columns, -1)
     into = file.with_suffix(".pnm")
     for number in {1, frames}:
-        command = [whole or "dcml2pnm", "-q", "+F", str(number), "-M", "+Wm", file, into]
+        command = ["dcml2pnm", "-q", "+F", str(number), "-M", "+Wm", file, into]
         subprocess.run(command, check=True, capture_output=True, timeout=300)
         found = np.asarray(Image.open(into)).reshape(pixels.shape[1:])
         if np.abs(found.astype(int) - _bright(pixels[number - 1])).max() > (format_ != "dicom_sc"):
