@@ -28,6 +28,7 @@ from service.dicom.dataset import (
     value_of,
 )
 from service.dicom.frames import PER_FRAME, SHARED, described
+from service.dicom.photometric import COLOR, GRAY, HALVED, was_defined
 from service.dicom.syntaxes import Family
 from service.domain.canonical import digest_of
 from service.domain.study import MOST_FRAMES, SEGMENTATION
@@ -52,9 +53,6 @@ DIRECTORY = "1.2.840.10008.1.3.10"
 ALLOCATIONS = (1, 8, 16, 32, 64)
 FLOATS = {FLOAT: 32, DOUBLE_FLOAT: 64}
 """Bits of a floating-point sample, by the element that holds them (PS3.3 C.7.6.24, C.7.6.25)."""
-
-GRAY = frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"})
-COLOR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"})
 
 SNOMED = frozenset({"SCT", "SRT", "SNM3"})
 """Designators of SNOMED CT, and of what mammography systems keep on writing (CID 4014)."""
@@ -379,6 +377,12 @@ def _require_supported(found: Parsed, header: Header) -> None:
         raise UnsupportedImage("The photometric interpretation is missing or does not fit.")
     if header.samples_per_pixel > 1 and header.pixel_representation:
         raise UnsupportedImage("Signed color is not read.")
+    family = syntaxes.FAMILIES[header.transfer_syntax_uid]
+    if not was_defined(header.photometric_interpretation, family, header.bits_allocated):
+        raise UnsupportedImage(
+            "Color in the range of video (YBR_PARTIAL) is read as uncompressed YBR_PARTIAL_422 of"
+            " 8 bits, and of a JPEG, which says its color itself; send the image as RGB."
+        )
 
 
 def _require_whole(found: Parsed, header: Header) -> None:
@@ -413,6 +417,6 @@ def surplus_bytes(found: Parsed, header: Header) -> int:
 def native_bits(header: Header) -> int:
     """Return the bits that one uncompressed frame takes."""
     bits = header.samples * header.bits_allocated
-    if header.photometric_interpretation == "YBR_FULL_422":
+    if header.photometric_interpretation in HALVED:
         return bits * 2 // 3  # two of three chroma samples are left out
     return bits

@@ -43,6 +43,11 @@ FAMILIES: dict[str, Family] = {
 }
 """Every transfer syntax that is read, by UID (PS3.6 table A-1)."""
 
+SEQUENTIAL = frozenset({Family.JPEG_BASELINE, Family.JPEG_EXTENDED})
+
+JPEG_COLOR = SEQUENTIAL | {Family.JPEG_LOSSLESS}
+"""Families whose code streams may say whether they hold YCbCr."""
+
 LOSSLESS_ONLY = frozenset(
     {
         "1.2.840.10008.1.2.5",

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from service.dicom.damage import is_damage
 from service.dicom.header import Header
-from service.dicom.syntaxes import FAMILIES, Family
+from service.dicom.photometric import COMPONENTS, PARTIAL
+from service.dicom.syntaxes import FAMILIES, JPEG_COLOR, SEQUENTIAL, Family
 from service.errors.studies import UndecodablePixels
 
 Frame = NDArray[Any]
@@ -25,6 +26,9 @@ HTJ2K_LOSSY = "1.2.840.10008.1.2.4.203"
 OTHER_IMAGE = "The compressed pixels are of another size or depth than the header says."
 DAMAGED = "The compressed pixels are damaged; send the image again."
 CUT_SHORT = "The compressed pixels end before the image does; send it again, whole."
+CONTRADICTED = "contradicted_color_label"
+"""Warning of color that is not what the header calls it."""
+
 END_OF_IMAGE = b"\xff\xd9"
 """Ends a code stream of any JPEG; coded data cannot hold these bytes."""
 
@@ -42,12 +46,8 @@ SIZ = b"\xff\x4f\xff\x51"
 CODING_STYLE = 0x52
 """Second byte of the marker COD of JPEG 2000."""
 
-SEQUENTIAL = frozenset({Family.JPEG_BASELINE, Family.JPEG_EXTENDED})
 START_OF_TILE_PART, TILE_PART = b"\xff\x90", 12
 """Marker SOT of JPEG 2000, and the bytes of its segment with it (ISO 15444-1 A.4.2)."""
-
-JPEG_COLOR = SEQUENTIAL | {Family.JPEG_LOSSLESS}
-"""Families whose code streams may say whether they hold YCbCr."""
 
 BOXES = 1024
 """How far into a file format's boxes a code stream may start."""
@@ -209,7 +209,7 @@ def doubts_of(code: bytes, header: Header) -> tuple[str, ...]:
     if family in SEQUENTIAL and _scan_is_illegal(code):
         found.append("illegal_jpeg_scan")
     if header.samples_per_pixel > 1 and _contradicts(code, family, header):
-        found.append("contradicted_color_label")
+        found.append(CONTRADICTED)
     return tuple(found)
 
 
@@ -227,10 +227,12 @@ def _scan_is_illegal(code: bytes) -> bool:
 
 
 def _contradicts(code: bytes, family: Family, header: Header) -> bool:
-    """Tell whether the code stream itself says that its color is another than the header's."""
+    """Tell whether a code stream cannot have, or says not to have, the header's color."""
     label = header.photometric_interpretation
     if family in {Family.JPEG_2000, Family.HTJ2K}:
-        return has_component_transform(code) != (label in {"YBR_RCT", "YBR_ICT"})
+        return has_component_transform(code) != (label in COMPONENTS)
+    if label in COMPONENTS | PARTIAL:
+        return True
     if family not in JPEG_COLOR:
         return False
     said = _said_transform(code)

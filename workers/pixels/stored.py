@@ -14,15 +14,25 @@ from pydicom.dataset import Dataset
 from service.dicom import syntaxes
 from service.dicom.dataset import Parsed, PixelElement
 from service.dicom.frames import frame_fragments
-from service.dicom.header import FLOATS, GRAY, Header, native_bits, number, surplus_bytes
+from service.dicom.header import FLOATS, Header, native_bits, number, surplus_bytes
+from service.dicom.photometric import COMPONENTS, GRAY, HALVED, PARTIAL
 from service.dicom.syntaxes import Family
 from service.errors.studies import NoPixelData, UnsupportedImage
 from workers.pixels import palette
-from workers.pixels.codecs import JPEG_COLOR, decode_frame, doubts_of, has_component_transform
+from workers.pixels.codecs import (
+    CONTRADICTED,
+    code_image,
+    decode_frame,
+    doubts_of,
+    has_component_transform,
+)
 
 Stored = NDArray[Any]
 SURPLUS = "surplus_pixel_data"
 """Warning of pixel data that is longer than rows, columns and frames say."""
+
+DEEPER = "deeper_than_bits_stored"
+"""Warning of compressed values that Bits Stored cannot hold."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +71,7 @@ def read_stored(found: Parsed, header: Header, frame: int) -> Pixels:
     Raises
     ------
     UnsupportedImage
-        A segmentation, a palette that cannot be read, or YBR color of more than 8 bits.
+        A segmentation, or a palette that cannot be read.
     UndecodablePixels
         The compressed pixels are damaged.
     """
@@ -69,24 +79,26 @@ def read_stored(found: Parsed, header: Header, frame: int) -> Pixels:
         raise NoPixelData("The object holds no image; send an image of the study.")
     if header.bits_allocated == 1:
         raise UnsupportedImage("A segmentation is no image; it can be the region of a target.")
+    label = header.photometric_interpretation
     doubts: tuple[str, ...] = ()
     if syntaxes.FAMILIES[header.transfer_syntax_uid] is Family.NATIVE:
         values = _native(found, found.pixels, header, frame)
-        rgb = header.photometric_interpretation in GRAY | {"RGB"}
-        doubts = (SURPLUS,) if surplus_bytes(found, header) else ()
+        rgb = label in GRAY | COMPONENTS | {"RGB"}
+        surplus = (SURPLUS,) if surplus_bytes(found, header) else ()
+        doubts = (*surplus, *((CONTRADICTED,) if label in COMPONENTS else ()))
     else:
         code = _code(found, found.pixels, header, frame)
-        doubts = doubts_of(code, header)
-        values = decode_frame(code, header)
+        values, deeper = _bounded(decode_frame(code, header), code, header)
+        doubts = (*doubts_of(code, header), *((DEEPER,) if deeper else ()))
         rgb = _is_rgb(code, header)
     if found.pixels.tag in FLOATS:
         native = values.astype(values.dtype.newbyteorder("="), copy=False)
         return Pixels(native, header.bits_allocated, doubts)
-    values = _clean(values, header, _shift(found.dataset, header))
-    if header.photometric_interpretation == "PALETTE COLOR":
+    values = _clean(values, header, header.bits_stored, _shift(found.dataset, header))
+    if label == "PALETTE COLOR":
         return Pixels(*palette.colors(values, found.dataset), doubts)
     if not rgb:
-        values = ybr_to_rgb(values)
+        values = _rgb(values, header)
     return Pixels(values, header.bits_stored, doubts)
 
 
@@ -101,10 +113,10 @@ def _code(found: Parsed, element: PixelElement, header: Header, frame: int) -> b
 
 def _is_rgb(code: bytes, header: Header) -> bool:
     """Tell whether the decoder has already undone the color transform."""
-    if header.photometric_interpretation in GRAY | {"RGB", "YBR_RCT", "YBR_ICT"}:
+    if header.photometric_interpretation in GRAY | COMPONENTS | {"RGB"}:
         return True  # in JPEG 2000 the code stream's own flag decides
     family = syntaxes.FAMILIES[header.transfer_syntax_uid]
-    return family in JPEG_COLOR or (
+    return family in syntaxes.JPEG_COLOR or (
         family in {Family.JPEG_2000, Family.HTJ2K} and has_component_transform(code)
     )
 
@@ -121,7 +133,7 @@ def _native(found: Parsed, element: PixelElement, header: Header, frame: int) ->
         data = _swapped(data)[odd:]
     kind = "f" if element.tag in FLOATS else "u"
     flat = data[:length].view(f"{order}{kind}{header.bits_allocated // 8}")
-    if header.photometric_interpretation == "YBR_FULL_422":
+    if header.photometric_interpretation in HALVED:
         return _from_422(flat, header)
     if header.samples_per_pixel == 1:
         return flat.reshape(header.rows, header.columns)
@@ -141,7 +153,7 @@ def _swapped(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _from_422(flat: Stored, header: Header) -> Stored:
     """Spread the shared chroma of each pair of pixels: Y Y Cb Cr (PS3.3 C.7.6.3.1.2)."""
     if header.columns % 2:
-        raise UnsupportedImage("YBR_FULL_422 needs an even number of columns.")
+        raise UnsupportedImage("Color with shared chroma needs an even number of columns.")
     pairs = flat.reshape(header.rows, header.columns // 2, 4)
     wide = np.empty((header.rows, header.columns, 3), flat.dtype)
     wide[:, 0::2, 0], wide[:, 1::2, 0] = pairs[..., 0], pairs[..., 1]
@@ -159,16 +171,37 @@ def _shift(dataset: Dataset, header: Header) -> int:
     return max(0, high + 1 - header.bits_stored)
 
 
-def _clean(values: Stored, header: Header, shift: int) -> Stored:
-    """Keep the stored bits alone and extend the sign."""
+def _bounded(values: Stored, code: bytes, header: Header) -> tuple[Stored, bool]:
+    """Bring the values of a code stream into the range of Bits Stored, and tell if any were not.
+
+    What lies above is cleared as in uncompressed pixels (it may be an overlay's bits). A
+    lossy code stream overshoots instead, and is cut off: cleared, its white would turn black.
+    """
+    declared = code_image(code, syntaxes.FAMILIES[header.transfer_syntax_uid])
+    if declared is None:
+        return values, False
+    largest = int(values.view(f"u{values.dtype.itemsize}").max())
+    depth = max(declared.bits, largest.bit_length())  # JPEG Lossless holds 16 whatever it says
+    if depth <= header.bits_stored:
+        return values, False
+    deep = _clean(values, header, depth)
+    high = (1 << header.bits_stored - header.pixel_representation) - 1
+    low = (-high - 1) * header.pixel_representation
+    if low <= deep.min() and deep.max() <= high:
+        return deep, False
+    if header.transfer_syntax_uid in syntaxes.LOSSLESS_ONLY:
+        return _clean(deep, header, header.bits_stored), True
+    return np.asarray(np.clip(deep, low, high)), True
+
+
+def _clean(values: Stored, header: Header, bits: int, shift: int = 0) -> Stored:
+    """Keep `bits` bits alone, from `shift` on, and extend the sign."""
     native: Stored = values.astype(values.dtype.newbyteorder("="), copy=False)
-    if header.pixel_representation and native.dtype.kind == "i":
-        return native  # the code stream had a sign and few enough bits
     width = native.dtype.itemsize * 8
     kept: Stored = native.view(f"{'i' if header.pixel_representation else 'u'}{width // 8}")
-    spare = max(0, width - header.bits_stored - shift)
+    spare = max(0, width - bits - shift)
     if spare and not shift and not header.pixel_representation:
-        mask = np.array((1 << header.bits_stored) - 1, kept.dtype)
+        mask = np.array((1 << bits) - 1, kept.dtype)
         return kept if kept.max() <= mask else np.asarray(kept & mask)
     if spare:
         kept = kept << spare
@@ -177,12 +210,15 @@ def _clean(values: Stored, header: Header, shift: int) -> Stored:
     return kept
 
 
-def ybr_to_rgb(values: Stored) -> Stored:
-    """Convert full-range YCbCr to RGB, 8 bit (PS3.3 C.7.6.3.1.2, ITU-R BT.601)."""
-    if values.dtype.itemsize != 1:
-        raise UnsupportedImage("YBR color of more than 8 bits is not read.")
-    y, cb, cr = (values[..., i].astype(np.float32) for i in range(3))
-    cb -= 128
-    cr -= 128
+def _rgb(values: Stored, header: Header) -> Stored:
+    """Convert YCbCr to RGB (PS3.3 C.7.6.3.1.2, ITU-R BT.601)."""
+    bits = min(header.bits_stored, 8 * values.dtype.itemsize)
+    exact = np.dtype(np.float32 if bits <= 16 else np.float64)  # noqa: PLR2004 - float32 has 24
+    half = 1 << bits - 1
+    y: NDArray[Any] = values[..., 0].astype(exact)
+    cb: NDArray[Any] = values[..., 1].astype(exact) - half
+    cr: NDArray[Any] = values[..., 2].astype(exact) - half
+    if header.photometric_interpretation in PARTIAL:  # black is 16, white 235
+        y, cb, cr = (y - 16) * (255 / 219), cb * (255 / 224), cr * (255 / 224)
     rgb = np.stack((y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb), axis=-1)
-    return np.asarray(np.clip(rgb, 0, 255) + 0.5, np.uint8)
+    return np.asarray(np.clip(rgb, 0, (1 << bits) - 1) + 0.5, values.dtype)

@@ -19,7 +19,8 @@ from pydicom.dataset import Dataset
 from service.dicom.damage import is_damage
 from service.dicom.dataset import Parsed, parsed
 from service.dicom.frames import flatten
-from service.dicom.header import GRAY, Header, header_of
+from service.dicom.header import Header, header_of
+from service.dicom.photometric import GRAY
 from service.domain.inputs import VolumeRules
 from service.domain.value import Value
 from service.domain.volume import Geometry, Volume

@@ -1,28 +1,34 @@
 import io
+import subprocess
+from itertools import product
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from service.errors.base import WhylightError
-from service.errors.studies import UndecodablePixels
+from service.errors.studies import UndecodablePixels, UnsupportedImage
 from tests.support.phantom_dicom import (
     DEFLATED,
     EXPLICIT_BIG,
     HTJ2K,
     JPEG_2000,
     JPEG_BASELINE,
+    JPEG_EXTENDED,
     JPEG_LS,
     LOSSLESS,
+    RLE,
     compress,
     compressed,
     encoded,
     of_pixels,
 )
+from tests.support.programs import needs
 from workers.pixels.codecs import has_color_transform
 from workers.pixels.decode import decode_file
 
@@ -166,18 +172,67 @@ def test_color_by_plane_is_interleaved(decode):
     assert np.array_equal(decode(encoded(ds))[2], pixels)
 
 
+SHARED = [each for each in LOSSLESS if each != RLE]
+"""Lossless syntaxes whose code streams say how deep they are."""
+
+
+def deep(pixels, syntax, bits, **changes):
+    """An image whose code stream holds all the bits of its samples, more than the header says."""
+    return compressed(of_pixels(pixels, bits=bits, **changes), syntax, compress(pixels, syntax))
+
+
+@pytest.mark.parametrize("syntax", SHARED)
+def test_bits_above_the_stored_ones_of_a_code_stream_are_cleared_and_told(decode, syntax):
+    pixels = noise(np.uint16, 16)
+    facts, values, _, _ = decode(deep(pixels, syntax, 12))
+    assert np.array_equal(values[0], decode(encoded(of_pixels(pixels, bits=12)))[1][0])
+    assert np.array_equal(values[0], pixels & 0x0FFF)
+    assert "deeper_than_bits_stored" in facts.warnings
+    shallow = decode(deep(pixels & 0x0FFF, syntax, 12))
+    assert "deeper_than_bits_stored" not in shallow[0].warnings
+
+
+@pytest.mark.parametrize("syntax", SHARED)
+def test_the_sign_of_a_deeper_code_stream_is_no_value(decode, syntax):
+    pixels = noise(np.int16, 12, signed=True)
+    code = compress(pixels.view(np.uint16), syntax)
+    facts, values, _, _ = decode(compressed(of_pixels(pixels, bits=12), syntax, code))
+    assert np.array_equal(values[0], pixels)
+    assert "deeper_than_bits_stored" not in facts.warnings
+
+
+def test_what_overshoots_in_a_lossy_code_stream_stays_white(decode):
+    pixels = np.add.outer(np.arange(64), np.arange(48)).astype(np.uint16) * 11
+    code = bytes(imagecodecs.jpeg8_encode(pixels, level=100, bitspersample=12))
+    facts, values, _, _ = decode(compressed(of_pixels(pixels, bits=10), JPEG_EXTENDED, code))
+    assert pixels.max() > 1023
+    assert np.abs(values[0].astype(int) - pixels.clip(0, 1023)).max() <= 4
+    assert "deeper_than_bits_stored" in facts.warnings
+
+
 YBR = np.array([[[81, 90, 240], [145, 54, 34]], [[41, 240, 110], [235, 128, 128]]], np.uint8)
 
 
-def full_range_rgb(ybr):
+def full_range_rgb(ybr, bits=8):
     """The conversion as the standard's formulas state it, in integers' nearest."""
     y, cb, cr = (ybr[..., i].astype(float) for i in range(3))
+    half = 1 << (bits - 1)
     rgb = [
-        y + 1.402 * (cr - 128),
-        y - 0.114 * 1.772 / 0.587 * (cb - 128) - 0.299 * 1.402 / 0.587 * (cr - 128),
-        y + 1.772 * (cb - 128),
+        y + 1.402 * (cr - half),
+        y - 0.114 * 1.772 / 0.587 * (cb - half) - 0.299 * 1.402 / 0.587 * (cr - half),
+        y + 1.772 * (cb - half),
     ]
-    return np.clip(np.floor(np.stack(rgb, -1) + 0.5), 0, 255)
+    return np.clip(np.floor(np.stack(rgb, -1) + 0.5), 0, (1 << bits) - 1)
+
+
+def of_pairs(ybr, label):
+    """An image whose pixels share their chroma in pairs, that of the left one."""
+    ds = of_pixels(ybr)
+    ds.PhotometricInterpretation = label
+    left, right = ybr[:, 0::2], ybr[:, 1::2]
+    pairs = np.stack([left[..., 0], right[..., 0], left[..., 1], left[..., 2]], -1)
+    ds.PixelData = pairs.tobytes()
+    return ds
 
 
 def test_ybr_full_is_converted(decode):
@@ -186,14 +241,88 @@ def test_ybr_full_is_converted(decode):
     assert np.array_equal(decode(encoded(ds))[2], full_range_rgb(YBR))
 
 
+@pytest.mark.parametrize("syntax", [None, JPEG_LS, RLE])
+@pytest.mark.parametrize("bits", [12, 16])
+def test_ybr_of_more_than_8_bits_is_converted(decode, bits, syntax):
+    ybr = noise(np.uint16, bits, (8, 6, 3))
+    ds = of_pixels(ybr, bits=bits)
+    ds.PhotometricInterpretation = "YBR_FULL"
+    data = compressed(ds, syntax, compress(ybr, syntax)) if syntax else encoded(ds)
+    found = np.moveaxis(decode(data)[1], 0, -1)
+    assert np.abs(found - full_range_rgb(ybr, bits)).max() <= 1
+
+
+def test_ybr_of_32_bits_is_converted(decode):
+    ybr = np.random.default_rng(9).integers(0, 1 << 32, (8, 6, 3)).astype(np.uint32)
+    ds = of_pixels(ybr)
+    ds.PhotometricInterpretation = "YBR_FULL"
+    found = np.moveaxis(decode(encoded(ds))[1], 0, -1)
+    assert np.abs(found - full_range_rgb(ybr, 32)).max() < 1e-6 * 2**32
+
+
 def test_ybr_422_shares_the_chroma_of_a_pair(decode):
-    ds = of_pixels(YBR)
-    ds.PhotometricInterpretation = "YBR_FULL_422"
-    pairs = [[row[0, 0], row[1, 0], row[0, 1], row[0, 2]] for row in YBR]
-    ds.PixelData = np.array(pairs, np.uint8).tobytes()
     shared = YBR.copy()
     shared[:, 1, 1:] = shared[:, 0, 1:]
-    assert np.array_equal(decode(encoded(ds))[2], full_range_rgb(shared))
+    assert np.array_equal(decode(encoded(of_pairs(YBR, "YBR_FULL_422")))[2], full_range_rgb(shared))
+
+
+def test_color_in_the_range_of_video_spans_16_to_235(decode):
+    """ITU-R BT.601's own values of black, white, and red, green and blue at full."""
+    ybr = [[16, 128, 128], [235, 128, 128], [82, 90, 240], [145, 54, 34], [41, 240, 110]]
+    rgb = [[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    twice = np.repeat(np.array(ybr, np.uint8)[:, None], 2, axis=1)
+    _, _, display, _ = decode(encoded(of_pairs(twice, "YBR_PARTIAL_422")))
+    assert np.abs(display[:, 0].astype(int) - rgb).max() <= 2
+    assert np.array_equal(display[:, 0], display[:, 1])
+
+
+@needs("dcm2pnm")
+@pytest.mark.parametrize(
+    ("label", "bits"),
+    [
+        *product(["YBR_FULL", "YBR_FULL_422"], [8, 12, 16]),
+        ("YBR_PARTIAL_422", 8),
+    ],
+)
+def test_color_equals_dcmtks(decode, tmp_path, label, bits):
+    ybr = noise(np.uint8 if bits == 8 else np.uint16, bits, (16, 12, 3))
+    ds = of_pairs(ybr, label) if label != "YBR_FULL" else of_pixels(ybr)
+    ds.PhotometricInterpretation, ds.BitsStored, ds.HighBit = label, bits, bits - 1
+    _, values, _, _ = decode(encoded(ds))
+    subprocess.run(
+        ["dcm2pnm", "--write-raw-pnm", tmp_path / "object.dcm", tmp_path / "shown.ppm"],
+        check=True,
+        timeout=30,
+    )
+    reference = np.asarray(Image.open(tmp_path / "shown.ppm"), int)
+    assert np.abs(np.moveaxis(values, 0, -1) / 2 ** (bits - 8) - reference).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("label", "syntax", "pixels"),
+    [
+        ("YBR_PARTIAL_420", None, YBR),
+        ("YBR_PARTIAL_422", None, YBR.astype(np.uint16)),
+        ("YBR_PARTIAL_422", RLE, YBR),
+        ("YBR_PARTIAL_420", JPEG_LS, YBR),
+    ],
+)
+def test_color_in_the_range_of_video_that_nobody_defined_is_refused_by_name(
+    decode, label, syntax, pixels
+):
+    ds = of_pixels(pixels)
+    ds.PhotometricInterpretation = label
+    data = compressed(ds, syntax, compress(pixels, syntax)) if syntax else encoded(ds)
+    with pytest.raises(UnsupportedImage, match="YBR_PARTIAL"):
+        decode(data)
+
+
+def test_uncompressed_color_that_is_called_jpeg_2000s_is_rgb_and_doubted(decode):
+    ds = of_pixels(YBR)
+    ds.PhotometricInterpretation = "YBR_RCT"
+    facts, _, display, _ = decode(encoded(ds))
+    assert np.array_equal(display, YBR)
+    assert "contradicted_color_label" in facts.warnings
 
 
 @pytest.mark.parametrize("space", ["RGB", "YBR_FULL_422"])
@@ -230,7 +359,9 @@ def test_a_jpeg_2000_stream_tells_its_color_and_a_wrong_label_is_a_doubt(decode,
         assert doubted is ((label == "YBR_RCT") != transformed)
 
 
-@pytest.mark.parametrize(("space", "doubted"), [("RGB", True), ("YBR_FULL_422", False)])
+@pytest.mark.parametrize(
+    ("space", "doubted"), [("RGB", True), ("YBR_FULL_422", False), ("YBR_PARTIAL_420", True)]
+)
 def test_a_jpeg_whose_markers_contradict_the_header_is_doubted(decode, space, doubted):
     pixels = np.repeat(RAMP[..., None] >> 4, 3, -1).astype(np.uint8)
     ds = of_pixels(pixels)
