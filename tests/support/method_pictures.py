@@ -25,7 +25,8 @@ from tests.support.engine import through
 from tests.support.method_pages import OF_ATTENTION, PICTURES, ours
 from workers.drawing.overlay import Rgb, overlay, plain, scale_of
 from workers.methods.base import Maps, ModelFacts
-from workers.runtimes.torch import TorchOpener, TorchRuntime
+from workers.runtimes.torch import TorchRuntime
+from workers.runtimes.torch_opener import TorchOpener
 from workers.scheduler import Scheduler
 from workers.targets.scalars import ClassLogit
 

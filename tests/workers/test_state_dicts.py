@@ -11,7 +11,7 @@ from service.errors.models import ModelUnavailable
 from service.manifests import read_manifest
 from tests.support.small_model import NETWORK, network, write_package
 from workers.architectures.base import ARCHITECTURES
-from workers.runtimes.torch import TorchOpener
+from workers.runtimes.torch_opener import TorchOpener
 from workers.state_dicts import fill
 
 OURS = ARCHITECTURES["residual_cnn"].model_validate(NETWORK)

@@ -1,14 +1,20 @@
 """Layer outputs: captured in the forward pass, and cut there from the graph."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from service.errors.models import LayerAmbiguous, LayerNotCaptured
 from workers.device import sent
+from workers.rows import ablated
+from workers.runtimes.base import Segment
 from workers.tokens import Tokens
 
 
@@ -22,6 +28,16 @@ class Ablation:
 
     tokens: Tokens | None = None
     """How tokens lie, if the layer puts out tokens; their numbers are the channels."""
+
+    @classmethod
+    def of(cls, place: str, segments: Sequence[Segment], tokens: Tokens | None) -> "Ablation":
+        """Return the channels that the rows of a batch lack at their place."""
+        lacking = [
+            rows.channels[segment.start : segment.stop]
+            for segment in segments
+            if (rows := ablated(segment.work.rows)) is not None
+        ]
+        return cls(place, tuple(chain.from_iterable(lacking)), tokens)
 
     def apply(self, output: Tensor) -> None:
         """Set the channels of an output ``(rows, channels, ...)`` to zero, in place."""
@@ -93,3 +109,29 @@ class Capture:
             fault = self.fault(place)
             if fault is not None:
                 raise fault
+
+
+class Seat:
+    """Where a model's hooks find the capture of the pass at hand; a copied model has its own."""
+
+    def __init__(self) -> None:
+        self._capture: Capture | None = None
+
+    def install(self, network: nn.Module, layers: Iterable[str]) -> None:
+        """Put hooks on those of the layers that the network has."""
+        modules = dict(network.named_modules())
+        for layer in layers:
+            if layer in modules:
+                modules[layer].register_forward_hook(partial(self._hook, layer))
+
+    @contextmanager
+    def watching(self, capture: Capture) -> Iterator[None]:
+        """Hand what layers put out to `capture`, for one pass."""
+        self._capture = capture
+        try:
+            yield
+        finally:
+            self._capture = None
+
+    def _hook(self, place: str, _module: nn.Module, _args: Any, output: object) -> Tensor | None:
+        return None if self._capture is None else self._capture.take(place, output)

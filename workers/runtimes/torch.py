@@ -7,51 +7,33 @@ wants them.
 """
 
 import copy
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property, partial
-from itertools import chain
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from typing_extensions import override
 
-from service.domain.manifest import Manifest
-from service.errors.models import ModelUnavailable, NoGradientPath, UnservablePass
-from workers.architectures.base import ARCHITECTURES, Architecture
+from service.errors.models import UnservablePass
 from workers.passes import Ability, Exclusive, Lease, Rule
-from workers.rows import INPUT, LEAVES, VALUES, Boxed, ablated
+from workers.rows import INPUT, LEAVES, VALUES, Boxed
 from workers.runtimes.attention import PREFIX, Attentions
-from workers.runtimes.base import (
-    RUNTIMES,
-    Fit,
-    Opener,
-    Probe,
-    ReplicaChangedError,
-    Segment,
-    Served,
-    Work,
-)
+from workers.runtimes.base import Fit, Probe, ReplicaChangedError, Segment, Served, Work
 from workers.runtimes.batch import filled, guarded_scores, row_shape, spans
-from workers.runtimes.capture import Ablation, Capture
+from workers.runtimes.capture import Ablation, Capture, Seat
+from workers.runtimes.fingerprint import fingerprint
 from workers.runtimes.folding import folded
+from workers.runtimes.gradients import Gradients, gradients_of
 from workers.runtimes.graphs import Graphs, padded
 from workers.runtimes.incremental.rows import Incremental
-from workers.runtimes.members import Combine, Members, mean, mean_sigmoid, mean_softmax
 from workers.runtimes.memory import Ledger, weight_bytes
 from workers.runtimes.narrow import NARROW, narrowed
 from workers.runtimes.rules import apply_rule
 from workers.runtimes.staging import staged
 from workers.runtimes.torch_layers import choose_layers
 from workers.runtimes.torch_probe import noise, probe
-from workers.state_dicts import install
-from workers.tabular import Companions
 from workers.tokens import Tokens
 
 
@@ -129,7 +111,7 @@ class TorchRuntime:
         )
         self.layers = tuple(self.reasons if layers is None else layers)
         self.fixed_rows = fixed_rows
-        self._seat = _Seat()
+        self._seat = Seat()
         self._ledger = ledger or Ledger()
         self._graphs = Graphs(self._ledger)
         self.served = self.model
@@ -137,11 +119,8 @@ class TorchRuntime:
         if not narrow and fixed_rows is None:
             self.served = folded(self.model, noise(self, 1), frozenset(self.layers))
         for network in {self.model, self.served}:
-            modules = dict(network.named_modules())
-            for layer in self.layers:
-                if layer in modules:
-                    modules[layer].register_forward_hook(partial(self._seat.hook, layer))
-        self._state = _state(self.model, self.served)
+            self._seat.install(network, self.layers)
+        self._state = fingerprint(self.model, self.served)
 
     @cached_property
     def probed(self) -> Probe:
@@ -235,7 +214,7 @@ class TorchRuntime:
             else:
                 answers[k] = score
         works = [segment.work for segment in segments]
-        gradients = _gradients(works, scores, found)
+        gradients = gradients_of(works, scores, found)
         found = {place: self.on_grid(output.detach()) for place, output in found.items()}
         served = [
             answers.get(k)
@@ -255,7 +234,7 @@ class TorchRuntime:
         """Return a layer's output, or gradients there, as a grid if it is tokens."""
         return output if self.tokens is None else self.tokens.on_grid(output)
 
-    def _cut(self, gradients: "Gradients", span: slice) -> "Gradients":
+    def _cut(self, gradients: Gradients, span: slice) -> Gradients:
         """Return one segment's rows."""
         return {
             (k, place): grad[span] if place in LEAVES else self.on_grid(grad[span])
@@ -279,11 +258,12 @@ class TorchRuntime:
             outputs, found = self._graphs.forward(self._plain, batch[INPUT], group.taps)
             return outputs, {**found, **batch}, failures
         at = {place for places in group.rounds for place in places}
+        place = group.ablated
         outputs, found = self.forward(
             batch[INPUT],
             {*group.taps, *at} - LEAVES,
             at,
-            _ablation(group, segments, self.tokens),
+            None if place is None else Ablation.of(place, segments, self.tokens),
             batch.get(VALUES),
         )
         return outputs, {**found, **batch}, failures
@@ -320,30 +300,25 @@ class TorchRuntime:
             Numbers beside the image, shape ``(rows, variables)``.
         """
         lacking = set() if ablation is None else {ablation.place}
-        capture = self._seat.capture = Capture(places | lacking, at, ablation)
+        capture = Capture(places | lacking, at, ablation)
         batch.requires_grad_(INPUT in at)
         beside = () if values is None else (values.requires_grad_(VALUES in at),)
         seen = any(place.startswith(PREFIX) for place in places)
-        try:
-            with (
-                torch.set_grad_enabled(bool(at)),
-                Attentions(capture.take) if seen else nullcontext(),
-            ):
-                outputs: Tensor = self.served(batch, *beside)
-        finally:
-            self._seat.capture = None
+        with (
+            torch.set_grad_enabled(bool(at)),
+            self._seat.watching(capture),
+            Attentions(capture.take) if seen else nullcontext(),
+        ):
+            outputs: Tensor = self.served(batch, *beside)
         capture.require_all()
         return outputs, capture.found
 
     def capture_all(self, batch: Tensor) -> tuple[object, Capture]:
         """Run the model with a gradient everywhere; nothing is required of the layers."""
-        capture = self._seat.capture = Capture(self.layers, self.layers)
-        try:
-            with torch.enable_grad():
-                outputs: object = self.model(batch.requires_grad_())
-                return outputs, capture
-        finally:
-            self._seat.capture = None
+        capture = Capture(self.layers, self.layers)
+        with torch.enable_grad(), self._seat.watching(capture):
+            outputs: object = self.model(batch.requires_grad_())
+        return outputs, capture
 
     # --------------------------------------------------------------- whole model
 
@@ -400,63 +375,8 @@ class TorchRuntime:
 
     def check(self) -> None:
         """Raise `ReplicaChangedError` unless the replica is as it was at start."""
-        if _state(self.model, self.served) != self._state:
+        if fingerprint(self.model, self.served) != self._state:
             raise ReplicaChangedError
-
-
-@dataclass(slots=True, eq=False)
-class _Seat:
-    """Where a model's hooks find the capture of the pass at hand; a copied model has its own."""
-
-    capture: Capture | None = None
-
-    def hook(self, place: str, _module: nn.Module, _args: Any, output: object) -> Tensor | None:
-        """Hand a layer's output to the capture, if there is one."""
-        return None if self.capture is None else self.capture.take(place, output)
-
-
-def _ablation(group: Group, segments: Sequence[Segment], tokens: Tokens | None) -> Ablation | None:
-    """Return the channels that a batch's rows lack, if any do."""
-    if group.ablated is None:
-        return None
-    channels = [
-        rows.channels[segment.start : segment.stop]
-        for segment in segments
-        if (rows := ablated(segment.work.rows)) is not None
-    ]
-    return Ablation(group.ablated, tuple(chain.from_iterable(channels)), tokens)
-
-
-Gradients = dict[tuple[int, str], Tensor]
-"""By target's index in the work and place; rows are the batch's."""
-
-
-def _gradients(
-    works: Sequence[Work], scores: dict[int, Tensor], leaves: dict[str, Tensor]
-) -> list[Gradients]:
-    """Differentiate each target down to its own places, one round for one target of each work.
-
-    Rows are independent, so the gradient of the sum over all works' scores is
-    each row's own; the sum's value is never used.
-    """
-    given: list[Gradients] = [{} for _ in works]
-    asked = {k: [i for i, at in enumerate(works[k].places) if at] for k in scores}
-    rounds = max((len(targets) for targets in asked.values()), default=0)
-    for turn in range(rounds):
-        members = {k: targets[turn] for k, targets in asked.items() if turn < len(targets)}
-        first, target = next(iter(members.items()))
-        places = works[first].places[target]
-        total = torch.stack([scores[k][:, i].sum() for k, i in members.items()]).sum()
-        last = turn == rounds - 1
-        grads = torch.autograd.grad(
-            total, [leaves[place] for place in places], retain_graph=not last, allow_unused=True
-        )
-        for place, grad in zip(places, grads, strict=True):
-            if grad is None:
-                raise NoGradientPath(f"No gradient leads from the score to '{place}'.")
-            for k, i in members.items():
-                given[k][i, place] = grad
-    return given
 
 
 def _served(
@@ -476,123 +396,3 @@ def _served(
         taps={tap: found[tap.place][span] for tap in work.taps},
         outputs=outputs.detach()[span] if work.outputs else None,
     )
-
-
-def _state(*models: nn.Module) -> list[tuple[object, ...]]:
-    """Return what must not change: modules, their hooks and modes, parameters and versions."""
-    state: list[tuple[object, ...]] = [
-        (
-            name,
-            id(module),
-            module.training,
-            len(module._forward_hooks),  # noqa: SLF001 - torch has no public count
-            len(module._forward_pre_hooks),  # noqa: SLF001
-            len(module._backward_hooks),  # noqa: SLF001
-            len(module._backward_pre_hooks),  # noqa: SLF001
-        )
-        for model in models
-        for name, module in model.named_modules()
-    ]
-    state += [
-        (id(tensor), tensor.requires_grad, tensor.data_ptr(), tensor._version)  # noqa: SLF001 - counts writes
-        for model in models
-        for tensor in (*model.parameters(), *model.buffers())
-    ]
-    return state
-
-
-@RUNTIMES.register("torch")
-class TorchOpener(Opener):
-    """Networks of the allow-list, with safetensors weights."""
-
-    @override
-    def open(
-        self,
-        manifest: Manifest,
-        folder: Path,
-        shape: tuple[int, ...],
-        device: torch.device,
-        fixed_rows: int | None = None,
-    ) -> Callable[[], TorchRuntime | Members]:
-        """Build the network that the manifest names and fill it with the package's weights."""
-        architecture = _architecture(manifest)
-        members = manifest.members
-        paths = members.weights if members else (manifest.file("weights", "safetensors").path,)
-        layers = [layer.name for layer in manifest.layers] or None
-        made = [
-            partial(
-                TorchRuntime,
-                _filled(manifest, architecture, folder / path),
-                shape,
-                layers,
-                device=device,
-                fixed_rows=fixed_rows,
-                tokens=architecture.tokens(),
-                variables=len(manifest.variables),
-            )
-            for path in paths
-        ]
-        return partial(_together, made, _combined(manifest)) if members else made[0]
-
-
-def _combined(manifest: Manifest) -> Combine:
-    """Return how members' answers become one."""
-    if manifest.members is None or manifest.members.combine == "logits":
-        return mean
-    decoding, task = manifest.outputs[0].decoding, manifest.task
-    alone = decoding == "voxel_regions" or task == "classification-multilabel"
-    return mean_sigmoid if alone else mean_softmax
-
-
-def _together(makers: Sequence[Callable[[], TorchRuntime]], combine: Combine) -> Members:
-    """Return members of which the first one alone is probed: they differ in weights."""
-    runtimes = [make() for make in makers]
-    for each in runtimes[1:]:
-        each.probed = runtimes[0].probed
-    return Members(runtimes, combine)
-
-
-def _filled(manifest: Manifest, architecture: Architecture, path: Path) -> nn.Module:
-    """Return the network with the weights of a file."""
-    try:
-        weights = load_file(path)
-    except SafetensorError:
-        raise ModelUnavailable(
-            "The file of weights cannot be read; write it again.", pointer="/files"
-        ) from None
-    network = _built(architecture)
-    install(network, weights, manifest, architecture)
-    Companions.of(manifest).join(network)
-    return network
-
-
-def _built(architecture: Architecture) -> nn.Module:
-    """Return the network with fresh weights."""
-    try:
-        return architecture.build()
-    except (ValueError, TypeError, LookupError, AssertionError, RuntimeError):
-        raise ModelUnavailable(
-            "No network can be built with these parameters; some do not go together.",
-            pointer="/architecture/parameters",
-        ) from None
-
-
-def _architecture(manifest: Manifest) -> Architecture:
-    """Return the network that the manifest names."""
-    wanted = manifest.architecture
-    if wanted is None or wanted.name not in ARCHITECTURES:
-        raise ModelUnavailable(
-            "The network that the manifest names is not on this worker's list.",
-            pointer="/architecture/name",
-            known=list(ARCHITECTURES),
-            unavailable=dict(ARCHITECTURES.unavailable),
-        )
-    try:
-        return ARCHITECTURES[wanted.name].model_validate(wanted.parameters)
-    except ValidationError as error:
-        fields = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
-        raise ModelUnavailable(
-            "The network's parameters are not valid.",
-            pointer="/architecture/parameters",
-            fields=list(fields),
-        ) from None

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from service.manifests import read_manifest
 from tests.support.small_model import CLASSES, SIDE, model_input, network, picture, write_package
 from workers.architectures.base import ARCHITECTURES
-from workers.runtimes.torch import TorchOpener
+from workers.runtimes.torch_opener import TorchOpener
 
 SHAPE = {
     "classes": 3,

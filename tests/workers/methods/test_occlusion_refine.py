@@ -25,7 +25,8 @@ from workers.methods.occlusion import Occlusion
 from workers.methods.windows import Search, Windows, asked_for
 from workers.passes import Step, TimeUp
 from workers.rows import INPUT
-from workers.runtimes.torch import TorchOpener, TorchRuntime
+from workers.runtimes.torch import TorchRuntime
+from workers.runtimes.torch_opener import TorchOpener
 from workers.scheduler import Scheduler
 
 ROOT = Path(__file__).parents[3]

@@ -23,7 +23,8 @@ from workers.passes import Step, TimeUp
 from workers.rows import INPUT
 from workers.runtimes.graph.read import read_model
 from workers.runtimes.onnx import OnnxRuntime
-from workers.runtimes.torch import TorchOpener, TorchRuntime
+from workers.runtimes.torch import TorchRuntime
+from workers.runtimes.torch_opener import TorchOpener
 from workers.scheduler import Scheduler
 
 AXES = [1, 2, 3]

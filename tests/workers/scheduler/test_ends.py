@@ -14,7 +14,7 @@ from workers.methods.saliency import Saliency
 from workers.passes import Forward, Plan, Step, TimeUp
 from workers.rows import Noisy
 from workers.running import Planned
-from workers.runtimes.torch import _state
+from workers.runtimes.fingerprint import fingerprint
 from workers.scheduler import Scheduler, WrongThreadError
 
 PATIENCE = 20.0
@@ -191,7 +191,7 @@ def test_everything_of_a_job_runs_in_the_owner_thread(running: Scheduler) -> Non
 
     runtime = small_runtime()
     runtime.served.register_forward_pre_hook(note)
-    runtime._state = _state(runtime.model, runtime.served)  # the hook is ours
+    runtime._state = fingerprint(runtime.model, runtime.served)  # the hook is ours
     job = running.submit("job", runtime, [Planned(plan(), 9)], on_progress=note)
     assert job.result(PATIENCE).outcomes == (None,)
     assert seen == {owner}

@@ -1,0 +1,118 @@
+"""Opens packages of torch: networks of the allow-list, filled with safetensors weights."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from typing_extensions import override
+
+from service.domain.manifest import Manifest
+from service.errors.models import ModelUnavailable
+from workers.architectures.base import ARCHITECTURES, Architecture
+from workers.runtimes.base import RUNTIMES, Opener
+from workers.runtimes.members import Combine, Members, mean, mean_sigmoid, mean_softmax
+from workers.runtimes.torch import TorchRuntime
+from workers.state_dicts import install
+from workers.tabular import Companions
+
+
+@RUNTIMES.register("torch")
+class TorchOpener(Opener):
+    """Networks of the allow-list, with safetensors weights."""
+
+    @override
+    def open(
+        self,
+        manifest: Manifest,
+        folder: Path,
+        shape: tuple[int, ...],
+        device: torch.device,
+        fixed_rows: int | None = None,
+    ) -> Callable[[], TorchRuntime | Members]:
+        """Build the network that the manifest names and fill it with the package's weights."""
+        architecture = _architecture(manifest)
+        members = manifest.members
+        paths = members.weights if members else (manifest.file("weights", "safetensors").path,)
+        layers = [layer.name for layer in manifest.layers] or None
+        made = [
+            partial(
+                TorchRuntime,
+                _filled(manifest, architecture, folder / path),
+                shape,
+                layers,
+                device=device,
+                fixed_rows=fixed_rows,
+                tokens=architecture.tokens(),
+                variables=len(manifest.variables),
+            )
+            for path in paths
+        ]
+        return partial(_together, made, _combined(manifest)) if members else made[0]
+
+
+def _combined(manifest: Manifest) -> Combine:
+    """Return how members' answers become one."""
+    if manifest.members is None or manifest.members.combine == "logits":
+        return mean
+    decoding, task = manifest.outputs[0].decoding, manifest.task
+    alone = decoding == "voxel_regions" or task == "classification-multilabel"
+    return mean_sigmoid if alone else mean_softmax
+
+
+def _together(makers: Sequence[Callable[[], TorchRuntime]], combine: Combine) -> Members:
+    """Return members of which the first one alone is probed: they differ in weights."""
+    runtimes = [make() for make in makers]
+    for each in runtimes[1:]:
+        each.probed = runtimes[0].probed
+    return Members(runtimes, combine)
+
+
+def _filled(manifest: Manifest, architecture: Architecture, path: Path) -> nn.Module:
+    """Return the network with the weights of a file."""
+    try:
+        weights = load_file(path)
+    except SafetensorError:
+        raise ModelUnavailable(
+            "The file of weights cannot be read; write it again.", pointer="/files"
+        ) from None
+    network = _built(architecture)
+    install(network, weights, manifest, architecture)
+    Companions.of(manifest).join(network)
+    return network
+
+
+def _built(architecture: Architecture) -> nn.Module:
+    """Return the network with fresh weights."""
+    try:
+        return architecture.build()
+    except (ValueError, TypeError, LookupError, AssertionError, RuntimeError):
+        raise ModelUnavailable(
+            "No network can be built with these parameters; some do not go together.",
+            pointer="/architecture/parameters",
+        ) from None
+
+
+def _architecture(manifest: Manifest) -> Architecture:
+    """Return the network that the manifest names."""
+    wanted = manifest.architecture
+    if wanted is None or wanted.name not in ARCHITECTURES:
+        raise ModelUnavailable(
+            "The network that the manifest names is not on this worker's list.",
+            pointer="/architecture/name",
+            known=list(ARCHITECTURES),
+            unavailable=dict(ARCHITECTURES.unavailable),
+        )
+    try:
+        return ARCHITECTURES[wanted.name].model_validate(wanted.parameters)
+    except ValidationError as error:
+        fields = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
+        raise ModelUnavailable(
+            "The network's parameters are not valid.",
+            pointer="/architecture/parameters",
+            fields=list(fields),
+        ) from None
