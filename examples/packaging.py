@@ -1,7 +1,7 @@
 """The package of a demo model: its files, and the manifest that lists them."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def write_package(
         "architecture": architecture(built_by),
         "files": (
             file_of(folder, "weights", "safetensors", WEIGHTS),
-            *(file_of(folder, "selftest", "dicom", test.input) for test in tests),
+            *(file_of(folder, "selftest", "dicom", path) for test in tests for path in test.paths),
             *([file_of(folder, "calibration", "safetensors", cases.cases)] if cases else []),
         ),
         "selftests": tests,
@@ -78,13 +78,39 @@ def write_object(path: Path, data: Dataset, *, compress: bool = False) -> None:
 
 
 def write_selftest(
-    folder: Path, name: str, title: str, data: Dataset, logits: Iterable[float]
+    folder: Path,
+    name: str,
+    title: str,
+    data: Dataset | Mapping[str, Dataset],
+    logits: Iterable[float],
 ) -> SelfTest:
-    """Write a self-test's input; return the test, which is that the model says these logits."""
+    """Write a self-test's input; return the test, which is that the model says these logits.
+
+    Parameters
+    ----------
+    data
+        The input; of several views one for each, by its key.
+    """
+    views = {} if isinstance(data, Dataset) else data
+    paths = {view: _written(folder, f"{name}_{view}", each) for view, each in views.items()}
+    return SelfTest(
+        title=title,
+        input=_written(folder, name, data) if isinstance(data, Dataset) else paths,
+        logits=tuple(rounded(logits)),
+        tolerance=TOLERANCE,
+    )
+
+
+def _written(folder: Path, name: str, data: Dataset) -> str:
+    """Write a self-test's object; return its path in the package."""
     path = f"selftest/{name}.dcm"
     write_object(folder / path, data, compress=True)
-    rounded = tuple(round(float(each), 5) for each in logits)
-    return SelfTest(title=title, input=path, logits=rounded, tolerance=TOLERANCE)
+    return path
+
+
+def rounded(values: Iterable[float], digits: int = 5) -> list[float]:
+    """Return values as a manifest tells them."""
+    return [round(float(each), digits) for each in values]
 
 
 def architecture(built_by: Architecture) -> ArchitectureChoice:

@@ -4,12 +4,26 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 DECAY = 0.02
 TOLD = 10
 """How often the loss is printed."""
+
+
+def unseen(seed: int, count: int) -> range:
+    """Return seeds of examples that a training from `seed` on has not seen."""
+    return range(seed + 1_000_000, seed + 1_000_000 + count)
+
+
+def answer(network: nn.Module, given: NDArray[np.float32]) -> Tensor:
+    """Return what a network puts out for one input."""
+    with torch.no_grad():
+        outputs: Tensor = network(torch.from_numpy(given)[None])[0]
+    return outputs
 
 
 class Shuffled:

@@ -9,20 +9,16 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import (
-    UID,
-    ComputedRadiographyImageStorage,
-    ExplicitVRLittleEndian,
-)
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, ComputedRadiographyImageStorage
 
+from examples.dicom import finished, synthetic, uid_of
 from examples.phantom.chest import MAXIMUM, Case, Radiograph
 
 Photometric = Literal["MONOCHROME1", "MONOCHROME2"]
 
 _NAMESPACE = uuid.UUID("0f0c2a3e-5d0b-5f7e-9a53-6f1d3b6f4c11")
 _IMPLEMENTATION = UID("2.25.20024813690547410933215894311078546377")
-_DATE, _TIME = "20240102", "101500"
 
 
 def dataset(
@@ -36,42 +32,36 @@ def dataset(
     stored = radiograph.stored
     if photometric == "MONOCHROME1":
         stored = (MAXIMUM - stored).astype(np.uint16)
-    data = Dataset()
-    _identify(data, case, f"{photometric} {stored.shape}")
+    data = _identified(case, f"{photometric} {stored.shape}")
     _describe_acquisition(data, radiograph)
-    _put_pixels(data, stored, photometric)
-    data.file_meta = _file_meta(data)
+    _show(data, stored)
+    finished(data, stored, photometric)
+    data.file_meta.ImplementationClassUID = _IMPLEMENTATION
+    data.file_meta.ImplementationVersionName = "WHYLIGHT_PHANTOM"
     return data
 
 
-def _identify(data: Dataset, case: Case, form: str) -> None:
-    """Patient, study, series and instance: openly synthetic."""
+def _identified(case: Case, form: str) -> Dataset:
+    """Return patient, study, series and instance: openly synthetic."""
+    data = synthetic("CHEST", str(case.seed))
     name = f"{case.seed} {sorted(case.findings)}{' marker' if case.marker else ''}"
-    data.SpecificCharacterSet = "ISO_IR 192"
     data.SOPClassUID = ComputedRadiographyImageStorage
-    data.SOPInstanceUID = _uid(f"instance {name} {form}")
-    data.StudyInstanceUID = _uid(f"study {name}")
-    data.SeriesInstanceUID = _uid(f"series {name} {form}")
-    data.PatientName = "PHANTOM^CHEST"
+    data.SOPInstanceUID = uid_of(_NAMESPACE, f"instance {name} {form}")
+    data.StudyInstanceUID = uid_of(_NAMESPACE, f"study {name}")
+    data.SeriesInstanceUID = uid_of(_NAMESPACE, f"series {name} {form}")
     data.PatientID = f"PHANTOM-{case.seed}"
-    data.PatientBirthDate = "19700101"
-    data.PatientSex = "O"
     data.PatientAge = "054Y"
     data.PatientComments = "Synthetic image of no person. Not for clinical use."
-    data.StudyDate = data.SeriesDate = data.AcquisitionDate = data.ContentDate = _DATE
-    data.StudyTime = data.SeriesTime = data.AcquisitionTime = data.ContentTime = _TIME
-    data.StudyID, data.AccessionNumber = "1", f"P{case.seed}"
-    data.SeriesNumber, data.InstanceNumber, data.AcquisitionNumber = 1, 1, 1
-    data.ReferringPhysicianName = ""
+    data.AccessionNumber = f"P{case.seed}"
     data.StudyDescription = "Synthetic chest radiograph"
     data.SeriesDescription = "PA"
+    return data
 
 
 def _describe_acquisition(data: Dataset, radiograph: Radiograph) -> None:
     """How such a plate would have been exposed."""
     plate, (rows, columns) = radiograph.plate, radiograph.stored.shape
     data.Modality = "CR"
-    data.Manufacturer = "Whylight"
     data.ManufacturerModelName = "Chest phantom"
     data.SoftwareVersions = "1"
     data.DeviceSerialNumber = "0"
@@ -90,29 +80,7 @@ def _describe_acquisition(data: Dataset, radiograph: Radiograph) -> None:
     data.QualityControlImage = "NO"
 
 
-def _put_pixels(data: Dataset, stored: NDArray[np.uint16], photometric: Photometric) -> None:
-    data.SamplesPerPixel = 1
-    data.PhotometricInterpretation = photometric
-    data.Rows, data.Columns = stored.shape
-    data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
-    data.PixelRepresentation = 0
+def _show(data: Dataset, stored: NDArray[np.uint16]) -> None:
     low, high = np.percentile(stored, [0.5, 99.5])
     data.WindowCenter, data.WindowWidth = f"{(low + high) / 2:.1f}", f"{high - low:.1f}"
     data.RescaleIntercept, data.RescaleSlope, data.RescaleType = "0", "1", "US"
-    data.PixelData = stored.astype("<u2").tobytes()
-    data["PixelData"].VR = "OW"
-
-
-def _file_meta(data: Dataset) -> FileMetaDataset:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = data.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = _IMPLEMENTATION
-    meta.ImplementationVersionName = "WHYLIGHT_PHANTOM"
-    return meta
-
-
-def _uid(name: str) -> UID:
-    """Return the UID of a name: ``2.25.`` and a version 5 UUID (PS3.5 B.2)."""
-    return UID(f"2.25.{uuid.uuid5(_NAMESPACE, name).int}")

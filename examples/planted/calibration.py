@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from examples.planted import presence
+from examples.planted.inputs import inputs
 from examples.planted.pictures import Picture
 from service.domain.files import Calibration
 
@@ -23,14 +23,10 @@ CASES: Final = Calibration(
 )
 
 
-def write_cases(
-    folder: Path,
-    draw: Callable[[int], Picture],
-    prepared: Callable[[Picture], NDArray[np.float32]],
-) -> Calibration:
+def write_cases(folder: Path, draw: Callable[[int], Picture]) -> Calibration:
     """Write ``images`` in half precision and ``labels``, 1 where a shape is present."""
     pictures = [draw(SEED + number) for number in range(COUNT)]
-    images = np.stack([prepared(each) for each in pictures]).astype(np.float16)
+    images = inputs(pictures).numpy().astype(np.float16)
     labels = presence.present(pictures).numpy().astype(np.uint8)
     path = folder / CASES.cases
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from examples.packaging import write_package, write_selftest
 from examples.spheres.dicom import enhanced
 from examples.spheres.phantom import Phantom, draw
 from examples.spheres.train import KNOWN
-from examples.training import Shuffled, fit
+from examples.training import Shuffled, answer, fit, unseen
 from service.domain.files import SelfTest
 from service.domain.inputs import Accept, Bag, Input, StepChoice, VolumeRules
 from service.domain.manifest import Explain
@@ -43,8 +43,7 @@ def main() -> None:
     """Train, evaluate and write the package."""
     torch.set_num_threads(1)
     network = train()
-    seeds = range(SEED + 1_000_000, SEED + 1_000_000 + OTHERS)
-    right = accuracy(network, [draw(seed) for seed in seeds])
+    right = accuracy(network, [draw(seed) for seed in unseen(SEED, OTHERS)])
     print(f"right on {OTHERS} others: {right:.3f}")
     write(FOLDER, network, right)
 
@@ -73,20 +72,13 @@ def train() -> nn.Module:
 
 def accuracy(network: nn.Module, phantoms: list[Phantom]) -> float:
     """Return the share of phantoms of which it is told rightly, at a probability of one half."""
-    right = [bool(logits(network, each)[0] > 0) == present(each) for each in phantoms]
+    right = [bool(answer(network, prepared(each))[0] > 0) == present(each) for each in phantoms]
     return float(np.mean(right))
 
 
 def present(phantom: Phantom) -> bool:
     """Tell whether the finding is in a phantom."""
     return bool(phantom.mask(FINDING).any())
-
-
-def logits(network: nn.Module, phantom: Phantom) -> Tensor:
-    """Return what a network says of a phantom, shape ``(classes,)``."""
-    with torch.no_grad():
-        said: Tensor = network(torch.from_numpy(prepared(phantom))[None])[0]
-    return said
 
 
 def write(folder: Path, network: nn.Module, right: float) -> None:
@@ -117,7 +109,7 @@ def write(folder: Path, network: nn.Module, right: float) -> None:
 def _selftest(folder: Path, network: nn.Module, finding: str, seed: int) -> SelfTest:
     phantom = draw(seed, [finding])
     data = enhanced(phantom, f"bag {finding}")
-    said = logits(network, phantom)
+    said = answer(network, prepared(phantom))
     return write_selftest(folder, finding, f"A {finding} sphere", data, said)
 
 

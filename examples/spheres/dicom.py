@@ -4,9 +4,10 @@ import uuid
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian
+from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 
+from examples.dicom import finished, synthetic, uid_of
 from examples.spheres.phantom import SHAPE, SPACING, Phantom
 
 INTERCEPT = -1024
@@ -24,8 +25,7 @@ def enhanced(phantom: Phantom, name: str) -> Dataset:
     """Return the volume as one Enhanced CT object."""
     data = _common(name)
     data.SOPClassUID = EnhancedCTImageStorage
-    data.SOPInstanceUID = _uid(f"enhanced {name}")
-    data.InstanceNumber = 1
+    data.SOPInstanceUID = uid_of(_NAMESPACE, f"enhanced {name}")
     data.NumberOfFrames = SHAPE[0]
     shared = Dataset()
     shared.PixelMeasuresSequence = [_measures()]
@@ -33,42 +33,31 @@ def enhanced(phantom: Phantom, name: str) -> Dataset:
     shared.PixelValueTransformationSequence = [_rescale()]
     data.SharedFunctionalGroupsSequence = [shared]
     data.PerFrameFunctionalGroupsSequence = [_frame(number) for number in range(SHAPE[0])]
-    return _finished(data, _stored(phantom))
+    return finished(data, _stored(phantom))
 
 
 def _slice(phantom: Phantom, name: str, number: int) -> Dataset:
     data = _common(name)
     data.SOPClassUID = CTImageStorage
-    data.SOPInstanceUID = _uid(f"slice {number} {name}")
+    data.SOPInstanceUID = uid_of(_NAMESPACE, f"slice {number} {name}")
     data.InstanceNumber = number + 1
     for part in (_measures(), _orientation(), _rescale(), _position(number)):
         data.update(part)
-    return _finished(data, _stored(phantom)[number])
+    return finished(data, _stored(phantom)[number])
 
 
 def _common(name: str) -> Dataset:
-    """Return patient, study, series and image: openly synthetic."""
-    data = Dataset()
-    data.SpecificCharacterSet = "ISO_IR 192"
+    """Return patient, study and series, and what all images have in common."""
+    data = synthetic("SPHERES", name)
     data.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    data.PatientName, data.PatientID = "PHANTOM^SPHERES", f"SPHERES-{name}"[:64]
-    data.PatientBirthDate, data.PatientSex = "19700101", "O"
-    data.StudyDate, data.StudyTime = "20240102", "101500"
-    data.SeriesDate, data.SeriesTime = data.StudyDate, data.StudyTime
-    data.AcquisitionDate, data.AcquisitionTime = data.StudyDate, data.StudyTime
-    data.ContentDate, data.ContentTime = data.StudyDate, data.StudyTime
-    data.StudyID, data.AccessionNumber, data.ReferringPhysicianName = "1", "", ""
-    data.StudyInstanceUID, data.SeriesInstanceUID = _uid(f"study {name}"), _uid(f"series {name}")
-    data.FrameOfReferenceUID = _uid(f"frame of reference {name}")
+    data.AccessionNumber = ""
+    data.StudyInstanceUID = uid_of(_NAMESPACE, f"study {name}")
+    data.SeriesInstanceUID = uid_of(_NAMESPACE, f"series {name}")
+    data.FrameOfReferenceUID = uid_of(_NAMESPACE, f"frame of reference {name}")
     data.PositionReferenceIndicator = ""
-    data.SeriesNumber, data.AcquisitionNumber = 1, 1
     data.Modality, data.BodyPartExamined, data.PatientPosition = "CT", "CHEST", "HFS"
-    data.Manufacturer, data.ManufacturerModelName = "Whylight", "Sphere phantom"
+    data.ManufacturerModelName = "Sphere phantom"
     data.KVP = "120"
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.Rows, data.Columns = SHAPE[1:]
-    data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
-    data.PixelRepresentation = 0
     data.WindowCenter, data.WindowWidth = "40", "800"
     return data
 
@@ -107,19 +96,3 @@ def _frame(number: int) -> Dataset:
 
 def _stored(phantom: Phantom) -> NDArray[np.uint16]:
     return np.clip(np.rint(phantom.values - INTERCEPT), 0, 4095).astype(np.uint16)
-
-
-def _finished(data: Dataset, stored: NDArray[np.uint16]) -> Dataset:
-    data.PixelData = stored.astype("<u2").tobytes()
-    data["PixelData"].VR = "OW"
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = data.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.file_meta = meta
-    return data
-
-
-def _uid(name: str) -> UID:
-    """Return the UID of a name: ``2.25.`` and a version 5 UUID (PS3.5 B.2)."""
-    return UID(f"2.25.{uuid.uuid5(_NAMESPACE, name).int}")

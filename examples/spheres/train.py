@@ -17,7 +17,7 @@ from torch.nn import functional
 from examples.packaging import write_package, write_selftest
 from examples.spheres.dicom import enhanced
 from examples.spheres.phantom import FINDINGS, SHAPE, SPACING, Phantom, draw
-from examples.training import Shuffled, fit
+from examples.training import Shuffled, answer, fit, unseen
 from service.domain.files import SelfTest
 from service.domain.grid import Grid
 from service.domain.inputs import Accept, Input, StepChoice, VolumeRules
@@ -58,8 +58,7 @@ def main() -> None:
     asked = _arguments()
     torch.set_num_threads(1)
     network = train(asked.phantoms, asked.epochs)
-    seeds = range(SEED + 1_000_000, SEED + 1_000_000 + asked.test_phantoms)
-    right = accuracy(network, [draw(seed) for seed in seeds])
+    right = accuracy(network, [draw(seed) for seed in unseen(SEED, asked.test_phantoms)])
     print(f"right on {asked.test_phantoms} others: {right:.3f}")
     write(asked.out, network, right)
 
@@ -113,7 +112,8 @@ def train(phantoms: int, epochs: int) -> nn.Module:
 
 def accuracy(network: nn.Module, phantoms: list[Phantom]) -> float:
     """Return the share of findings told rightly at a probability of one half."""
-    right = [(_logits(network, each) > 0).numpy() == (each.labels > 0) for each in phantoms]
+    said = [(answer(network, prepared(each)) > 0).numpy() for each in phantoms]
+    right = [found == (each.labels > 0) for found, each in zip(said, phantoms, strict=True)]
     return float(np.mean(right))
 
 
@@ -147,16 +147,10 @@ def accept() -> Accept:
     return Accept(modalities=("CT",), image_types=("ORIGINAL",), volume=rules)
 
 
-def _logits(network: nn.Module, phantom: Phantom) -> Tensor:
-    with torch.no_grad():
-        logits: Tensor = network(torch.from_numpy(prepared(phantom))[None])[0]
-    return logits
-
-
 def _selftest(folder: Path, network: nn.Module, finding: str, seed: int) -> SelfTest:
     phantom = draw(seed, [finding])
     data = enhanced(phantom, f"selftest {finding}")
-    said = _logits(network, phantom)
+    said = answer(network, prepared(phantom))
     return write_selftest(folder, finding, f"A {finding} sphere", data, said)
 
 

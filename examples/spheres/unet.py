@@ -18,7 +18,7 @@ from examples.packaging import write_package, write_selftest
 from examples.spheres.dicom import enhanced
 from examples.spheres.phantom import FINDINGS, SHAPE, SPACING, Phantom, draw
 from examples.spheres.train import accept, stepped
-from examples.training import fit
+from examples.training import fit, unseen
 from service.domain.files import SelfTest
 from service.domain.grid import Grid
 from service.domain.inputs import Input, SlidingWindow, StepChoice
@@ -59,8 +59,7 @@ def main() -> None:
     asked = _arguments()
     torch.set_num_threads(1)
     network = train(asked.phantoms, asked.steps)
-    others = [draw(SEED + 1_000_000 + number) for number in range(asked.test_phantoms)]
-    right = overlap(network, others)
+    right = overlap(network, [draw(seed) for seed in unseen(SEED, asked.test_phantoms)])
     print(f"Dice overlap on {asked.test_phantoms} others: {right:.3f}")
     write(asked.out, network, right)
 

@@ -10,8 +10,8 @@ import yaml
 from monai.data.box_utils import non_max_suppression
 
 from examples.planted.dicom import plate
+from examples.planted.inputs import inputs
 from examples.planted.pictures import shapes
-from examples.planted.train import inputs
 from service.domain.boxes import BoxDecoding
 from service.errors.models import ModelUnavailable
 from tests.docs.test_registrations import DETECTION, run

@@ -10,7 +10,8 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from examples.planted.train import SHAPE_DETECTION, SMALL
+from examples.planted.recipes import SHAPE_DETECTION
+from examples.radiographs import SMALL
 from tests.support.exported import onnx_of
 
 PACKAGE = Path(__file__).parents[2] / "models" / "detector-phantom"

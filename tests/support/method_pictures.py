@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from examples.phantom.samples import read
+from examples.planted.inputs import prepared
 from examples.planted.pictures import lit
-from examples.planted.train import VIT, prepared
+from examples.planted.recipes import VIT
 from service.domain.grid import Grid
 from service.manifests import read_manifest
 from tests.support.engine import through

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from examples.breasts.dicom import study
 from examples.breasts.drawing import MASS, VIEWS, draw
-from examples.breasts.train import NETWORK, STEPS, accuracy, prepared
+from examples.breasts.train import NETWORK, accuracy, prepared
+from examples.radiographs import STEPS
 from service.domain.grid import Grid
 from service.manifests import read_manifest
 from tests.support.phantom_dicom import encoded

@@ -8,8 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from examples.planted.boxes import found
+from examples.planted.inputs import inputs
 from examples.planted.pictures import SIDE, shapes
-from examples.planted.train import SHAPE_DETECTION, SMALL, inputs, right
+from examples.planted.recipes import SHAPE_DETECTION, right
+from examples.radiographs import SMALL
 from service.domain.grid import Grid, apply
 from service.domain.target import DetectionTarget
 from service.manifests import read_manifest

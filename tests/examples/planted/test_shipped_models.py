@@ -7,23 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from examples.planted.ages import error
 from examples.planted.dicom import plate
+from examples.planted.inputs import inputs, prepared
+from examples.planted.outlines import overlap
 from examples.planted.pictures import AGES, GROWTH, LATER, SHAPES, SIDE, hand, hand_of, lit, shapes
 from examples.planted.presence import accuracy
-from examples.planted.train import (
-    BONE_AGE,
-    BONE_AGE_BY_SEX,
-    MEAN,
-    RECIPES,
-    SHAPE_SEGMENTATION,
-    STD,
-    STEPS,
-    VIT,
-    error,
-    inputs,
-    overlap,
-    prepared,
-)
+from examples.planted.recipes import BONE_AGE, BONE_AGE_BY_SEX, RECIPES, SHAPE_SEGMENTATION, VIT
+from examples.radiographs import MEAN, STD, STEPS
 from service.manifests import read_manifest
 from tests.support.engine import attribute, logits, settled
 from tests.support.phantom_dicom import encoded
