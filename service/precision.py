@@ -36,6 +36,7 @@ def demand_offered(request: ExplanationRequest, model: ModelEntry) -> None:
     """
     if request.precision == "float32":
         return
+    offered = {each.method for each in model.precisions if each.outcome == "offered"}
     for choice in request.methods:
         entry, reason = measured(choice, model)
         if reason is not None:
@@ -49,7 +50,7 @@ def demand_offered(request: ExplanationRequest, model: ModelEntry) -> None:
                 reason=reason,
                 measured=None if entry is None else _figures(entry),
                 precisions=["float32"],
-                methods=[each.method for each in model.precisions if each.outcome == "offered"],
+                methods=[each for each in model.methods if each in offered],
             )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from service.domain.explanation import Check
 from service.domain.figures import fall_outside, probed, same_as_mean
 from service.domain.parity import WORDS as PARITY_WORDS
-from service.domain.parity import ParityReport
+from service.domain.parity import MapParity
 from service.domain.target import ResolvedTarget
 from service.domain.trust import SUPPORTED_TO, WEAK_TO, TrustReport
 
@@ -195,15 +195,16 @@ def _decided(result: dict[str, Any], checks: Sequence[Check]) -> str:
     return f"{said} ({figures})" if figures else said
 
 
-def _compared(job: dict[str, Any], result: dict[str, Any]) -> ParityReport:
+def _compared(job: dict[str, Any], result: dict[str, Any]) -> MapParity:
     """Return how the issuing system compares: on what a map is about, without one on the whole."""
-    parity, target = ParityReport.model_validate(job["parity"]), result["target"]
+    parity, target = MapParity.model_validate(job["parity"]), result["target"]
     return parity if target is None else parity.about(ResolvedTarget.model_validate(target).about)
 
 
-def _parity(parity: ParityReport) -> str:
-    """Say whether the issuing system said the same, with what both said."""
-    return " ".join([PARITY_WORDS[parity.outcome], *(pair.said for pair in parity.pairs)])
+def _parity(parity: MapParity) -> str:
+    """Say whether the issuing system said the same, with what both said, and where else not."""
+    figures = (pair.said for pair in parity.pairs)
+    return " ".join([PARITY_WORDS[parity.outcome], *figures, *parity.said_elsewhere])
 
 
 def _files(result: dict[str, Any]) -> str:

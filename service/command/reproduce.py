@@ -2,7 +2,7 @@
 
 import hashlib
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,12 @@ from service.paths import DOCUMENT_NAME
 
 FORMATS = ("json", "npy")
 HEAD = ("method", "target", "largest difference", "share of range", "equal to the byte")
+MEANING = {
+    "method": "its maps may differ for that alone",
+    "check": "its figures cannot be compared",
+}
+"""What follows from another version."""
+
 ANSWERS = {True: "yes", False: "no", None: "-"}
 
 
@@ -43,7 +49,7 @@ def run(options: Namespace) -> int:
     with Client(url, place.key_of(options.key_file)) as client:
         _demand_model(client, model)
         where = _study(client, original, ran, options.study)
-        again = _again(client, _request(original, model) | where)
+        again = _again(client, original, _request(original, model) | where)
         _demand_same_inputs(ran, again)
         found = list(_compare(client, original, again, options.file.parent))
     return _tell(original, again, found)
@@ -134,14 +140,24 @@ def _request(original: Explanation, model: ModelRef) -> dict[str, Any]:
     }
 
 
-def _again(client: Client, request: dict[str, Any]) -> Explanation:
+def _again(client: Client, original: Explanation, request: dict[str, Any]) -> Explanation:
     """Have it computed, and return the document of that."""
-    job = follow.explain(client, request, follow.Progress(request["model"]))
+    try:
+        job = follow.explain(client, request, follow.Progress(request["model"]))
+    except CommandFailure as refused:  # it may be that a changed method has a parameter no more
+        changed = _changed("method", _methods(original), _served(client))
+        raise CommandFailure(refused.what, "\n".join([refused.mend, *changed])) from None
     if job["state"] != "succeeded":
         failure = job.get("failure") or {}
         raise CommandFailure(f"The job ended as {job['state']}.", str(failure.get("detail", "")))
     answer = client.ask("GET", f"/v1/explanations/{job['id']}/artifacts/{DOCUMENT_NAME}")
     return documents.read(answer.content, job["id"])
+
+
+def _served(client: Client) -> dict[str, int]:
+    """Return the versions of the service's methods."""
+    listed: list[dict[str, Any]] = client.json("GET", "/v1/methods")["methods"]
+    return {each["name"]: each["version"] for each in listed}
 
 
 def _demand_same_inputs(ran: Provenance, again: Explanation) -> None:
@@ -194,17 +210,20 @@ def _tell(original: Explanation, again: Explanation, found: Sequence[Difference]
 
 def _renewed(original: Explanation, again: Explanation) -> Iterator[str]:
     """Tell which methods and checks are of another version than then."""
-    for kind, versions, meaning in (
-        ("method", _methods, "its maps may differ for that alone"),
-        ("check", _checks, "its figures cannot be compared"),
-    ):
-        then, now = versions(original), versions(again)
-        for name in then:
-            if name in now and then[name] != now[name]:
-                yield (
-                    f"The {kind} {name} has changed: version {then[name]} then,"
-                    f" {now[name]} now; {meaning}."
-                )
+    yield from _changed("method", _methods(original), _methods(again))
+    yield from _changed("check", _checks(original), _checks(again))
+
+
+def _changed(
+    kind: str, then: Mapping[str, int | None], now: Mapping[str, int | None]
+) -> Iterator[str]:
+    """Tell which methods, or checks, are on both sides in versions that differ."""
+    for name in then:
+        if name in now and then[name] != now[name]:
+            yield (
+                f"The {kind} {name} has changed: version {then[name]} then, {now[name]} now;"
+                f" {MEANING[kind]}."
+            )
 
 
 def _methods(explanation: Explanation) -> dict[str, int | None]:

@@ -47,7 +47,7 @@ def worst(outcomes: Iterable[Parity]) -> Parity:
 
 
 class Pair(Value):
-    """One class: what was observed there, and what the model says here."""
+    """One class or value: what was observed there, and what the model says here."""
 
     key: str
     outcome: Parity
@@ -75,7 +75,7 @@ class Pair(Value):
 
 
 class ParityReport(Value):
-    """All classes that were observed, or those that one map is about; as bad as the worst."""
+    """All classes that were observed; as bad as the worst."""
 
     outcome: Parity = Parity.NOT_GIVEN
     pairs: tuple[Pair, ...] = ()
@@ -86,6 +86,25 @@ class ParityReport(Value):
         kept = tuple(pairs)
         return cls(outcome=worst(pair.outcome for pair in kept), pairs=kept)
 
-    def about(self, key: str) -> Self:
-        """Return what there is to say of one class or value: of a map, its target's `about`."""
-        return self.of(pair for pair in self.pairs if pair.key == key)
+    def about(self, key: str) -> "MapParity":
+        """Return what there is to say of a map of one class or value: its target's `about`."""
+        own = tuple(pair for pair in self.pairs if pair.key == key)
+        differing = (pair for pair in self.pairs if pair.outcome is Parity.MISMATCHED)
+        return MapParity(
+            outcome=worst(pair.outcome for pair in own),
+            pairs=own,
+            elsewhere=tuple(pair.key for pair in differing if pair.key != key),
+        )
+
+
+class MapParity(ParityReport):
+    """What there is to say of one map: of what it is about, and where else the two differ."""
+
+    elsewhere: tuple[str, ...] = ()
+    """Other classes or values of which the model says something else than was reported."""
+
+    @property
+    def said_elsewhere(self) -> tuple[str, ...]:
+        """Where else the two differ, in words; nothing if nowhere."""
+        keys = ", ".join(self.elsewhere)
+        return (f"Elsewhere the two differ on {keys}.",) if keys else ()

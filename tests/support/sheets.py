@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from service.domain.explanation import ModelRef
 from service.domain.grid import Grid
-from service.domain.parity import ParityReport
+from service.domain.parity import MapParity
 from service.domain.target import ResolvedTarget
 from service.domain.trust import Grade, TrustReport, statements
 from workers.formats.base import MapRecord, Sheet
@@ -69,6 +69,7 @@ def record(facts: ImageFacts, grid: Grid, **changes: Any) -> MapRecord:
     said: dict[str, Any] = {
         "number": 1,
         "method": "grad_cam",
+        "method_version": 3,
         "method_title": "Grad-CAM",
         "parameters": {},
         "target": TARGET,
@@ -79,7 +80,7 @@ def record(facts: ImageFacts, grid: Grid, **changes: Any) -> MapRecord:
         "extras": {},
         "checks": (),
         "trust": REPORT,
-        "parity": ParityReport(),
+        "parity": MapParity(),
         "probes": None,
         "reference": None,
         "model": MODEL,

@@ -6,8 +6,9 @@ import pytest
 
 from service.domain.certificate import Certificate, MethodCalibration, MethodRecord, Similarity
 from service.domain.explanation import Check, ExecutedOn
-from service.domain.parity import Pair, Parity, ParityReport
+from service.domain.parity import Parity, ParityReport
 from service.domain.trust import ALWAYS, BECAUSE, STATEMENTS, Flag, Grade, TrustReport
+from tests.support.pairs import pair
 from tests.support.sheets import TARGET
 from workers.parcels import Attribution
 from workers.trust import Known, trust_report
@@ -53,19 +54,6 @@ def record(outcome: str, supported: float = 0.8) -> MethodRecord:
         runtime="torch",
         certificate=certificate,
         calibration=calibration,
-    )
-
-
-def pair(key: str, outcome: Parity) -> Pair:
-    return Pair(
-        key=key,
-        outcome=outcome,
-        scale="logit",
-        observed=2.0,
-        found=3.0,
-        tolerance=0.02,
-        observed_positive=None,
-        found_positive=True,
     )
 
 

@@ -10,7 +10,7 @@ from service.domain.explanation import Check, ModelRef, Restriction
 from service.domain.figures import fall_outside, kept_to, probed
 from service.domain.grid import Grid
 from service.domain.parity import WORDS as PARITY_WORDS
-from service.domain.parity import Parity, ParityReport
+from service.domain.parity import MapParity, Parity
 from service.domain.request import Style
 from service.domain.target import ResolvedTarget
 from service.domain.trust import (
@@ -67,9 +67,7 @@ class Words:
     model: ModelRef
     checks: tuple[Check, ...]
     trust: TrustReport
-    parity: ParityReport
-    """Of the target alone."""
-
+    parity: MapParity
     degenerate: bool
     partial: bool
     restriction: Restriction | None = None
@@ -193,9 +191,12 @@ def _scaled(scale: Scale | None) -> list[str]:
 
 
 def _grave(words: Words) -> list[str]:
-    """Say what outweighs the evidence; a mismatch with what both sides said."""
-    said = [STATEMENTS[flag] for flag in words.trust.flags if flag in GRAVE]
-    return [*said, *(_pairs(words) if Flag.PARITY_MISMATCH in words.trust.flags else ())]
+    """Say what outweighs the evidence; a mismatch with what both sides said, or where it is."""
+    flags = words.trust.flags
+    said = [STATEMENTS[flag] for flag in flags if flag in GRAVE]
+    figures = _pairs(words) if Flag.PARITY_MISMATCH in flags else ()
+    places = words.parity.said_elsewhere if Flag.PARITY_MISMATCH_ELSEWHERE in flags else ()
+    return [*said, *figures, *places]
 
 
 def _precision(measured: PrecisionRef | None) -> list[str]:

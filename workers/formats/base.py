@@ -26,7 +26,7 @@ from service.domain.explanation import (
 )
 from service.domain.grid import Grid
 from service.domain.outputs import Code
-from service.domain.parity import ParityReport
+from service.domain.parity import MapParity
 from service.domain.precision import Precision
 from service.domain.request import MOST_SLICES, ObjectChoice, SliceChoice, Style, TransferSyntax
 from service.domain.target import ResolvedTarget
@@ -55,6 +55,7 @@ class MapRecord(Value):
     """Its place in the job, counted from 1."""
 
     method: str
+    method_version: int
     method_title: str
     parameters: dict[str, JsonValue]
     layer: TargetLayer | None = None
@@ -84,8 +85,7 @@ class MapRecord(Value):
     extras: dict[str, float]
     checks: tuple[Check, ...]
     trust: TrustReport
-    parity: ParityReport
-    """Of what the map is about alone."""
+    parity: MapParity
 
     probes: Probes | None
     """The probe bank as this map was held against it."""

@@ -62,6 +62,7 @@ def _identity(sheet: Sheet) -> dict[str, Any]:
     return {
         "method": {
             "name": record.method,
+            "version": record.method_version,
             "parameters": record.parameters,
             "layer": None if record.layer is None else record.layer.model_dump(mode="json"),
         },

@@ -78,6 +78,7 @@ def _facts(record: MapRecord) -> dict[str, str | bool | int | float]:
         "grid": "source" if record.on_source_grid else "native",
         "axes": " ".join(("channel", *record.axes)),
         "method": record.method,
+        "method_version": record.method_version,
         "parameters": orjson.dumps(record.parameters).decode(),
         "target": target.key,
         "score": target.score,

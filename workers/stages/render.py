@@ -119,6 +119,7 @@ def record_of(
     return MapRecord(
         number=number,
         method=attribution.method,
+        method_version=METHODS[attribution.method].version,
         method_title=METHODS[attribution.method].title,
         parameters=attribution.parameters,
         layer=attribution.layer,

@@ -9,6 +9,7 @@ from service.domain.explanation import Check
 from service.domain.figures import fall_outside, same_as_mean
 from service.domain.parity import WORDS, Pair, Parity, ParityReport
 from service.domain.trust import BECAUSE, Flag, Grade, TrustReport, statements
+from tests.support.pairs import pair
 
 TARGET = {
     "key": "nodule",
@@ -104,30 +105,20 @@ def test_likeness_to_the_mean_map_is_told_where_it_is_flagged() -> None:
     assert said == "Likeness to the class's mean map 0.96 (flagged from 0.90 on)."
 
 
-def pair(key: str, outcome: Parity, observed: float | None, *, positive: bool | None) -> Pair:
-    return Pair(
-        key=key,
-        outcome=outcome,
-        scale="logit",
-        observed=observed,
-        found=15.84,
-        tolerance=0.02,
-        observed_positive=positive,
-        found_positive=True,
-    )
-
-
-OTHER = pair("effusion", Parity.MISMATCHED, 5.0, positive=None)
+OTHER = pair("effusion", Parity.MISMATCHED)
 
 
 @pytest.mark.parametrize(
     ("pairs", "outcome", "said"),
     [
-        ([OTHER], "not_given", "\n"),
+        ([OTHER], "not_given", " Elsewhere the two differ on effusion.\n"),
         (
-            [pair("nodule", Parity.MATCHED, 15.84, positive=None), OTHER],
+            [pair("nodule", Parity.MATCHED, 15.84), OTHER],
             "matched",
-            " Issuing system: logit 15.84; here: 15.84 (tolerance 0.02).\n",
+            (
+                " Issuing system: logit 15.84; here: 15.84 (tolerance 0.02)."
+                " Elsewhere the two differ on effusion.\n"
+            ),
         ),
         (
             [pair("nodule", Parity.MISMATCHED, None, positive=False)],

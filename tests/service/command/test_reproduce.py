@@ -12,6 +12,7 @@ import pytest
 from service import documents
 from service.command import reproduce
 from service.command.difference import distance
+from service.command.failure import CommandFailure
 from service.domain.artifact import Artifact
 from service.domain.canonical import digest_of
 from service.domain.explanation import (
@@ -169,6 +170,7 @@ class Gateway:
         self.studies = {"st_then"}
         self.kept: dict[str, Explained] = {NOW: explained(NOW, MAPS)}
         self.asked, self.sent, self.state = [], [], "succeeded"
+        self.refusal: CommandFailure | None = None
 
     def __call__(self, _url, _key):
         return self
@@ -183,12 +185,17 @@ class Gateway:
         match verb, path:
             case "GET", "/v1/models":
                 return {"models": self.models}
+            case "GET", "/v1/methods":
+                versions = {"saliency": 1, "smooth_grad": 4, "rise": 2}
+                return {"methods": [{"name": k, "version": v} for k, v in versions.items()]}
             case "POST", "/v1/studies":
                 self.sent.append(options["content"])
                 return {"id": "st_now"}
             case "POST", "/v1/explanations":
                 ExplanationRequest.model_validate(options["json"])
                 self.asked.append(options["json"])
+                if self.refusal is not None:
+                    raise self.refusal
                 failure = {"detail": "The decoder failed."}
                 return {"id": NOW, "state": self.state, "failure": failure}
         raise AssertionError((verb, path))
@@ -419,6 +426,15 @@ def test_methods_and_checks_of_another_version_are_told_before_the_differences(
         "The check completeness has changed: version 1 then, 2 now",
     ]
     assert out.index(told[-1]) < out.index("largest difference")
+
+
+def test_a_refusal_is_told_with_the_methods_that_have_changed(whylight, gateway, file):
+    gateway.refusal = CommandFailure("A parameter is wrong.", "  /methods/1/samples: Must be odd.")
+    status, _, err = whylight("reproduce", file)
+    assert (status, len(gateway.asked)) == (1, 1)
+    assert "Must be odd." in err
+    assert "The method smooth_grad has changed: version 1 then, 4 now" in err
+    assert "saliency" not in err
 
 
 @pytest.mark.usefixtures("gateway")

@@ -90,6 +90,12 @@ def test_a_method_that_did_not_pass_is_refused_with_the_figures_and_the_alternat
     assert facts["methods"] == ["integrated_gradients"]
 
 
+def test_what_is_offered_is_listed_once_and_as_the_catalog_lists_it():
+    offered = [record("sweeping"), record("saliency"), record("saliency", samples=2)]
+    facts = refusal(asked("occlusion"), chest(*offered))
+    assert facts["methods"] == ["saliency", "sweeping"]
+
+
 def test_what_was_not_measured_is_refused_until_it_is():
     facts = refusal(asked("saliency"), chest())
     assert (facts["reason"], facts["measured"]) == ("not_measured", None)

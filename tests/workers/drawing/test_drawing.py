@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from service.domain.explanation import Check
 from service.domain.grid import Grid, scaling
 from service.domain.parity import WORDS as PARITY_WORDS
-from service.domain.parity import Pair, Parity, ParityReport
+from service.domain.parity import MapParity, Pair, Parity
 from service.domain.trust import STATEMENTS, Flag, Grade, TrustReport, statements
 from tests.support.sheets import MODEL, REPORT, TARGET, blob
 from workers.drawing import picture as picture_module
@@ -27,7 +27,7 @@ def words(**changes):
         "model": MODEL,
         "checks": (),
         "trust": REPORT,
-        "parity": ParityReport(),
+        "parity": MapParity(),
         "degenerate": False,
         "partial": False,
     }
@@ -139,7 +139,7 @@ def test_a_mismatch_is_said_once_with_both_figures(legends):
     report = TrustReport(
         grade=Grade.SUPPORTED, flags=flags, statements=statements(Grade.SUPPORTED, flags)
     )
-    parity = ParityReport(outcome=Parity.MISMATCHED, pairs=(PAIR,))
+    parity = MapParity(outcome=Parity.MISMATCHED, pairs=(PAIR,))
     picture(blob((8, 8)), scale=Scale(1, signed=False), trust=report, parity=parity)
     (legend,) = legends
     assert legend.grave == (
@@ -155,11 +155,14 @@ def test_a_mismatch_of_another_class_is_grave_and_leaves_this_maps_own_figures(l
     report = TrustReport(
         grade=Grade.SUPPORTED, flags=flags, statements=statements(Grade.SUPPORTED, flags)
     )
-    parity = ParityReport.of([PAIR])
+    parity = MapParity(outcome=Parity.MATCHED, pairs=(PAIR,), elsewhere=("nodule", "effusion"))
     picture(blob((8, 8)), scale=Scale(1, signed=False), trust=report, parity=parity)
     (legend,) = legends
     assert legend.grade == "Map: SUPPORTED"
-    assert legend.grave == (STATEMENTS[Flag.PARITY_MISMATCH_ELSEWHERE],)
+    assert legend.grave == (
+        STATEMENTS[Flag.PARITY_MISMATCH_ELSEWHERE],
+        "Elsewhere the two differ on nodule, effusion.",
+    )
     assert PARITY_WORDS[Parity.MATCHED] in legend.lines
     assert "Issuing system: logit 2.6; here: 2.5 (tolerance 0.2)." in legend.lines
 
@@ -317,7 +320,7 @@ def test_the_legend_tells_grade_parity_flags_and_scale(legends):
         scale=Scale(1, signed=False),
         trust=report,
         checks=(BANK,),
-        parity=ParityReport(outcome=Parity.MATCHED, pairs=(PAIR,)),
+        parity=MapParity(outcome=Parity.MATCHED, pairs=(PAIR,)),
     )
     (legend,) = legends
     assert legend.grade == "Map: SUPPORTED (p = 0.008, 25 places hidden in turn)"

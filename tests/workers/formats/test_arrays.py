@@ -50,6 +50,7 @@ def test_npz_places_the_values_in_image_and_patient(written):
             "effusion",
             "native",
         )
+        assert archive["method_version"] == 3
         assert archive["score"] == 2.5
 
 

@@ -114,7 +114,7 @@ def test_a_mismatch_that_is_allowed_is_told_and_explained(
 
 
 def of_maps(house: House, name: str, *observed: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Have two classes explained all the same; return each map's parity and its flags of that."""
+    """Have two classes explained all the same; return each map's parity, flags and where else."""
     record, document = house.explain(
         house.image(name),
         methods=["saliency"],
@@ -134,7 +134,7 @@ def of_maps(house: House, name: str, *observed: dict[str, Any]) -> dict[str, tup
         assert {pair["key"] for pair in parity["pairs"]} <= {each.target.key}
         flags = [flag.value for flag in each.trust.flags if flag.value.startswith("parity")]
         assert all(STATEMENTS[Flag(flag)] in each.trust.statements for flag in flags)
-        told[each.target.key] = (parity["outcome"], *flags)
+        told[each.target.key] = (parity["outcome"], *flags, *parity["elsewhere"])
     return told
 
 
@@ -149,7 +149,7 @@ def test_a_mismatch_is_said_of_its_class_and_told_of_as_anothers_beside_the_rest
     right = {"of": "nodule", "score": says("nodule")[0], "scale": "logit"}
     wrong = {"of": "effusion", "score": says("effusion")[0] + 5, "scale": "logit"}
     assert of_maps(house, "mixed", right, wrong) == {
-        "nodule": ("matched", "parity_mismatch_elsewhere"),
+        "nodule": ("matched", "parity_mismatch_elsewhere", "effusion"),
         "effusion": ("mismatched", "parity_mismatch"),
     }
 

@@ -11,12 +11,13 @@ from numpy.testing import assert_allclose
 
 from service.domain.explanation import Check
 from service.domain.grid import Grid
-from service.domain.parity import WORDS, Pair, Parity, ParityReport
+from service.domain.parity import WORDS, Parity, ParityReport
 from service.domain.trust import Flag
 from service.errors.base import Failure, Kind, WhylightError
 from service.errors.jobs import ResultDamaged
 from service.errors.requests import UnknownFormat
 from service.errors.studies import UndecodablePixels
+from tests.support.pairs import pair
 from tests.support.parcels import fetched
 from tests.support.phantom_dicom import JPEG_2000, JPEG_LS, compress, compressed, encoded, of_pixels
 from tests.support.sheets import MODEL, REPORT, TARGET, blob
@@ -184,38 +185,27 @@ class Here:
         return tasks.TASKS[task](message)
 
 
-def pair(key: str, outcome: Parity, observed: float | None, positive: bool | None = None) -> Pair:
-    return Pair(
-        key=key,
-        outcome=outcome,
-        scale="logit",
-        observed=observed,
-        found=15.84,
-        tolerance=0.02,
-        observed_positive=positive,
-        found_positive=True,
-    )
-
-
 @pytest.mark.parametrize(
-    ("pairs", "outcome", "figures"),
+    ("pairs", "outcome", "elsewhere", "figures"),
     [
-        ([pair("nodule", Parity.MATCHED, 15.84)], Parity.NOT_GIVEN, []),
-        ([pair("nodule", Parity.MISMATCHED, 5.0)], Parity.NOT_GIVEN, []),
+        ([pair("nodule", Parity.MATCHED, 15.84)], Parity.NOT_GIVEN, [], []),
+        ([pair("nodule", Parity.MISMATCHED)], Parity.NOT_GIVEN, ["nodule"], []),
         (
-            [pair("effusion", Parity.MATCHED, 15.84), pair("nodule", Parity.MISMATCHED, 5.0)],
+            [pair("effusion", Parity.MATCHED, 15.84), pair("nodule", Parity.MISMATCHED)],
             Parity.MATCHED,
+            ["nodule"],
             ["Issuing system: logit 15.84; here: 15.84 (tolerance 0.02)."],
         ),
         (
             [pair("effusion", Parity.MISMATCHED, None, positive=False)],
             Parity.MISMATCHED,
+            [],
             ["Issuing system: not reported; here: reported."],
         ),
     ],
 )
 def test_a_map_tells_what_was_observed_of_its_own_target(
-    slots, tmp_path, monkeypatch, *, pairs, outcome, figures
+    slots, tmp_path, monkeypatch, *, pairs, outcome, elsewhere, figures
 ):
     drawn, whole = [], picture.page_with
 
@@ -237,7 +227,8 @@ def test_a_map_tells_what_was_observed_of_its_own_target(
     assert [each for each in lines if each.startswith("Issuing system")] == figures
     own = [] if outcome is Parity.MISMATCHED else [WORDS[outcome]]
     assert [each for each in lines if each in WORDS.values()] == own
-    assert json.loads(told.path.read_bytes())["parity"]["outcome"] == outcome
+    parity = json.loads(told.path.read_bytes())["parity"]
+    assert (parity["outcome"], parity["elsewhere"]) == (outcome, elsewhere)
     assert words(pydicom.dcmread(sr.path))["parity"] == outcome
 
 
