@@ -58,6 +58,13 @@ def client(served):
 
 
 @pytest.fixture
+def nothing_is_queued(client):
+    """Hold a test to leave no explanation behind."""
+    yield
+    assert client.get("/v1/explanations").json()["explanations"] == []
+
+
+@pytest.fixture
 def dicom():
     """Bytes of a small CR image."""
     return encoded(image())

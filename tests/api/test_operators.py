@@ -10,7 +10,7 @@ from tests.support.fake_fleet import FakeWorker
 from tests.support.ports import free_port
 from tests.support.problems import problem
 from tests.support.redis_server import any_server, running
-from tests.support.served import serve
+from tests.support.served import NO_STUDY, NOBODY, serve
 
 
 def test_the_queue_tells_what_waits_and_for_how_long(client, ask):
@@ -93,7 +93,6 @@ def lonely(tmp_path_factory):
 
 
 def test_without_redis_everything_that_needs_it_says_wait(lonely):
-    nobody = "ex_" + "0" * 26
     with lonely.client(lonely.key()) as client:
         assert client.get("/healthz/ready").status_code == 200
         lonely.redis.kill()
@@ -101,15 +100,15 @@ def test_without_redis_everything_that_needs_it_says_wait(lonely):
         assert ready.status_code == 503
         assert ready.json()["checks"]["queue"] == "queue_unavailable"
         assert client.get("/healthz/live").status_code == 200
-        request = {"study": "st_" + "0" * 26, "model": "chest", "methods": ["saliency"]}
+        request = {"study": NO_STUDY, "model": "chest", "methods": ["saliency"]}
         for verb, path, body in (
             ("POST", "/v1/explanations", request),
             ("POST", "/v1/explanations:validate", request),
             ("GET", "/v1/explanations", None),
-            ("GET", f"/v1/explanations/{nobody}", None),
-            ("GET", f"/v1/explanations/{nobody}/events", None),
-            ("GET", f"/v1/explanations/{nobody}/artifacts", None),
-            ("POST", f"/v1/explanations/{nobody}/cancel", None),
+            ("GET", f"/v1/explanations/{NOBODY}", None),
+            ("GET", f"/v1/explanations/{NOBODY}/events", None),
+            ("GET", f"/v1/explanations/{NOBODY}/artifacts", None),
+            ("POST", f"/v1/explanations/{NOBODY}/cancel", None),
             ("GET", "/v1/queue", None),
             ("GET", "/v1/models", None),
         ):

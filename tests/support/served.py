@@ -20,6 +20,9 @@ from tests.support.ports import free_port
 from tests.support.redis_server import Server
 
 TENANT = "clinic"
+NOBODY, NO_STUDY = "ex_" + "0" * 26, "st_" + "0" * 26
+"""Identifiers of an explanation and a study that there are not."""
+
 STARTS_WITHIN = 20.0
 
 
