@@ -40,18 +40,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from traceback import clear_frames
 from typing import Any, Final, TypeVar
 
 from service.errors.base import WhylightError
 from service.errors.jobs import Cancelled, DeadlineExceeded, Draining
-from service.errors.models import DoesNotFit, MethodError, ModelUnavailable
-from workers.batches import Batches, Flight, OnBatch, Portion, unlimited, untold
-from workers.device import is_out_of_memory, release_memory
-from workers.passes import Exclusive, Pass, TimeUp
-from workers.running import Item, Job, Loan, Planned, Report, Rider, Run, runs_of
-from workers.runtimes.base import ReplicaChangedError, Runtime, Segment, Served
-from workers.union import joined, step_of, work_of
+from service.errors.models import MethodError, ModelUnavailable
+from workers.batches import Batches, Flight, OnBatch, unlimited, untold
+from workers.plans import Plans
+from workers.running import Item, Job, Loan, Planned, Report, runs_of
+from workers.runtimes.base import ReplicaChangedError, Runtime
 
 R = TypeVar("R")
 
@@ -114,6 +111,7 @@ class Scheduler:
         memory: Callable[[], int] = unlimited,
     ) -> None:
         self._batches = Batches(slice_seconds, on_bug, on_batch, memory)
+        self._plans = Plans(on_bug)
         self._on_lost = on_lost
         self._on_bug = on_bug
         self._jobs: list[Job] = []
@@ -225,10 +223,16 @@ class Scheduler:
         elif self._flight is not None:
             self._land()
         elif lead is not None and isinstance(first, Loan):
-            self._lend(lead, first)
+            self._plans.lend(lead, first)
+            self._after(lead)
         else:
             return False
         return True
+
+    def forget(self, runtime: Runtime) -> None:
+        """Drop what was measured of a runtime that is unloaded; owner thread only."""
+        self._require_owner()
+        self._batches.forget(runtime)
 
     def _require_owner(self) -> None:
         """Bind the scheduler to the first thread that runs it."""
@@ -259,7 +263,7 @@ class Scheduler:
         job.turns = min((each.turns for each in self._jobs), default=0.0)
         self._jobs.append(job)
         for run in job.runs:
-            self._resume(job, run)
+            self._plans.resume(job, run)
         self._after(job)
 
     def _end_due(self) -> None:
@@ -273,7 +277,8 @@ class Scheduler:
             elif self._abandoning:
                 self._close(job, Draining("This worker is shutting down; try again."))
             elif job.deadline is not None and now > job.deadline:
-                self._time_up(job)
+                self._plans.end_late(job)
+                self._close(job, DeadlineExceeded(LATE))
 
     # ------------------------------------------------------------------- batches
 
@@ -293,148 +298,9 @@ class Scheduler:
         served = self._batches.land(flight)
         for portion, answer in served:
             if answer is not None and portion.job in self._jobs:
-                self._deliver(portion, answer)
+                self._plans.deliver(portion, answer)
         for job in dict.fromkeys(portion.job for portion, _ in served):
             self._after(job)
-
-    # ------------------------------------------------------------------ delivery
-
-    def _deliver(self, portion: Portion, answer: Served | Exception) -> None:
-        """Hand rows that were served, or their failure, to everyone who rides on them."""
-        item, job = portion.item, portion.job
-        if isinstance(answer, Exception):
-            self._fail_item(job, item, answer)
-            return
-        item.handed += portion.segment.count
-        for rider in tuple(item.riders):
-            self._hand_over(job, rider, item, answer, portion.segment)
-        if item.handed == item.work.rows.count and item.riders:
-            job.items.remove(item)
-            for rider in tuple(item.riders):
-                self._complete(job, rider, item.work.rows.count)
-
-    def _hand_over(
-        self, job: Job, rider: Rider, item: Item, served: Served, segment: Segment
-    ) -> None:
-        """Give one rider its step of a chunk; an ended plan's other passes are silent."""
-        if rider.run.ended:
-            return
-        began = time.perf_counter()
-        try:
-            step = step_of(rider.ask, item.work, served, segment.start, segment.count)
-            if rider.ask.fold is None:
-                rider.chunks.append(step)
-            else:
-                rider.ask.fold(segment.start, step)
-        except Exception as error:  # noqa: BLE001 - a plan's fold is foreign code
-            self._fail(job, rider.run, error)
-            return
-        job.charge(time.perf_counter() - began)
-        rider.run.done += segment.count
-        job.rows += segment.count
-
-    def _complete(self, job: Job, rider: Rider, count: int) -> None:
-        """Answer one pass; resume its plan when that was the last it waited for."""
-        rider.run.answer(rider.slot, joined(rider.chunks, count))
-        if rider.run.open == 0:
-            self._resume(job, rider.run)
-
-    def _fail_item(self, job: Job, item: Item, error: Exception) -> None:
-        """Fail the plan at fault; where several ride, let each try alone to find it."""
-        if not item.riders:  # another of the same plan's passes has failed before
-            return
-        where = job.items.index(item)
-        job.items.remove(item)
-        if len(item.riders) == 1:
-            self._fail(job, item.riders[0].run, error)
-            return
-        alone: list[Item | Loan] = []
-        for rider in item.riders:
-            work = work_of([rider.ask])
-            group = job.runtime.group(work)
-            alone.append(Item(work, [rider], group, next=item.next, handed=item.next))
-        job.items[where:where] = alone
-
-    def _lend(self, job: Job, loan: Loan) -> None:
-        """Lend the model to one plan for its bounded time."""
-        job.items.remove(loan)
-        until = time.monotonic() + loan.exclusive.seconds
-        if job.deadline is not None:
-            until = min(until, job.deadline)
-        began = time.perf_counter()
-        try:
-            given = job.runtime.lend(loan.exclusive, until)
-        except TimeUp:
-            self._fail(job, loan.run, DeadlineExceeded("The method's own time with the model."))
-        except Exception as error:  # noqa: BLE001 - lent work is foreign code
-            self._fail(job, loan.run, error)
-        else:
-            loan.run.answer(loan.slot, given)
-            if loan.run.open == 0:
-                self._resume(job, loan.run)
-        job.charge(time.perf_counter() - began)
-        self._after(job)
-
-    # --------------------------------------------------------------------- plans
-
-    def _resume(self, job: Job, run: Run) -> None:
-        """Run a plan to its next passes or to its end."""
-        answer = run.resumption if run.answers else None
-        began = time.perf_counter()
-        try:
-            asked = run.plan.send(answer)
-            self._enqueue(job, run, asked)
-        except StopIteration as stop:
-            run.end(stop.value)
-            job.drop(run)
-        except Exception as error:  # noqa: BLE001 - a plan is foreign code
-            self._fail(job, run, error)
-        job.charge(time.perf_counter() - began)
-
-    def _enqueue(self, job: Job, run: Run, asked: Pass | tuple[Pass, ...]) -> None:
-        """Queue what a plan asks for, on rows already asked for where they are the same."""
-        asks = asked if isinstance(asked, tuple) else (asked,)
-        if not asks:
-            raise MethodError("The method asked for no pass.")
-        run.wait_for(len(asks), single=not isinstance(asked, tuple))
-        for slot, ask in enumerate(asks):
-            if isinstance(ask, Exclusive):
-                job.items.append(Loan(run, slot, ask))
-            else:
-                self._enqueue_rows(job, Rider(run, slot, ask))
-        run.expected = max(run.expected, run.asked)
-
-    def _enqueue_rows(self, job: Job, rider: Rider) -> None:
-        """Ride on an item of identical rows, or become one."""
-        ask, run = rider.ask, rider.run
-        if ask.rows.count < 1:
-            raise MethodError("The method asked for no rows.")
-        run.asked += ask.rows.count
-        item = job.item_of(ask)
-        riders = [rider] if item is None else [*item.riders, rider]
-        work = work_of([each.ask for each in riders])
-        group = job.runtime.group(work)
-        if item is None:
-            job.items.append(Item(work, riders, group))
-        else:
-            item.work, item.riders, item.group = work, riders, group
-
-    def _fail(self, job: Job, run: Run, error: Exception) -> None:
-        """End one plan by an error; its own cleanup has run when this returns."""
-        run.close()
-        run.end(self._told(job, error))
-        job.drop(run)
-
-    def _told(self, job: Job, error: Exception) -> WhylightError:
-        """Return what a plan that failed is told, without what its frames hold."""
-        if isinstance(error, WhylightError):
-            return error.with_traceback(None)
-        if not is_out_of_memory(error):
-            self._on_bug(error, job.id)
-            return MethodError("The method failed by a fault of its own.")
-        clear_frames(error.__traceback__)
-        release_memory(job.runtime.device)
-        return DoesNotFit("The method's own work does not fit the device's memory.")
 
     # ---------------------------------------------------------------------- ends
 
@@ -446,20 +312,6 @@ class Scheduler:
                 run.end(error)
         job.items.clear()
         self._settle(job)
-
-    def _time_up(self, job: Job) -> None:
-        """Tell each plan that time is up; it may return a partial result."""
-        for run in job.runs:
-            if run.ended:
-                continue
-            try:
-                run.plan.throw(TimeUp)
-            except StopIteration as stop:
-                run.end(stop.value)
-            except Exception as error:  # noqa: BLE001 - a plan is foreign code
-                if not isinstance(error, TimeUp):
-                    self._on_bug(error, job.id)
-        self._close(job, DeadlineExceeded(LATE))
 
     def _after(self, job: Job) -> None:
         """Show a job's progress, and settle it when its last plan has ended."""
@@ -501,16 +353,8 @@ class Scheduler:
             for run in other.runs:
                 run.close()
                 run.end(error)
-            report = Report(
-                tuple(run.outcome for run in other.runs), other.device_seconds, other.rows
-            )
-            other.future.set_result(report)
+            other.future.set_result(other.report())
         self._on_lost(job.runtime)
-
-    def forget(self, runtime: Runtime) -> None:
-        """Drop what was measured of a runtime that is unloaded; owner thread only."""
-        self._require_owner()
-        self._batches.forget(runtime)
 
     def _break(self, error: BaseException) -> None:
         """End every job by what broke the loop."""
