@@ -28,7 +28,7 @@ SYSTEM_PACKAGES := redis-server orthanc orthanc-dicomweb dcmtk dicom3tools curl
 export OMP_NUM_THREADS := 1
 
 .NOTPARALLEL:
-.PHONY: help demo up test setup system lint types walls unit conformance fuzz bench bench-trust sbom train-demo train-marker train-spheres train-views certify-demo clean
+.PHONY: help demo up test setup system lint types walls unit conformance fuzz bench bench-trust sbom train-demo train-marker train-spheres train-views train-planted mlserver certify-demo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
