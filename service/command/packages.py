@@ -9,8 +9,8 @@ from typing import Any
 
 from service.command.client import Client
 from service.command.failure import CommandFailure
+from service.contents import pack
 from service.domain.manifest import Manifest
-from service.packages import pack
 from service.paths import MANIFEST_NAME
 
 BUNDLED = Path(__file__).resolve().parents[2] / "models"

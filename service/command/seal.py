@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from service.command.failure import CommandFailure
+from service.contents import inspect
 from service.drafts.base import listed
-from service.packages import inspect
 from service.paths import MANIFEST_NAME
 
 

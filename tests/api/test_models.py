@@ -4,8 +4,8 @@ import jsonschema
 import pytest
 import yaml
 
+from service.contents import pack
 from service.keys import Scope
-from service.packages import pack
 from tests.support.fake_fleet import CATALOG
 from tests.support.packages import write_package
 from tests.support.problems import problem

@@ -9,13 +9,14 @@ from typing import Any
 
 from service import documents, paths
 from service.backends import Backends
+from service.contents import pack
 from service.dicom.header import read_header
 from service.domain.explanation import Explanation
 from service.domain.ids import new_id
 from service.domain.job import Job
 from service.domain.request import ExplanationRequest
 from service.domain.study import Instance, Study
-from service.packages import ModelPackages, PackageRecord, pack
+from service.packages import ModelPackages, PackageRecord
 from service.settings import LimitSettings
 from service.store.base import BlobStore
 

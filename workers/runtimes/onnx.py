@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import numpy as np
-import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
@@ -30,6 +28,7 @@ from workers.runtimes.graph.join import joined
 from workers.runtimes.graph.operators.base import UnsupportedGraph
 from workers.runtimes.graph.read import read_model
 from workers.runtimes.memory import resident_bytes
+from workers.runtimes.session import exposed, image_of, session
 from workers.runtimes.surrogate import difference, surrogate
 from workers.runtimes.torch import TorchRuntime
 from workers.runtimes.torch_probe import layer_facts, noise
@@ -116,10 +115,10 @@ class OnnxRuntime:
             layers = {} if twin is None else {name: name for name in twin.layers}
         try:
             self._output = model.graph.output[0].name
-            self._tensors, self._missing = _exposed(model, layers)
+            self._tensors, self._missing = exposed(model, layers)
             content = model.SerializeToString()
             before = resident_bytes()
-            self._session = _session(content)
+            self._session = session(content)
             # it keeps weights in layouts of its own beside those of the file
             self._bytes = max(len(content), resident_bytes() - before)
         except Exception:  # noqa: BLE001 - foreign parsers raise what they like
@@ -128,7 +127,7 @@ class OnnxRuntime:
                 " or of a newer standard. Export it again with standard operators.",
                 pointer="/files",
             ) from None
-        self._input = _image_of(self._session, self._beside)
+        self._input = image_of(self._session, self._beside)
         self._twin, self._difference = self._admitted(twin, limit or Surrogate())
 
     def _admitted(
@@ -334,50 +333,6 @@ def _interpreted(
         return None, error.reason
     except Exception:  # noqa: BLE001 - a graph may be wrong in any way; onnxruntime judges it
         return None, UNREAD
-
-
-def _image_of(session: Any, beside: Sequence[str]) -> str:
-    """Return the name of the input that is the image: what is left when all others are named.
-
-    Raises
-    ------
-    InvalidPackage
-        There are other inputs, or the others do not take float32.
-    """
-    inputs: dict[str, str] = {each.name: each.type for each in session.get_inputs()}
-    rest = [name for name in inputs if name not in beside]
-    if len(rest) != 1 or len(inputs) != 1 + len(beside):
-        raise InvalidPackage(
-            "The ONNX model must have one input for the image and one for each tabular input of"
-            " the manifest, by its name; those of 'inputs' it has.",
-            pointer="/inputs",
-            inputs=[*(name[:64] for name in [*inputs][:16])],
-        )
-    if any(inputs[name] != "tensor(float)" for name in beside):
-        raise InvalidPackage(
-            "The tabular inputs of the ONNX model must take 32-bit floats.", pointer="/inputs"
-        )
-    return rest[0]
-
-
-def _exposed(graph: Any, layers: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Append the layers' tensors to the graph's outputs; return those found and those missing."""
-    made = {name for node in graph.graph.node for name in node.output}
-    outputs = {output.name for output in graph.graph.output}
-    found = {layer: tensor for layer, tensor in layers.items() if tensor in made}
-    for tensor in dict.fromkeys(found.values()):
-        if tensor not in outputs:
-            graph.graph.output.append(onnx.ValueInfoProto(name=tensor))
-    return found, [layer for layer in layers if layer not in found]
-
-
-def _session(model: bytes) -> Any:
-    """Return a session with one thread: workers are as many as cores."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # its texts may quote what it read
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 @RUNTIMES.register("onnx")

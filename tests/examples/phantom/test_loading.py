@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from service.packages import inspect
+from service.contents import inspect
 from workers.loading import Loader
 from workers.methods.base import METHODS
 from workers.methods.occlusion import Occlusion

@@ -17,8 +17,8 @@ from examples.phantom.dicom import dataset
 from examples.phantom.evaluate import LAYER, detection, grad_cam, logits_of, pointing
 from examples.phantom.findings import FINDINGS
 from examples.phantom.samples import drafts, full_size, read
+from service.contents import inspect
 from service.manifests import read_manifest
-from service.packages import inspect
 from workers.architectures.base import ARCHITECTURES
 
 MODELS = Path(__file__).parents[3] / "models"

@@ -19,8 +19,8 @@ from examples.phantom.preparation import SIDE
 from examples.phantom.region import REGION, inside
 from examples.phantom.samples import drafts_of, labels_of, radiographs_of, read
 from examples.phantom.train import SHAPE
+from service.contents import inspect
 from service.manifests import read_manifest
-from service.packages import inspect
 
 MODELS = Path(__file__).parents[3] / "models"
 CLEAN, MARKER, CONTROL = "chest-phantom", "chest-phantom-marker", "chest-phantom-control"

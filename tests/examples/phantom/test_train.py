@@ -12,7 +12,7 @@ from examples.phantom.evaluate import METHODS, detection, logits_of, pointing
 from examples.phantom.region import coverage
 from examples.phantom.samples import drafts
 from examples.phantom.train import SHAPE, train
-from service.packages import inspect
+from service.contents import inspect
 
 
 @pytest.fixture(scope="module")

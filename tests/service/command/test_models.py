@@ -9,7 +9,7 @@ import yaml
 from service.command.failure import CommandFailure
 from service.command.packages import wait_until_probed
 from service.command.stack import free_port
-from service.packages import inspect
+from service.contents import inspect
 from tests.support.packages import write_manifest, write_package
 
 NOBODY = f"http://127.0.0.1:{free_port('127.0.0.1')}"

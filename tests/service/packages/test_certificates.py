@@ -5,10 +5,10 @@ import json
 import pytest
 
 from service.certificates import MethodRecords, read_records, write_records
+from service.contents import inspect
 from service.domain.certificate import Certificate, MethodRecord
 from service.domain.precision import PrecisionRecord
 from service.errors.models import InvalidPackage
-from service.packages import inspect
 from service.precisions import read_precisions, write_precisions
 from service.settings import StoreSettings
 from service.store.objects import open_store

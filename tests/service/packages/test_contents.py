@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from service.contents import inspect
 from service.errors.models import InvalidPackage
-from service.packages import inspect
 from service.sniff import contradiction
 from tests.support.packages import entry, manifest, safetensors_bytes, write_manifest
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from service.contents import pack
 from service.errors.models import InvalidPackage, ModelUnavailable
 from service.errors.requests import Conflict, TooLarge, UnknownModel
-from service.packages import ModelPackages, PackageRecord, pack
+from service.packages import ModelPackages, PackageRecord
 from service.settings import LimitSettings
 from service.store.objects import ObjectBlobStore
 from tests.support.packages import manifest, write_manifest, write_package, zipped

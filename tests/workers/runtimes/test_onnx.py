@@ -9,8 +9,8 @@ import torch
 from onnx import helper
 from torch import Tensor
 
+from service.contents import inspect
 from service.errors.models import InvalidPackage, UnservablePass
-from service.packages import inspect
 from tests.support.engine import (
     LAYER,
     attribute,
