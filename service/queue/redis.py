@@ -69,7 +69,7 @@ DEPTH = _script("depth")
 
 
 class RedisQueue(JobQueue):
-    """The queue of design section 6; see the port for its promises.
+    """The queue on one Redis server; see the port for its promises.
 
     Parameters
     ----------
