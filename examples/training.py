@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
+
+from workers.architectures.base import Architecture
 
 DECAY = 0.02
 TOLD = 10
@@ -90,3 +93,32 @@ def fit(
             seconds = time.monotonic() - started
             print(f"step {step}: loss {loss.item():.4f}, {seconds:.0f} s", flush=True)
     return network.eval()
+
+
+def fit_labels(
+    built_by: Architecture,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    seed: int,
+    batch: int,
+    epochs: int,
+    rate: float,
+) -> nn.Module:
+    """Return a new network that tells the labels of inputs, fitted to examples of these.
+
+    Parameters
+    ----------
+    labels
+        Of each input, shape ``(N, classes)``, 0 or 1.
+    batch, epochs, rate
+        As of `Shuffled` and `fit`.
+    """
+    torch.manual_seed(seed)
+    network = built_by.build()
+
+    def loss_of(places: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(network(inputs[places]), labels[places])
+
+    batches = Shuffled(len(inputs), batch, epochs, torch.Generator().manual_seed(seed))
+    return fit(network, batches, loss_of, rate)

@@ -15,13 +15,14 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from service.archive import safe_entries
-from service.certificates import read_records
+from service.domain.certificate import MethodRecord
 from service.domain.files import File, RelativePath
 from service.domain.manifest import Manifest
+from service.domain.precision import PrecisionRecord
 from service.domain.value import Sha256, Value
 from service.manifests import Defect, defect, invalid, read_manifest
 from service.paths import MANIFEST_NAME
-from service.precisions import read_precisions
+from service.records import read_listed
 from service.settings import LimitSettings
 from service.sniff import contradiction, is_document
 
@@ -147,10 +148,11 @@ def _file_defect(root: Path, file: File) -> tuple[str, str] | None:
 
 def _holds_records(file: File, path: Path) -> bool:
     """Tell whether a file can be read as records of methods, if it is said to hold some."""
-    read = {"certificates": read_records, "precisions": read_precisions}.get(file.role)
     try:
-        if read is not None:
-            read(path.read_bytes())
+        if file.role == "certificates":
+            read_listed(path.read_bytes(), MethodRecord)
+        elif file.role == "precisions":
+            read_listed(path.read_bytes(), PrecisionRecord)
     except ValidationError:
         return False
     return True

@@ -4,63 +4,29 @@ Both lie in the store: a worker measures what any gateway was asked for, and
 every worker reads what one has measured.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from service.domain.canonical import digest_of
 from service.domain.precision import PrecisionRecord
 from service.domain.request import MethodChoice
+from service.records import Records
 from service.store.base import BlobStore
 
-RECORDS: Final = "models/precisions"
 WISHES: Final = "models/wishes"
 
 MOST: Final = 64
 """Wishes of one package that are kept: each costs a worker minutes."""
 
-_RECORDS: Final = TypeAdapter(tuple[PrecisionRecord, ...])
 
-
-class PrecisionRecords:
-    """The records of an installation, by what they depend on."""
+class PrecisionRecords(Records[PrecisionRecord]):
+    """The records of an installation."""
 
     def __init__(self, store: BlobStore) -> None:
-        self._store = store
-
-    def find(self, id_: str) -> PrecisionRecord | None:
-        """Return the record of this digest, if there is one that can be read."""
-        try:
-            return PrecisionRecord.model_validate_json(self._store.get(f"{RECORDS}/{id_}.json"))
-        except (FileNotFoundError, ValidationError):  # or another version wrote it
-            return None
-
-    def enter(self, record: PrecisionRecord) -> PrecisionRecord:
-        """Write a record unless there is one; return the one that counts, the first."""
-        data = record.model_dump_json().encode()
-        try:
-            self._store.put(f"{RECORDS}/{record.id}.json", data, overwrite=False)
-        except FileExistsError:
-            return self.find(record.id) or record
-        return record
-
-
-def read_precisions(data: bytes) -> tuple[PrecisionRecord, ...]:
-    """Return the records that a package's file of role ``precisions`` holds.
-
-    Raises
-    ------
-    ValidationError
-        The file is no JSON list of records.
-    """
-    return _RECORDS.validate_json(data)
-
-
-def write_precisions(records: Iterable[PrecisionRecord]) -> bytes:
-    """Return a package's file of role ``precisions``: a JSON list, one record a line."""
-    return b"[\n" + b",\n".join(each.model_dump_json().encode() for each in records) + b"\n]\n"
+        super().__init__(store, PrecisionRecord, "models/precisions")
 
 
 class Wishes:

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from service.certificates import read_records
 from service.domain.catalog import ModelEntry
 from service.domain.certificate import MethodRecord
 from service.domain.files import SelfTest
@@ -25,7 +24,7 @@ from service.domain.manifest import Manifest
 from service.domain.precision import PrecisionRecord
 from service.errors.base import WhylightError
 from service.errors.models import ModelUnavailable
-from service.precisions import read_precisions
+from service.records import read_listed
 from service.settings import RemoteSettings
 from service.telemetry import MODEL_LOAD_SECONDS, MODEL_MEMORY
 from workers import selftests
@@ -366,7 +365,7 @@ def _bring(precisions: Precisions, manifest: Manifest, folder: Path) -> None:
         if each.role != "precisions":
             continue
         with suppress(ValidationError):  # of another version, or of parameters that are none
-            for record in read_precisions((folder / each.path).read_bytes()):
+            for record in read_listed((folder / each.path).read_bytes(), PrecisionRecord):
                 if record.method not in METHODS:  # an optional part
                     continue
                 method = METHODS[record.method].model_validate(record.parameters)
@@ -380,5 +379,5 @@ def _brought(manifest: Manifest, folder: Path) -> tuple[MethodRecord, ...]:
     for each in manifest.files:
         if each.role == "certificates":
             with suppress(ValidationError):
-                found += read_records((folder / each.path).read_bytes())
+                found += read_listed((folder / each.path).read_bytes(), MethodRecord)
     return tuple(found)

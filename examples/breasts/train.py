@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from examples.breasts.dicom import study
 from examples.breasts.drawing import SIDES, VIEWS, Drawing, draw
 from examples.packaging import write_package, write_selftest
 from examples.radiographs import MEAN, STD, STEPS, seen
-from examples.training import Shuffled, answer, fit, unseen
+from examples.training import answer, fit_labels, unseen
 from service.domain.files import SelfTest
 from service.domain.inputs import Accept, Input
 from service.domain.manifest import Explain
@@ -52,14 +51,7 @@ def train() -> nn.Module:
     """Return a new network fitted to drawings, in evaluation mode."""
     drawn = [draw(SEED + number) for number in range(STUDIES)]
     views, labels = torch.from_numpy(np.stack(list(map(prepared, drawn)))), present(drawn)
-    torch.manual_seed(SEED)
-    network = NETWORK.build()
-
-    def loss_of(batch: Tensor) -> Tensor:
-        return functional.binary_cross_entropy_with_logits(network(views[batch]), labels[batch])
-
-    batches = Shuffled(STUDIES, BATCH, EPOCHS, torch.Generator().manual_seed(SEED))
-    return fit(network, batches, loss_of, RATE)
+    return fit_labels(NETWORK, views, labels, seed=SEED, batch=BATCH, epochs=EPOCHS, rate=RATE)
 
 
 def present(drawings: list[Drawing]) -> Tensor:

@@ -20,13 +20,14 @@ from typing import Literal
 import torch
 import yaml
 
-from service.certificates import MethodRecords, write_records
+from service.certificates import MethodRecords
 from service.domain.certificate import MethodRecord
 from service.domain.files import File
 from service.domain.manifest import Manifest
 from service.domain.precision import PrecisionRecord
 from service.manifests import read_manifest
-from service.precisions import PrecisionRecords, Wishes, write_precisions
+from service.precisions import PrecisionRecords, Wishes
+from service.records import write_listed
 from service.settings import StoreSettings
 from service.store.objects import open_store
 from service.telemetry import Log
@@ -175,7 +176,7 @@ def main() -> None:
             _certify(package, manifest.ref, unasked=asked.unasked)
         if manifest.runtime == "torch":
             precisions = narrowed(package)
-            bring(package, PRECISIONS, "precisions", write_precisions(precisions))
+            bring(package, PRECISIONS, "precisions", write_listed(precisions))
             for each in precisions:
                 print(f"{manifest.ref:28} {each.method:24} {each.outcome:12} {each.worst}")
 
@@ -185,7 +186,7 @@ def _certify(package: Path, ref: str, *, unasked: bool) -> None:
     records: tuple[MethodRecord, ...] = ()
     for records in measured(package, unasked=unasked):
         # each at once: a dear method takes many minutes
-        bring(package, NAME, "certificates", write_records(records))
+        bring(package, NAME, "certificates", write_listed(records))
     for each in records:
         found, calibration = each.certificate, each.calibration
         supported = "" if calibration is None else f"{calibration.supported:.0%} supported"

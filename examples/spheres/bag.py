@@ -11,14 +11,13 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from examples.packaging import write_package, write_selftest
 from examples.spheres.dicom import enhanced
 from examples.spheres.phantom import Phantom, draw
 from examples.spheres.train import KNOWN
-from examples.training import Shuffled, answer, fit, unseen
+from examples.training import answer, fit_labels, unseen
 from service.domain.files import SelfTest
 from service.domain.inputs import Accept, Bag, Input, StepChoice, VolumeRules
 from service.domain.manifest import Explain
@@ -60,14 +59,7 @@ def train() -> nn.Module:
     drawn = [draw(SEED + number) for number in range(PHANTOMS)]
     bags = torch.from_numpy(np.stack([prepared(each) for each in drawn]))
     labels = torch.tensor([[float(present(each))] for each in drawn])
-    torch.manual_seed(SEED)
-    network = NETWORK.build()
-
-    def loss_of(batch: Tensor) -> Tensor:
-        return functional.binary_cross_entropy_with_logits(network(bags[batch]), labels[batch])
-
-    batches = Shuffled(PHANTOMS, BATCH, EPOCHS, torch.Generator().manual_seed(SEED))
-    return fit(network, batches, loss_of, RATE)
+    return fit_labels(NETWORK, bags, labels, seed=SEED, batch=BATCH, epochs=EPOCHS, rate=RATE)
 
 
 def accuracy(network: nn.Module, phantoms: list[Phantom]) -> float:

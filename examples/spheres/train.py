@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from examples.packaging import write_package, write_selftest
 from examples.spheres.dicom import enhanced
 from examples.spheres.phantom import FINDINGS, SHAPE, SPACING, Phantom, draw
-from examples.training import Shuffled, answer, fit, unseen
+from examples.training import answer, fit_labels, unseen
 from service.domain.files import SelfTest
 from service.domain.grid import Grid
 from service.domain.inputs import Accept, Input, StepChoice, VolumeRules
@@ -100,14 +99,7 @@ def train(phantoms: int, epochs: int) -> nn.Module:
     drawn = [draw(SEED + number) for number in range(phantoms)]
     images = torch.from_numpy(np.stack([prepared(each) for each in drawn]))
     labels = torch.from_numpy(np.stack([each.labels for each in drawn]))
-    torch.manual_seed(SEED)
-    network = NETWORK.build()
-
-    def loss_of(batch: Tensor) -> Tensor:
-        return functional.binary_cross_entropy_with_logits(network(images[batch]), labels[batch])
-
-    batches = Shuffled(phantoms, BATCH, epochs, torch.Generator().manual_seed(SEED))
-    return fit(network, batches, loss_of, RATE)
+    return fit_labels(NETWORK, images, labels, seed=SEED, batch=BATCH, epochs=epochs, rate=RATE)
 
 
 def accuracy(network: nn.Module, phantoms: list[Phantom]) -> float:

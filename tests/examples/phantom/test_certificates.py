@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from examples.phantom.certify import MODELS, Workbench, workbench
-from service.certificates import read_records
 from service.domain.certificate import MethodRecord
 from service.manifests import read_manifest
+from service.records import read_listed
 from workers.catalog import defaults
 from workers.certify.cases import CASES
 from workers.certify.ground import prepare
@@ -41,7 +41,7 @@ def benches() -> Iterator[Callable[[str], Workbench]]:
 
 
 def shipped(package: Path) -> dict[str, MethodRecord]:
-    records = read_records((package / "certificates.json").read_bytes())
+    records = read_listed((package / "certificates.json").read_bytes(), MethodRecord)
     return {each.method: each for each in records}
 
 

@@ -9,7 +9,7 @@ import pytest
 from examples.phantom.certify import CHEAP, MODELS, PRECISIONS, Workbench, workbench
 from service.domain.precision import PrecisionRecord
 from service.errors.requests import PrecisionNotOffered
-from service.precisions import read_precisions
+from service.records import read_listed
 from workers.catalog import certified, defaults
 from workers.certify.cases import read_cases
 from workers.certify.precision import measured
@@ -27,7 +27,9 @@ def benches() -> Iterator[Callable[[str], Workbench]]:
 
 
 def shipped(name: str) -> dict[str, PrecisionRecord]:
-    return {e.method: e for e in read_precisions((MODELS / name / PRECISIONS).read_bytes())}
+    return {
+        e.method: e for e in read_listed((MODELS / name / PRECISIONS).read_bytes(), PrecisionRecord)
+    }
 
 
 def test_there_are_some() -> None:

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from service.certificates import MethodRecords, read_records, write_records
+from service.certificates import MethodRecords
 from service.contents import inspect
 from service.domain.certificate import Certificate, MethodRecord
 from service.domain.precision import PrecisionRecord
 from service.errors.models import InvalidPackage
-from service.precisions import read_precisions, write_precisions
+from service.records import read_listed, write_listed
 from service.settings import StoreSettings
 from service.store.objects import open_store
 from tests.support.packages import entry, manifest, write_manifest, write_package
@@ -48,7 +48,7 @@ def test_a_record_that_cannot_be_read_is_none_and_does_not_block_ours(store):
 
 def test_records_are_read_as_they_were_written():
     both = (record(), record("c" * 64))
-    assert read_records(write_records(both)) == both
+    assert read_listed(write_listed(both), MethodRecord) == both
 
 
 def with_records(folder, content, role="certificates"):
@@ -61,7 +61,7 @@ def with_records(folder, content, role="certificates"):
 
 
 def test_a_package_may_bring_records(tmp_path):
-    found, _ = inspect(with_records(tmp_path / "p", write_records((record(),))))
+    found, _ = inspect(with_records(tmp_path / "p", write_listed((record(),))))
     assert found.file("certificates", "json").path == "certificates.json"
 
 
@@ -69,8 +69,8 @@ def test_a_package_may_bring_what_was_measured_in_bfloat16(tmp_path):
     narrow = PrecisionRecord(
         id="a" * 64, method="saliency", parameters={}, device="cpu", outcome="offered", gate=0.99
     )
-    content = write_precisions((narrow,))
-    assert read_precisions(content) == (narrow,)
+    content = write_listed((narrow,))
+    assert read_listed(content, PrecisionRecord) == (narrow,)
     found, _ = inspect(with_records(tmp_path / "p", content, "precisions"))
     assert found.file("precisions", "json").path == "precisions.json"
 
