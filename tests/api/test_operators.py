@@ -68,14 +68,19 @@ def test_a_draining_gateway_is_alive_and_not_ready(served, client):
     assert live.status_code == 200
 
 
-def test_metrics_count_by_template_and_show_the_queue(client, job, worker):
-    client.get(f"/v1/explanations/{job}")
+def metrics():
+    """What the metrics port shows."""
     stop = telemetry.serve_metrics(port := free_port())
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
+            return answer.read().decode()
     finally:
         stop()
+
+
+def test_metrics_count_by_template_and_show_the_queue(client, job, worker):
+    client.get(f"/v1/explanations/{job}")
+    text = metrics()
     assert 'route="/v1/explanations/{explanation_id}",status="200",verb="GET"' in text
     assert 'whylight_queue_depth{class="default",priority="normal"} 1.0' in text
     assert 'whylight_worker_up{class="default"} 1.0' in text
@@ -120,12 +125,9 @@ def test_without_redis_everything_that_needs_it_says_wait(lonely):
 
 def test_without_redis_metrics_still_answer(lonely):
     lonely.redis.kill()
-    stop = telemetry.serve_metrics(port := free_port())
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
+        text = metrics()
     finally:
-        stop()
         lonely.redis.start()
     assert "whylight_queue_up 0.0" in text
 

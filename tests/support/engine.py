@@ -1,7 +1,7 @@
 """Small models with known answers, and two ways to drive a plan against them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -118,6 +118,19 @@ def settled(method: Method, runtime: Runtime, baseline: float = 0.0) -> Method:
         baseline=baseline,
     )
     return method.settled(facts)
+
+
+def folds_of(make: Callable[[], nn.Module]) -> list[nn.Module]:
+    """Return three networks of one shape, each with weights of its own."""
+    made = []
+    for seed in range(3):
+        net = make()
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for each in net.parameters():
+                each.add_(torch.randn_like(each) * 0.3)
+        made.append(net)
+    return made
 
 
 def run_alone(plan: Plan[Any], runtime: Runtime, chunk: int = 1_000_000) -> Any:

@@ -1,7 +1,6 @@
 import hashlib
 import io
 import json
-from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -13,25 +12,11 @@ from pydicom.sr.codedict import codes
 from service.domain.explanation import Check
 from service.domain.grid import Grid
 from service.errors.requests import UnknownFormat
-from tests.support.phantom_dicom import encoded, of_pixels
 from tests.support.sheets import TARGET, blob, sheet
 from workers.formats.base import FORMATS
 from workers.sheets import write
 
-PIXELS = (np.add.outer(np.arange(600), np.arange(500)) * 3).astype(np.uint16)
 NATIVE = blob((12, 10))
-
-
-@pytest.fixture
-def source(tmp_path: Path):
-    """A function that writes a source image with elements of one's choice."""
-
-    def of(**elements) -> Path:
-        path = tmp_path / "source.dcm"
-        path.write_bytes(encoded(of_pixels(PIXELS, bits=12, **elements)))
-        return path
-
-    return of
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch import nn
 from service.domain.manifest import Manifest
 from service.errors.models import InvalidPackage, UnservablePass
 from service.manifests import read_manifest
-from tests.support.engine import image_for, logits, run_alone, settled, small_net
+from tests.support.engine import folds_of, image_for, logits, run_alone, settled, small_net
 from tests.support.small_model import entry_of, model_input, network, picture, write_package
 from workers.methods.base import METHODS
 from workers.passes import Ability, Exclusive, Forward, Gradient, Tap
@@ -32,15 +32,7 @@ PROBABILITIES = {
 
 def nets():
     """Three networks of one shape."""
-    made = []
-    for seed in range(3):
-        net = small_net(AXES)
-        torch.manual_seed(seed)
-        with torch.no_grad():
-            for each in net.parameters():
-                each.add_(torch.randn_like(each) * 0.3)
-        made.append(net)
-    return made
+    return folds_of(lambda: small_net(AXES))
 
 
 @pytest.fixture(params=PROBABILITIES, ids=lambda each: each.__name__)

@@ -7,7 +7,7 @@ import torch
 from captum.attr import IntegratedGradients as CaptumIntegratedGradients
 from torch import Tensor, nn
 
-from tests.support.engine import LAYER, SIZES, logits, run_alone
+from tests.support.engine import LAYER, SIZES, folds_of, logits, run_alone
 from tests.support.fused import WIDTHS, companions, fused_net, parts, picture, tabular
 from workers.methods.integrated_gradients import IntegratedGradients
 from workers.passes import Gradient, Plan, Step
@@ -21,22 +21,9 @@ TARGETS = (*logits(0, 3), LogOdds(2))
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
 
 
-def folds() -> list[nn.Module]:
-    """Three networks of one shape, each with weights of its own."""
-    made = []
-    for seed in range(3):
-        net = fused_net()
-        torch.manual_seed(seed)
-        with torch.no_grad():
-            for each in net.parameters():
-                each.add_(torch.randn_like(each) * 0.3)
-        made.append(net)
-    return made
-
-
 def together(combine: Combine) -> Members:
     runtimes = []
-    for net in folds():
+    for net in folds_of(fused_net):
         companions().join(net)
         runtimes.append(TorchRuntime(net, (1, *SIZES[2]), (LAYER,), variables=sum(WIDTHS)))
     return Members(runtimes, combine)
@@ -47,7 +34,7 @@ class Graph(nn.Module):
 
     def __init__(self, combine: Combine) -> None:
         super().__init__()
-        self.folds = nn.ModuleList(folds())
+        self.folds = nn.ModuleList(folds_of(fused_net))
         self.combine = combine
 
     def forward(self, image: Tensor, *numbers: Tensor) -> Tensor:
