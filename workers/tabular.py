@@ -23,13 +23,13 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tabular:
-    """The values of one patient and what their shares are counted from, as the model takes them."""
+    """The values of one patient and their baseline, normalized as the model takes them."""
 
     values: Tensor
     """Shape ``(variables,)``."""
 
     baseline: Tensor
-    """Likewise."""
+    """What their shares are counted from, shape ``(variables,)``."""
 
     @classmethod
     def of(cls, variables: Sequence[Variable], given: Sequence[float], like: Tensor) -> "Tabular":

@@ -413,7 +413,7 @@ class DeadLettersBody(BaseModel):
 
 
 class LiveBody(BaseModel):
-    """The process turns."""
+    """Whether the process is alive."""
 
     live: bool
 

@@ -39,6 +39,17 @@ WINDOWED: Final = (
     "tokens to all to be followed from block to block."
 )
 
+OF_GRADIENTS: Final = frozenset(
+    {
+        Ability.RECTIFIER_RULES,
+        Ability.LINEAR_HEAD,
+        Ability.ATTENTION,
+        Ability.RESCALE_RULE,
+        Ability.PATH_GRADIENT,
+    }
+)
+"""What a model with gradients is able to, unless a trial found why not."""
+
 RESCALED: Final = 3
 """Of these images, those between which contributions must add up."""
 
@@ -92,35 +103,19 @@ def probe(subject: Subject) -> Probe:
         raise ModelUnavailable("The model must put out one tensor with one row for each input.")
     layers, refused = _layers(subject, capture, outputs)
     gradient = _leads_to(outputs, batch)
-    abilities = {Ability.FORWARD, Ability.EXCLUSIVE}
-    abilities |= {Ability.INPUT_GRADIENT} if gradient else set()
-    abilities |= {Ability.ACTIVATIONS, Ability.ABLATION} if layers else set()
-    abilities |= {Ability.LAYER_GRADIENT} if layers and gradient else set()
     heads = _linear_heads(subject, layers) if gradient else frozenset()
     unable = _unable(subject, outputs, heads) if gradient else {}
     attentions, unseen = _attentions(subject, batch, outputs) if gradient else ((), "")
     unable |= {} if attentions else {Ability.ATTENTION: unseen}
-    asked = {
-        Ability.RECTIFIER_RULES,
-        Ability.LINEAR_HEAD,
-        Ability.ATTENTION,
-        Ability.RESCALE_RULE,
-        Ability.PATH_GRADIENT,
-    }
-    abilities |= asked - set(unable) if gradient else set()
     held = nn.ModuleList((subject.model, subject.served))
-    kinds = {"forward": False} | ({"gradient": True} if gradient else {})
-    seconds = {
-        kind: _seconds(_runner(subject, grad), 1, subject.device) for kind, grad in kinds.items()
-    }
+    runs = {"forward": _runner(subject, gradient=False)}
+    runs |= {"gradient": _runner(subject, gradient=True)} if gradient else {}
+    seconds = {kind: _seconds(run, 1, subject.device) for kind, run in runs.items()}
     mixes = _mixes_rows(subject) if gradient else True
     rows = (1,) if mixes else (1, 2)
-    needs = {
-        kind: needed(_runner(subject, grad), held, subject.device, rows)
-        for kind, grad in kinds.items()
-    }
+    needs = {kind: needed(run, held, subject.device, rows) for kind, run in runs.items()}
     return Probe(
-        abilities=frozenset(abilities),
+        abilities=_abilities(gradient, bool(layers), unable),
         layers=layers,
         refused=refused,
         outputs=tuple(outputs.shape[1:]),
@@ -138,6 +133,15 @@ def probe(subject: Subject) -> Probe:
         attentions=attentions,
         unable=unable,
     )
+
+
+def _abilities(gradient: bool, layers: bool, unable: Mapping[Ability, str]) -> frozenset[Ability]:
+    """Return what a model can do that has a gradient or none, and usable layers or none."""
+    found = {Ability.FORWARD, Ability.EXCLUSIVE}
+    found |= {Ability.ACTIVATIONS, Ability.ABLATION} if layers else set()
+    found |= {Ability.INPUT_GRADIENT, *OF_GRADIENTS.difference(unable)} if gradient else set()
+    found |= {Ability.LAYER_GRADIENT} if layers and gradient else set()
+    return frozenset(found)
 
 
 def noise(subject: Sized, rows: int) -> Tensor:
