@@ -25,15 +25,16 @@ class Records(Generic[R]):
 
     def __init__(self, store: BlobStore, kind: type[R], folder: str) -> None:
         self._store = store
-        self._kind = kind
+        self._kind: type[R] = kind
         self._folder = folder
 
     def find(self, id_: str) -> R | None:
         """Return the record of this digest, if there is one that can be read."""
         try:
-            return self._kind.model_validate_json(self._store.get(self._path(id_)))
+            found: R = self._kind.model_validate_json(self._store.get(self._path(id_)))
         except (FileNotFoundError, ValidationError):  # or another version wrote it
             return None
+        return found
 
     def enter(self, record: R) -> R:
         """Write a record unless there is one; return the one that counts, the first."""
