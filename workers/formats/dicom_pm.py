@@ -14,7 +14,7 @@ from typing_extensions import override
 from service.errors.studies import FormatNotApplicable
 from workers.formats.base import FORMATS, Format, Sheet
 from workers.formats.derived import Source, derivation, derive, digest, finish, inherit_loss
-from workers.formats.enhanced import AUTHOR, adopt, measures, originals
+from workers.formats.enhanced import AUTHOR, adopt, measures, originals, repeat, slices_of
 from workers.formats.pixeldata import save_floats
 from workers.formats.plane import Plane, planes_of
 from workers.formats.scheme import describe_scheme, own, plain
@@ -50,31 +50,25 @@ class DicomPm(Format):
         how = "relevance of each source pixel, interpolated linearly between the map's cells."
         ds.DerivationDescription = derivation(sheet.record, how)
         finish(ds, sheet, self.name, digest(sheet.source_relevance.data))
-        seen = originals(source, ds, sheet, planes)
-        laid = _map(seen.images, ds, sheet, planes)
-        order = np.frombuffer(laid.FloatPixelData, "<f4").astype(int)
-        del laid.FloatPixelData
-        made = adopt(laid, ds, seen)
+        slices = slices_of(source, sheet.record)
+        seen = originals(source, ds, sheet, slices[:1], planes[:1])
+        made = adopt(_map(seen.images[0], ds, sheet, planes), ds, seen)
+        order = repeat(made, slices, planes)
+        del made.FloatPixelData
         made.Rows, made.Columns = sheet.shape[-2:]
         inherit_loss(made, source, sheet.record)
-        slices = sheet.source_relevance.reshape(-1, *sheet.shape[-2:])
-        save_floats(made, [slices[number] for number in order], to)
+        frames = sheet.source_relevance.reshape(-1, *sheet.shape[-2:])
+        save_floats(made, [frames[number] for number in order], to)
 
 
-def _map(
-    images: Sequence[Dataset], ds: Dataset, sheet: Sheet, planes: Sequence[Plane]
-) -> ParametricMap:
-    """Have highdicom lay out the functional groups around images of a single pixel.
-
-    Each pixel is its slice's number: highdicom puts the frames in an order of its own.
-    """
-    for each in images:
-        each.Rows = each.Columns = 1
+def _map(image: Dataset, ds: Dataset, sheet: Sheet, planes: Sequence[Plane]) -> ParametricMap:
+    """Have highdicom lay out the functional groups around an image of a single pixel."""
+    image.Rows = image.Columns = 1
     full = 1.0 if sheet.scale is None else sheet.scale.full
     low = -full if sheet.record.signed else 0.0
     return ParametricMap(
-        images,
-        np.arange(len(images), dtype=np.float32)[:, None, None],
+        [image],
+        np.zeros((1, 1, 1), np.float32),
         series_instance_uid=ds.SeriesInstanceUID,
         series_number=ds.SeriesNumber,
         sop_instance_uid=ds.SOPInstanceUID,

@@ -25,7 +25,7 @@ from workers.formats.derived import (
     inherit_loss,
     tracking,
 )
-from workers.formats.enhanced import AUTHOR, adopt, measures, originals
+from workers.formats.enhanced import AUTHOR, adopt, measures, originals, slices_of
 from workers.formats.plane import Plane, planes_of
 from workers.formats.scheme import describe_scheme, own, plain
 
@@ -73,7 +73,8 @@ class DicomSeg(Format):
         describe_scheme(ds, sheet.record.software)
         ds.DerivationDescription = derivation(sheet.record, _rule(region))
         finish(ds, sheet, self.name, digest(np.packbits(region.mask).data))
-        seen = originals(source, ds, sheet, planes)
+        slices = slices_of(source, sheet.record)
+        seen = originals(source, ds, sheet, slices, planes)
         made = _segmentation(seen.images, ds, sheet, region, planes)
         inherit_loss(made, source, sheet.record)
         adopt(made, ds, seen).save_as(to, enforce_file_format=True)

@@ -3,11 +3,13 @@
 import io
 import json
 
+import highdicom
 import nibabel
 import numpy as np
 import pydicom
 import pytest
 from numpy.testing import assert_allclose
+from pydicom.sr.codedict import codes
 
 from service.domain.grid import Grid
 from service.domain.volume import Slice
@@ -15,6 +17,7 @@ from service.errors.studies import FormatNotApplicable
 from tests.support.volumes import CORONAL, ENHANCED_CT, SAGITTAL, Series, blob, volume_sheet
 from workers.drawing.palettes import FAINT
 from workers.formats.base import FORMATS, MOST_SLICES
+from workers.formats.derived import REQUIRED
 from workers.sheets import write
 
 SERIES = [Series(), Series(tilt=15.0), Series(orientation=SAGITTAL), Series(orientation=CORONAL)]
@@ -194,6 +197,49 @@ def test_a_parametric_map_has_every_value_at_its_place(tmp_path, series):
         (of,) = derived.SourceImageSequence
         assert of.ReferencedSOPInstanceUID == f"2.25.10{number + 1}"
     assert seen == set(range(12))
+
+
+def by_highdicom(series):
+    """What highdicom lays out for a map of these slices."""
+    slices = series.datasets()
+    for each in slices:
+        for keyword in REQUIRED:
+            setattr(each, keyword, each.get(keyword) or "")
+    meaning = highdicom.pm.RealWorldValueMapping(
+        "relevance", "relevance", codes.UCUM.NoUnits, (0.0, 1.0), slope=1.0, intercept=0.0
+    )
+    return highdicom.pm.ParametricMap(
+        slices,
+        np.zeros(series.shape, np.float32),
+        series_instance_uid="2.25.9",
+        series_number=1,
+        sop_instance_uid="2.25.10",
+        instance_number=1,
+        manufacturer="-",
+        manufacturer_model_name="-",
+        software_versions="-",
+        device_serial_number="-",
+        contains_recognizable_visual_features=False,
+        real_world_value_mappings=[meaning],
+        voi_lut_transformations=[highdicom.VOILUTTransformation(0.0, 1.0)],
+    )
+
+
+def test_frames_are_laid_out_as_highdicom_does_it(tmp_path, series):
+    ds = dicom(volume_sheet(tmp_path / "work", series), tmp_path, "dicom_pm")
+    reference = by_highdicom(series)
+    for made, expected in zip(
+        ds.PerFrameFunctionalGroupsSequence,
+        reference.PerFrameFunctionalGroupsSequence,
+        strict=True,
+    ):
+        places = [each.PlanePositionSequence[0] for each in (made, expected)]
+        assert_allclose(*(each.ImagePositionPatient for each in places), atol=1e-6)
+        del made.PlanePositionSequence, expected.PlanePositionSequence  # rounded elsewhere
+        assert made == expected
+    for keyword in ("NumberOfFrames", "DimensionOrganizationType"):
+        assert ds.get(keyword) == reference.get(keyword)
+    assert ds.get("DimensionOrganizationType") == (None if series.tilt else "3D")
 
 
 def test_a_segmentation_marks_the_salient_voxels_at_their_place(tmp_path, series):
