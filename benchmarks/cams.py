@@ -228,8 +228,9 @@ def vision_transformer() -> Case:
     errors = {OURS: error(runs[OURS](), expected[0])}
     errors |= {name: shown(runs[name](), expected) for name in (PEER, PEER_TUNED)}
     limits = {UNLIKE: (unlike(runs[NARROW](), expected[0]), ALIKE)}
+    # no bar in float32: the peer takes as long as 3.1 bare forward passes, so nothing could hold it
     modes = {NARROW: {PEER: 3.5}}
-    return Case("ViT-S", runs, {PEER: 3.5}, errors, limits=limits, modes=modes)
+    return Case("ViT-S", runs, {}, errors, limits=limits, modes=modes)
 
 
 def volume() -> Case:

@@ -63,7 +63,9 @@ class Pace:
     def __init__(self, fit: Fit) -> None:
         self._fit = fit
         self._limit = fit.within(sys.maxsize)
-        self._rates: dict[int, deque[float]] = {}
+        self._recent: dict[int, deque[float]] = {}
+        self._rates: dict[int, float] = {}
+        """Usual seconds a row, by size."""
         self._clean = 0
 
     @property
@@ -87,18 +89,23 @@ class Pace:
         if not self._rates:
             return 1
         size = self._best()
-        by_time = int(slice_seconds / max(self._rate(size), 1e-9))
+        by_time = int(slice_seconds / max(self._rates[size], 1e-9))
         reach = size if 2 * size in self._rates else 2 * size
         return max(1, min(self._limit, self._fit.within(memory), reach, by_time))
 
     def record(self, rows: int, seconds: float) -> None:
         """Remember that a batch of `rows` took `seconds`."""
-        self._rates.setdefault(_size(rows), deque(maxlen=RECENT)).append(seconds / rows)
+        size = _size(rows)
+        recent = self._recent.setdefault(size, deque(maxlen=RECENT))
+        recent.append(seconds / rows)
+        self._rates[size] = median(recent)
         self._clean += 1
         if self._clean >= REOPEN:
             self._clean = 0
             self._limit = min(self._fit.within(sys.maxsize), 2 * self._limit)
-            self._rates.pop(2 * self._best(), None)
+            further = 2 * self._best()
+            self._rates.pop(further, None)
+            self._recent.pop(further, None)
 
     def shrink(self, rows: int) -> None:
         """Remember that a batch of `rows` did not fit."""
@@ -107,11 +114,7 @@ class Pace:
 
     def _best(self) -> int:
         """Return the measured size with the cheapest rows."""
-        return min(self._rates, key=self._rate)
-
-    def _rate(self, size: int) -> float:
-        """Return the usual seconds a row at a size."""
-        return median(self._rates[size])
+        return min(self._rates, key=self._rates.__getitem__)
 
 
 def _size(rows: int) -> int:

@@ -177,16 +177,21 @@ class Noisy(_Image):
 
     def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
         """Write the image with the noise of rows ``start`` to ``stop``."""
+        pair = 2 if self.antithetic else 1
+        drawn: tuple[int, Tensor] | None = None
         for slot, row in enumerate(range(start, stop)):
-            noise = sent(self._noise(row), self.image.device, self.image.dtype)
-            out[INPUT][slot] = self.image + self.sigma * noise
+            stream, second = divmod(row, pair)
+            if drawn is None or drawn[0] != stream:
+                drawn = stream, self.sigma * self._noise(stream)
+            combine = torch.sub if second else torch.add
+            combine(self.image, drawn[1], out=out[INPUT][slot])
 
-    def _noise(self, row: int) -> Tensor:
-        """Draw a row's standard normal noise on the CPU, the same on every device."""
-        stream, sign = (row // 2, 1 - 2 * (row % 2)) if self.antithetic else (row, 1)
-        # 2^20 rows a seed: streams of neighboring seeds never meet
+    def _noise(self, stream: int) -> Tensor:
+        """Draw standard normal noise on the CPU, the same on every device."""
+        # 2^20 streams a seed: those of neighboring seeds never meet
         generator = torch.Generator().manual_seed((self.seed << 20) + stream)
-        return sign * torch.randn(self.image.shape, generator=generator)
+        noise = torch.randn(self.image.shape, generator=generator)
+        return sent(noise, self.image.device, self.image.dtype)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -210,7 +215,7 @@ class Masked(_Image):
     def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
         """Write the masked image."""
         masks = self.masks(start, stop)
-        out[INPUT][:] = self.baseline + masks * (self.image - self.baseline)
+        torch.mul(masks, self.image - self.baseline, out=out[INPUT]).add_(self.baseline)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -143,21 +143,15 @@ class Lattice:
 
     def signs(self, start: int, stop: int) -> Tensor:
         """Return signs ``(stop - start, nodes)`` of masks that are all of one block."""
-        rows, columns, flips, _ = self._drawn(start // self.block)
-        index = torch.arange(start, stop) % self.block
-        places = torch.arange(self.bits)
-        left = rows[index // 2][:, None] >> places & 1
-        right = columns[:, None] >> places & 1
-        parity = (left.double() @ right.double().T) % 2  # Sylvester's Hadamard matrix
-        return (1 - 2 * parity) * flips * (1 - 2 * (index % 2))[:, None]
+        return 1 - 2 * self._hidden(start, stop)
 
     def masks(self, start: int, stop: int) -> Tensor:
         """Return masks ``(stop - start, 1, *spatial)``, from 0 (hidden) to 1 (shown)."""
-        parts = [
-            self._spread(self._shown(*span), self._shift(span[0]), self.sizes)
-            for span in self._spans(start, stop, self.block)
-        ]
-        return torch.cat(parts).unsqueeze(1)
+        masks = self.image.new_empty(stop - start, *self.sizes)
+        for first, end in self._spans(start, stop, self.block):
+            shown = sent(1 - self._hidden(first, end), masks.device, masks.dtype)
+            self._spread(shown, self._shift(first), masks[first - start : end - start])
+        return masks.unsqueeze(1)
 
     def effects(self, scores: Tensor) -> Tensor:
         """Return maps ``(K, *grid)`` of scores ``(masks, K)``, float64."""
@@ -166,13 +160,14 @@ class Lattice:
         given = scores.cpu()
         for start, stop in self._spans(0, len(given), ROWS):
             effects = given[start:stop].T @ self.signs(start, stop) * (2 / len(given))
-            total += self._spread(effects, self._shift(start), grid)
+            total += self._spread(effects, self._shift(start), torch.empty_like(total))
         return total.to(scores.device)
 
-    def _shown(self, start: int, stop: int) -> Tensor:
-        """Return which nodes masks of one block show, in the image's type and on its device."""
-        shown = (1 + self.signs(start, stop)) / 2
-        return sent(shown, self.image.device, self.image.dtype)
+    def _hidden(self, start: int, stop: int) -> Tensor:
+        """Return 1 where a mask hides a node and 0 where it shows it, for masks of one block."""
+        rows, columns, _ = self._drawn(start // self.block)
+        first = start % self.block
+        return (rows[first : first + stop - start] @ columns) % 2
 
     def _spans(self, start: int, stop: int, most: int) -> list[tuple[int, int]]:
         """Cut a range of masks where a block ends, and into parts of at most `most`."""
@@ -183,24 +178,40 @@ class Lattice:
             start = end
         return spans
 
-    def _draw(self, block: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Draw a block's order of rows, columns of nodes, their signs and the lattice's shift."""
+    def _draw(self, block: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw a block's masks and nodes as bits, and the lattice's shift.
+
+        A mask ``(masks, bits + 2)`` hides a node ``(bits + 2, nodes)`` where an odd number of
+        bits is set in both: so are the signs of Sylvester's Hadamard matrix. Of the two bits
+        more, one turns every other mask into its complement, and one flips columns.
+        """
         generator = torch.Generator().manual_seed((self._seed << 20) + block)
-        rows = torch.randperm(1 << self.bits, generator=generator)
+        rows = torch.randperm(1 << self.bits, generator=generator).repeat_interleave(2)
         columns = torch.randperm(1 << self.bits, generator=generator)[: self.nodes]
-        flips = 1 - 2 * torch.randint(2, (self.nodes,), generator=generator)
+        flips = torch.randint(2, (self.nodes,), generator=generator)
         shift = torch.rand(len(self.sizes), generator=generator, dtype=torch.float64) - 0.5
-        return rows, columns, flips.double(), shift
+        complement = torch.arange(self.block) % 2
+        masks = [*self._bits(rows), complement, torch.ones_like(complement)]
+        nodes = [*self._bits(columns), torch.ones_like(flips), flips]
+        return torch.stack(masks, 1).double(), torch.stack(nodes).double(), shift
+
+    def _bits(self, numbers: Tensor) -> list[Tensor]:
+        return [numbers >> place & 1 for place in range(self.bits)]
 
     def _shift(self, row: int) -> Tensor:
-        return self._drawn(row // self.block)[3]
+        return self._drawn(row // self.block)[2]
 
-    def _spread(self, values: Tensor, shift: Tensor, sizes: Sequence[int]) -> Tensor:
-        """Interpolate nodes ``(n, nodes)`` to ``(n, *sizes)``, axis by axis."""
-        out = values.reshape(len(values), *(self.count + 1,) * len(sizes))
-        for size, offset in zip(sizes, shift.tolist(), strict=True):
-            hats = self._hats(size, offset, values.device, values.dtype)
-            out = torch.tensordot(out, hats, dims=([1], [1]))
+    def _spread(self, values: Tensor, shift: Tensor, out: Tensor) -> Tensor:
+        """Interpolate nodes ``(n, nodes)`` axis by axis into `out`, shape ``(n, *sizes)``."""
+        sizes, nodes = out.shape[1:], self.count + 1
+        *others, last = (
+            self._hats(size, offset, out.device, out.dtype)
+            for size, offset in zip(sizes, shift.tolist(), strict=True)
+        )
+        part = values.reshape(len(values), *(nodes,) * len(sizes))
+        for hats in others:
+            part = torch.tensordot(part, hats, dims=([1], [1]))
+        torch.mm(part.movedim(1, -1).reshape(-1, nodes), last.T, out=out.view(-1, sizes[-1]))
         return out
 
     def _made(self, size: int, offset: float, device: torch.device, dtype: torch.dtype) -> Tensor:

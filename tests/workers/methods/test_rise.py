@@ -99,6 +99,24 @@ def test_signs_of_a_whole_matrix_are_orthogonal_and_cancel_pairs() -> None:
     assert aliased.abs().max() == 0
 
 
+def test_a_seed_orders_sylvesters_matrix_as_it_always_did() -> None:
+    """Maps that were made before can be made again: the choices, and their order, stay."""
+    lattice = Lattice(image_for(), 4, 9)
+    generator = torch.Generator().manual_seed((9 << 20) + 1)
+    rows = torch.randperm(32, generator=generator).tolist()
+    columns = torch.randperm(32, generator=generator)[:25].tolist()
+    flips = torch.randint(2, (25,), generator=generator).tolist()
+    by_hand = [
+        [
+            (-1.0) ** ((row & column).bit_count() + flip + complement)
+            for column, flip in zip(columns, flips, strict=True)
+        ]
+        for row in rows
+        for complement in (0, 1)
+    ]
+    assert lattice.signs(64, 128).tolist() == by_hand
+
+
 def test_half_as_many_masks_have_the_error_of_independent_ones() -> None:
     """Mean squared error over seeds, against the mean of a great many masks."""
     image, net, runtime = image_for(seed=1), small_net(), small_runtime()
