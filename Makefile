@@ -148,10 +148,11 @@ train-demo: $(TEST_READY)  ## Train all demo models again, from their seeds
 train-marker: $(TEST_READY)  ## Train only the two marker models, from the clean weights
 	@$(BIN)/python -m examples.phantom.shortcut
 
-train-spheres: $(TEST_READY)  ## Train the models of spheres, of volumes and of bags, again, from their seeds
+train-spheres: $(TEST_READY)  ## Train the models of spheres, of volumes, bags and boxes, again, from their seeds
 	@$(BIN)/python -m examples.spheres.train
 	@$(BIN)/python -m examples.spheres.unet
 	@$(BIN)/python -m examples.spheres.bag
+	@$(BIN)/python -m examples.spheres.detector
 
 train-views: $(TEST_READY)  ## Train the model of four views again, from its seed
 	@$(BIN)/python -m examples.breasts.train

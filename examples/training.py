@@ -1,7 +1,7 @@
 """The training of every demo model: seeded, on one thread, so that it can be done again."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,6 +95,37 @@ def fit(
     return network.eval()
 
 
+def fit_drawn(
+    built_by: Architecture,
+    inputs: Sequence[Tensor],
+    loss_of: Callable[[Tensor, list[int]], Tensor],
+    *,
+    seed: int,
+    batch: int,
+    epochs: int,
+    rate: float,
+) -> nn.Module:
+    """Return a new network fitted to examples.
+
+    Parameters
+    ----------
+    inputs
+        The network's tensors, each of shape ``(N, ...)``.
+    loss_of
+        Gives the loss of what it puts out for examples, by their places.
+    batch, epochs, rate
+        As of `Shuffled` and `fit`.
+    """
+    torch.manual_seed(seed)
+    network = built_by.build()
+
+    def loss(places: Tensor) -> Tensor:
+        return loss_of(network(*(each[places] for each in inputs)), places.tolist())
+
+    batches = Shuffled(len(inputs[0]), batch, epochs, torch.Generator().manual_seed(seed))
+    return fit(network, batches, loss, rate)
+
+
 def fit_labels(
     built_by: Architecture,
     inputs: Tensor,
@@ -114,11 +145,8 @@ def fit_labels(
     batch, epochs, rate
         As of `Shuffled` and `fit`.
     """
-    torch.manual_seed(seed)
-    network = built_by.build()
 
-    def loss_of(places: Tensor) -> Tensor:
-        return functional.binary_cross_entropy_with_logits(network(inputs[places]), labels[places])
+    def loss_of(outputs: Tensor, places: list[int]) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(outputs, labels[places])
 
-    batches = Shuffled(len(inputs), batch, epochs, torch.Generator().manual_seed(seed))
-    return fit(network, batches, loss_of, rate)
+    return fit_drawn(built_by, (inputs,), loss_of, seed=seed, batch=batch, epochs=epochs, rate=rate)

@@ -1,5 +1,7 @@
 """Targets of a request: what of a model's answer is explained, and whether it has that."""
 
+from collections.abc import Iterator
+
 from pydantic import JsonValue
 
 from service.domain.catalog import ClassEntry, ModelEntry, ValueEntry
@@ -10,10 +12,12 @@ from service.domain.target import (
     ABOVE_THRESHOLD,
     REST,
     TOP1,
+    Box,
     ClassTarget,
     ContrastTarget,
+    DetectionTarget,
     Of,
-    PredictedMask,
+    Point,
     Segment,
     SegmentationTarget,
     Target,
@@ -42,8 +46,8 @@ def check_target(target: Target, pointer: str, model: ModelEntry) -> None:
             _check_view(target, pointer, model)
         case _:
             _usable(target.of, f"{pointer}/of", model)
-    if isinstance(target, SegmentationTarget):
-        _check_region(target, f"{pointer}/region", model)
+    for where, place in _places(target):
+        _check_axes(place, f"{pointer}/{where}", model)
 
 
 def _check_view(target: ViewTarget, pointer: str, model: ModelEntry) -> None:
@@ -75,13 +79,25 @@ def _check_contrast(target: ContrastTarget, pointer: str, model: ModelEntry) -> 
         )
 
 
-def _check_region(target: SegmentationTarget, pointer: str, model: ModelEntry) -> None:
-    """Refuse a region of other axes than the images that the model takes."""
-    if isinstance(target.region, PredictedMask | Segment):
-        return
+def _places(target: Target) -> Iterator[tuple[str, tuple[float, ...]]]:
+    """Yield what of the image a target marks: its field, and a number for each axis."""
+    match target:
+        case SegmentationTarget(region=Box(box=box)):
+            yield "region", box[::2]
+        case SegmentationTarget(region=Point(at=at)):
+            yield "region", at
+        case DetectionTarget(box=tuple(box)):
+            yield "box", box[::2]
+        case DetectionTarget(at=tuple(at)):
+            yield "at", at
+        case _:
+            pass
+
+
+def _check_axes(place: tuple[float, ...], pointer: str, model: ModelEntry) -> None:
+    """Refuse what has other axes than the images that the model takes."""
     axes = 2 if Accept.model_validate(model.accept).volume is None else 3
-    numbers = target.region.at if target.region.kind == "point" else target.region.box[::2]
-    if len(numbers) != axes:
+    if len(place) != axes:
         raise InvalidTarget(
             "The region has not as many axes as what the model takes: give a row and a column, and"
             " of a volume the slice before them.",

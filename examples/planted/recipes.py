@@ -1,19 +1,18 @@
 """The models of planted pictures."""
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 from torch import Tensor, nn
 
+from examples.boxes import Detecting
 from examples.packaging import rounded
-from examples.planted import ages, boxes, outlines, presence
+from examples.planted import ages, outlines, presence
 from examples.planted.inputs import inputs
 from examples.planted.pictures import (
     LATER,
     SHAPES,
     SIDE,
     WEIGHTS,
-    Picture,
     hand,
     hand_of,
     lit,
@@ -29,10 +28,6 @@ from workers.architectures.residual_cnn import ResidualCnn
 from workers.architectures.vit import Vit
 
 
-def _of_boxes(outputs: Tensor, pictures: Sequence[Picture]) -> Tensor:
-    return boxes.loss(outputs, pictures, SMALL)
-
-
 def _outputs(network: nn.Module, *given: Tensor) -> dict[str, Any]:
     return {"logits": rounded(network(*given)[0])}
 
@@ -41,24 +36,9 @@ def _means(network: nn.Module, image: Tensor) -> dict[str, Any]:
     return {"logits": rounded(network(image)[0].flatten(1).mean(1))}
 
 
-def _found(network: nn.Module, image: Tensor) -> dict[str, Any]:
-    (found,) = boxes.found(network, image)
-    edge = SIDE // SMALL
-    told = [{"of": shape, "box": rounded(box * edge, 1)} for shape, box in found]
-    best = network(image)[0, : len(SHAPES)].flatten(1).amax(1)
-    return {"logits": rounded(best), "boxes": told}
-
-
-def right(network: nn.Module, pictures: Sequence[Picture]) -> tuple[float, float]:
-    """Return which share of the shapes is found, and which share of the boxes is right."""
-    return boxes.right(network, inputs(pictures), pictures)
-
-
-def _found_and_right(network: nn.Module, pictures: Sequence[Picture]) -> str:
-    shapes_found, boxes_right = right(network, pictures)
-    return f"{shapes_found:.3f} of the shapes found, {boxes_right:.3f} of the boxes right"
-
-
+DETECTING: Final = Detecting(
+    {each: each.title() for each in SHAPES}, drawn=(SIDE, SIDE), small=(SMALL, SMALL)
+)
 BONE_AGE: Final = Recipe(
     id="bone-age-phantom",
     title="Bone age of drawn hands",
@@ -128,18 +108,11 @@ SHAPE_DETECTION: Final = Recipe(
         classes=len(SHAPES), widths=(16, 24, 24, 24), strides=(2, 1, 1, 1), dilations=(1, 1, 2, 4)
     ),
     layer="trunk.2",
-    output=Output(
-        name="proposals",
-        decoding="boxes",
-        classes=tuple(
-            ClassSpec(key=each, label=each.title(), threshold=boxes.THRESHOLD) for each in SHAPES
-        ),
-        boxes=boxes.DECODING,
-    ),
+    output=DETECTING.output,
     draw=shapes,
-    loss=_of_boxes,
-    said=_found,
-    judged=_found_and_right,
+    loss=DETECTING.loss,
+    said=DETECTING.said,
+    judged=lambda network, others: DETECTING.judged(network, inputs(others), others),
     card="It puts a box about each dark disk (`cyst`) and each bright square (`stone`).",
     epochs=12,
     rate=5e-3,

@@ -17,7 +17,7 @@ from examples.planted.dicom import plate
 from examples.planted.recipe import Recipe
 from examples.planted.recipes import RECIPES
 from examples.radiographs import MEAN, STD, STEPS
-from examples.training import Shuffled, fit, unseen
+from examples.training import fit_drawn, unseen
 from service.domain.files import SelfTest
 from service.domain.inputs import Accept, Input, TabularInput
 from service.domain.manifest import Explain
@@ -46,16 +46,19 @@ def main() -> None:
 def train(recipe: Recipe) -> nn.Module:
     """Return a new network fitted to pictures, in evaluation mode."""
     drawn = [recipe.draw(SEED + number) for number in range(recipe.pictures)]
-    given = recipe.given(drawn)
-    torch.manual_seed(SEED)
-    network = recipe.network.build()
 
-    def loss_of(batch: Tensor) -> Tensor:
-        outputs = network(*(each[batch] for each in given))
-        return recipe.loss(outputs, [drawn[k] for k in batch.tolist()])
+    def loss_of(outputs: Tensor, places: list[int]) -> Tensor:
+        return recipe.loss(outputs, [drawn[k] for k in places])
 
-    batches = Shuffled(len(drawn), BATCH, recipe.epochs, torch.Generator().manual_seed(SEED))
-    return fit(network, batches, loss_of, recipe.rate)
+    return fit_drawn(
+        recipe.network,
+        recipe.given(drawn),
+        loss_of,
+        seed=SEED,
+        batch=BATCH,
+        epochs=recipe.epochs,
+        rate=recipe.rate,
+    )
 
 
 def write(folder: Path, recipe: Recipe, network: nn.Module, said: str) -> None:

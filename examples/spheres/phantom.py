@@ -42,6 +42,13 @@ class Sphere:
 
     radius: float
 
+    @property
+    def box(self) -> tuple[float, ...]:
+        """The box about it in voxels: first slice, top, left, then the ends, past the end."""
+        middle = np.array(SHAPE) / 2 + np.array(self.center) / SPACING
+        reach = self.radius / np.array(SPACING)
+        return tuple(map(float, (*(middle - reach), *(middle + reach))))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Phantom:
@@ -51,6 +58,11 @@ class Phantom:
     """Hounsfield units, shape `SHAPE`."""
 
     spheres: tuple[Sphere, ...]
+
+    @property
+    def boxes(self) -> tuple[tuple[str, tuple[float, ...]], ...]:
+        """Each sphere's finding, and the box about it."""
+        return tuple((each.finding, each.box) for each in self.spheres)
 
     @property
     def labels(self) -> NDArray[np.float32]:
@@ -68,7 +80,7 @@ class Phantom:
 
 
 def draw(seed: int, findings: Sequence[str] | None = None) -> Phantom:
-    """Draw a phantom with one sphere of each of `findings`; by default each with even odds."""
+    """Draw a phantom with a sphere for each of `findings`; by default each with even odds."""
     random = np.random.default_rng(seed)
     if findings is None:
         findings = [each for each in FINDINGS if random.random() < 0.5]

@@ -251,8 +251,6 @@ class Manifest(Value):
             if any(test.boxes for test in self.selftests):
                 raise ValueError("self-tests have 'boxes' of task 'detection' alone")
             return self
-        if self.inputs[0].kind != "image":
-            raise ValueError("boxes are found in images: task 'detection' takes no volume")
         if boxes.tensors and self.runtime != "onnx":
             raise ValueError("'tensors' are outputs of a graph, of runtime 'onnx' alone")
         if self.members is not None:
@@ -264,6 +262,21 @@ class Manifest(Value):
             raise ValueError("each class of a detection needs the 'threshold' of its boxes")
         if boxes.scores == "softmax" and boxes.background is None and len(self.classes) == 1:
             raise ValueError("a softmax over one class is always 1; name its 'background'")
+        return self
+
+    @model_validator(mode="after")
+    def _boxes_have_the_axes_of_the_input(self) -> "Manifest":
+        """Require of boxes that they are in an image or a volume, as the input is."""
+        boxes, rank = self.outputs[0].boxes, len(self.image.layout) - 2
+        if boxes is None:
+            return self
+        if boxes.rank != rank:
+            raise ValueError(
+                f"'axes' of 'boxes' names {boxes.rank} axes, and the input has {rank}: 'xy' or 'yx'"
+                " are for images, 'xyz' or 'zyx' for volumes"
+            )
+        if any(len(each.box) != 2 * rank for test in self.selftests for each in test.boxes):
+            raise ValueError(f"the boxes of self-tests need {2 * rank} numbers each")
         return self
 
     @model_validator(mode="after")

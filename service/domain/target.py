@@ -4,8 +4,9 @@ from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
+from service.domain.boxes import PatientBox
 from service.domain.value import TAG, Name, Sha256, Slug, Value
 from service.domain.view import OfViews
 
@@ -66,6 +67,34 @@ class RegressionTarget(Value):
     )
 
 
+def _holds_something(box: tuple[float, ...]) -> tuple[float, ...]:
+    """Require of a box that it is no line."""
+    half, odd = divmod(len(box), 2)
+    if odd or not all(low < high for low, high in zip(box, box[half:], strict=False)):
+        raise ValueError("a box needs four numbers or six, each end after its start")
+    return box
+
+
+SourceBox = Annotated[
+    tuple[Place, ...],
+    Field(
+        min_length=4,
+        max_length=6,
+        description="Top, left, bottom, right in source pixels, the last two past the end; of a"
+        " volume first slice, top, left, then last slice, bottom, right.",
+    ),
+    AfterValidator(_holds_something),
+]
+SourcePlace = Annotated[
+    tuple[Place, ...],
+    Field(
+        min_length=2,
+        max_length=3,
+        description="Row and column in source pixels, of a volume slice, row and column, from 0.",
+    ),
+]
+
+
 class PredictedMask(Value):
     """Where the model itself sees the class, on the unchanged image."""
 
@@ -76,31 +105,14 @@ class Box(Value):
     """A box of the source image or volume."""
 
     kind: Literal["box"]
-    box: tuple[Place, ...] = Field(
-        min_length=4,
-        max_length=6,
-        description="Top, left, bottom, right in source pixels, the last two past the end; of a"
-        " volume first slice, top, left, then last slice, bottom, right.",
-    )
-
-    @model_validator(mode="after")
-    def _holds_something(self) -> "Box":
-        """Require that the box is no line."""
-        half, odd = divmod(len(self.box), 2)
-        if odd or not all(low < high for low, high in zip(self.box, self.box[half:], strict=False)):
-            raise ValueError("a box needs four numbers or six, each end after its start")
-        return self
+    box: SourceBox
 
 
 class Point(Value):
     """One pixel of the source image, or voxel of the source volume."""
 
     kind: Literal["point"]
-    at: tuple[Place, ...] = Field(
-        min_length=2,
-        max_length=3,
-        description="Row and column in source pixels, of a volume slice, row and column, from 0.",
-    )
+    at: SourcePlace
 
 
 class Segment(Value):
@@ -152,7 +164,7 @@ class SegmentationTarget(Value):
 
 
 class DetectionTarget(Value):
-    """One box that a detector finds, or the proposal that is nearest to a box of one's own."""
+    """One box that a detector finds, or the best proposal about a box or a place of one's own."""
 
     kind: Literal["detection"]
     of: Of = Field(description="Class key or index.")
@@ -160,23 +172,24 @@ class DetectionTarget(Value):
         default=0,
         description="Which of the class's boxes, as the answer lists them, the best first.",
     )
-    box: tuple[Place, ...] | None = Field(
+    box: SourceBox | None = Field(
         default=None,
-        min_length=4,
-        max_length=4,
-        description="In place of a number: top, left, bottom, right in source pixels, the last two"
-        " past the end. The best proposal that overlaps it enough is explained, found or not.",
+        description="In place of a number: the best proposal that overlaps this box enough is"
+        " explained, found or not.",
+    )
+    at: SourcePlace | None = Field(
+        default=None,
+        description="In place of a number: the best proposal whose box holds this place is"
+        " explained, found or not.",
     )
 
     @model_validator(mode="after")
     def _says_which(self) -> "DetectionTarget":
-        """Require a box that is no line, and no number beside it."""
-        if self.box is None:
-            return self
-        if self.number:
-            raise ValueError("name a box by its 'number' or give a 'box', not both")
-        if not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
-            raise ValueError("the box needs top < bottom and left < right")
+        """Require that a box is named in one way."""
+        if bool(self.number) + (self.box is not None) + (self.at is not None) > 1:
+            raise ValueError(
+                "name a box by its 'number', or give a 'box' or a place 'at', not both"
+            )
         return self
 
 
@@ -277,7 +290,10 @@ class ResolvedTarget(Value):
     """Of a segmentation."""
 
     box: tuple[float, ...] | None = None
-    """Of a detection: what is explained; top, left, bottom, right in source pixels."""
+    """Of a detection: what is explained, in source pixels, starts before ends."""
+
+    patient: PatientBox | None = None
+    """Where that lies in the patient, of a volume."""
 
     overlap: float | None = None
     """Of it and the box that was asked for (IoU); `None` where none was."""

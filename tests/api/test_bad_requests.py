@@ -120,7 +120,7 @@ def test_a_wrong_field_is_named(client, ask, change, status, code, *, pointer):
                     }
                 ]
             },
-            "/targets/0/region",
+            "/targets/0/region/box",
             "a box needs four numbers or six, each end after its start.",
         ),
         ({"targets": "nodule"}, "/targets", "Expected a list."),

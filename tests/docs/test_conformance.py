@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from service.domain.boxes import PatientBox
 from service.domain.certificate import Similarity
 from service.domain.explanation import Check, Restriction
 from service.domain.trust import CalibrationRef, CertificateRef, Flag
@@ -29,6 +30,11 @@ BOX = {
     "quantity": "log odds of the box",
     "box": (1.0, 2.0, 30.0, 40.0),
     "overlap": 0.8,
+}
+DEEP_BOX = {
+    "kind": "detection",
+    "box": (1.0, 2.0, 3.0, 4.0, 5.0, 6.0),
+    "patient": PatientBox(center=(1.0, 2.0, 3.0), size=(9.0, 2.4, 2.1)),
 }
 VALUE = {"value": 3.0, "unit": "mo", "reference": 1.0}
 
@@ -81,7 +87,8 @@ def codes(drawn):
 
 def test_every_private_code_is_listed(tmp_path):
     found = codes(image(tmp_path, **VALUE)) | codes(image(tmp_path, **BOX))
-    found |= codes(volume_sheet(tmp_path / "volume"))
+    deep = TARGET.model_copy(update=DEEP_BOX)
+    found |= codes(volume_sheet(tmp_path / "volume", target=deep))
     assert {"peak_slice", "region_area", "region_volume", "box_top", "logit", "score"} <= found
     assert found - listed() == set()
     assert listed() - found == {"salient_region", "relevance"}

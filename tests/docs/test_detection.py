@@ -1,8 +1,10 @@
 """The page on detectors, executed: a registration, the words for outputs, what is refused."""
 
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
@@ -12,8 +14,12 @@ from monai.data.box_utils import non_max_suppression
 from examples.planted.dicom import plate
 from examples.planted.inputs import inputs
 from examples.planted.pictures import shapes
-from service.domain.boxes import BoxDecoding
+from service.domain.boxes import BoxDecoding, Detection
+from service.domain.inputs import Input
+from service.domain.outputs import Output
+from service.domain.target import DetectionTarget
 from service.errors.models import ModelUnavailable
+from service.manifests import read_manifest
 from tests.docs.test_registrations import DETECTION, run
 from tests.docs.test_registrations import said as said_on_page
 from tests.support.detector import Exported, Sorting
@@ -22,6 +28,7 @@ from tests.support.phantom_dicom import encoded
 from workers.methods.base import METHODS
 
 TITLE = "A detector as an ONNX file"
+VOLUMES = Path(__file__).parents[2] / "models" / "sphere-detector-phantom"
 PICTURES = {
     "ordinary": shapes(4_774, {"cyst": 2, "stone": 1}),
     "inverted": shapes(4_780, {"cyst": 1, "stone": 1}),
@@ -105,9 +112,28 @@ def test_the_words_of_the_page_are_those_of_the_manifest():
     )
     assert (heading, sorted(fields)) == ("boxes", sorted(BoxDecoding.model_fields))
     rows = re.findall(r"^\| .* \| `(\{.*\})` \|$", DETECTION, re.MULTILINE)
-    assert len(rows) == 6
+    assert len(rows) == 7
     for row in rows:
         BoxDecoding.model_validate(yaml.safe_load(row))
+
+
+def test_a_detector_for_volumes_is_declared_as_the_page_says():
+    fields = said_on_page("Volumes")
+    shipped = read_manifest((VOLUMES / "model.yaml").read_bytes())
+    assert Input.model_validate(fields["inputs"][0]).steps == shipped.image.steps
+    told, own = (Output.model_validate(fields["outputs"][0]), shipped.outputs[0])
+    assert told.classes == own.classes[:1]
+    assert told.boxes.model_copy(update={"overlap": own.boxes.overlap}) == own.boxes
+
+
+def test_what_the_page_asks_and_shows_is_what_there_is():
+    blocks = re.findall(r"```json\n(.*?)```", DETECTION, re.DOTALL)
+    shown, *asked = map(json.loads, blocks)
+    assert len([DetectionTarget.model_validate(each) for each in asked]) == 3
+    Detection.model_validate(shown | {"logit": 0, "probability": 0.5})
+    low, high = np.split(np.array(shown["box"]), 2)
+    spacing = np.array(shown["patient"]["size"]) / (high - low)
+    np.testing.assert_allclose(spacing, (1.5, 0.8, 0.7))
 
 
 def test_the_methods_that_the_page_calls_refused_are():

@@ -56,7 +56,12 @@ def test_a_box_is_listed_explained_and_framed(client, study):
         (
             {"targets": [{"kind": "detection", "of": "cyst", "box": [9, 9, 4, 12]}]},
             "invalid_request",
-            "/targets/0",
+            "/targets/0/box",
+        ),
+        (
+            {"targets": [{"kind": "detection", "of": "cyst", "box": [1, 9, 9, 2, 20, 20]}]},
+            "invalid_target",
+            "/targets/0/box",
         ),
         ({"methods": ["grad_cam"]}, "method_not_applicable", "/methods/0/name"),
     ],

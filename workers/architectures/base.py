@@ -6,7 +6,8 @@ name nothing else, so loading a package runs no code of the package.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from types import MappingProxyType
+from typing import ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -44,6 +45,12 @@ class Architecture(BaseModel, ABC):
 
 ARCHITECTURES: Registry[Architecture] = Registry("workers.architectures", "whylight.architectures")
 """Architectures by name."""
+
+
+LAYERS: Final[Mapping[int, tuple[type[nn.Module], type[nn.Module]]]] = MappingProxyType(
+    {2: (nn.Conv2d, nn.BatchNorm2d), 3: (nn.Conv3d, nn.BatchNorm3d)}
+)
+"""Convolution and normalization by the number of axes."""
 
 
 class Square(nn.Module):

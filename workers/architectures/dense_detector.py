@@ -1,13 +1,13 @@
 """A small detector without anchors: at every cell of one fine grid classes and a box."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
-from workers.architectures.base import ARCHITECTURES, Architecture
+from workers.architectures.base import ARCHITECTURES, LAYERS, Architecture
 
 Width = Annotated[int, Field(ge=1, le=1024)]
 Step = Annotated[int, Field(ge=1, le=16)]
@@ -20,9 +20,10 @@ RARE: Final = -4.6
 class DenseDetector(Architecture):
     """Convolutions, then two towers: one gives the classes' logits, one the distances to the sides.
 
-    The output is ``(N, classes + 4, rows, columns)``: the logits, then how far left,
-    top, right and bottom of the box lie from the cell. Its ``boxes`` in a manifest are
-    of layout ``grid``, channels ``classes`` and ``box``, form ``distances``.
+    The output is ``(N, classes + 2 * axes, *cells)``: the logits, then how far left and
+    top of the box lie from the cell, of a volume its first slice as well, then right,
+    bottom and last slice. Its ``boxes`` in a manifest are of layout ``grid``, channels
+    ``classes`` and ``box``, form ``distances``, axes ``xy`` or ``xyz``.
 
     Parameters
     ----------
@@ -30,6 +31,8 @@ class DenseDetector(Architecture):
         Channels of the image.
     classes
         Number of classes, each with a logit of its own.
+    axes
+        2 for images, 3 for volumes.
     widths, strides, dilations
         Output channels, step and dilation of each convolution.
 
@@ -41,6 +44,7 @@ class DenseDetector(Architecture):
 
     channels: Width = 1
     classes: Width
+    axes: Literal[2, 3] = 2
     widths: tuple[Width, ...] = Field(min_length=1, max_length=64)
     strides: tuple[Step, ...]
     dilations: tuple[Step, ...]
@@ -64,10 +68,12 @@ class _Network(nn.Module):
         super().__init__()
         entries = (shape.channels, *shape.widths[:-1])
         plan = zip(entries, shape.widths, shape.strides, shape.dilations, strict=True)
-        width = shape.widths[-1]
-        self.trunk = nn.Sequential(*(_block(*each) for each in plan))
-        self.seen, self.measured = _block(width, width), _block(width, width)
-        self.classes, self.sides = nn.Conv2d(width, shape.classes, 1), nn.Conv2d(width, 4, 1)
+        axes, width = shape.axes, shape.widths[-1]
+        convolution, _ = LAYERS[axes]
+        self.trunk = nn.Sequential(*(_block(axes, *each) for each in plan))
+        self.seen, self.measured = _block(axes, width, width), _block(axes, width, width)
+        self.classes = convolution(width, shape.classes, 1)
+        self.sides = convolution(width, 2 * axes, 1)
         bias = torch.full((shape.classes,), RARE)
         self.classes.bias = nn.Parameter(bias)
 
@@ -79,10 +85,11 @@ class _Network(nn.Module):
         return torch.cat([logits, sides], 1)
 
 
-def _block(entry: int, width: int, stride: int = 1, dilation: int = 1) -> nn.Module:
+def _block(axes: int, entry: int, width: int, stride: int = 1, dilation: int = 1) -> nn.Module:
     """Return a convolution of 3 cells, norm and rectifier."""
+    convolution, norm = LAYERS[axes]
     return nn.Sequential(
-        nn.Conv2d(entry, width, 3, stride, padding=dilation, dilation=dilation, bias=False),
-        nn.BatchNorm2d(width),
+        convolution(entry, width, 3, stride, padding=dilation, dilation=dilation, bias=False),
+        norm(width),
         nn.ReLU(),
     )

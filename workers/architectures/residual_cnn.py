@@ -1,24 +1,17 @@
 """A small residual network for images and volumes, with a fine last grid."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
-from workers.architectures.base import ARCHITECTURES, Architecture, Square
+from workers.architectures.base import ARCHITECTURES, LAYERS, Architecture, Square
 
 Width = Annotated[int, Field(ge=1, le=1024)]
 Stride = Annotated[int, Field(ge=1, le=4)]
 Dilation = Annotated[int, Field(ge=1, le=16)]
-
-
-LAYERS: Final[dict[int, tuple[type[nn.Module], type[nn.Module]]]] = {
-    2: (nn.Conv2d, nn.BatchNorm2d),
-    3: (nn.Conv3d, nn.BatchNorm3d),
-}
-"""Convolution and normalization by the number of axes."""
 
 
 @ARCHITECTURES.register("residual_cnn")

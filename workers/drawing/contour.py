@@ -73,6 +73,18 @@ def line_width(shape: Sequence[int]) -> int:
     return max(1, round(min(shape[:2]) / PER_PIXEL))
 
 
+def on_slice(box: Sequence[float], number: int) -> tuple[float, ...] | None:
+    """Return what a box of a volume is on a slice, counted from 0; `None` where it is not on it."""
+    first, last = slices_of(box)
+    return (*box[1:3], *box[4:]) if first <= number <= last else None
+
+
+def slices_of(box: Sequence[float]) -> tuple[int, int]:
+    """Return the first and the last slice that a box of a volume is on, counted from 0."""
+    first = round(box[0])
+    return first, max(first, round(box[3]) - 1)
+
+
 def frame(box: Sequence[float], into: Rgb) -> None:
     """Draw a white line along the inside of a box's edge, and a dark one about it.
 

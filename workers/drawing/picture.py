@@ -24,7 +24,7 @@ from service.domain.trust import (
     TrustReport,
 )
 from service.domain.variable import VariableFact, VariableShare
-from workers.drawing.contour import contours, frame, outline
+from workers.drawing.contour import contours, frame, on_slice, outline, slices_of
 from workers.drawing.legend import Legend, legible, page_with
 from workers.drawing.overlay import Rgb, Scale, overlay, plain
 from workers.regions import Box
@@ -40,6 +40,7 @@ JOINT_SCALE = "Colors are scaled alike in all views of this target and method."
 USUAL_SCALE = "Colors are scaled to this model's usual maps of this method."
 LINE = "The line surrounds the strongest evidence (half of full or more), not the finding itself."
 FRAME = "The white frame is the box of the model that is explained."
+BOXED = "The box that is explained is on slices {first} to {last}."
 NO_LINE = "No evidence reaches half of full strength: no line is drawn."
 
 PLANE = 2
@@ -87,6 +88,7 @@ def draw(
     *,
     style: Style = "overlay",
     where: str | None = None,
+    number: int | None = None,
     cell: tuple[float, ...] | None = None,
     regions: Sequence[Box] = (),
 ) -> Rgb:
@@ -104,6 +106,8 @@ def draw(
         Colors over the image, or lines around what reaches half of full strength.
     where
         Which slice of a volume it is, in words.
+    number
+        Which one, counted from 0.
     cell
         Edges of a map cell in source voxels, of a volume; else the grid's own.
     regions
@@ -120,7 +124,7 @@ def draw(
     placed = () if where is None else (where,)
     edges = cell or grid.cell
     if scale is None or style == "overlay":
-        page = page_with(_legend(words, edges, scale, *placed), rows, columns)
+        page = page_with(_legend(words, edges, scale, number, *placed), rows, columns)
         image = page[:rows, :columns]
         if scale is None or regions:
             plain(display, image)
@@ -128,7 +132,7 @@ def draw(
             for part in parts(grid, regions):
                 seen, into = display[part.pixels], image[part.pixels]
                 overlay(seen, relevance[part.cells], part.grid, scale, into)
-        return _framed(page, words.target, rows, columns)
+        return _framed(page, words.target, (rows, columns), number)
     image = np.empty((rows, columns, 3), np.uint8)
     plain(display, image)
     drawn = [
@@ -136,9 +140,9 @@ def draw(
         for part in parts(grid, regions)
     ]
     said = LINE if any(drawn) else NO_LINE
-    page = page_with(_legend(words, edges, scale, said, *placed), rows, columns)
+    page = page_with(_legend(words, edges, scale, number, said, *placed), rows, columns)
     page[:rows, :columns] = image
-    return _framed(page, words.target, rows, columns)
+    return _framed(page, words.target, (rows, columns), number)
 
 
 def _lined(
@@ -149,14 +153,28 @@ def _lined(
     return outline(display, contours(relevance, grid, shape, scale), into)
 
 
-def _framed(page: Rgb, target: ResolvedTarget, rows: int, columns: int) -> Rgb:
-    """Return the page with a frame about the box that is explained, if one is."""
-    if target.box is not None:
-        frame(target.box, page[:rows, :columns])
+def _framed(page: Rgb, target: ResolvedTarget, shape: tuple[int, int], number: int | None) -> Rgb:
+    """Return the page with a frame about the box that is explained, if one is on it."""
+    box = target.box if target.box is None or number is None else on_slice(target.box, number)
+    if box is not None:
+        rows, columns = shape
+        frame(box, page[:rows, :columns])
     return page
 
 
-def _legend(words: Words, edges: tuple[float, ...], scale: Scale | None, *more: str) -> Legend:
+def _box(target: ResolvedTarget, number: int | None) -> list[str]:
+    """Say where the box is that is explained, if one is."""
+    if target.box is None:
+        return []
+    if number is None:
+        return [FRAME]
+    first, last = (each + 1 for each in slices_of(target.box))
+    return [*([FRAME] if first <= number + 1 <= last else []), BOXED.format(first=first, last=last)]
+
+
+def _legend(
+    words: Words, edges: tuple[float, ...], scale: Scale | None, number: int | None, *more: str
+) -> Legend:
     target, model = words.target, words.model
     cell = " x ".join(f"{length:.3g}" for length in edges)
     title = legible(model.title, model.name)
@@ -172,7 +190,7 @@ def _legend(words: Words, edges: tuple[float, ...], scale: Scale | None, *more: 
             f"{words.method} of {title} {model.version}",
             *_precision(words.trust.precision),
             *_beside(words),
-            *([] if target.box is None else [FRAME]),
+            *_box(target, number),
             f"One map cell covers {cell} image {'pixels' if len(edges) == PLANE else 'voxels'}.",
             *_scaled(scale),
             *([] if words.restriction is None else [kept_to(words.restriction)]),

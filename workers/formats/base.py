@@ -297,6 +297,7 @@ class Sheet:
             self.scale,
             style=self.record.style,
             where=where,
+            number=number,
             cell=self.grid.cell,
         )
 

@@ -10,6 +10,7 @@ import numpy as np
 from highdicom.sr import CodedConcept, Measurement, QualitativeEvaluation
 from pydicom.sr.codedict import codes
 
+from service.domain.target import ResolvedTarget
 from service.domain.trust import ALWAYS
 from workers.formats.base import MapRecord, Sheet
 from workers.formats.plane import Plane
@@ -19,8 +20,14 @@ PIXELS: Final = CodedConcept("{pixels}", "UCUM", "pixels")
 SQUARE_MILLIMETERS: Final = CodedConcept("mm2", "UCUM", "square millimeter")
 CUBIC_MILLIMETERS: Final = CodedConcept("mm3", "UCUM", "cubic millimeter")
 NO_UNITS: Final = codes.UCUM.NoUnits
-EDGES: Final = ("top", "left", "bottom", "right")
-"""Of a box, in the order of its numbers."""
+MILLIMETERS: Final = CodedConcept("mm", "UCUM", "millimeter")
+EDGES: Final[Mapping[int, tuple[str, ...]]] = MappingProxyType(
+    {
+        4: ("top", "left", "bottom", "right"),
+        6: ("first_slice", "top", "left", "last_slice", "bottom", "right"),
+    }
+)
+"""Of a box, in the order of its numbers, by how many there are."""
 
 CHECKED: Final[Mapping[tuple[str, str], tuple[str, str]]] = MappingProxyType(
     {
@@ -103,8 +110,7 @@ def _score(record: MapRecord) -> Iterator[Number]:
         yield own("reference", "Value that the score is counted from"), target.reference, unit
     name = "logit" if target.quantity == "logit" else "score"
     yield own(name, f"Score that is explained ({target.quantity})"), target.score, unit
-    for edge, place in zip(EDGES, target.box or (), strict=False):
-        yield own(f"box_{edge}", f"{edge.capitalize()} of the box that is explained"), place, PIXELS
+    yield from _box(target)
     if target.overlap is not None:
         yield (
             own("box_overlap", "Overlap with the box that was asked for"),
@@ -113,6 +119,22 @@ def _score(record: MapRecord) -> Iterator[Number]:
         )
     if target.threshold is not None:
         yield own("threshold", "Operating threshold of the model"), target.threshold, NO_UNITS
+
+
+def _box(target: ResolvedTarget) -> Iterator[Number]:
+    """Yield the edges of a detection's box, and of a volume where that lies in the patient."""
+    if target.box is None:
+        return
+    for edge, place in zip(EDGES[len(target.box)], target.box, strict=True):
+        said = f"{edge.replace('_', ' ').capitalize()} of the box that is explained"
+        yield own(f"box_{edge}", said), place, PIXELS
+    if target.patient is None:
+        return
+    for axis, place in zip("xyz", target.patient.center, strict=True):
+        said = f"Center of the box in the patient, {axis}"
+        yield own(f"box_center_{axis}", said), place, MILLIMETERS
+    for axis, length in zip(("slices", "rows", "columns"), target.patient.size, strict=True):
+        yield own(f"box_{axis}", f"Length of the box along the {axis}"), length, MILLIMETERS
 
 
 def _beside(record: MapRecord) -> Iterator[Number]:

@@ -81,7 +81,9 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
     image = sent(torch.from_numpy(prepared.tensor), model.runtime.device, model.runtime.dtype)
     request = prepared.decoded.fetched.request
     bench = _Bench(access, image, request.precision)
-    answer = Answer(model.manifest, bench.outputs(), prepared.grid, prepared.given)
+    volume = prepared.decoded.volume
+    affine = None if volume is None else volume.matrix
+    answer = Answer(model.manifest, bench.outputs(), prepared.grid, affine, prepared.given)
     predictions = predict(answer)
     parity = access.held.parity = compare(request.observed, predictions)
     if parity.outcome is Parity.MISMATCHED and not request.allow_mismatch:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from service.domain.grid import Grid
@@ -59,6 +61,9 @@ class Answer:
     grid: Grid
     """The model input's pixels in the source image."""
 
+    volume: NDArray[np.float64] | None = None
+    """Of a volume its voxels to patient coordinates, homogeneous; `None` of an image."""
+
     given: Mapping[Segment, Given] = field(default_factory=dict)
     """Regions that the request gives as segments, on the model's input."""
 
@@ -77,6 +82,18 @@ def found(of: Of, specs: Sequence[Spec]) -> tuple[int, Spec]:
                 raise InvalidTarget("The model's publisher marked this as not for use.")
             return index, spec
     raise InvalidTarget("The model has no such output.", keys=[each.key for each in specs[:100]])
+
+
+def demand_axes(count: int, grid: Grid) -> None:
+    """Require of what a request marks that it has the axes of the image.
+
+    Raises
+    ------
+    InvalidTarget
+        It has others.
+    """
+    if count != len(grid.shape):
+        raise InvalidTarget("The region has not as many axes as the image.", axes=len(grid.shape))
 
 
 def key_of(*parts: str) -> str:

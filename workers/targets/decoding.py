@@ -14,8 +14,6 @@ from typing_extensions import override
 from service.domain.boxes import BoxDecoding
 from workers.device import sent
 
-AXES: Final = 2
-CORNERS: Final = 2 * AXES
 CERTAIN: Final = 1e-6
 """Probabilities nearer to 0 or 1 than this count as this far, so that their log odds are finite."""
 
@@ -31,12 +29,13 @@ class Decoder:
     classes
         Number of classes, `K`.
     extent
-        Rows and columns of the model's input.
+        Rows and columns of the model's input; slices first, of a volume. A box is as many
+        numbers twice, starts before ends, of the axes in this order.
     """
 
     decoding: BoxDecoding
     classes: int
-    extent: tuple[int, int]
+    extent: tuple[int, ...]
 
     @override
     def __hash__(self) -> int:
@@ -50,7 +49,7 @@ class Decoder:
         """
         decoding, channels = self.decoding, sum(self._widths.values())
         if decoding.layout == "grid":
-            grid = self.grids[0] if decoding.strides else (-1, -1)
+            grid = self.grids[0] if decoding.strides else (-1,) * len(self.extent)
             expected = [channels, *grid]
         else:
             anchors = [len(each) for each in decoding.anchors] or [1] * len(self.grids)
@@ -89,9 +88,10 @@ class Decoder:
         return together - torch.log(-torch.expm1(together))
 
     def boxes(self, proposals: Tensor) -> Tensor:
-        """Return top, left, bottom, right in input pixels, cut to the input; ``(N, P, 4)``."""
-        first, second = self._part(proposals, "box").unflatten(-1, (AXES, AXES)).unbind(-2)
-        if self.decoding.axes == "xy":
+        """Return boxes in input pixels, cut to the input; of `A` axes ``(N, P, 2 * A)``."""
+        numbers = self._part(proposals, "box")
+        first, second = numbers.unflatten(-1, (2, self.decoding.rank)).unbind(-2)
+        if self.decoding.axes.startswith("x"):
             first, second = first.flip(-1), second.flip(-1)
         low, high = self._corners(first, second)
         extent = _constant(self.extent, proposals)
@@ -99,13 +99,15 @@ class Decoder:
         return torch.cat([low, high], -1)
 
     @property
-    def grids(self) -> tuple[tuple[int, int], ...]:
-        """Rows and columns of each grid of proposals."""
-        rows, columns = self.extent
-        return tuple((-(-rows // step), -(-columns // step)) for step in self.decoding.strides)
+    def grids(self) -> tuple[tuple[int, ...], ...]:
+        """Cells of each grid of proposals along each axis."""
+        return tuple(
+            tuple(-(-length // step) for length, step in zip(self.extent, steps, strict=True))
+            for steps in self.decoding.steps
+        )
 
     def _corners(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Return near and far corners in input pixels, each ``(N, P, 2)``."""
+        """Return near and far corners in input pixels, each ``(N, P, A)``."""
         form = self.decoding.form
         if form == "anchor_deltas":
             places, _, anchors = _standing(self, first.device, first.dtype)
@@ -136,7 +138,7 @@ class Decoder:
     def _widths(self) -> dict[str, int]:
         """How many channels each part has."""
         classes = self.classes + (self.decoding.background is not None)
-        widths = {"box": CORNERS, "objectness": 1, "classes": classes}
+        widths = {"box": 2 * self.decoding.rank, "objectness": 1, "classes": classes}
         return {part: widths[part] for part in self.decoding.channels}
 
     def _part(self, proposals: Tensor, part: str) -> Tensor:
@@ -150,12 +152,18 @@ class Decoder:
 
 
 def overlaps(boxes: Tensor, other: Tensor) -> Tensor:
-    """Return intersection over union of boxes ``(..., 4)`` with others that broadcast to them."""
-    low = torch.maximum(boxes[..., :AXES], other[..., :AXES])
-    high = torch.minimum(boxes[..., AXES:], other[..., AXES:])
+    """Return intersection over union of boxes ``(..., 2 * A)`` with others that broadcast."""
+    (low, high), (other_low, other_high) = corners(boxes), corners(other)
+    low, high = torch.maximum(low, other_low), torch.minimum(high, other_high)
     shared = (high - low).clamp(min=0).prod(-1)
-    union = _area(boxes) + _area(other) - shared
+    union = _extent(boxes) + _extent(other) - shared
     return torch.where(union > 0, shared / union, 0.0)
+
+
+def corners(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return starts and ends of boxes ``(..., 2 * A)``, each ``(..., A)``."""
+    low, high = boxes.tensor_split(2, -1)
+    return low, high
 
 
 def kept(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> list[int]:
@@ -164,7 +172,7 @@ def kept(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> list[int]:
     Parameters
     ----------
     boxes, scores
-        Of one class, ``(P, 4)`` and ``(P,)``.
+        Of one class, ``(P, 2 * A)`` and ``(P,)``.
     overlap
         A box that overlaps a better one by more than this is dropped.
     """
@@ -181,18 +189,19 @@ def kept(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> list[int]:
 def _standing(
     decoder: Decoder, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return where proposals stand ``(P, 2)``, their strides ``(P, 1)`` and anchors ``(P, 2)``."""
+    """Return where proposals stand, their strides and their anchors, each ``(P, A)``."""
     decoding = decoder.decoding
-    anchors = decoding.anchors or (((0.0, 0.0),),) * len(decoding.strides)
+    anchors = decoding.anchors or (((0.0,) * decoding.rank,),) * len(decoding.steps)
     places, strides, sizes = [], [], []
-    for step, grid, shapes in zip(decoding.strides, decoder.grids, anchors, strict=True):
-        lines = [(torch.arange(count) + decoding.place) * step for count in grid]
+    for each, grid, shapes in zip(decoding.steps, decoder.grids, anchors, strict=True):
+        pairs = zip(grid, each, strict=True)
+        lines = [(torch.arange(count) + decoding.place) * step for count, step in pairs]
         cells = torch.cartesian_prod(*lines)
         places.append(cells.repeat_interleave(len(shapes), 0))
-        strides.append(torch.full((len(cells) * len(shapes), 1), float(step)))
+        strides.append(torch.tensor([each]).expand(len(cells) * len(shapes), -1))
         sizes.append(torch.tensor(shapes).repeat(len(cells), 1))
-    every = (torch.cat(each) for each in (places, strides, sizes))
-    placed, steps, anchored = (sent(each, device, dtype) for each in every)
+    every = (torch.cat(parts) for parts in (places, strides, sizes))
+    placed, steps, anchored = (sent(whole, device, dtype) for whole in every)
     return placed, steps, anchored
 
 
@@ -206,5 +215,7 @@ def _against_others(classes: Tensor, index: int) -> Tensor:
     return classes[..., index] - others.logsumexp(-1)
 
 
-def _area(boxes: Tensor) -> Tensor:
-    return (boxes[..., AXES:] - boxes[..., :AXES]).clamp(min=0).prod(-1)
+def _extent(boxes: Tensor) -> Tensor:
+    """Return the area of boxes, or the volume."""
+    low, high = corners(boxes)
+    return (high - low).clamp(min=0).prod(-1)

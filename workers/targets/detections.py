@@ -16,15 +16,15 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from typing_extensions import override
 
-from service.domain.boxes import Detection
+from service.domain.boxes import Detection, PatientBox
 from service.domain.explanation import Prediction
-from service.domain.grid import Grid
+from service.domain.grid import Grid, apply
 from service.domain.manifest import Manifest
 from service.domain.outputs import ClassSpec
 from service.domain.target import DetectionTarget, ResolvedTarget
 from service.errors.requests import InvalidTarget
-from workers.targets.base import Answer, Chosen, found, key_of
-from workers.targets.decoding import Decoder, kept, overlaps
+from workers.targets.base import Answer, Chosen, demand_axes, found, key_of
+from workers.targets.decoding import Decoder, corners, kept, overlaps
 
 MOST: Final = 100
 """Boxes of one class that are listed, the best of them."""
@@ -104,11 +104,10 @@ class BoxSimilarity:
 
 
 def decoder_of(manifest: Manifest, extent: Sequence[int]) -> Decoder:
-    """Return what reads a detector's outputs, its input being `extent` rows and columns."""
+    """Return what reads a detector's outputs, `extent` being the spatial shape of its input."""
     boxes = manifest.outputs[0].boxes
     assert boxes is not None  # noqa: S101 - the manifest requires it of its task
-    rows, columns = extent
-    return Decoder(boxes, len(manifest.classes), (rows, columns))
+    return Decoder(boxes, len(manifest.classes), tuple(extent))
 
 
 def predictions_of(answer: Answer) -> tuple[Prediction, ...]:
@@ -131,18 +130,16 @@ def resolve(target: DetectionTarget, answer: Answer) -> Chosen | None:
     Raises
     ------
     InvalidTarget
-        There is no such class, or it is not for use.
+        There is no such class, it is not for use, or the target has other axes than the image.
     """
     index, spec = found(target.of, answer.manifest.classes)
     seen = _Seen.of(answer)
     asked = None if target.box is None else seen.asked(target.box)
-    proposal = (
-        seen.numbered(index, spec, target.number) if asked is None else seen.best(index, asked)
-    )
+    proposal = seen.meant(target, index, spec)
     if proposal is None:
         return None
     box, logit = seen.boxes[proposal], seen.logits[proposal, index]
-    probability = logit.sigmoid().item()
+    probability, place = logit.sigmoid().item(), seen.in_source(proposal)
     resolved = ResolvedTarget(
         kind="detection",
         key=_key(target, spec.key),
@@ -155,7 +152,8 @@ def resolve(target: DetectionTarget, answer: Answer) -> Chosen | None:
         probability=probability,
         threshold=spec.threshold,
         above_threshold=spec.threshold is not None and probability >= spec.threshold,
-        box=seen.in_source(proposal),
+        box=place,
+        patient=seen.in_patient(place),
         overlap=None if asked is None else overlaps(box, asked).item(),
         again=target.model_copy(update={"of": spec.key}),
     )
@@ -173,8 +171,11 @@ class _Seen:
 
     decoder: Decoder
     grid: Grid
+    volume: NDArray[np.float64] | None
+    """As of `Answer`."""
+
     boxes: Tensor
-    """In input pixels, float64, shape ``(P, 4)``."""
+    """In input pixels, float64, as of `Decoder`."""
 
     logits: Tensor
     """Float64, shape ``(P, K)``."""
@@ -186,7 +187,8 @@ class _Seen:
         if decoder.fault(answer.outputs.shape) is not None:
             raise InvalidTarget("The model's outputs are not what its manifest says of boxes.")
         proposals = decoder.proposals(answer.outputs[None])
-        return cls(decoder, answer.grid, decoder.boxes(proposals)[0], decoder.logits(proposals)[0])
+        boxes, logits = decoder.boxes(proposals)[0], decoder.logits(proposals)[0]
+        return cls(decoder, answer.grid, answer.volume, boxes, logits)
 
     def found(self, index: int, spec: ClassSpec) -> list[int]:
         """Return the proposals of a class that are found, the best first."""
@@ -195,18 +197,22 @@ class _Seen:
         left = kept(self.boxes[above], scores[above], self.decoder.decoding.overlap, MOST)
         return above[left].tolist()
 
-    def numbered(self, index: int, spec: ClassSpec, number: int) -> int | None:
-        """Return the proposal of a listed box; `None` if no so many are found."""
-        every = self.found(index, spec)
-        return every[number] if number < len(every) else None
+    def meant(self, target: DetectionTarget, index: int, spec: ClassSpec) -> int | None:
+        """Return the proposal that a target names; `None` if there is no such box.
 
-    def best(self, index: int, asked: Tensor) -> int | None:
-        """Return the best of the proposals that overlap a box enough; `None` if none does."""
-        (near,) = torch.where(overlaps(self.boxes, asked) >= self.decoder.decoding.match)
-        return int(near[self.logits[near, index].argmax()]) if len(near) else None
+        Errors as of `resolve`.
+        """
+        if target.box is not None:
+            near = overlaps(self.boxes, self.asked(target.box)) >= self.decoder.decoding.match
+            return self._best(index, near)
+        if target.at is not None:
+            return self._best(index, self._holding(target.at))
+        every = self.found(index, spec)
+        return every[target.number] if target.number < len(every) else None
 
     def asked(self, box: Box) -> Tensor:
-        """Return a box of the source in input pixels."""
+        """Return a box of the source in input pixels. Errors as of `resolve`."""
+        demand_axes(len(box) // 2, self.grid)
         return torch.from_numpy(_carried(box, self.grid.from_source))
 
     def in_source(self, proposal: int) -> Box:
@@ -214,18 +220,33 @@ class _Seen:
         box = _carried(self.boxes[proposal].numpy(), self.grid.to_source)
         return tuple(round(max(0.0, float(each)), 1) for each in box)
 
+    def in_patient(self, box: Box) -> PatientBox | None:
+        """Return where a box of the source lies in the patient, of a volume, to 0.01 mm."""
+        if self.volume is None:
+            return None
+        low, high = np.split(np.array(box), 2)
+        center = apply(self.volume, (low + high - 1) / 2)  # voxel i covers [i, i + 1) of a box
+        size = (high - low) * np.linalg.norm(self.volume[:3, :3], axis=0)
+        x, y, z, *edges = (round(float(each), 2) for each in (*center, *size))
+        return PatientBox(center=(x, y, z), size=(edges[0], edges[1], edges[2]))
+
+    def _best(self, index: int, among: Tensor) -> int | None:
+        """Return the best of some proposals, told by a mask; `None` if there are none."""
+        (near,) = torch.where(among)
+        return int(near[self.logits[near, index].argmax()]) if len(near) else None
+
+    def _holding(self, place: tuple[float, ...]) -> Tensor:
+        """Tell which proposals hold a place of the source. Errors as of `resolve`."""
+        demand_axes(len(place), self.grid)
+        at = torch.from_numpy(self.grid.from_source(place)) + 0.5
+        low, high = corners(self.boxes)
+        return ((low <= at) & (at < high)).all(-1)
+
 
 def _prediction(index: int, spec: ClassSpec, seen: _Seen) -> Prediction:
     """Return what is found of one class."""
     best = seen.logits[:, index].max()
-    detections = tuple(
-        Detection(
-            box=seen.in_source(each),
-            logit=seen.logits[each, index].item(),
-            probability=seen.logits[each, index].sigmoid().item(),
-        )
-        for each in seen.found(index, spec)
-    )
+    detections = tuple(_detection(each, index, seen) for each in seen.found(index, spec))
     unused = spec.not_for_use is not None
     return Prediction(
         key=spec.key,
@@ -236,6 +257,17 @@ def _prediction(index: int, spec: ClassSpec, seen: _Seen) -> Prediction:
         threshold=spec.threshold,
         above_threshold=None if unused else bool(detections),
         detections=() if unused else detections,
+    )
+
+
+def _detection(proposal: int, index: int, seen: _Seen) -> Detection:
+    """Return what is told of a box that is found."""
+    box, logit = seen.in_source(proposal), seen.logits[proposal, index]
+    return Detection(
+        box=box,
+        patient=seen.in_patient(box),
+        logit=logit.item(),
+        probability=logit.sigmoid().item(),
     )
 
 
@@ -251,6 +283,7 @@ def _carried(
 
 def _key(target: DetectionTarget, key: str) -> str:
     """Return the class's key, and which box it is if not the best."""
-    if target.box is not None:
-        return key_of(key, "box", *(f"{each:.10g}" for each in target.box))
+    for kind, numbers in (("box", target.box), ("at", target.at)):
+        if numbers is not None:
+            return key_of(key, kind, *(f"{each:.10g}" for each in numbers))
     return key_of(key, str(target.number)) if target.number else key

@@ -42,6 +42,11 @@ NO_OVERLAP: Final = NothingToExplain(
     " of another place or size, or name one that 'predictions' lists."
 ).failure()
 
+NO_BOX_THERE: Final = NothingToExplain(
+    "No proposal of the model holds the place; give another, or a box, or name one that"
+    " 'predictions' lists."
+).failure()
+
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
@@ -113,7 +118,9 @@ def _views(target: Target, answer: Answer) -> tuple[View, ...]:
 def _reason(target: Target) -> Failure:
     """Return why there is nothing to explain of a target, where there is not."""
     if isinstance(target, DetectionTarget):
-        return NO_SUCH_BOX if target.box is None else NO_OVERLAP
+        if target.box is not None:
+            return NO_OVERLAP
+        return NO_SUCH_BOX if target.at is None else NO_BOX_THERE
     return NOTHING_ABOVE if target.of == ABOVE_THRESHOLD else NOTHING_SEEN
 
 

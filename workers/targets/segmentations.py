@@ -21,7 +21,7 @@ from service.domain.target import (
     SegmentationTarget,
 )
 from service.errors.requests import InvalidTarget
-from workers.targets.base import Answer, Chosen, found, key_of
+from workers.targets.base import Answer, Chosen, demand_axes, found, key_of
 from workers.targets.scalars import RegionLogits
 
 QUANTITIES = {
@@ -164,7 +164,7 @@ def _mask(region: Region, answer: Answer, index: int) -> Mask:
 
 def _within(box: tuple[float, ...], grid: Grid) -> Mask:
     """Return the pixels whose centers lie in a box of the source."""
-    _demand_axes(len(box) // 2, grid)
+    demand_axes(len(box) // 2, grid)
     mask = np.ones(grid.shape, np.bool_)
     for axis, (low, high) in enumerate(zip(*np.split(np.array(box), 2), strict=True)):
         edges = grid.places(axis) + 0.5  # source pixel i covers [i, i + 1) of a box
@@ -174,17 +174,12 @@ def _within(box: tuple[float, ...], grid: Grid) -> Mask:
 
 def _at(place: tuple[float, ...], grid: Grid) -> Mask:
     """Return the one pixel that holds a place of the source."""
-    _demand_axes(len(place), grid)
+    demand_axes(len(place), grid)
     index = np.rint(grid.from_source(place)).astype(int)
     mask = np.zeros(grid.shape, np.bool_)
     if ((index >= 0) & (index < grid.shape)).all():
         mask[tuple(index)] = True
     return mask
-
-
-def _demand_axes(count: int, grid: Grid) -> None:
-    if count != len(grid.shape):
-        raise InvalidTarget("The region has not as many axes as the image.", axes=len(grid.shape))
 
 
 def _bounds(mask: Mask, grid: Grid) -> tuple[float, ...]:

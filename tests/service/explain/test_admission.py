@@ -289,8 +289,16 @@ SEGMENTATION = model("cysts@1.0.0", "f" * 64, task="segmentation", target_kinds=
 EXCLUSIVE = model(
     "one@1.0.0", "9" * 64, task="classification-multiclass", target_kinds=("class", "contrast")
 )
+BOXES = model("boxes@1.0.0", "8" * 64, task="detection", target_kinds=("detection",))
+DEEP = model(
+    "deep@1.0.0",
+    "7" * 64,
+    task="detection",
+    target_kinds=("detection",),
+    accept={"modalities": ["CT"], "volume": {}},
+)
 KINDS = CATALOG.model_copy(
-    update={"models": (*CATALOG.models, REGRESSION, SEGMENTATION, EXCLUSIVE)}
+    update={"models": (*CATALOG.models, REGRESSION, SEGMENTATION, EXCLUSIVE, BOXES, DEEP)}
 )
 
 
@@ -306,6 +314,10 @@ def asked(of_model, **target):
         ("cysts", {"kind": "segmentation", "of": 0, "region": {"kind": "point", "at": [3, 4]}}),
         ("one", {"kind": "contrast", "of": "nodule", "versus": "effusion"}),
         ("one", {"kind": "contrast", "of": "top1", "versus": "rest"}),
+        ("boxes", {"kind": "detection", "of": 0, "box": [1, 1, 2, 2]}),
+        ("boxes", {"kind": "detection", "of": 0, "at": [1, 1]}),
+        ("deep", {"kind": "detection", "of": 0, "box": [1, 1, 1, 2, 2, 2]}),
+        ("deep", {"kind": "detection", "of": 0, "at": [1, 1, 1]}),
     ],
 )
 def test_a_target_of_the_models_own_kind_is_admitted(of_model, target):
@@ -342,6 +354,10 @@ def test_another_kind_of_target_is_refused_with_those_the_model_has(of_model, ta
             {"kind": "segmentation", "of": 0, "region": {"kind": "point", "at": [1, 2, 3]}},
             "/region",
         ),
+        ("boxes", {"kind": "detection", "of": 0, "box": [1, 1, 1, 2, 2, 2]}, "/box"),
+        ("boxes", {"kind": "detection", "of": 0, "at": [1, 1, 1]}, "/at"),
+        ("deep", {"kind": "detection", "of": 0, "box": [1, 1, 2, 2]}, "/box"),
+        ("deep", {"kind": "detection", "of": 0, "at": [1, 1]}, "/at"),
     ],
 )
 def test_a_target_that_the_model_does_not_have_is_named_by_its_place(of_model, target, pointer):

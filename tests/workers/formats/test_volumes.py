@@ -11,9 +11,11 @@ import pytest
 from numpy.testing import assert_allclose
 from pydicom.sr.codedict import codes
 
+from service.domain.boxes import PatientBox
 from service.domain.grid import Grid
 from service.domain.volume import Slice
 from service.errors.studies import FormatNotApplicable
+from tests.support.sheets import TARGET
 from tests.support.volumes import CORONAL, ENHANCED_CT, SAGITTAL, Series, blob, volume_sheet
 from workers.drawing.palettes import FAINT
 from workers.formats.base import FORMATS, MOST_SLICES
@@ -175,6 +177,35 @@ def test_the_png_is_the_slice_of_the_peak(tmp_path):
     assert np.array_equal(sheet.picture, ds.pixel_array[sheet.peak_slice])
 
 
+BOXED = TARGET.model_copy(
+    update={
+        "kind": "detection",
+        "box": (3.2, 5.0, 4.0, 7.0, 15.0, 12.0),
+        "patient": PatientBox(center=(1.5, -2.0, 30.0), size=(11.4, 8.0, 5.6)),
+    }
+)
+"""On the slices 4 to 7, counted from 1."""
+
+
+@pytest.mark.parametrize("style", ["overlay", "contour"])
+def test_a_box_is_framed_on_its_own_slices_and_told_on_the_others(tmp_path, style):
+    asked = {"style": style, "slices": "all"}
+    plain, framed = (
+        dicom(volume_sheet(tmp_path / each.kind, target=each, **asked), tmp_path, "dicom_sc")
+        for each in (TARGET, BOXED)
+    )
+    before, after = (each.pixel_array[:, :24, :20] for each in (plain, framed))
+    changed = (before != after).any(axis=(1, 2, 3))
+    assert np.flatnonzero(changed).tolist() == [3, 4, 5, 6]
+    for image, bare in zip(after[3:7], before[3:7], strict=True):
+        assert (image[5, 4:12] == 255).all()
+        assert (image[14, 4:12] == 255).all()
+        assert (image[5:15, [4, 11]] == 255).all()
+        assert np.array_equal(image[6:14, 5:11], bare[6:14, 5:11])
+    legends = framed.pixel_array[[0, 3], 24:]
+    assert not np.array_equal(legends[0], legends[1])
+
+
 # ---------------------------------------------------------- the map and region
 
 
@@ -328,6 +359,17 @@ def test_the_report_names_every_slice_and_measures_the_region(tmp_path, series):
     at = numbers["peak_slice"], numbers["peak_row"], numbers["peak_column"]
     assert at == pytest.approx(sheet.peak[0])
     assert (numbers["cell_slices"], numbers["cell_rows"], numbers["cell_columns"]) == (2, 3, 4)
+
+
+def test_the_report_tells_the_box_in_voxels_and_in_the_patient(tmp_path):
+    numbers = dict(
+        _numbers(dicom(volume_sheet(tmp_path / "a", target=BOXED), tmp_path, "dicom_sr"))
+    )
+    edges = ("first_slice", "top", "left", "last_slice", "bottom", "right")
+    assert tuple(numbers[f"box_{each}"] for each in edges) == BOXED.box
+    assert tuple(numbers[f"box_center_{each}"] for each in "xyz") == BOXED.patient.center
+    sizes = tuple(numbers[f"box_{each}"] for each in ("slices", "rows", "columns"))
+    assert sizes == BOXED.patient.size
 
 
 def _numbers(item):
