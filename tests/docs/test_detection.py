@@ -19,16 +19,14 @@ from service.domain.inputs import Input
 from service.domain.outputs import Output
 from service.domain.target import DetectionTarget
 from service.errors.models import ModelUnavailable
-from service.manifests import read_manifest
 from tests.docs.test_registrations import DETECTION, run
 from tests.docs.test_registrations import said as said_on_page
-from tests.support.detector import Exported, Sorting
+from tests.support.detector import OF_SPHERES, Exported, Sorting
 from tests.support.exported import onnx_of
 from tests.support.phantom_dicom import encoded
 from workers.methods.base import METHODS
 
 TITLE = "A detector as an ONNX file"
-VOLUMES = Path(__file__).parents[2] / "models" / "sphere-detector-phantom"
 PICTURES = {
     "ordinary": shapes(4_774, {"cyst": 2, "stone": 1}),
     "inverted": shapes(4_780, {"cyst": 1, "stone": 1}),
@@ -119,7 +117,7 @@ def test_the_words_of_the_page_are_those_of_the_manifest():
 
 def test_a_detector_for_volumes_is_declared_as_the_page_says():
     fields = said_on_page("Volumes")
-    shipped = read_manifest((VOLUMES / "model.yaml").read_bytes())
+    shipped = OF_SPHERES.manifest
     assert Input.model_validate(fields["inputs"][0]).steps == shipped.image.steps
     told, own = (Output.model_validate(fields["outputs"][0]), shipped.outputs[0])
     assert told.classes == own.classes[:1]

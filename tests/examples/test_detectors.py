@@ -2,16 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from examples.boxes import Detecting, Planted
-from examples.planted import recipes as planted
 from examples.planted.inputs import inputs
 from examples.planted.pictures import shapes
 from examples.spheres import detector as spheres
@@ -19,16 +16,14 @@ from examples.spheres.phantom import draw
 from service.domain.grid import Grid, apply
 from service.domain.manifest import Manifest
 from service.domain.target import DetectionTarget
-from service.manifests import read_manifest
+from tests.support.detector import OF_SHAPES, OF_SPHERES, Shipped
 from tests.support.engine import attribute, settled
-from workers.architectures.base import Architecture
 from workers.catalog import ALIKE, refusal
 from workers.methods.base import METHODS
 from workers.runtimes.torch import TorchRuntime
 from workers.targets.base import Answer
 from workers.targets.resolve import predict, resolve
 
-MODELS = Path(__file__).parents[2] / "models"
 COSTLY = {
     "rise": {"samples": 256, "cells": 10},
     "occlusion": {"window": 8, "stride": 4},
@@ -44,9 +39,7 @@ COSTLY = {
 class World:
     """A bundled detector, and a drawing of two things of its first class and one of the other."""
 
-    package: Path
-    network: Architecture
-    detecting: Detecting
+    shipped: Shipped
     inputs: Callable[[Sequence[Any]], torch.Tensor]
     new: Callable[[int], Planted]
     """Draws what the detector never saw."""
@@ -61,14 +54,16 @@ class World:
 
     @property
     def manifest(self) -> Manifest:
-        return read_manifest((self.package / "model.yaml").read_bytes())
+        return self.shipped.manifest
+
+    @property
+    def detecting(self) -> Detecting:
+        return self.shipped.detecting
 
 
 WORLDS = {
     "image": World(
-        MODELS / "detector-phantom",
-        planted.SHAPE_DETECTION.network,
-        planted.DETECTING,
+        OF_SHAPES,
         inputs,
         shapes,
         shapes(4_774, {"cyst": 2, "stone": 1}),
@@ -76,9 +71,7 @@ WORLDS = {
         COSTLY,
     ),
     "volume": World(
-        MODELS / "sphere-detector-phantom",
-        spheres.NETWORK,
-        spheres.DETECTING,
+        OF_SPHERES,
         spheres.inputs,
         spheres.several,
         draw(5_362, ["dense", "dense", "hollow"]),
@@ -100,10 +93,8 @@ def image(world):
 
 @pytest.fixture(scope="module")
 def runtime(world):
-    network = world.network.build()
-    network.load_state_dict(load_file(world.package / "weights.safetensors"))
     layers = [each.name for each in world.manifest.explain.layers]
-    return TorchRuntime(network.eval(), (1, *world.detecting.small), layers)
+    return TorchRuntime(world.shipped.network(), (1, *world.detecting.small), layers)
 
 
 @pytest.fixture(scope="module")

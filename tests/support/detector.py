@@ -1,61 +1,89 @@
-"""The shipped detector as an ONNX file, with boxes and probabilities as outputs of their own."""
+"""The shipped detectors, as they are and as ONNX files with boxes and probabilities as outputs."""
 
 import hashlib
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 import yaml
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from examples.planted.recipes import SHAPE_DETECTION
-from examples.radiographs import SMALL
+from examples.boxes import STEP, Detecting
+from examples.planted import recipes as planted
+from examples.spheres import detector as spheres
+from service.domain.manifest import Manifest
+from service.manifests import read_manifest
 from tests.support.exported import onnx_of
+from workers.architectures.base import Architecture
 
-PACKAGE = Path(__file__).parents[2] / "models" / "detector-phantom"
-BOXES = {
+MODELS: Final = Path(__file__).parents[2] / "models"
+BOXES: Final = {
     "layout": "rows",
     "tensors": ["boxes", "scores"],
     "channels": ["box", "classes"],
     "form": "corners",
-    "axes": "xy",
     "scores": "probabilities",
     "overlap": 0.3,
 }
-STEP = 2
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A bundled detector."""
+
+    package: Path
+    architecture: Architecture
+    detecting: Detecting
+
+    @property
+    def manifest(self) -> Manifest:
+        return read_manifest((self.package / "model.yaml").read_bytes())
+
+    def network(self) -> nn.Module:
+        """Return the network as it was trained, in evaluation mode."""
+        network = self.architecture.build()
+        network.load_state_dict(load_file(self.package / "weights.safetensors"))
+        return network.eval()
+
+
+OF_SHAPES: Final = Shipped(
+    MODELS / "detector-phantom", planted.SHAPE_DETECTION.network, planted.DETECTING
+)
+OF_SPHERES: Final = Shipped(MODELS / "sphere-detector-phantom", spheres.NETWORK, spheres.DETECTING)
 
 
 class Exported(nn.Module):
-    """Decodes as exports do: corners in pixels, x before y, and probabilities."""
+    """Decodes as exports do: corners in pixels, x before y before z, and probabilities."""
 
-    def __init__(self) -> None:
+    def __init__(self, shipped: Shipped = OF_SHAPES) -> None:
         super().__init__()
-        self.network = SHAPE_DETECTION.network.build()
-        self.network.load_state_dict(load_file(PACKAGE / "weights.safetensors"))
-        place = (torch.arange(SMALL // STEP) + 0.5) * STEP
-        rows, columns = torch.meshgrid(place, place, indexing="ij")
-        self.register_buffer("places", torch.stack([columns, rows], -1).reshape(1, -1, 2))
+        self.network = shipped.network()
+        self.widths = [len(shipped.detecting.classes), *[len(shipped.detecting.small)] * 2]
+        lines = [(torch.arange(edge // STEP) + 0.5) * STEP for edge in shipped.detecting.small]
+        self.register_buffer("places", torch.cartesian_prod(*lines).flip(1)[None])
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         raw = self.network(image).flatten(2).transpose(1, 2)
-        low = self.places - STEP * raw[..., 2:4]
-        high = self.places + STEP * raw[..., 4:6]
-        return torch.cat([low, high], -1), raw[..., :2].sigmoid()
+        logits, low, high = raw.split(self.widths, -1)
+        boxes = torch.cat([self.places - STEP * low, self.places + STEP * high], -1)
+        return boxes, logits.sigmoid()
 
 
-def write_exported_detector(folder: Path, **changes: Any) -> Path:
-    """Write the shipped detector's package with an ONNX file in place of weights.
+def write_exported_detector(folder: Path, shipped: Shipped = OF_SHAPES, **changes: Any) -> Path:
+    """Write a shipped detector's package with an ONNX file in place of weights.
 
     Parameters
     ----------
     changes
         Fields of ``outputs[0].boxes`` to replace.
     """
-    shutil.copytree(PACKAGE, folder)
+    shutil.copytree(shipped.package, folder)
     (folder / "weights.safetensors").unlink()
-    content = onnx_of(Exported().eval(), torch.zeros(1, SMALL, SMALL), outputs=("boxes", "scores"))
+    image = torch.zeros(1, *shipped.detecting.small)
+    content = onnx_of(Exported(shipped).eval(), image, outputs=("boxes", "scores"))
     (folder / "model.onnx").write_bytes(content)
     manifest = yaml.safe_load((folder / "model.yaml").read_text())
     del manifest["architecture"]
@@ -66,8 +94,10 @@ def write_exported_detector(folder: Path, **changes: Any) -> Path:
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
     }
-    manifest["outputs"][0]["boxes"] = BOXES | changes
-    manifest |= {"id": "exported-detector", "runtime": "onnx", "explain": {"baseline": -2.0}}
+    axes = shipped.detecting.decoding.axes
+    manifest["outputs"][0]["boxes"] = BOXES | {"axes": axes} | changes
+    explain = {"baseline": shipped.manifest.explain.baseline}
+    manifest |= {"id": "exported-detector", "runtime": "onnx", "explain": explain}
     (folder / "model.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
     return folder
 

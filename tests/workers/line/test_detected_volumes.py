@@ -12,7 +12,7 @@ from examples.spheres.dicom import series
 from examples.spheres.phantom import SHAPE, SPACING, draw
 from service.domain.job import State
 from service.domain.parity import Parity
-from tests.workers.line.conftest import MODELS
+from tests.support.detector import OF_SPHERES, write_exported_detector
 
 MODEL = "sphere-detector-phantom"
 PHANTOM = draw(5_362, ["dense", "dense", "hollow"])
@@ -28,8 +28,10 @@ AWAY = (2.0, 4.0, 4.0)
 
 
 @pytest.fixture(scope="module")
-def served():
-    return [MODELS / MODEL]
+def served(tmp_path_factory):
+    """The detector in both forms."""
+    folder = tmp_path_factory.mktemp("graph") / "exported"
+    return [OF_SPHERES.package, write_exported_detector(folder, OF_SPHERES)]
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +155,25 @@ def test_what_was_missed_can_be_asked_about_by_its_place(clinic, study):
 
 
 def test_the_catalog_says_why_methods_are_refused(clinic):
-    (entry,) = clinic.backends.fleet.catalog().models
-    assert entry.target_kinds == ("detection",)
-    assert "one box of several" in entry.refused["grad_cam"]
-    assert {"layer_cam", "occlusion", "integrated_gradients"} <= set(entry.methods)
+    entries = {each.name: each for each in clinic.backends.fleet.catalog().models}
+    for name in (MODEL, "exported-detector"):
+        assert entries[name].target_kinds == ("detection",)
+        assert "one box of several" in entries[name].refused["grad_cam"]
+        assert {"layer_cam", "occlusion", "integrated_gradients"} <= set(entries[name].methods)
+
+
+def test_an_export_with_boxes_and_probabilities_says_and_shows_the_same(clinic, study, detected):
+    _, told = detected
+    asked = {"targets": TARGETS, "methods": [METHODS[1], OCCLUSION]}
+    record, again = clinic.explain("exported", study, **asked)
+    assert record.state is State.SUCCEEDED, again.failure
+    for one, other in zip(told.predictions, again.predictions, strict=True):
+        assert other.logit == pytest.approx(one.logit, abs=1e-3)
+        assert [e.patient for e in other.detections] == [e.patient for e in one.detections]
+    known = {(e.method, e.target.key): e for e in told.results}
+    for entry in again.results:
+        before = known[entry.method, entry.target.key]
+        assert entry.status == "succeeded", entry.reason
+        assert entry.executed_on == ("original" if entry.method == "occlusion" else "surrogate")
+        assert entry.target.score == pytest.approx(before.target.score, abs=1e-3)
+        assert entry.map.peak == before.map.peak

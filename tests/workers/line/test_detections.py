@@ -7,7 +7,7 @@ from examples.planted.dicom import plate
 from examples.planted.pictures import shapes
 from service.domain.job import State
 from service.domain.parity import Parity
-from tests.support.detector import PACKAGE, write_exported_detector
+from tests.support.detector import OF_SHAPES, write_exported_detector
 
 PICTURE = shapes(4_774, {"cyst": 2, "stone": 1})
 CYSTS = [box for shape, box in PICTURE.boxes if shape == "cyst"]
@@ -24,7 +24,10 @@ AWAY = 4
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """The detector in both forms."""
-    return [PACKAGE, write_exported_detector(tmp_path_factory.mktemp("graph") / "exported")]
+    return [
+        OF_SHAPES.package,
+        write_exported_detector(tmp_path_factory.mktemp("graph") / "exported"),
+    ]
 
 
 def explain(clinic, model, picture=PICTURE, **asked):
