@@ -92,7 +92,8 @@ class Case:
 
     def faults(self) -> list[str]:
         """Return what makes timings of this case mean nothing."""
-        every = {name: (value, self.allowed) for name, value in self.errors.items()} | self.gates
+        every = {name: (value, self.allowed) for name, value in self.errors.items()}
+        every |= self.gates
         return [
             f"{name}: an error of {value:.3g}, over {most:.3g}"
             for name, (value, most) in every.items()
@@ -223,11 +224,10 @@ def hold(
 
 def _undisturbed(case: Case, count: int) -> dict[str, Any]:
     """Time one case, anew where the control was off; tell how many runs were discarded."""
-    for discarded in range(ATTEMPTS):
-        found = _measured(case, count) | {"discarded": discarded}
-        if found["valid"]:
-            break
-    return found
+    discarded = 0
+    while not (found := _measured(case, count))["valid"] and discarded < ATTEMPTS - 1:
+        discarded += 1
+    return found | {"discarded": discarded}
 
 
 def _measured(case: Case, count: int) -> dict[str, Any]:

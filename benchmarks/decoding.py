@@ -20,7 +20,7 @@ import imagecodecs
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 
 from benchmarks.datapath import radiograph
 from benchmarks.measure import CONTROL, MISSED, ROUNDS, conditions, publish, ratio, rounds, within

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any, Final
 
@@ -144,7 +145,7 @@ def roofs() -> Roofs:
     rates = {}
     for dtype in TYPES:
         left, right = (torch.randn(EDGE, EDGE, device=DEVICE, dtype=dtype) for _ in range(2))
-        rates[dtype] = 2 * EDGE**3 / usual(lambda a=left, b=right: a @ b)
+        rates[dtype] = 2 * EDGE**3 / usual(partial(torch.matmul, left, right))
     source = torch.ones(COPIED // 4, device=DEVICE)
     target = torch.empty_like(source)
     return Roofs(rates, 2 * COPIED / usual(lambda: target.copy_(source)))
@@ -239,7 +240,7 @@ def floors(network: Network, dtype: torch.dtype, limit: float) -> dict[str, floa
     net = network.make().to(dtype)
     layout = torch.channels_last if len(network.shape) == 3 else torch.channels_last_3d
     if network.tokens is None:
-        net = net.to(memory_format=layout)
+        net = net.to(memory_format=layout)  # type: ignore[call-overload]  # torch names layouts of 2-D only
     batch = noise((MANY, *network.shape)).to(dtype)
     batch = batch.contiguous(memory_format=layout)
     return {

@@ -25,6 +25,7 @@ from service.command.client import Client
 from service.command.home import Home
 from service.command.keys import key_ring
 from service.command.up import own_client, wait_until_ready
+from tests.support.phantom_dicom import encoded
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ def radiograph(folder: Path) -> Path:
     """Write one phantom as an uncompressed 12-bit CR object."""
     case = next(iter(cases(11, 1)))
     path = folder / "cr.dcm"
-    dicom.write(path, dicom.dataset(case, draw(case, (SIDE, SIDE))))
+    path.write_bytes(encoded(dicom.dataset(case, draw(case, (SIDE, SIDE)))))
     return path
 
 

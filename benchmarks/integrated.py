@@ -157,12 +157,12 @@ def change(net: nn.Module, question: Question, baseline: float) -> float:
     image, target = question[0].double(), question[1]
     with torch.no_grad():
         end, start = net(torch.stack([image, torch.full_like(image, baseline)]))[:, target]
-    return (end - start).item()
+    return float(end - start)
 
 
 def distance(found: Tensor, truth: Tensor) -> float:
     """Return the relative L2 distance."""
-    return ((found - truth).norm() / truth.norm()).item()
+    return float((found - truth).norm() / truth.norm())
 
 
 def gradients(net: nn.Module, question: Question, count: int) -> Run:

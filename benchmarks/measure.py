@@ -139,8 +139,8 @@ def ratio(peer: Sequence[float], subject: Sequence[float]) -> Ratio:
     random = np.random.default_rng(0)
     medians = np.median(random.choice(each, (RESAMPLES, len(each))), axis=1)
     low, high = np.percentile(medians, [2.5, 97.5])
-    figures = (round(float(figure), 3) for figure in (median(each), low, high))
-    return Ratio(*figures, len(each))
+    middle, low, high = (round(float(figure), 3) for figure in (median(each), low, high))
+    return Ratio(middle, low, high, len(each))
 
 
 def complete(spent: Mapping[str, Mapping[str, Sequence[float]]]) -> bool:

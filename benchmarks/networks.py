@@ -126,8 +126,8 @@ def seeded(kind: type[nn.Module], *args: Any, seed: int = 0) -> nn.Module:
     net = kind(*args).eval()
     for module in net.modules():
         if isinstance(module, tuple(NORM.values())):
-            module.running_mean.uniform_(-0.1, 0.1)
-            module.running_var.uniform_(0.8, 1.2)
+            module.get_buffer("running_mean").uniform_(-0.1, 0.1)
+            module.get_buffer("running_var").uniform_(0.8, 1.2)
     return net.to(DEVICE)
 
 

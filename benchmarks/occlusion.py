@@ -104,8 +104,8 @@ def ours(runtime: TorchRuntime, image: Tensor, slice_seconds: float) -> Run:
 def captum(net: nn.Module, image: Tensor, together: int) -> Run:
     method, where = FeatureAblation(net), boxes(image.shape[-1])
     mask = torch.full((1, 1, *image.shape[1:]), len(where), device=image.device)
-    for number, box in enumerate(where):
-        mask[(..., *box)] = number
+    for number, (rows, columns) in enumerate(where):
+        mask[..., rows, columns] = number
     side = round(len(where) ** 0.5)
     corners = [(0, 0, *(each.start for each in box)) for box in where]
 
@@ -115,7 +115,9 @@ def captum(net: nn.Module, image: Tensor, together: int) -> Run:
                 image[None], 0.0, TARGET, feature_mask=mask, perturbations_per_eval=together
             )
             clean = net(image[None])[0, TARGET]
-        return clean - torch.stack([values[corner] for corner in corners]).reshape(side, side)
+        under = torch.stack([values[corner] for corner in corners]).reshape(side, side)
+        fall: Tensor = clean - under
+        return fall
 
     return run
 
@@ -125,9 +127,9 @@ def oracle(net: nn.Module, image: Tensor) -> Tensor:
     where = boxes(image.shape[-1])
     scores = []
     with torch.no_grad():
-        for box in where:
+        for rows, columns in where:
             row = image.clone()
-            row[(..., *box)] = 0.0
+            row[..., rows, columns] = 0.0
             scores.append(net(row[None])[0, TARGET])
     side = round(len(where) ** 0.5)
     return torch.stack(scores).reshape(side, side)

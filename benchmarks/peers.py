@@ -23,8 +23,8 @@ def pytorch_grad_cam() -> Any:
     """Return the package; `ImportError` when it is not installed."""
     if "torchvision" not in sys.modules:
         sys.modules.update(_empty_torchvision())
-    import pytorch_grad_cam as package  # type: ignore[import-untyped]  # noqa: PLC0415 - after the stand-in
-    from pytorch_grad_cam.utils import model_targets  # type: ignore[import-untyped]  # noqa: PLC0415 - likewise
+    import pytorch_grad_cam as package  # noqa: PLC0415 - after the stand-in
+    from pytorch_grad_cam.utils import model_targets  # noqa: PLC0415 - likewise
 
     assert model_targets
     return package
@@ -53,7 +53,7 @@ def captum_cams(net: nn.Module, layer: str) -> Callable[[Tensor, int], Tensor]:
 
 def monai_cams(net: nn.Module, layer: str) -> Any:
     """Return MONAI's Grad-CAM of one layer."""
-    from monai.visualize import GradCAM  # type: ignore[import-not-found]  # noqa: PLC0415 - for one program
+    from monai.visualize.class_activation_maps import GradCAM  # noqa: PLC0415 - for one program
 
     return GradCAM(nn_module=net, target_layers=layer)
 

@@ -71,6 +71,7 @@ class Spheres(Series):
         return np.array(self.shape) * [[1], [2]] // 3
 
     @cached_property
+    @override
     def stored(self) -> NDArray[np.uint16]:
         """Stored values, shape ``shape``."""
         values = np.random.default_rng(0).normal(1064, 25, self.shape).astype(np.float32)

@@ -28,7 +28,7 @@ class Series:
     """A CT series as it would be sent: by default axial, 3 x 0.8 x 0.7 mm."""
 
     shape: tuple[int, int, int] = (12, 24, 20)
-    orientation: tuple[float, ...] = AXIAL
+    orientation: tuple[float, float, float, float, float, float] = AXIAL
     spacing: tuple[float, float, float] = (3.0, 0.8, 0.7)
     """Along the normal, between rows, between columns, in mm."""
 
@@ -65,11 +65,12 @@ class Series:
         """Stored values, shape ``shape``."""
         return (self.values - INTERCEPT).astype(np.uint16)
 
-    def position(self, number: int) -> tuple[float, ...]:
+    def position(self, number: int) -> tuple[float, float, float]:
         """Center of the first pixel of a slice, counted from 0."""
         step = self.affine[:3, 0]
         at = number if self.offsets is None else self.offsets[number] / self.spacing[0]
-        return tuple(float(each) for each in np.array(self.origin) + at * step)
+        x, y, z = (float(each) for each in np.array(self.origin) + at * step)
+        return x, y, z
 
     def datasets(self) -> list[Dataset]:
         """The slices in order."""
@@ -110,7 +111,7 @@ class Series:
         """What the series is as a volume, by its parameters alone."""
         return Volume(
             geometry=Geometry.SHEARED if self.tilt else Geometry.REGULAR,
-            affine=tuple(tuple(map(float, row)) for row in self.affine),
+            affine=self.affine.tolist(),
             rows=self.shape[1],
             columns=self.shape[2],
             slices=tuple(
