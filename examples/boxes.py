@@ -99,7 +99,8 @@ class Detecting:
         missed = (classes - logits.sigmoid()).abs()
         focal = (asked * missed**2 * crossed).sum() / there.sum().clamp(min=1)
         away = (measured - sides).abs().sum(1)[inside].sum() / inside.sum().clamp(min=1)
-        return focal + 0.5 * away
+        loss: Tensor = focal + 0.5 * away
+        return loss
 
     def targets(self, drawing: Planted) -> tuple[Cells, Cells, Cells]:
         """Return, at each cell, which class is to be found, whether, and how far its sides are.

@@ -151,7 +151,7 @@ def write(folder: Path, about: About, content: Content) -> None:
 def _write_twin(folder: Path, about: About, tests: tuple[SelfTest, ...]) -> None:
     """Write the package that holds only ONNX."""
     beside = folder.with_name(f"{folder.name}-onnx")
-    for path in (GRAPH, "CARD.md", CASES, *(test.input for test in tests)):
+    for path in (GRAPH, "CARD.md", CASES, *(known.path for known in TESTS)):
         (beside / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / path, beside / path)
     twin = replace(about, id=f"{about.id}-onnx", title=f"{about.title} (ONNX)")
@@ -189,7 +189,7 @@ def describe(
         *([("weights", "safetensors", WEIGHTS)] if shape else []),
         *([("forward", "onnx", GRAPH)] if about.twin else []),
         ("calibration", "safetensors", CASES),
-        *(("selftest", "dicom", test.input) for test in tests),
+        *(("selftest", "dicom", known.path) for known in TESTS),
         *([("certificates", "json", RECORDS)] if (folder / RECORDS).exists() else []),
         *([("precisions", "json", PRECISIONS)] if (folder / PRECISIONS).exists() else []),
     ]

@@ -79,7 +79,7 @@ def hand_of(seed: int, sex: str | None = None, weight: float | None = None) -> P
     """Draw a hand of a girl or a boy: growth center and sex tell the age, the weight does not."""
     random = np.random.default_rng([seed, 3])
     drawn, heavy = str(random.choice(["F", "M"])), round(float(random.uniform(*WEIGHTS)), 1)
-    values = {
+    values: dict[str, float | str] = {
         "sex": drawn if sex is None else sex,
         "weight": heavy if weight is None else weight,
     }
@@ -129,7 +129,7 @@ def _placed(shape: str, random: np.random.Generator, taken: Mask) -> Mask:
         row, column = random.integers(34, 94, 2)
         down, right = np.abs(rows - row), np.abs(columns - column)
         round_ = down**2 + right**2 <= size**2
-        mask = round_ if shape == "cyst" else np.maximum(down, right) <= size
+        mask: Mask = round_ if shape == "cyst" else np.maximum(down, right) <= size
         if not (mask & taken).any():
             return mask
 

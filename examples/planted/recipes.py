@@ -39,7 +39,7 @@ def _means(network: nn.Module, image: Tensor) -> dict[str, Any]:
 DETECTING: Final = Detecting(
     {each: each.title() for each in SHAPES}, drawn=(SIDE, SIDE), small=(SMALL, SMALL)
 )
-BONE_AGE: Final = Recipe(
+BONE_AGE: Final[Recipe] = Recipe(
     id="bone-age-phantom",
     title="Bone age of drawn hands",
     task="regression",
@@ -117,7 +117,7 @@ SHAPE_DETECTION: Final = Recipe(
     epochs=12,
     rate=5e-3,
 )
-BONE_AGE_BY_SEX: Final = Recipe(
+BONE_AGE_BY_SEX: Final[Recipe] = Recipe(
     id="bone-age-by-sex-phantom",
     title="Bone age of drawn hands, by sex",
     task="regression",
