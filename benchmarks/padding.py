@@ -2,12 +2,14 @@
 
 Drawn radiographs without a pneumothorax are read as they are and inside of black
 margins. Of those that the model then calls a pneumothorax, Grad-CAM's map is held
-against the probe bank, and the check of the expected region judges the score::
+against the probe bank, and the checks of the expected region and of margins judge them. Other
+radiographs, as they are, tell the latter's false alarms::
 
     python -m benchmarks.padding [phantoms]
 """
 
 import sys
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -16,15 +18,19 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from benchmarks.measure import conditions, publish
-from benchmarks.shortcut import INPUT, PACKAGES, PLAIN, SEED, Answers, Subject
+from benchmarks.shortcut import BLANK, INPUT, MODELS, PACKAGES, PLAIN, SEED, Answers, Subject
 from examples.phantom.chest import cases
 from examples.phantom.evaluate import LAYER
 from examples.phantom.findings import FINDINGS
 from examples.phantom.samples import drafts_of
 from service.domain.grid import Grid
 from service.domain.trust import SUPPORTED_TO
+from service.manifests import read_manifest
+from workers.margins import Margins, known_margins, margins
 from workers.measures.bank import Bank, bank
+from workers.measures.base import Case
 from workers.measures.bearing import bearings
+from workers.measures.margins import Margins as Measure
 from workers.methods.base import Maps
 from workers.methods.grad_cam import GradCam
 from workers.running import Planned
@@ -32,6 +38,9 @@ from workers.scheduler import Scheduler
 from workers.targets.scalars import ClassLogit
 
 PHANTOMS: Final = 60
+ORDINARY: Final = 400
+"""Other radiographs, as they are, that tell how often margins are flagged for nothing."""
+
 MARGINS: Final = (0.0, 0.1, 0.25)
 """Width on each side, as a share of the radiograph's edge."""
 
@@ -47,26 +56,34 @@ def padded(images: Images, margin: float) -> Images:
     return np.asarray(functional.interpolate(wide, size=images.shape[2:], mode="area"))
 
 
-def found(subject: Subject, images: Images) -> dict[str, Any]:
+def wide(images: Images, known: Margins | None) -> int:
+    """Return of how many images the margins are flagged."""
+    plain = Case(BLANK, 0.0, of_scores=False, extras={}, known_margins=known)
+    checks = (Measure().judge(replace(plain, margins=margins(each))) for each in images)
+    return sum(each.outcome == "fail" for each in checks)
+
+
+def found(subject: Subject, images: Images, known: Margins | None) -> dict[str, Any]:
     """Return how many are called a pneumothorax, and what the checks say of these."""
-    logits = subject.logits(images)
+    logits, flagged = subject.logits(images), wide(images, known)
     called = np.flatnonzero(logits[:, PLACE] > 0)
     if not len(called):
-        return {"phantoms": len(images), "called": 0}
+        return {"phantoms": len(images), "wide_margins": flagged, "called": 0}
     chosen = np.zeros(len(images), np.bool_)
     chosen[called] = True
     answers = Answers(logits, subject.hidden(images), subject.gaps)
-    flagged = [each.outcome == "fail" for each in answers.checks(chosen, PLACE)]
+    outside = [each.outcome == "fail" for each in answers.checks(chosen, PLACE)]
     supported = [supports(subject, images[each]) for each in called]
     return {
         "phantoms": len(images),
+        "wide_margins": flagged,
         "called": len(called),
         "logits": [
             round(float(each), 1) for each in np.percentile(logits[called, PLACE], [0, 100])
         ],
         "supported": int(sum(supported)),
-        "supported_and_not_flagged": int(
-            sum(a and not b for a, b in zip(supported, flagged, strict=True))
+        "supported_and_not_flagged_outside": int(
+            sum(a and not b for a, b in zip(supported, outside, strict=True))
         ),
     }
 
@@ -93,10 +110,18 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else PHANTOMS
     samples = drafts_of(tuple(cases(SEED, count)))
     without = samples.images[~samples.labels[:, PLACE].astype(bool)]
-    subject = Subject(PLAIN)
-    margins = {str(each): found(subject, padded(without, each)) for each in MARGINS}
-    result = {"conditions": conditions(PACKAGES), "seed": SEED, "margins": margins}
-    print(margins, publish("padding", result))
+    subject, folder = Subject(PLAIN), MODELS / PLAIN
+    known = known_margins(read_manifest((folder / "model.yaml").read_bytes()), folder, INPUT)
+    ordinary = drafts_of(tuple(cases(SEED + 1, ORDINARY)))
+    found_ = {str(each): found(subject, padded(without, each), known) for each in MARGINS}
+    result = {
+        "conditions": conditions(PACKAGES),
+        "seed": SEED,
+        "widest_known": known,
+        "ordinary": {"phantoms": ORDINARY, "wide_margins": wide(ordinary.images, known)},
+        "margins": found_,
+    }
+    print(result, publish("padding", result))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def gaps(manifest: Manifest, folder: Path, shape: tuple[int, ...], ask: Ask) -> 
         kinds, or that the model does not tell apart. Empty without a
         calibration set that serves: the certificate tells what is wrong with it.
     """
-    read = None if manifest.calibration is None else _read(folder / manifest.calibration.cases)
+    read = None if manifest.calibration is None else read_cases(folder / manifest.calibration.cases)
     if read is None or read[0].shape[1:] != shape or read[1].shape != _expected(read[0], manifest):
         return {}
     logits, present = ask(read[0].float()), read[1].numpy() > 0
@@ -49,7 +49,7 @@ def gaps(manifest: Manifest, folder: Path, shape: tuple[int, ...], ask: Ask) -> 
     return found
 
 
-def _read(path: Path) -> tuple[Tensor, Tensor] | None:
+def read_cases(path: Path) -> tuple[Tensor, Tensor] | None:
     """Return images and labels of a calibration set; `None` if it is none."""
     try:
         with safe_open(path, framework="pt") as file:

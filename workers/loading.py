@@ -33,6 +33,7 @@ from workers.catalog import defaults, ready_model
 from workers.device import release_memory
 from workers.document import model_ref
 from workers.gaps import gaps
+from workers.margins import known_margins
 from workers.methods.base import METHODS, ModelFacts
 from workers.model import Model
 from workers.passes import Ability, Forward, Plan
@@ -148,6 +149,7 @@ class Loader:
             replicas=Replicas(runtime),
             region=region,
             gaps=apart,
+            known_margins=known_margins(manifest, folder, shape),
         )
 
     def restore(self, model: Model, folder: Path) -> None:

@@ -11,6 +11,7 @@ from service.domain.explanation import ExecutedOn, ModelRef, TargetLayer
 from service.domain.manifest import Manifest
 from service.domain.request import MethodChoice
 from service.errors.requests import InvalidParameter, MissingAbility
+from workers.margins import Margins
 from workers.methods.base import METHODS, Method, ModelFacts
 from workers.precisions import Precisions
 from workers.records import Records
@@ -43,6 +44,9 @@ class Model:
 
     gaps: Mapping[int, float] = field(default_factory=dict)
     """By class: how far its logit lies apart on validation cases with and without it."""
+
+    known_margins: Margins | None = None
+    """Widest uniform margins of its validation cases."""
 
     @property
     def runtime(self) -> Runtime:

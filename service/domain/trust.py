@@ -41,6 +41,7 @@ class Flag(StrEnum):
     DUPLICATE = "duplicate"
     NOT_REPEATABLE = "not_repeatable"
     DEPENDS_OUTSIDE_EXPECTED_REGION = "depends_outside_expected_region"
+    WIDE_MARGINS = "wide_margins"
     NOT_TARGET_SPECIFIC = "not_target_specific"
     SAME_FOR_EVERYBODY = "same_for_everybody"
     WEAK_FOR_THIS_MODEL = "weak_for_this_model"
@@ -123,6 +124,10 @@ STATEMENTS: Final = MappingProxyType(
         Flag.DEPENDS_OUTSIDE_EXPECTED_REGION: (
             "Hiding what lies outside the declared region lowered the score; the model may be"
             " using something there."
+        ),
+        Flag.WIDE_MARGINS: (
+            "The image has wider uniform margins than any of the model's known cases: the score,"
+            " and so the map, may come from them."
         ),
         Flag.NOT_TARGET_SPECIFIC: (
             "Hiding the places marked changed the score of another class at least as clearly."

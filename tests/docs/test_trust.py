@@ -17,7 +17,9 @@ from workers.certify.measure import HIGHEST_EFFORT
 from workers.certify.verdict import MODEL, TARGET
 from workers.certify.weights import SEEDS
 from workers.drawing.palettes import FAINT
+from workers.margins import FLAT
 from workers.measures.expected_region import ExpectedRegion
+from workers.measures.margins import Margins
 from workers.measures.template import Template
 from workers.stages.judge import SAMPLED
 
@@ -67,6 +69,9 @@ def test_the_certificates_bands_are_those_of_the_code():
 
 def test_the_limits_of_other_checks_are_those_of_the_code():
     assert (ExpectedRegion().share, Template().alike, SAMPLED) == (0.2, 0.9, 100)
+    assert (Margins().beyond, FLAT) == (0.02, 0.01)
+    assert "wider by more than 2 % of the axis" in TEXT
+    assert "even to 1 % of the image's range" in TEXT
     assert "over a fifth of the distance" in TEXT
     assert "flagged from 0.9 on" in TEXT
     assert "one of a hundred other jobs" in TEXT
@@ -136,7 +141,8 @@ def test_what_was_flagged_without_a_mark_is_told():
 
 
 def test_what_black_margins_do_is_what_was_measured():
-    margins = json.loads((ROOT / "benchmarks" / "results" / "padding.json").read_text())["margins"]
+    found = json.loads((ROOT / "benchmarks" / "results" / "padding.json").read_text())
+    margins, ordinary = found["margins"], found["ordinary"]
     plain, tenth, quarter = (margins[each] for each in ("0.0", "0.1", "0.25"))
     count = plain["phantoms"]
     assert f"puts {count} drawn radiographs without a pneumothorax" in TEXT
@@ -144,9 +150,11 @@ def test_what_black_margins_do_is_what_was_measured():
     assert tenth["called"] == quarter["called"] == count
     assert f"calls all {count} one (logits {quarter['logits'][0]:.0f} to" in TEXT
     assert f"to {tenth['logits'][1]:.0f})" in TEXT
-    assert all(each["supported"] == each["supported_and_not_flagged"] for each in (tenth, quarter))
-    said = f"supported {tenth['supported']} and {quarter['supported']} times and never flagged"
-    assert said in TEXT
+    assert f"supported {tenth['supported']} and {quarter['supported']} times:" in TEXT
+    assert plain["wide_margins"] == 0
+    assert tenth["wide_margins"] == quarter["wide_margins"] == count
+    said = f"All {2 * count} are flagged; of {ordinary['phantoms']} other radiographs as they are,"
+    assert f"{said} {ordinary['wide_margins']} are." in TEXT
 
 
 def test_the_page_computes_p_as_the_test_does() -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from service.domain.explanation import Check
 from service.domain.grid import Grid
 from service.registry import Registry
+from workers.margins import Margins
 from workers.measures.bearing import brought
 from workers.measures.frame import SIDE
 from workers.passes import Plan, Targets
@@ -111,6 +112,12 @@ class Case:
 
     again: NDArray[np.float32] | None = None
     """The map that a second run gave."""
+
+    margins: Margins = ()
+    """Uniform margins of the model's input."""
+
+    known_margins: Margins | None = None
+    """The widest of the model's validation cases; `None` where it has none."""
 
     boxes: tuple[Box, ...] = ()
     """Where a reader sees the finding."""

@@ -27,6 +27,7 @@ from service.errors.base import WhylightError
 from workers.access import Access
 from workers.binding import Seen
 from workers.device import sent
+from workers.margins import margins
 from workers.measures.bank import BANK, Bank
 from workers.measures.base import MEASURES, Box, Case, Inquiry, Measure, Scene
 from workers.measures.bearing import described
@@ -298,6 +299,7 @@ class _Bench:
         prepared = self.attributed.prepared.of(target.view)
         classes, of_class = self._classes, target.kind == "class"
         regions, second = prepared.decoded.facts.regions, again.get(target.key)
+        known_margins = self.access.model.known_margins
         back = np.asarray(np.linalg.inv(prepared.grid.affine) @ grid.affine, np.float64)
         return Case(
             values=np.asarray(attribution.values, np.float32),
@@ -315,6 +317,8 @@ class _Bench:
             answers=answers,
             template=_template(known, target.key),
             again=None if second is None else restrict(second, grid, regions)[0],
+            margins=() if known_margins is None else margins(prepared.tensor),
+            known_margins=known_margins,
             boxes=_boxes(prepared.decoded.fetched.request.annotations, target),
             left_out=attribution.restriction.outside_sum if attribution.restriction else 0.0,
         )

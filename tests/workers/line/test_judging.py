@@ -22,6 +22,7 @@ from service.errors.requests import MethodUncertified
 from service.packages import PackageRecord
 from tests.support.exported import onnx_of, write_onnx_package
 from tests.support.hospital import document, published, register, take_in
+from tests.support.phantom_dicom import encoded
 from tests.support.small_model import (
     CLASSES,
     MEAN,
@@ -304,6 +305,7 @@ def test_maps_of_an_interpreted_graph_have_certificates_measured_on_it(
     grad_cam, eigen_cam = found.results
     assert grad_cam.trust is not None
     assert grad_cam.trust.grade is Grade.SUPPORTED
+    assert Flag.WIDE_MARGINS not in _flags(grad_cam)
     assert Flag.WEAK_FOR_THIS_MODEL not in _flags(grad_cam)
     assert Flag.CERTIFICATE_FAILED in _flags(eigen_cam)
     assert Flag.WEAK_FOR_THIS_MODEL in _flags(eigen_cam)
@@ -460,3 +462,20 @@ def test_a_score_whose_steps_are_wider_than_any_fall_says_nothing(
     for each in found.results:
         assert each.trust is not None
         assert each.trust.grade in (Grade.INVALID, Grade.UNINFORMATIVE)
+
+
+def test_an_image_inside_of_black_margins_is_flagged(
+    house: House, interpreted: PackageRecord
+) -> None:
+    ds = pydicom.dcmread(ONNX / "selftest" / "ordinary.dcm")
+    wide = np.pad(ds.pixel_array, ds.Rows // 8)
+    ds.Rows, ds.Columns = wide.shape
+    ds.SOPInstanceUID, ds.PixelData = "2.25.4711", wide.tobytes()
+    file = house.folder / "bordered.dcm"
+    file.write_bytes(encoded(ds))
+    _, found = house.explain(file, interpreted, methods=["saliency"], targets=["nodule"])
+    (result,) = found.results
+    assert Flag.WIDE_MARGINS in _flags(result)
+    values = checks(result)["margins"].values
+    assert values["margins"][:2] == pytest.approx([0.1, 0.1], abs=0.01)
+    assert values["widest_known"][:2] == [0, 0]
