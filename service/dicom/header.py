@@ -31,8 +31,7 @@ from service.dicom.frames import PER_FRAME, SHARED, described
 from service.dicom.photometric import COLOR, GRAY, HALVED, was_defined
 from service.dicom.syntaxes import Family
 from service.domain.canonical import digest_of
-from service.domain.study import MOST_FRAMES, SEGMENTATION
-from service.domain.value import Value
+from service.domain.study import MOST_FRAMES, SEGMENTATION, ImageHeader
 from service.domain.volume import Orientation, nearest_plane
 from service.errors.base import WhylightError
 from service.errors.studies import (
@@ -84,31 +83,8 @@ VIEWS = {
 """Values of View Position by code, of SNOMED CT and of SNOMED RT (PS3.16 CID 4014)."""
 
 
-class Header(Value):
-    """An image's header: fields as in `service.domain.study.Instance`."""
-
-    sop_class_uid: str
-    sop_instance_uid: str
-    series_instance_uid: str
-    study_instance_uid: str
-    patient: str
-    transfer_syntax_uid: str
-    modality: str
-    body_part_examined: str
-    view_position: str
-    laterality: str
-    view_modified: bool
-    localizer: bool
-    image_type: tuple[str, ...]
-    plane: Orientation | None
-    photometric_interpretation: str
-    rows: int
-    columns: int
-    number_of_frames: int
-    samples_per_pixel: int
-    bits_allocated: int
-    bits_stored: int
-    pixel_representation: int
+class Header(ImageHeader):
+    """An image's header, of which every number was checked."""
 
     @property
     def samples(self) -> int:

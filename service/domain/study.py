@@ -17,17 +17,9 @@ MOST_FRAMES = 100_000
 """Frames that one object may have: an hour of ultrasound has them."""
 
 
-class Instance(Value):
-    """One DICOM object of a study, by its header."""
+class ImageHeader(Value):
+    """What a DICOM image's header says, as far as it is kept; unknown words are empty."""
 
-    id: str
-    """Name within the study, such as ``in_0001``; opaque, safe to show."""
-
-    path: str
-    """Where its bytes lie in the object store."""
-
-    bytes: int
-    sha256: Sha256
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
@@ -62,6 +54,19 @@ class Instance(Value):
     bits_allocated: int
     bits_stored: int
     pixel_representation: int
+
+
+class Instance(ImageHeader):
+    """One DICOM object of a study, by its header."""
+
+    id: str
+    """Name within the study, such as ``in_0001``; opaque, safe to show."""
+
+    path: str
+    """Where its bytes lie in the object store."""
+
+    bytes: int
+    sha256: Sha256
 
     @property
     def is_segmentation(self) -> bool:
