@@ -18,6 +18,7 @@ from examples.packaging import (
     WEIGHTS,
     architecture,
     file_of,
+    rounded,
     write_manifest,
     write_object,
 )
@@ -245,6 +246,5 @@ def _selftest(folder: Path, network: nn.Module, known: Known) -> SelfTest:
     write_object(path, dataset(known.case, draw(known.case, known.size), known.photometric))
     image = torch.from_numpy(read(path.read_bytes()))
     with torch.no_grad():
-        logits = network(image[None, None])[0].tolist()
-    rounded = tuple(round(value, 5) for value in logits)
-    return SelfTest(title=known.title, input=known.path, logits=rounded, tolerance=TOLERANCE)
+        logits = tuple(rounded(network(image[None, None])[0]))
+    return SelfTest(title=known.title, input=known.path, logits=logits, tolerance=TOLERANCE)
