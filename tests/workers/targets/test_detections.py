@@ -110,6 +110,22 @@ def test_boxes_that_lie_in_other_slices_are_others():
     assert perturbed.item() == pytest.approx(3 / 5 / (1 + np.exp(-1)))
 
 
+def test_a_box_of_a_turned_volume_is_told_along_the_axes_of_its_source():
+    turned = np.array([[0, 0, 2, 1.5], [-1, 0, 0, 9], [0, 3, 0, 1], [0, 0, 0, 1]], float)
+    rows = [[1, 2, 3, 4, 4, 5, 3.0, -4]]  # of the source's rows backward, columns and slices
+    given = replace(Space(3).seen(rows), grid=Grid((10, 8, 6), turned))
+    nodule, _ = predict(given)
+    inside = np.stack(np.meshgrid([1, 2, 3], [2, 3], [3, 4], indexing="ij"), -1).reshape(-1, 3)
+    centers = given.grid.to_source(inside)
+    half = np.array([2, 1, 3]) / 2
+    low, high = centers.min(0) - half, centers.max(0) + half
+    assert nodule.detections[0].box == (*(low + 0.5), *(high + 0.5))
+    again = one(given, kind="detection", of="nodule", box=nodule.detections[0].box)
+    assert again.target.overlap == pytest.approx(1)
+    place = centers.mean(0)
+    assert one(given, kind="detection", of="nodule", at=place.tolist()).target.score == 3
+
+
 def test_a_box_of_a_volume_is_placed_in_the_patient():
     nodule, _ = predict(Space(3).seen())
     placed = nodule.detections[0].patient
