@@ -24,10 +24,15 @@ MILLIMETERS: Final = CodedConcept("mm", "UCUM", "millimeter")
 EDGES: Final[Mapping[int, tuple[str, ...]]] = MappingProxyType(
     {
         4: ("top", "left", "bottom", "right"),
-        6: ("first_slice", "top", "left", "last_slice", "bottom", "right"),
+        6: ("first_slice", "top", "left", "end_slice", "bottom", "right"),
     }
 )
 """Of a box, in the order of its numbers, by how many there are."""
+
+SLICED: Final[Mapping[str, str]] = MappingProxyType(
+    {"first_slice": "First slice, from 0,", "end_slice": "End of the slices, from 0,"}
+)
+"""What those edges are called that readers count from 1."""
 
 CHECKED: Final[Mapping[tuple[str, str], tuple[str, str]]] = MappingProxyType(
     {
@@ -126,7 +131,7 @@ def _box(target: ResolvedTarget) -> Iterator[Number]:
     if target.box is None:
         return
     for edge, place in zip(EDGES[len(target.box)], target.box, strict=True):
-        said = f"{edge.replace('_', ' ').capitalize()} of the box that is explained"
+        said = f"{SLICED.get(edge, edge.capitalize())} of the box that is explained"
         yield own(f"box_{edge}", said), place, PIXELS
     if target.patient is None:
         return

@@ -365,7 +365,7 @@ def test_the_report_tells_the_box_in_voxels_and_in_the_patient(tmp_path):
     numbers = dict(
         _numbers(dicom(volume_sheet(tmp_path / "a", target=BOXED), tmp_path, "dicom_sr"))
     )
-    edges = ("first_slice", "top", "left", "last_slice", "bottom", "right")
+    edges = ("first_slice", "top", "left", "end_slice", "bottom", "right")
     assert tuple(numbers[f"box_{each}"] for each in edges) == BOXED.box
     assert tuple(numbers[f"box_center_{each}"] for each in "xyz") == BOXED.patient.center
     sizes = tuple(numbers[f"box_{each}"] for each in ("slices", "rows", "columns"))

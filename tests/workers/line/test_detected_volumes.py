@@ -100,7 +100,7 @@ def test_every_object_tells_of_the_same_box(clinic, detected, method):
     assert tuple(document["target"]["patient"]["center"]) == patient.center
     report = _read(clinic, record, entry, "dicom_sr")
     numbers = dict(_numbers(report))
-    assert (numbers["box_first_slice"], numbers["box_last_slice"]) == box[::3]
+    assert (numbers["box_first_slice"], numbers["box_end_slice"]) == box[::3]
     assert tuple(numbers[f"box_center_{each}"] for each in "xyz") == patient.center
     capture = _read(clinic, record, entry, "dicom_sc")
     framed = [page for page in capture.PageNumberVector if round(box[0]) < page <= round(box[3])]
