@@ -20,6 +20,7 @@ from pydicom.encaps import encapsulate, generate_frames
 
 from service.errors.base import WhylightError
 from service.errors.studies import UndecodablePixels
+from tests.conformance.test_corpus_decoding import REFUSED
 from tests.support import corpus
 from tests.support.mutations import mutated
 from tests.support.phantom_dicom import LOSSLESS, compress, compressed, encoded, of_pixels
@@ -34,7 +35,7 @@ PORTION = 500
 LARGEST = (1 << 20) if COUNT <= 150 else (8 << 20)
 """Bytes of the largest file that is damaged."""
 
-SAMPLES = 32 << 20
+BODY, SAMPLES = 16 << 20, 32 << 20
 ADDRESS_SPACE = 3 << 30
 HUNG = 60.0
 GROWTH_KIB = 768 << 10
@@ -54,6 +55,22 @@ REFUSALS = frozenset(
 DECODED = REFUSALS | {"decoded", "undecodable_pixels", "invalid_request"}
 """The last is of a frame that is not there."""
 
+NAMELESS = (
+    "nested_priv_SQ.dcm",
+    "leadtools-flowers-16-mono2-rle.dcm",
+    "HTJ2K_08_RGB.dcm",
+    "JLSL_16_15_1_1F.dcm",
+    "JLSL_RGB_ILV0.dcm",
+    "JLSN_RGB_ILV0.dcm",
+)
+"""Files of the corpus that lack a UID that every object has; nothing could be filed beside them."""
+
+AT_INTAKE = {
+    **{name: code for name, code in REFUSED.items() if code != "unsupported_image"},
+    **dict.fromkeys(NAMELESS, "not_dicom"),
+}
+"""How files of the corpus are refused; a segmentation is kept, to be the region of a target."""
+
 RAMP = (np.add.outer(np.arange(48), np.arange(40)) * 40).astype(np.uint16)
 
 
@@ -69,7 +86,7 @@ def originals() -> list[bytes]:
 def gateway(tmp_path_factory):
     with running(any_server()) as redis:
         folder = tmp_path_factory.mktemp("mutations")
-        with serve(redis, folder, body_bytes=16 << 20, pixels=SAMPLES) as served:
+        with serve(redis, folder, body_bytes=BODY, pixels=SAMPLES) as served:
             yield served
 
 
@@ -101,6 +118,19 @@ def decoded(slots: Slots, file: Path, frame: int) -> str:
     except WhylightError as refusal:
         return refusal.failure().code
     return "decoded"
+
+
+@pytest.mark.skipif(not corpus.FOLDER, reason=corpus.REASON)
+def test_every_file_of_the_corpus_is_taken_in_or_refused_by_its_code(gateway):
+    files = [path for path in corpus.FILES if path.stat().st_size <= BODY]
+    with gateway.client(gateway.key()) as client:
+        ends = {path: taken_in(client, path.read_bytes()) for path in files}
+    wrong = [
+        (path.name, said)
+        for path, said in ends.items()
+        if said != AT_INTAKE.get(path.name, "taken")
+    ]
+    assert wrong == []
 
 
 @pytest.fixture(scope="module")
