@@ -91,8 +91,12 @@ def _columns(scores: Tensor | None, at: Sequence[int]) -> Tensor | None:
 
 def _require_finite(*values: Tensor | None) -> None:
     for value in values:
-        if value is None or math.isfinite(value.sum().item()):
-            continue  # one sum costs half of a test of each value; finite ones may overflow it
+        if value is None:
+            continue
+        # one sum costs half of a test of each value; finite ones may overflow it
+        total = value if value.numel() == 1 else value.sum()
+        if math.isfinite(total.item()):
+            continue
         if not bool(torch.isfinite(value).all()):
             raise NonFiniteScore(
                 "The model's score on this image is not a finite number; "
