@@ -185,14 +185,22 @@ def _none_fits(
     )
 
 
-def left_out(study: Study, accept: Accept, chosen: Sequence[Instance]) -> tuple[LeftOut, ...]:
+def left_out(
+    study: Study, accept: Accept, chosen: Sequence[Instance], *, several: bool = False
+) -> tuple[LeftOut, ...]:
     """Return the instances of `study` that are not among `chosen`, each with the reasons.
 
     They are the rules that it breaks, or ``not_chosen`` where it breaks none.
+
+    Parameters
+    ----------
+    several
+        Whether the model sees several single images at once.
     """
+    rules = refusals_of_several if several else refusals
     ids = {each.id for each in chosen}
     return tuple(
-        LeftOut(instance=each.id, reasons=refusals(each, accept, unnamed=True) or (NOT_CHOSEN,))
+        LeftOut(instance=each.id, reasons=rules(each, accept, unnamed=True) or (NOT_CHOSEN,))
         for each in study.instances
         if each.id not in ids
     )
@@ -254,4 +262,20 @@ def refusals(instance: Instance, accept: Accept, *, unnamed: bool = False) -> tu
         broken.append("segmentation")
     if unnamed and instance.localizer:
         broken.append("localizer")
+    return tuple(broken)
+
+
+def refusals_of_several(
+    instance: Instance, accept: Accept, *, unnamed: bool = False
+) -> tuple[str, ...]:
+    """Return the rules that an image breaks as one of several that a model sees at once.
+
+    A view that was modified, such as a magnification, is none that models are made for, and is
+    taken only by name. An object of several frames is no single image.
+    """
+    broken = list(refusals(instance, accept, unnamed=unnamed))
+    if unnamed and instance.view_modified:
+        broken.append("view_modified")
+    if instance.number_of_frames > 1:
+        broken.append("frames")
     return tuple(broken)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from service import paths
+from service.bags import views_of
 from service.domain.canonical import digest_of
 from service.domain.catalog import FormatEntry, ModelEntry
 from service.domain.inputs import Accept
@@ -51,7 +52,7 @@ def addition(
     Parameters
     ----------
     instances
-        The object that is explained, or all objects of a volume, or one of each view.
+        The object that is explained, or all of a volume or a bag, or one of each view.
     """
     written = {each.name for each in formats if each.media_type == DICOM}
     source = source_digest([each.sha256 for each in instances])
@@ -66,14 +67,15 @@ def addition(
         series={
             f"{question}.{name}{view}": maps * (captures if name == CAPTURE else 1)
             for name in written.intersection(request.artifacts)
-            for view in _views(model)
+            for view in _views(model, instances)
         },
     )
 
 
-def _views(model: ModelEntry) -> tuple[str, ...]:
+def _views(model: ModelEntry, instances: Sequence[Instance]) -> tuple[str, ...]:
     """Return what the names of series end with: those of each view are series of their own."""
-    return tuple(f".{each.key}" for each in model.views) or ("",)
+    views = model.views if model.images is None else views_of(instances)
+    return tuple(f".{each.key}" for each in views) or ("",)
 
 
 def _captures(choice: DicomChoice, instances: Sequence[Instance]) -> int:

@@ -14,13 +14,15 @@ from pydantic import JsonValue
 
 from service.acceptance import choose_image, choose_series
 from service.additions import Addition, addition
+from service.bags import choose_bag, views_of
 from service.certification import demand_certified
 from service.domain.catalog import Catalog, ModelEntry
-from service.domain.inputs import Accept
+from service.domain.inputs import Accept, ImageCount
 from service.domain.request import ExplanationRequest, Observed
 from service.domain.study import Instance, Study
 from service.domain.target import (
     ABOVE_THRESHOLD,
+    ViewTarget,
 )
 from service.errors.base import Kind
 from service.errors.jobs import NoWorker
@@ -34,7 +36,7 @@ from service.errors.requests import (
 from service.fleet.base import WorkerRecord
 from service.parameters import check_method
 from service.precision import demand_offered
-from service.targets import check_target, named, with_segmentations, with_targets
+from service.targets import check_among, check_target, named, with_segmentations, with_targets
 from service.views import choose_views
 from service.wording import escaped
 
@@ -101,9 +103,9 @@ def admit(request: ExplanationRequest, catalog: Catalog, study: Study) -> Admitt
         What was observed cannot be compared, or the image has no such frame.
     SingleImageModel
         A volume was named, and the model takes single images.
-    NotFound, NotAcceptedByModel, AmbiguousStudy, MissingView
+    NotFound, NotAcceptedByModel, AmbiguousStudy, MissingView, TooFewImages
         The study holds no image, or not just one frame, that the model was made for; or not
-        one of each view.
+        one of each view, or not as many as make a bag.
     TooLarge
         The request is too long to be queued.
     """
@@ -123,12 +125,19 @@ def admit(request: ExplanationRequest, catalog: Catalog, study: Study) -> Admitt
 def _with_subject(
     request: ExplanationRequest, model: ModelEntry, study: Study
 ) -> tuple[ExplanationRequest, tuple[Instance, ...]]:
-    """Return the request with the image, views or series that it means, and its objects."""
+    """Return the request with the images or series that it means, and its objects."""
     accept = Accept.model_validate(model.accept)
     if model.views:
         return _with_views(request, accept, model, study)
     if request.views:
-        raise InvalidRequest("The model takes one image or volume.", pointer="/views")
+        raise InvalidRequest("The model takes no images by their views.", pointer="/views")
+    if model.images is not None:
+        return _with_bag(request, accept, model.images, study)
+    if request.instances:
+        raise InvalidRequest(
+            "The model takes one image or volume: name it in 'instance' or 'series'.",
+            pointer="/instances",
+        )
     if accept.volume is None:
         instance = choose_image(study, accept, request)
         _check_boxes(request, {None: instance})
@@ -147,6 +156,20 @@ def _with_views(
     _check_boxes(request, dict[str | None, Instance](chosen.items()))
     names = {key: each.id for key, each in chosen.items()}
     return request.model_copy(update={"views": names}), tuple(chosen.values())
+
+
+def _with_bag(
+    request: ExplanationRequest, accept: Accept, images: ImageCount, study: Study
+) -> tuple[ExplanationRequest, tuple[Instance, ...]]:
+    """Return the request with the images of the bag, and these images."""
+    chosen = choose_bag(study, accept, images, request)
+    _check_boxes(request, {each.id: each for each in chosen})
+    views = views_of(chosen)
+    for place, target in enumerate(request.targets):
+        if isinstance(target, ViewTarget):
+            check_among(target, f"/targets/{place}", views)
+    names = tuple(each.id for each in chosen)
+    return request.model_copy(update={"instances": names}), chosen
 
 
 def check_against_catalog(request: ExplanationRequest, catalog: Catalog) -> ModelEntry:

@@ -1,6 +1,6 @@
 """Targets of a request: what of a model's answer is explained, and whether it has that."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import JsonValue
 
@@ -23,6 +23,7 @@ from service.domain.target import (
     Target,
     ViewTarget,
 )
+from service.domain.view import View
 from service.errors.requests import InvalidTarget
 
 
@@ -54,11 +55,17 @@ def _check_view(target: ViewTarget, pointer: str, model: ModelEntry) -> None:
     """Refuse a view that the model does not take, or a class or value that it does not have."""
     if not (model.classes and target.of in (TOP1, ABOVE_THRESHOLD)):
         _usable(target.of, f"{pointer}/of", model)
-    if not target.among(model.views):
+    if model.views:  # the images of a bag are known by the study alone
+        check_among(target, pointer, model.views)
+
+
+def check_among(target: ViewTarget, pointer: str, views: Sequence[View]) -> None:
+    """Refuse a target of a view that is none of those that the model sees."""
+    if not target.among(views):
         raise InvalidTarget(
             "The model takes no such view; name one of 'views', or a side that one of them is of.",
             pointer=f"{pointer}/{'laterality' if target.view is None else 'view'}",
-            views=[each.key for each in model.views],
+            views=[each.key for each in views],
         )
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from service.acceptance import SHOWN, refusals
+from service.acceptance import SHOWN, refusals_of_several
 from service.domain.inputs import Accept
 from service.domain.request import ExplanationRequest
 from service.domain.study import Instance, Study
@@ -17,8 +17,8 @@ from service.domain.view import View
 from service.errors.requests import InvalidRequest, NotFound
 from service.errors.studies import AmbiguousStudy, MissingView, NotAcceptedByModel
 
-OF_ONE_IMAGE: Final = ("instance", "series", "frame")
-"""Fields of a request that name one image."""
+OTHERS: Final = ("instance", "series", "frame", "instances")
+"""Fields of a request that name images and not which view they are."""
 
 
 def choose_views(
@@ -76,8 +76,8 @@ def choose_views(
 def _check_names(views: Sequence[View], request: ExplanationRequest) -> None:
     """Refuse names of one image, and of views that the model does not take."""
     keys: list[JsonValue] = [each.key for each in views]
-    for field in OF_ONE_IMAGE:
-        if getattr(request, field) is not None:
+    for field in OTHERS:
+        if getattr(request, field):
             raise InvalidRequest(
                 "The model takes several images at once: name them in 'views', by these keys.",
                 pointer=f"/{field}",
@@ -130,10 +130,9 @@ def _refusals(
 ) -> tuple[str, ...]:
     """Return the rules that an image breaks as a view, by the manifest's names.
 
-    A view that was modified, such as a magnification, is none that models are made for, and
-    neither is an object of several frames. What is `named` may be silent.
+    What is `named` may be silent.
     """
-    broken = list(refusals(instance, accept, unnamed=not named))
+    broken = list(refusals_of_several(instance, accept, unnamed=not named))
     said = {
         "view_positions": instance.view_position,
         "lateralities": instance.laterality,
@@ -144,8 +143,4 @@ def _refusals(
         for name, allowed in view.rules.items()
         if allowed and said[name] not in allowed and not (named and not said[name])
     ]
-    if instance.view_modified and not named:
-        broken.append("view_modified")
-    if instance.number_of_frames > 1:
-        broken.append("frames")
     return tuple(dict.fromkeys(broken))

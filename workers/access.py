@@ -83,7 +83,7 @@ class Access:
 
     def mapped(self, method: Method, image: Tensor, targets: Targets) -> Planned[Maps]:
         """Return the plan of a method on an image, shape ``(C, *spatial)``, likewise."""
-        if self.model.manifest.image.views:
+        if self.model.manifest.image.several:
             rows = rows_of(method, image.shape, len(targets))
             return Planned(maps(method, image, targets), rows)
         sliding, rows = self._sliding, method.estimate(image.shape, len(targets)).rows

@@ -7,6 +7,7 @@ much of an instance goes in, not what it says.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -68,23 +69,26 @@ def weighed(bag: Bag, image: Tensor, targets: Targets) -> Plan[Weighed]:
 
 def ranked(weighed: Weighed, target: int, prepared: Prepared) -> tuple[InstanceShare, ...]:
     """Return what each instance adds to one score, the most first."""
+    said = zip(weighed.falls[target].tolist(), weighed.attention, strict=True)
+    shares = [
+        InstanceShare(**named, relevance=fall, attention=attention)
+        for named, (fall, attention) in zip(_named(prepared), said, strict=True)
+    ]
+    return tuple(sorted(shares, key=lambda each: -each.relevance))
+
+
+def _named(prepared: Prepared) -> list[dict[str, Any]]:
+    """Return what each instance is called, in the order of the model's input."""
+    if prepared.views:
+        return [{"instance": each.decoded.fetched.instance.id} for each in prepared.views]
     volume, fetched = prepared.decoded.volume, prepared.decoded.fetched
     assert volume is not None  # noqa: S101 - a bag's slices form a volume
     ids = {each.sop_instance_uid: each.id for each in fetched.instances}
-    falls = weighed.falls[target].tolist()
-    shares = []
-    for at, number in enumerate(slices_of(prepared.grid)):
-        source = volume.slices[number]
-        shares.append(
-            InstanceShare(
-                slice=number + 1,
-                instance=ids[source.sop_instance_uid],
-                frame=source.frame,
-                relevance=falls[at],
-                attention=weighed.attention[at],
-            )
-        )
-    return tuple(sorted(shares, key=lambda each: -each.relevance))
+    slices = [(number, volume.slices[number]) for number in slices_of(prepared.grid)]
+    return [
+        {"slice": number + 1, "instance": ids[each.sop_instance_uid], "frame": each.frame}
+        for number, each in slices
+    ]
 
 
 def slices_of(grid: Grid) -> Sequence[int]:

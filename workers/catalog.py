@@ -178,11 +178,12 @@ def refusal(method: str, probe: Probe, manifest: Manifest) -> str | None:
     """Return why a model cannot serve a method, or `None` when it can."""
     if manifest.task == "detection" and METHODS[method].marks_alike:
         return ALIKE
-    if manifest.image.bag is not None and METHODS[method].needs <= {Ability.FORWARD}:
+    slices = manifest.image.bag is not None and not manifest.image.several
+    if slices and METHODS[method].needs <= {Ability.FORWARD}:
         return SPANNING
-    if manifest.image.bag is not None and METHODS[method].marks_alike:
+    if slices and METHODS[method].marks_alike:
         return EVEN
-    if manifest.image.views and Ability.ABLATION in METHODS[method].needs:
+    if manifest.image.several and Ability.ABLATION in METHODS[method].needs:
         return ABLATED
     missing = METHODS[method].needs - probe.abilities
     if not missing:
@@ -216,6 +217,7 @@ def _entry(manifest: Manifest, package: str) -> ModelEntry:
         values=tuple(_value(index, each) for index, each in enumerate(manifest.values)),
         variables=manifest.variables,
         views=manifest.image.views,
+        images=manifest.image.images,
         target_kinds=manifest.target_kinds,
         default_targets=manifest.default_targets,
         accept=manifest.image.accept.model_dump(mode="json"),
@@ -260,7 +262,7 @@ def _asked(
     method: str, manifest: Manifest, shape: Sequence[int], pieces: int
 ) -> tuple[Sequence[int], int]:
     """Return the shape of the images that a method is run on, and how many they are."""
-    if not manifest.image.views or together(METHODS[method]):
+    if not manifest.image.several or together(METHODS[method]):
         return shape, pieces
     return (shape[0], *shape[2:]), shape[1]
 

@@ -116,7 +116,7 @@ class Loader:
         try:
             probe = self._owned(lambda: runtime.probed)
             probe = probe if rules is None else windowed(probe)
-            probe = kept_apart(manifest, bagged(manifest, probe))
+            probe = kept_apart(manifest, bagged(manifest, probe), shape[1])
             apart = gaps(manifest, folder, shape, partial(self._logits, runtime, package))
         except WhylightError:
             self._owned(lambda: self._scheduler.forget(runtime))

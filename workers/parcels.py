@@ -79,7 +79,7 @@ class Fetched:
     """Those that regions are segments of, by name in the study."""
 
     view: View | None = None
-    """Of one of several views: which it is."""
+    """Of one of several views, or of one image of a bag: which it is."""
 
     seen_with: tuple[Instance, ...] = ()
     """Of one of several views: all of them, in the model's order."""
@@ -193,10 +193,15 @@ class Prepared:
     views: "tuple[Prepared, ...]" = ()
     """Each by itself, in the model's order; empty of one image or volume."""
 
+    @property
+    def seen(self) -> tuple[View, ...]:
+        """Which view each is; empty of one image or volume."""
+        found = (each.decoded.fetched.view for each in self.views)
+        return tuple(each for each in found if each is not None)
+
     def place(self, view: str | None) -> int | None:
         """Return the number of a view, by its key; `None` of one image or volume."""
-        keys = [each.decoded.fetched.view for each in self.views]
-        return next((k for k, each in enumerate(keys) if each and each.key == view), None)
+        return next((k for k, each in enumerate(self.seen) if each.key == view), None)
 
     def of(self, view: str | None) -> "Prepared":
         """Return a view by itself, by its key; of one image or volume, all there is."""

@@ -45,15 +45,22 @@ def prepared(
     """
     if isinstance(test.input, str):
         return _prepared(manifest, test, folder / test.input, slots, scratch)
-    views = []
-    for view in manifest.image.views:
-        one = _prepared(manifest, test, folder / test.input[view.key], slots, scratch)
-        views.append((mirrored(*one) if view.mirrored else one)[0])
+    images = []
+    for file, turned in _several(manifest, test):
+        one = _prepared(manifest, test, folder / file, slots, scratch)
+        images.append((mirrored(*one) if turned else one)[0])
     try:
-        tensor = stacked(views)
+        tensor = stacked(images)
     except WhylightError as error:
         raise _unprepared(test, error) from error
     return tensor, Grid.identity(tensor.shape[1:])
+
+
+def _several(manifest: Manifest, test: SelfTest) -> list[tuple[str, bool]]:
+    """Return the files of several images, in the model's order, and whether each is turned."""
+    if isinstance(test.input, dict):
+        return [(test.input[each.key], each.mirrored) for each in manifest.image.views]
+    return [(file, False) for file in test.paths]
 
 
 def _prepared(

@@ -1,5 +1,6 @@
 """Views: several images that a model sees at once, and the maps of each of them.
 
+They are the views that a model tells apart, or the single images that are the instances of a bag.
 A model's input is ``(C, views, rows, columns)``. Methods that take derivatives with respect to it
 see all views at once; their maps are cut into views and add up as one map's would. All others
 hide, mask or weigh places of an image: they are run on one view after the other, with the others
@@ -60,10 +61,9 @@ def rows_of(method: Method, shape: Sequence[int], targets: int) -> int:
     return shape[1] * method.estimate((shape[0], *shape[2:]), targets).rows
 
 
-def kept_apart(manifest: Manifest, probe: Probe) -> Probe:
-    """Return what was probed, without layers of which no view has a grid of its own."""
-    count = len(manifest.image.views)
-    if not count:
+def kept_apart(manifest: Manifest, probe: Probe, count: int) -> Probe:
+    """Return what was probed with `count` views, without layers that have no grid for each."""
+    if not manifest.image.several:
         return probe
     layers = tuple(
         each for each in probe.layers if len(each.stride) == AXES and each.shape[1] == count

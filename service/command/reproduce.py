@@ -109,12 +109,12 @@ def _study(
             raise CommandFailure(
                 "The service no longer has the study.", "Name its DICOM file with --study."
             )
-        if asked.views:
+        if asked.views or asked.instances:
             return {"study": asked.study}
         whole = asked.series is not None  # then the series, unless one of its objects was named
         return {"study": asked.study, "instance": asked.instance if whole else ran.instances[0].id}
-    if asked.views:
-        raise CommandFailure("The explanation is of several views: one file does not do.")
+    if asked.views or asked.instances:
+        raise CommandFailure("The explanation is of several images: one file does not do.")
     try:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError:

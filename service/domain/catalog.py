@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from service.domain.certificate import Certified, Compared, Quantiles, Similarity
+from service.domain.inputs import ImageCount
 from service.domain.precision import PrecisionRecord
 from service.domain.target import DEFAULT_TARGETS, Target
 from service.domain.value import Name, Sha256, Value
@@ -182,6 +183,9 @@ class ModelEntry(Value):
     """What it takes beside the image; a request gives them as `values`."""
 
     views: tuple[View, ...] = ()
+    images: ImageCount | None = None
+    """Of a model that takes single images of a study in any number, as a bag: how many."""
+
     """The images that it takes at once; empty of a model of one image or volume."""
 
     target_kinds: tuple[str, ...] = ("class",)

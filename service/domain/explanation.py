@@ -150,7 +150,8 @@ class Subject(Value):
     """What the model was given beside the image."""
 
     views: tuple[ViewFact, ...] = ()
-    """Of several images that the model saw at once; `rows` and `columns` above are the first's."""
+    """Of several images that the model saw at once, views or a bag; `rows` and `columns` above
+    are the first's."""
 
 
 class InstanceRef(Value):
@@ -273,8 +274,8 @@ class Omission(Value):
 class InstanceShare(Value):
     """What one instance of a bag adds to the explained score."""
 
-    slice: int
-    """Of the series in its order in the patient, counted from 1."""
+    slice: int | None = None
+    """Of the series in its order in the patient, counted from 1; `None` of a single image."""
 
     instance: str
     """The object, by our identifier."""

@@ -45,15 +45,18 @@ class Calibration(Value):
 
 def _several(value: Any) -> str:
     """Return the tag of a self-test's input."""
-    return f"{TAG}views" if isinstance(value, dict) else f"{TAG}file"
+    if isinstance(value, dict):
+        return f"{TAG}views"
+    return f"{TAG}images" if isinstance(value, list | tuple) else f"{TAG}file"
 
 
 TestInput = Annotated[
     Annotated[RelativePath, Tag(f"{TAG}file")]
-    | Annotated[dict[Name, RelativePath], Tag(f"{TAG}views")],
+    | Annotated[dict[Name, RelativePath], Tag(f"{TAG}views")]
+    | Annotated[tuple[RelativePath, ...], Tag(f"{TAG}images")],
     Discriminator(_several),
 ]
-"""A file, or one for each view."""
+"""A file, one for each view, or the images of a bag."""
 
 
 class SelfTest(Value):
@@ -61,7 +64,8 @@ class SelfTest(Value):
 
     title: str
     input: TestInput
-    """A DICOM file of the package (role ``selftest``); of several views one for each, by key."""
+    """A DICOM file of the package (role ``selftest``); of several views one for each, by key;
+    of a bag of images, a list of them."""
 
     values: dict[Slug, Number | Word] = {}
     """What stands beside the image, by variable, as a request gives it."""
@@ -78,4 +82,6 @@ class SelfTest(Value):
     @property
     def paths(self) -> tuple[RelativePath, ...]:
         """Its files."""
-        return (self.input,) if isinstance(self.input, str) else tuple(self.input.values())
+        if isinstance(self.input, str):
+            return (self.input,)
+        return tuple(self.input.values()) if isinstance(self.input, dict) else self.input

@@ -8,7 +8,7 @@ from service.domain.network import Layer
 from service.domain.study import MOST_FRAMES
 from service.domain.value import TAG, Name, Value
 from service.domain.variable import Variable
-from service.domain.view import View, demand_apart
+from service.domain.view import MOST_IMAGES, View, demand_apart
 from service.domain.volume import Orientation
 
 Range = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]]
@@ -60,14 +60,34 @@ KEEPING: Final = frozenset(
 """Steps that leave the slices of a volume as they are; of `resize`, if it is told so."""
 
 
+class ImageCount(Value):
+    """How many single images of a study a bag may hold."""
+
+    least: int = Field(default=2, ge=2, le=MOST_IMAGES)
+    most: int = Field(default=16, ge=2, le=MOST_IMAGES)
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "ImageCount":
+        if self.least > self.most:
+            raise ValueError("'least' must not be over 'most'")
+        return self
+
+
 class Bag(Value):
-    """Slices that a model takes as the instances of a bag: in any number, each by itself."""
+    """What a model takes as the instances of a bag: in any number, each by itself.
+
+    They are the slices of a volume, or single images of a study.
+    """
+
+    images: ImageCount | None = None
+    """Of single images, how many; `None` of the slices of a volume."""
 
     attention: Layer | None = None
     """The layer that puts out the weight of each instance, shape ``(N, instances)``."""
 
     shown: int = Field(default=8, ge=1, le=32)
-    """How many of the most relevant instances pictures show."""
+    """How many of the most relevant instances pictures show; of single images, how many are
+    key images."""
 
 
 class Input(Value):
@@ -76,7 +96,7 @@ class Input(Value):
     name: Name = "image"
     kind: Literal["image", "volume"] = "image"
     layout: Literal["NCHW", "NHWC", "NCDHW"] = "NCHW"
-    """Axes of a batch; D are the slices, until a step orients them otherwise, or the views.
+    """Axes of a batch; D are the slices, until a step orients them otherwise, or several images.
 
     ``NHWC`` is for ONNX and remote models alone: they are given their channels last.
     """
@@ -84,18 +104,23 @@ class Input(Value):
     accept: Accept
     steps: tuple[StepChoice, ...] = Field(min_length=1)
     bag: Bag | None = None
-    """Of a volume whose slices are instances; `None` of one that is seen as a whole."""
+    """Of slices or images that are instances; `None` of what is seen as a whole."""
 
     views: tuple[View, ...] = ()
     """Of several images that are seen at once, in the order of the axis D; empty of one."""
 
     @model_validator(mode="after")
     def _keeps_instances_apart(self) -> "Input":
-        """Require of a bag that every slice reaches the model as it is."""
+        """Require of a bag of slices that every one reaches the model as it is."""
         if self.bag is None:
             return self
-        if self.kind != "volume":
-            raise ValueError("a bag is made of a volume's slices: 'kind' must be 'volume'")
+        if (self.kind == "volume") != (self.images is None):
+            raise ValueError(
+                "a bag is made of a volume's slices, or of single images: give 'kind' volume, or"
+                " 'bag.images'"
+            )
+        if self.images is not None:  # each has its own steps' grid
+            return self
         for step in self.steps:
             size = step.parameters.get("size")
             cut = isinstance(size, list) and size[0] is not None
@@ -112,11 +137,27 @@ class Input(Value):
         volume = self.kind == "volume"
         if self.views:
             demand_apart(self.views)
+            if self.bag is not None:
+                raise ValueError("'views' are told apart, a bag's images are not: give one of both")
+        if self.several:
             if volume or self.accept.volume is not None or self.layout != "NCDHW":
-                raise ValueError("'views' are images: 'kind' image, layout NCDHW, no volume")
+                raise ValueError(
+                    "'views', and the 'images' of a bag, are images: 'kind' image, layout NCDHW,"
+                    " no volume"
+                )
         elif (self.layout == "NCDHW", self.accept.volume is not None) != (volume, volume):
             raise ValueError("a volume needs layout NCDHW and 'accept.volume', an image neither")
         return self
+
+    @property
+    def images(self) -> ImageCount | None:
+        """Of a bag of single images, how many it may hold; `None` of all else."""
+        return None if self.bag is None else self.bag.images
+
+    @property
+    def several(self) -> bool:
+        """Whether the model sees several images at once, each of which has maps of its own."""
+        return bool(self.views) or self.images is not None
 
 
 TensorName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]{1,200}$")]

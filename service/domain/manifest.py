@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from service.domain.canonical import digest_of
 from service.domain.files import Calibration, File, SelfTest
-from service.domain.inputs import AnyInput, Input, SlidingWindow, TabularInput
+from service.domain.inputs import AnyInput, ImageCount, Input, SlidingWindow, TabularInput
 from service.domain.network import Architecture, Head, KeyMap, Layer, Members, Remote, Surrogate
 from service.domain.outputs import ClassSpec, Output, ValueSpec
 from service.domain.regions import MaskRegion, Region
@@ -131,19 +131,34 @@ class Manifest(Value):
             raise ValueError(
                 "'calibration', 'members' and 'sliding_window' are for models without a bag"
             )
+        if bag.images is not None:
+            self._tests_hold_a_bag(bag.images)
+            if self.variables:
+                raise ValueError("tabular inputs do not go together with a bag of images")
         if self.runtime == "remote":
             raise ValueError("a model on a server takes an image or a volume as a whole, not a bag")
         if bag.attention and not self.explain.layers:
             raise ValueError("a bag's 'attention' needs 'explain.layers' beside it")
         return self
 
+    def _tests_hold_a_bag(self, images: ImageCount) -> None:
+        """Require of every self-test as many images as a bag may hold."""
+        for test in self.selftests:
+            if not isinstance(test.input, tuple) or not (
+                images.least <= len(test.input) <= images.most
+            ):
+                raise ValueError(
+                    "each self-test of a bag of images needs a list of files as its 'input', from"
+                    f" {images.least} to {images.most}"
+                )
+
     @model_validator(mode="after")
     def _views_are_of_one_answer(self) -> "Manifest":
         """Require of several views what all of them can be asked about."""
         keys = [each.key for each in self.image.views]
-        for test in self.selftests:
-            named = [] if isinstance(test.input, str) else sorted(test.input)
-            if named != sorted(keys):
+        for test in self.selftests if self.image.images is None else ():
+            named = sorted(test.input) if isinstance(test.input, dict) else []
+            if named != sorted(keys) or isinstance(test.input, tuple):
                 raise ValueError(
                     "each self-test needs one 'input', and of several views a file for each of"
                     f" these keys: {sorted(keys)}"
@@ -344,7 +359,7 @@ class Manifest(Value):
     @property
     def target_kinds(self) -> tuple[str, ...]:
         """Kinds of target that can be asked for."""
-        return (*KINDS[self.task], *(("view",) if self.image.views else ()))
+        return (*KINDS[self.task], *(("view",) if self.image.several else ()))
 
     @property
     def ref(self) -> str:

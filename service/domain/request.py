@@ -10,6 +10,7 @@ from service.domain.study import MOST_FRAMES
 from service.domain.target import DEFAULT_TARGETS, Segment, SegmentationTarget, Target
 from service.domain.value import Name, Slug, Value
 from service.domain.variable import Number, Word
+from service.domain.view import MOST_IMAGES
 
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
 """A caller's own mark; opaque to us, it must not identify a patient."""
@@ -106,7 +107,9 @@ class Annotation(Value):
     )
 
     view: Name | None = Field(
-        default=None, description="Key of the view that it is in, of a model of several views."
+        default=None,
+        description="Key of the view that it is in, of a model of several views; of a bag of"
+        " images, the image's name in the study.",
     )
 
     @field_validator("box")
@@ -171,6 +174,12 @@ class ExplanationRequest(Value):
         max_length=8,
         description="Which object of the study is which view, by the keys of the model's 'views';"
         " needed only of those that several fit.",
+    )
+    instances: tuple[Slug, ...] = Field(
+        default=(),
+        max_length=MOST_IMAGES,
+        description="Which objects of the study are in the bag, of a model that takes single"
+        " images in any number; if not given, all that the model was made for.",
     )
     methods: tuple[MethodChoice, ...] = Field(min_length=1, max_length=16)
     artifacts: tuple[Name, ...] = Field(default=DEFAULT_ARTIFACTS, max_length=16)

@@ -1,4 +1,8 @@
-"""Views: several images of one study that a model takes at once, each told by its header."""
+"""Views: several images of one study that a model takes at once.
+
+Each is told by its header; the images of a bag, which are all alike to the model, by their
+names in the study.
+"""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -9,6 +13,9 @@ from service.domain.value import Name, Value
 
 LEAST, MOST = 2, 8
 """Views that a model of several takes."""
+
+MOST_IMAGES = 64
+"""Single images that a bag may hold."""
 
 
 class View(Value):

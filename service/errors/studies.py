@@ -139,6 +139,14 @@ class TooFewSlices(WhylightError):
     title = "Too few slices"
 
 
+class TooFewImages(WhylightError):
+    """The study has fewer images for a bag than the model needs."""
+
+    kind = Kind.DATA
+    code = "too_few_images"
+    title = "Too few images"
+
+
 class NoSliceGeometry(WhylightError):
     """A slice does not say where it lies in the patient."""
 

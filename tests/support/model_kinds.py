@@ -30,6 +30,7 @@ from tests.support.exported import (
     write_onnx_package,
     write_remote_package,
 )
+from tests.support.image_bag import write_image_bag
 from tests.support.inference_server import InferenceServer, serving
 from tests.support.method_pages import ours
 from tests.support.small_model import CLASSES, SIDE, network, write_package
@@ -101,6 +102,7 @@ def drawn(folder: Path, endpoint: str) -> Iterator[tuple[str, Path]]:
     plain = onnx_of(network(), torch.zeros(1, SIDE, SIDE))
     strange = {"model.onnx": uninterpreted(plain)}
     yield "a file with an unknown operator", write_onnx_package(folder / "strange", strange)
+    yield "a bag of images", write_image_bag(folder / "images")
     yield "a model on a server", write_remote_package(folder / "remote", endpoint=endpoint)
 
 
@@ -189,6 +191,7 @@ def _title(manifest: Manifest, model: Model) -> str:
     """Say what a model is, in a few words."""
     views = manifest.image.views
     axes = f"{len(views)} views" if views else f"{len(model.entry.shape) - 1}-D"
+    axes = axes if manifest.image.images is None else "a bag of images"
     if manifest.architecture is not None:
         what = f"`{manifest.architecture.name}`"
     else:

@@ -71,7 +71,7 @@ class MapRecord(Value):
     """Of a bag: what each instance adds to the score, the most first."""
 
     instances_shown: int = 0
-    """How many of them pictures show."""
+    """How many of them pictures show; of single images, how many are key images."""
 
     view: ViewShare | None = None
     """Of one of several views: its share among them, and what they have in common."""
@@ -130,6 +130,20 @@ class MapRecord(Value):
 
     restriction: Restriction | None = None
     """What the map was kept to; `None` where it is all that the method made."""
+
+    @property
+    def helping(self) -> tuple[InstanceShare, ...]:
+        """Of a bag, the most relevant instances, without which the score falls."""
+        best = self.instances[: self.instances_shown]
+        return tuple(each for each in best if each.relevance > 0)
+
+    @property
+    def instance(self) -> InstanceShare | None:
+        """Of a bag of single images, what the map's own image adds; else `None`."""
+        if self.view is None:
+            return None
+        key = self.view.key
+        return next((each for each in self.instances if each.instance == key), None)
 
     @property
     def regions(self) -> tuple[Box, ...]:
@@ -221,9 +235,8 @@ class Sheet:
         Of a bag, those of the instances without which the score falls most.
         """
         if self.record.instances:
-            best = self.record.instances[: self.record.instances_shown]
-            helping = [each.slice - 1 for each in best if each.relevance > 0]
-            return tuple(sorted(helping)) or (best[0].slice - 1,)
+            helping = [slice_of(each) for each in self.record.helping]
+            return tuple(sorted(helping)) or (slice_of(self.record.instances[0]),)
         count = len(self._volume.slices)
         laid = resample.Laid.of(self.finite_relevance[None], self.grid)
         masses = laid.slice_masses(count, signed=self.record.signed)
@@ -279,7 +292,7 @@ class Sheet:
     def peak_slice(self) -> int:
         """The volume's slice on which the evidence peaks, counted from 0; of a bag, the first."""
         if self.record.instances:
-            return self.record.instances[0].slice - 1
+            return slice_of(self.record.instances[0])
         if self.record.degenerate:
             return self.relevant_slices[0]
         return int(np.clip(round(self.peak[0][0]), 0, self.shape[0] - 1))
@@ -315,23 +328,24 @@ class Sheet:
         """Say what one instance of a bag adds; nothing of a slice that is none."""
         for rank, each in enumerate(self.record.instances, 1):
             if each.slice == number + 1:
-                said = f" Without it the score falls by {each.relevance:.3g}: rank {rank}."
-                if each.attention is not None:
-                    said += f" Attention (no attribution): {each.attention:.3g}."
-                return said
+                return f" {_fall(each, rank)}"
         return ""
 
     @property
     def _place(self) -> str | None:
-        """Say which of several views it is, and its share; nothing of one image."""
-        view = self.record.view
+        """Say which of several images it is, and its share; nothing of one image."""
+        view, own = self.record.view, self.record.instance
         if view is None:
             return None
-        name = legible(view.label, view.key)
+        name, what = legible(view.label, view.key), "view" if own is None else "image"
+        if own is None:
+            name = f"View {name}"
         if view.share is None:
-            return f"View {name}: no view has evidence."
-        how = "explained at once" if view.together else "each explained beside the others"
-        return f"View {name}: {view.share:.0%} of the evidence in all views, {how}."
+            said = f"{name}: no {what} has evidence."
+        else:
+            how = "explained at once" if view.together else "each explained beside the others"
+            said = f"{name}: {view.share:.0%} of the evidence in all {what}s, {how}."
+        return said if own is None else f"{said} {_fall(own, self.record.instances.index(own) + 1)}"
 
     @property
     def _volume(self) -> Volume:
@@ -364,6 +378,21 @@ class Sheet:
             partial=record.partial,
             restriction=record.restriction,
         )
+
+
+def slice_of(share: InstanceShare) -> int:
+    """Return which slice of its volume an instance is, counted from 0."""
+    if share.slice is None:
+        raise TypeError("a single image is no slice")
+    return share.slice - 1
+
+
+def _fall(share: InstanceShare, rank: int) -> str:
+    """Say what one instance of a bag adds."""
+    said = f"Without it the score falls by {share.relevance:.3g}: rank {rank}."
+    if share.attention is not None:
+        said += f" Attention (no attribution): {share.attention:.3g}."
+    return said
 
 
 class Format(ABC):

@@ -9,6 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from typing_extensions import override
 
+from service.errors.studies import FormatNotApplicable
 from workers.formats.base import FORMATS, Format, Sheet
 from workers.formats.derived import Source, derive, digest, finish
 from workers.formats.enhanced import adopt, documented, ourselves, strip
@@ -22,7 +23,8 @@ class DicomKo(Format):
     """The volume's slices with the most evidence, as a selection of source images (TID 2010).
 
     They are titled "Of Interest". Frames of an object that has several are named by
-    number. Of a single image it is that image, or its frame.
+    number. Of a single image it is that image, or its frame; of a bag of images, of those alone
+    without which the score falls most.
     """
 
     title = "Most relevant images as DICOM Key Object Selection"
@@ -32,6 +34,13 @@ class DicomKo(Format):
     @override
     def write(self, sheet: Sheet, to: Path) -> None:
         source, record = Source.read(sheet.header_file), sheet.record
+        if record.instance is not None and record.instance not in record.helping:
+            raise FormatNotApplicable(
+                "Without this image of the bag the score falls little or not at all: it is no key"
+                " image. 'instances' tells of every image.",
+                reason="not_relevant",
+                alternatives=["dicom_sc", "json"],
+            )
         ds = derive(source, record, KEY_OBJECTS, self.name, title="AI key images", place=6)
         strip(ds)
         slices = None if record.volume is None else sheet.relevant_slices
@@ -52,9 +61,11 @@ class DicomKo(Format):
 
 def _content(sheet: Sheet, images: Sequence[Dataset]) -> KeyObjectSelection:
     record = sheet.record
-    what = "slices" if record.volume is not None else "image"
+    what = "the slices" if record.volume is not None else "the image"
+    if record.instance is not None:
+        what = "one of the images"
     model = f"{record.model.name}@{record.model.version}"
-    said = f"the {what} with the most relevance for {model}. Research use only. Not for diagnosis."
+    said = f"{what} with the most relevance for {model}. Research use only. Not for diagnosis."
     return KeyObjectSelection(
         codes.DCM.OfInterest,
         images,

@@ -143,12 +143,16 @@ def _box(target: ResolvedTarget) -> Iterator[Number]:
 
 
 def _beside(record: MapRecord) -> Iterator[Number]:
-    """Yield what each value beside the image adds to the score, and what the view has of all."""
+    """Yield what each value beside the image adds, and what the image adds among several."""
     for number, each in enumerate(record.variables):
         yield own(f"beside_{number}", f"Relevance of {each.label}"), each.relevance, NO_UNITS
     if record.view is not None and record.view.share is not None:
-        name = own("view_share", "Share of this view in the evidence of all views")
+        of = "view" if record.instance is None else "image"
+        name = own("view_share", f"Share of this {of} in the evidence of all {of}s")
         yield name, record.view.share, NO_UNITS
+    if record.instance is not None:
+        name = own("instance_fall", "Fall of the score without this image of the bag")
+        yield name, record.instance.relevance, NO_UNITS
 
 
 def _map(sheet: Sheet) -> Iterator[Number]:

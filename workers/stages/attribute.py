@@ -82,8 +82,14 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
     request = prepared.decoded.fetched.request
     bench = _Bench(access, image, request.precision)
     volume = prepared.decoded.volume
-    affine = None if volume is None else volume.matrix
-    answer = Answer(model.manifest, bench.outputs(), prepared.grid, affine, prepared.given)
+    answer = Answer(
+        model.manifest,
+        bench.outputs(),
+        prepared.grid,
+        volume=None if volume is None else volume.matrix,
+        given=prepared.given,
+        views=prepared.seen,
+    )
     predictions = predict(answer)
     parity = access.held.parity = compare(request.observed, predictions)
     if parity.outcome is Parity.MISMATCHED and not request.allow_mismatch:
@@ -214,13 +220,14 @@ class _Bench:
         bag = self.access.model.manifest.image.bag
         if bag is None or not targets:
             return {}
-        scalars = tuple(each.scalar for each in targets)
+        scalars = distinct(targets)
         plan = weighed(bag, self.image, scalars)
         planned = self.access.planned(plan, 1 + self.image.shape[1], self.image, scalars)
         (outcome,) = self.access.serve([planned]).outcomes
         if isinstance(outcome, WhylightError):
             raise outcome
-        return {each.target.key: ranked(outcome, k, prepared) for k, each in enumerate(targets)}
+        ranks = [ranked(outcome, k, prepared) for k in range(len(scalars))]
+        return {each.target.key: ranks[scalars.index(each.scalar)] for each in targets}
 
     def explain(
         self,

@@ -8,6 +8,8 @@ from typing import Final
 
 from service import paths
 from service.acceptance import choose_frame, choose_instance, choose_series, left_out, narrowed
+from service.bags import choose_bag, views_of
+from service.domain.inputs import Input
 from service.domain.manifest import Manifest
 from service.domain.request import ExplanationRequest
 from service.domain.study import Instance, Study
@@ -30,7 +32,7 @@ def fetch(
     scratch: Path,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Fetched:
-    """Bring the study's one image, its one series, or its views, that fit the model.
+    """Bring the study's one image, its one series, its views or its bag, that fit the model.
 
     Parameters
     ----------
@@ -42,7 +44,8 @@ def fetch(
     ------
     Gone
         The study was removed after the job was accepted.
-    NotAcceptedByModel, TooFewSlices, MissingView, AmbiguousStudy, NotFound, InvalidRequest
+    NotAcceptedByModel, TooFewSlices, TooFewImages, MissingView, AmbiguousStudy, NotFound,
+    InvalidRequest
         Nothing fits, or several do, or what is named does not exist.
     DamagedObject
         The stored bytes are not those that were taken in.
@@ -51,23 +54,14 @@ def fetch(
     """
     job = lease.job
     request = ExplanationRequest.model_validate_json(job.request)
-    accept, views = manifest.image.accept, manifest.image.views
+    accept = manifest.image.accept
     folder = scratch / SOURCE
     folder.mkdir()
     sources = []
     try:
         study = Study.model_validate_json(store.get(paths.study_record(job.tenant, request.study)))
-        frame = 1
-        if views:
-            instances: tuple[Instance, ...] = (
-                *choose_views(study, accept, views, request).values(),
-            )
-        elif accept.volume is None:
-            chosen = choose_instance(narrowed(study, request.series), accept, request.instance)
-            frame = choose_frame(chosen, request.frame)
-            instances = (chosen,)
-        else:
-            instances = choose_series(study, accept, request).instances
+        instances, views = _chosen(study, manifest.image, request)
+        frame = 1 if accept.volume or views else choose_frame(instances[0], request.frame)
         for count, instance in enumerate(instances, 1):
             sources.append(_bring(instance, store, folder))
             on_progress(count / len(instances))
@@ -85,11 +79,27 @@ def fetch(
         scratch=scratch,
         frame=frame,
         series=() if accept.volume is None else tuple(sources),
-        left_out=left_out(study, accept, instances),
+        left_out=left_out(study, accept, instances, several=bool(views)),
         segmentations=segmentations,
     )
     apart = zip(views, sources, strict=False)
     return replace(fetched, views=tuple(_alone(fetched, *each, instances) for each in apart))
+
+
+def _chosen(
+    study: Study, image: Input, request: ExplanationRequest
+) -> tuple[tuple[Instance, ...], tuple[View, ...]]:
+    """Return what is explained; of several images that are seen at once, which is which."""
+    if image.views:
+        by_view = choose_views(study, image.accept, image.views, request)
+        return tuple(by_view.values()), image.views
+    if image.images is not None:
+        bag = choose_bag(study, image.accept, image.images, request)
+        return bag, views_of(bag)
+    if image.accept.volume is not None:
+        return choose_series(study, image.accept, request).instances, ()
+    asked = narrowed(study, request.series)
+    return (choose_instance(asked, image.accept, request.instance),), ()
 
 
 def _alone(

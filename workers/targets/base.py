@@ -13,6 +13,7 @@ from service.domain.grid import Grid
 from service.domain.manifest import Manifest
 from service.domain.outputs import ClassSpec, ValueSpec
 from service.domain.target import Of, ResolvedTarget, Segment
+from service.domain.view import View
 from service.errors.requests import InvalidTarget
 from workers.given import Given
 from workers.methods.base import Method
@@ -66,6 +67,9 @@ class Answer:
 
     given: Mapping[Segment, Given] = field(default_factory=dict)
     """Regions that the request gives as segments, on the model's input."""
+
+    views: Sequence[View] = ()
+    """Of several images that the model saw at once: which is which."""
 
 
 def found(of: Of, specs: Sequence[Spec]) -> tuple[int, Spec]:

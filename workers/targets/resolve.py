@@ -106,7 +106,7 @@ def _views(target: Target, answer: Answer) -> tuple[View, ...]:
     InvalidTarget
         There are no such views.
     """
-    views = answer.manifest.image.views
+    views = tuple(answer.views)
     if not isinstance(target, ViewTarget):
         return views
     named = target.among(views)
