@@ -85,7 +85,7 @@ class Access:
         """Return the plan of a method on an image, shape ``(C, *spatial)``, likewise."""
         if self.model.manifest.image.several:
             rows = rows_of(method, image.shape, len(targets))
-            return Planned(maps(method, image, targets), rows)
+            return self.planned(maps(method, image, targets, self.tabular), rows, image, targets)
         sliding, rows = self._sliding, method.estimate(image.shape, len(targets)).rows
         if sliding is None:
             plan = method.joint(image, targets, self.tabular)

@@ -12,6 +12,9 @@ from pydicom.dataset import Dataset
 from service.domain.variable import Origin, Variable, VariableFact
 from service.errors.studies import MissingValue
 
+Told = Mapping[str, float | str | None]
+"""What a header says of each variable, by key; `None` for nothing usable."""
+
 DAYS: Final = {"D": 1.0, "W": 7.0, "M": 365.25 / 12, "Y": 365.25}
 """Days of each unit of an Age String (PS3.5, section 6.2)."""
 
@@ -23,7 +26,7 @@ SCALES: Final = {"m": 1.0, "cm": 100.0, "kg": 1.0, "g": 1000.0}
 
 
 def told(header: Path, variables: Sequence[Variable]) -> dict[str, float | str | None]:
-    """Return what an image's header says of each variable, by key; `None` for nothing usable.
+    """Return what an image's header says of each variable.
 
     Parameters
     ----------
@@ -39,7 +42,7 @@ def told(header: Path, variables: Sequence[Variable]) -> dict[str, float | str |
 def beside(
     variables: Sequence[Variable],
     asked: Mapping[str, float | str],
-    header: Mapping[str, float | str | None],
+    *headers: Told,
 ) -> tuple[VariableFact, ...]:
     """Return the values that the model is given, in their own units.
 
@@ -47,28 +50,34 @@ def beside(
     ----------
     asked
         What the request says, by key.
-    header
-        As of `told`.
+    headers
+        As of `told`, of each image of the patient that the model is given.
 
     Raises
     ------
     MissingValue
-        One is nowhere given, or what is given is off its range.
+        One is nowhere given, what is given is off its range, or headers contradict each other.
     """
     found: dict[str, tuple[float, Origin] | None] = {}
     refused: list[JsonValue] = []
+    contradicted: list[JsonValue] = []
     for each in variables:
+        said = {header[each.key] for header in headers if header.get(each.key) is not None}
+        if len(said) > 1 and each.key not in asked:
+            contradicted.append(each.key)
+            continue
         try:
-            found[each.key] = _chosen(each, asked.get(each.key), header.get(each.key))
+            found[each.key] = _chosen(each, asked.get(each.key), next(iter(said), None))
         except ValueError:
             refused.append(each.key)
     missing: list[JsonValue] = [key for key, chosen in found.items() if chosen is None]
-    if missing or refused:
+    if missing or refused or contradicted:
         raise MissingValue(
             "The model takes values beside the image that neither the request nor the image's"
             " header gives as it needs them; give them in 'values', within their ranges.",
             missing=missing,
             off_range=refused,
+            **({"contradicted": contradicted} if contradicted else {}),
         )
     return tuple(
         VariableFact(

@@ -3,13 +3,14 @@
 They are the views that a model tells apart, or the single images that are the instances of a bag.
 A model's input is ``(C, views, rows, columns)``. Methods that take derivatives with respect to it
 see all views at once; their maps are cut into views and add up as one map's would. All others
-hide, mask or weigh places of an image: they are run on one view after the other, with the others
+hide, mask or weigh places of an image: they are run on each view by itself, with the others
 beside it as they are, because a place of one view has nothing to do with that place of another.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Final, TypeVar
 
 import numpy as np
@@ -25,8 +26,9 @@ from workers.drawing.overlay import own_full
 from workers.methods.base import Maps, Method
 from workers.parcels import Prepared
 from workers.passes import Ability, Exclusive, Pass, Plan, Step, Targets, TimeUp
-from workers.rows import INPUT, Beside, Rows
+from workers.rows import INPUT, VALUES, Beside, Clean, Rows
 from workers.runtimes.base import Probe
+from workers.tabular import Tabular
 
 R = TypeVar("R")
 
@@ -115,37 +117,62 @@ class InView:
         self.rows.fill({**out, INPUT: out[INPUT][:, :, self.view]}, start, stop)
 
 
-def seen(plan: Plan[R], whole: Tensor, view: int) -> Plan[R]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """One view among all."""
+
+    whole: Tensor
+    """All views, shape ``(C, views, rows, columns)``."""
+
+    view: int
+    own: Tensor
+    """The view as plans have it, shape ``(C, rows, columns)``."""
+
+    @classmethod
+    def each(cls, whole: Tensor) -> "tuple[Place, ...]":
+        """Return every view."""
+        return tuple(cls(whole, k, whole[:, k].contiguous()) for k in range(whole.shape[1]))
+
+    def rows(self, rows: Rows) -> Rows:
+        """Return rows of the view as rows of all views, the others as they are.
+
+        The unchanged view is all views unchanged: the plans of all of them share such a pass.
+        """
+        if isinstance(rows, Beside):
+            return Beside(self.rows(rows.rows), rows.values)
+        if isinstance(rows, Clean) and rows.image is self.own:
+            return Clean(self.whole, rows.count)
+        return InView(rows, self.whole, self.view)
+
+
+def seen(plan: Plan[R], place: Place) -> Plan[R]:
     """Return a plan over one view's images as one over all views, the others as they are."""
     with closing(plan):
         try:
             asked = next(plan)
             while True:
                 several = asked if isinstance(asked, tuple) else (asked,)
-                passes = tuple(_asked(each, whole, view) for each in several)
+                passes = tuple(_asked(each, place) for each in several)
                 try:
                     answer = yield passes
                 except TimeUp as late:
                     asked = plan.throw(late)
                     continue
-                steps = tuple(_of_view(each, view) for each in answer)
+                steps = tuple(_of_view(each, place.view) for each in answer)
                 asked = plan.send(steps if isinstance(asked, tuple) else steps[0])
         except StopIteration as stop:
             result: R = stop.value
             return result
 
 
-def _asked(ask: Pass, whole: Tensor, view: int) -> Pass:
+def _asked(ask: Pass, place: Place) -> Pass:
     """Return a pass over one view as one over all of them."""
     if isinstance(ask, Exclusive):
         raise UnservablePass("A model of several views is not lent for one of them.")
-    rows: Rows = InView(ask.rows, whole, view)
-    if isinstance(ask.rows, Beside):
-        rows = Beside(InView(ask.rows.rows, whole, view), ask.rows.values)
-    fold = ask.fold
+    rows, fold = place.rows(ask.rows), ask.fold
     if fold is None:
         return replace(ask, rows=rows)
-    return replace(ask, rows=rows, fold=lambda start, step: fold(start, _of_view(step, view)))
+    return replace(ask, rows=rows, fold=lambda start, step: fold(start, _of_view(step, place.view)))
 
 
 def _of_view(step: Step, view: int) -> Step:
@@ -154,12 +181,51 @@ def _of_view(step: Step, view: int) -> Step:
         step,
         taps={tap: each.select(2, view) for tap, each in step.taps.items()},
         activations={place: each.select(2, view) for place, each in step.activations.items()},
-        gradients={place: each.select(3, view) for place, each in step.gradients.items()},
+        gradients={
+            place: each if place == VALUES else each.select(3, view)
+            for place, each in step.gradients.items()
+        },
     )
 
 
-def maps(method: Method, whole: Tensor, targets: Targets) -> Plan[Maps]:
-    """Attribute all views; maps ``(K, C, views, *grid)``.
+def abreast(plans: Sequence[Plan[R]]) -> Plan[tuple[R, ...]]:
+    """Return plans that ask for tuples of passes as one, which asks for all of them at a time.
+
+    So a pass that several of them ask for is made once.
+    """
+    found: dict[int, R] = {}
+    heard: dict[int, tuple[Step, ...] | None] = dict.fromkeys(range(len(plans)))
+    late: TimeUp | None = None
+    with ExitStack() as open_plans:
+        for plan in plans:
+            open_plans.enter_context(closing(plan))
+        while True:
+            asked: dict[int, tuple[Pass, ...]] = {}
+            for k, steps in heard.items():
+                try:
+                    more = plans[k].send(steps) if late is None else plans[k].throw(late)
+                    asked[k] = more if isinstance(more, tuple) else (more,)
+                except StopIteration as end:
+                    found[k] = end.value
+            if not asked:
+                break
+            try:
+                said = iter((yield tuple(chain.from_iterable(asked.values()))))
+            except TimeUp as error:
+                late, heard = error, dict.fromkeys(asked)
+                continue
+            late = None
+            heard = {k: tuple(islice(said, len(passes))) for k, passes in asked.items()}
+    return tuple(found[k] for k in range(len(plans)))
+
+
+def maps(
+    method: Method, whole: Tensor, targets: Targets, tabular: Tabular | None = None
+) -> Plan[Maps]:
+    """Attribute all views, and the values beside them; maps ``(K, C, views, *grid)``.
+
+    What a value adds is told of each view by itself where the views are explained one beside the
+    other: it is what it adds beside that view's places, the other views as they are.
 
     Parameters
     ----------
@@ -167,18 +233,16 @@ def maps(method: Method, whole: Tensor, targets: Targets) -> Plan[Maps]:
         Shape ``(C, views, rows, columns)``.
     """
     if together(method):
-        return (yield from method.plan(whole, targets))
-    each = []
-    for view in range(whole.shape[1]):
-        image = whole[:, view].contiguous()
-        made: Maps = yield from seen(method.plan(image, targets), whole, view)
-        each.append(made)
+        return (yield from method.joint(whole, targets, tabular))
+    each = yield from abreast(
+        [seen(method.joint(one.own, targets, tabular), one) for one in Place.each(whole)]
+    )
     affine = np.eye(4)
     affine[1:, 1:] = each[0].affine
     return Maps(
         torch.stack([made.values for made in each], dim=2),
         affine,
-        of_views=tuple(made.extras for made in each),
+        of_views=each,
         partial=any(made.partial for made in each),
     )
 
@@ -197,6 +261,9 @@ class Piece:
     """In the image as prepared."""
 
     extras: Mapping[str, float]
+    shares: tuple[float, ...] | None
+    """What each value beside it adds; `None` where it has no say."""
+
     elsewhere: float = 0.0
     """Sum of the map in the other views, where all were made together."""
 
@@ -206,22 +273,16 @@ def piece(made: Maps, target: int, view: int | None) -> Piece:
 
     Values are float32 on the CPU.
     """
+    if view is not None and made.of_views:
+        return piece(made.of_views[view], target, None)
     values = np.asarray(made.values[target].detach().cpu(), np.float32)  # no copy of a volume
+    extras = made.extras[target] if made.extras else {}
+    shares = None if made.shares is None else tuple(made.shares[target].detach().tolist())
     if view is None:
-        extras = made.extras[target] if made.extras else {}
-        return Piece(values, Grid(values.shape[1:], made.affine), extras)
-    cells = Grid(values.shape[2:], made.affine[1:, 1:])
+        return Piece(values, Grid(values.shape[1:], made.affine), extras, shares)
     own = np.ascontiguousarray(values[:, view])
-    if made.of_views:
-        figures = made.of_views[view]
-        return Piece(own, cells, figures[target] if figures else {})
-    total = float(values.sum(dtype=np.float64))
-    return Piece(
-        own,
-        cells,
-        made.extras[target] if made.extras else {},
-        elsewhere=total - float(own.sum(dtype=np.float64)),
-    )
+    rest = float(values.sum(dtype=np.float64)) - float(own.sum(dtype=np.float64))
+    return Piece(own, Grid(own.shape[1:], made.affine[1:, 1:]), extras, shares, elsewhere=rest)
 
 
 def share(

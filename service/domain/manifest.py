@@ -127,16 +127,17 @@ class Manifest(Value):
             return self
         if self.task in {"segmentation", "detection"}:
             raise ValueError("a bag has one answer: its task is a classification or a regression")
-        if self.calibration or self.members or self.sliding_window:
+        if self.calibration:
             raise ValueError(
-                "'calibration', 'members' and 'sliding_window' are for models without a bag"
+                "'calibration' holds inputs of one shape, and bags are of any: leave it out"
             )
         if bag.images is not None:
             self._tests_hold_a_bag(bag.images)
-            if self.variables:
-                raise ValueError("tabular inputs do not go together with a bag of images")
-        if self.runtime == "remote":
-            raise ValueError("a model on a server takes an image or a volume as a whole, not a bag")
+        if bag.attention and (self.members or self.runtime == "remote"):
+            raise ValueError(
+                "a bag's 'attention' is a layer of one network that runs here: leave it out of"
+                " 'members', and of a model on a server"
+            )
         if bag.attention and not self.explain.layers:
             raise ValueError("a bag's 'attention' needs 'explain.layers' beside it")
         return self
@@ -167,13 +168,8 @@ class Manifest(Value):
             return self
         if self.task in {"segmentation", "detection"}:
             raise ValueError("views have one answer: a classification or a regression")
-        if self.calibration or self.members or self.sliding_window or self.variables:
-            raise ValueError(
-                "'calibration', 'members', 'sliding_window' and tabular inputs are for models"
-                " without 'views'"
-            )
-        if self.runtime == "remote":
-            raise ValueError("a model on a server takes one image or volume, not several views")
+        if self.calibration:
+            raise ValueError("'calibration' is for models without 'views'")
         return self
 
     @model_validator(mode="after")

@@ -98,3 +98,14 @@ def test_a_variable_that_cannot_be_right_is_refused(changes, words):
     with pytest.raises(ValidationError) as refused:
         Variable.model_validate(AGE.model_dump() | changes)
     assert words in str(refused.value)
+
+
+def test_headers_of_several_images_must_not_contradict_each_other():
+    twice = ({"age": 40.0}, {"age": None}, {"age": 40.0})
+    (fact,) = beside((AGE,), {}, *twice)
+    assert (fact.value, fact.origin) == (40.0, "dicom")
+    with pytest.raises(MissingValue) as refused:
+        beside((AGE,), {}, {"age": 40.0}, {"age": 41.0})
+    assert refused.value.facts["contradicted"] == ["age"]
+    (fact,) = beside((AGE,), {"age": 50}, {"age": 40.0}, {"age": 41.0})
+    assert (fact.value, fact.origin) == (50.0, "request")

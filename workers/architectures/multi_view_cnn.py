@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import override
@@ -20,6 +21,9 @@ class MultiViewCnn(Architecture):
     with :math:`h_v` the mean over view `v` of squared features (layer ``peaks``, which keeps the
     views apart). The head has weights of its own for each view.
 
+    Numbers beside the views join their means, in front of a rectified layer (``meet``) and the
+    head.
+
     Parameters
     ----------
     views
@@ -30,6 +34,10 @@ class MultiViewCnn(Architecture):
         Number of logits.
     widths
         Channels after each convolution; the first halves a view's rows and columns.
+    hidden
+        Width of the layer in which views and numbers meet.
+    variables
+        Numbers beside the views.
 
     References
     ----------
@@ -44,6 +52,8 @@ class MultiViewCnn(Architecture):
     channels: Width = 1
     classes: Width
     widths: tuple[Width, ...] = Field(default=(8, 16), min_length=1, max_length=16)
+    hidden: Width = 8
+    variables: int = Field(default=0, ge=0, le=64)
 
     @override
     def build(self) -> nn.Module:
@@ -52,7 +62,10 @@ class MultiViewCnn(Architecture):
 
 
 class _Network(nn.Module):
-    """``features``, ``peaks``, mean over each view, ``head``."""
+    """``features``, ``peaks``, mean over each view, ``head``.
+
+    With numbers beside the views ``meet`` stands before ``head``.
+    """
 
     def __init__(self, shape: MultiViewCnn) -> None:
         super().__init__()
@@ -64,10 +77,15 @@ class _Network(nn.Module):
             )
         )
         self.peaks = Square()
-        self.head = nn.Linear(shape.views * shape.widths[-1], shape.classes)
+        self.meet, pooled = nn.Sequential(), shape.views * shape.widths[-1]
+        if shape.variables:
+            self.meet = nn.Sequential(nn.Linear(pooled + shape.variables, shape.hidden), nn.ReLU())
+            pooled = shape.hidden
+        self.head = nn.Linear(pooled, shape.classes)
 
     @override
-    def forward(self, views: Tensor) -> Tensor:
+    def forward(self, views: Tensor, *values: Tensor) -> Tensor:
         seen = self.peaks(self.features(views)).flatten(3).mean(dim=3)
-        logits: Tensor = self.head(seen.movedim(1, 2).flatten(1))
+        means = seen.movedim(1, 2).flatten(1)
+        logits: Tensor = self.head(self.meet(torch.cat([means, *values], dim=1)))
         return logits

@@ -44,8 +44,8 @@ class Maps:
     partial: bool = False
     """Whether the job's time was up before all rows were done."""
 
-    of_views: tuple[tuple[Mapping[str, float], ...], ...] = ()
-    """The same as `extras` of each view, where they were explained one after the other."""
+    of_views: "tuple[Maps, ...]" = ()
+    """Of several views each by itself, where they were explained one beside the other."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -300,7 +300,6 @@ def _attributions(
     """
     if isinstance(outcome, WhylightError):
         return [tried.without_map(each.target, outcome.failure()) for each in targets]
-    shares = None if outcome.shares is None else outcome.shares.detach().cpu().tolist()
     scalars = distinct(targets)
     made = []
     for each in targets:
@@ -319,7 +318,7 @@ def _attributions(
                 grid=cells,
                 layer=tried.layer,
                 restriction=restriction,
-                variables=() if shares is None else shared(prepared.variables, shares[k]),
+                variables=() if own.shares is None else shared(prepared.variables, own.shares),
                 view=share(outcome, k, prepared, image, signed=tried.signed),
                 elsewhere=own.elsewhere,
                 extras=dict(own.extras),

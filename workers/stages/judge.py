@@ -41,7 +41,7 @@ from workers.restriction import restrict
 from workers.running import Planned
 from workers.targets.scalars import ClassLogit
 from workers.trust import Known, trust_report
-from workers.views import piece, seen
+from workers.views import Place, piece, seen
 
 SCORES_ALONE: Final = frozenset({Ability.FORWARD})
 
@@ -128,7 +128,7 @@ class _Bench:
         plan, rows = inquiry.plan(scene), inquiry.rows(scene)
         place = self.attributed.prepared.place(view)
         if place is not None:
-            return Planned(seen(plan, image, place), rows)
+            plan = seen(plan, Place(image, place, scene.image))
         return self.access.planned(plan, rows, image, scene.scalars)
 
     def _by_key(self, targets: Sequence[ResolvedTarget], maps: Maps) -> dict[str, Values]:

@@ -19,7 +19,7 @@ from workers.parcels import Decoded, ImageFacts, Prepared
 from workers.segments import read_segments
 from workers.slots import Slots
 from workers.steps.base import STEPS, Step, StepImage
-from workers.variables import beside, told
+from workers.variables import Told, beside, told
 
 LIMIT = 30.0
 """Seconds for the steps, beside what a large volume is allowed."""
@@ -50,13 +50,26 @@ def prepare(
     NotAcceptedByModel
         The image is too small, or of another number of channels; or views are of several sizes.
     MissingValue
-        A value that the model takes beside the image is nowhere given.
+        A value that the model takes beside the image is nowhere given, or otherwise in one view
+        than in another.
     StageTimeout, SlotDied
         The steps took more than `limit` seconds, or too much memory.
     """
-    fetched = decoded.fetched
+    request, variables = decoded.fetched.request, decoded.fetched.manifest.variables
     if decoded.views:
-        return _stacked(decoded, _apart(decoded.views, slots, limit, on_progress))
+        made = _apart(decoded.views, slots, limit, on_progress)
+        prepared = _stacked(decoded, [each for each, _ in made])
+        return replace(prepared, variables=beside(variables, request.values, *(t for _, t in made)))
+    prepared, header = _prepared(decoded, slots, limit)
+    on_progress(1 / (1 + len(request.segments)))
+    segments = read_segments(decoded, prepared.grid, slots, on_progress)
+    facts = beside(variables, request.values, header)
+    return replace(prepared, variables=facts, given=segments)
+
+
+def _prepared(decoded: Decoded, slots: Slots, limit: float) -> tuple[Prepared, Told]:
+    """Prepare one image or volume, and return what its header says of each variable."""
+    fetched = decoded.fetched
     message = {
         "pixels": str(decoded.pixels),
         "padding": None if decoded.padding is None else str(decoded.padding),
@@ -68,26 +81,23 @@ def prepare(
         "variables": _VARIABLES.dump_python(fetched.manifest.variables, mode="json"),
     }
     answer = slots.run("prepare", message, limit + leeway(decoded.facts.shape))
-    on_progress(1 / (1 + len(fetched.request.segments)))
     tensor = np.load(message["to"], allow_pickle=False)
     grid = Grid(tensor.shape[1:], np.array(answer["affine"]))
-    facts = beside(fetched.manifest.variables, fetched.request.values, answer["told"])
-    segments = read_segments(decoded, grid, slots, on_progress)
-    return Prepared(decoded, tensor, grid, facts, segments)
+    return Prepared(decoded, tensor, grid), answer["told"]
 
 
 def _apart(
     views: Sequence[Decoded], slots: Slots, limit: float, on_progress: Callable[[float], None]
-) -> list[Prepared]:
+) -> list[tuple[Prepared, Told]]:
     """Prepare one view after the other."""
-    made: list[Prepared] = []
+    made: list[tuple[Prepared, Told]] = []
     for each in views:
-        one = prepare(each, slots, limit=limit)
+        one, header = _prepared(each, slots, limit)
         view = each.fetched.view
         if view is not None and view.mirrored:
             tensor, grid = mirrored(one.tensor, one.grid)
             one = replace(one, tensor=tensor, grid=grid)
-        made.append(one)
+        made.append((one, header))
         on_progress(len(made) / len(views))
     return made
 

@@ -119,7 +119,7 @@ CASES: list[tuple[Change, str, str]] = [
         "above 0",
     ),
     (lambda m: m["selftests"][0].update(values={"age": 9}), "", "each self-test needs 'values'"),
-    (lambda m: m["inputs"][0].update(bag={}), "/inputs/0", "'kind' must be 'volume'"),
+    (lambda m: m["inputs"][0].update(bag={}), "/inputs/0", "give 'kind' volume, or"),
     (lambda m: m["inputs"][0].update(BAG), "/inputs/0", "keep its slices"),
     (
         lambda m: m["inputs"][0].update(deepcopy(BAG), steps=[IN_PLANE | {"name": "crop"}]),
