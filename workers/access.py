@@ -23,7 +23,7 @@ from workers.runtimes.base import Runtime
 from workers.scheduler import Scheduler
 from workers.sliding.passes import Sliding
 from workers.tabular import Tabular, accompanied
-from workers.views import maps, rows_of
+from workers.views import cost_of, maps
 
 R = TypeVar("R")
 
@@ -83,10 +83,11 @@ class Access:
 
     def mapped(self, method: Method, image: Tensor, targets: Targets) -> Planned[Maps]:
         """Return the plan of a method on an image, shape ``(C, *spatial)``, likewise."""
-        if self.model.manifest.image.several:
-            rows = rows_of(method, image.shape, len(targets))
+        several = self.model.manifest.image.several
+        rows = cost_of(method, image.shape, len(targets), several=several).rows
+        if several:
             return self.planned(maps(method, image, targets, self.tabular), rows, image, targets)
-        sliding, rows = self._sliding, method.estimate(image.shape, len(targets)).rows
+        sliding = self._sliding
         if sliding is None:
             plan = method.joint(image, targets, self.tabular)
         else:

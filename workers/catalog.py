@@ -32,7 +32,7 @@ from workers.precisions import Precisions
 from workers.records import PROTOCOL, Pending, Records
 from workers.runtimes.base import Probe
 from workers.sliding.tiling import Tiling
-from workers.views import together
+from workers.views import cost_of
 
 ALIKE: Final = (
     "It marks all that looks alike on the image, and so cannot explain one box of several;"
@@ -112,7 +112,8 @@ def ready_model(
             "memory": MemoryEntry(fixed_bytes=probe.fixed_bytes, row_bytes=dict(probe.row_bytes)),
             "load_seconds": None if load_seconds is None else round(load_seconds, 3),
             "method_rows": {
-                name: _rows(name, *_asked(name, manifest, shape, pieces), facts) for name in served
+                name: _rows(name, shape, pieces, facts, several=manifest.image.several)
+                for name in served
             },
         }
     )
@@ -258,26 +259,20 @@ def _value(index: int, spec: ValueSpec) -> ValueEntry:
     )
 
 
-def _asked(
-    method: str, manifest: Manifest, shape: Sequence[int], pieces: int
-) -> tuple[Sequence[int], int]:
-    """Return the shape of the images that a method is run on, and how many they are."""
-    if not manifest.image.several or together(METHODS[method]):
-        return shape, pieces
-    return (shape[0], *shape[2:]), shape[1]
-
-
-def _rows(method: str, shape: Sequence[int], pieces: int, facts: ModelFacts) -> dict[str, int]:
+def _rows(
+    method: str, shape: Sequence[int], pieces: int, facts: ModelFacts, *, several: bool
+) -> dict[str, int]:
     """Return the rows of one target by default, for the estimate at admission.
 
     Parameters
     ----------
     pieces
-        Windows in which the model is given an image, or views that are explained one after the
-        other; 1 if whole.
+        Windows in which the model is given an image; 1 if whole.
+    several
+        Whether it is given several images at once.
     """
     try:
-        cost = METHODS[method]().settled(facts).estimate(shape, 1)
+        cost = cost_of(METHODS[method]().settled(facts), shape, 1, several=several)
     except (WhylightError, ValueError):  # a method without defaults cannot be estimated
         return {}
     return {"forward": cost.forward_rows * pieces, "gradient": cost.gradient_rows * pieces}

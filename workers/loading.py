@@ -50,7 +50,7 @@ from workers.slots import Slots
 from workers.tabular import Tabular, accompanied
 from workers.targets import expected
 from workers.targets.scalars import ClassLogit
-from workers.views import kept_apart
+from workers.views import cost_of, kept_apart
 
 T = TypeVar("T")
 
@@ -347,7 +347,10 @@ def _records(
     subject = Subject(manifest, dtype, probe.remote, surrogate=probe.stood_in)
     records = Records(subject, _brought(manifest, folder))
     ordinary = defaults(entry.methods, facts).values()
-    efforts = [(method.estimate(runtime.shape, 1).effort, method) for method in ordinary]
+    several = manifest.image.several
+    efforts = [
+        (cost_of(method, runtime.shape, 1, several=several).effort, method) for method in ordinary
+    ]
     for effort, method in sorted(efforts, key=itemgetter(0)):
         if effort <= UNASKED or records.at_hand(method):
             records.record(method)

@@ -81,7 +81,13 @@ class Subject:
             if calibration is None
             else [calibration.synthetic, *(f.sha256 for f in cases if f.path == calibration.cases)],
         }
-        return digest_of(facts | ({"surrogate": True} if self.surrogate else {}))
+        views = {"views": [each.key for each in manifest.image.views]}
+        surrogate = {"surrogate": True}
+        return digest_of(
+            facts
+            | (views if manifest.image.views else {})
+            | (surrogate if self.surrogate else {})
+        )
 
 
 class Records:

@@ -25,7 +25,7 @@ from service.errors.models import UnservablePass
 from workers.drawing.overlay import own_full
 from workers.methods.base import Maps, Method
 from workers.parcels import Prepared
-from workers.passes import Ability, Exclusive, Pass, Plan, Step, Targets, TimeUp
+from workers.passes import Ability, Cost, Exclusive, Pass, Plan, Step, Targets, TimeUp
 from workers.rows import INPUT, VALUES, Beside, Clean, Rows
 from workers.runtimes.base import Probe
 from workers.tabular import Tabular
@@ -56,11 +56,18 @@ def together(method: type[Method] | Method) -> bool:
     return bool(method.needs & OF_INPUT) and Ability.LAYER_GRADIENT not in method.needs
 
 
-def rows_of(method: Method, shape: Sequence[int], targets: int) -> int:
-    """Return the rows that a method takes for views of shape ``(C, views, rows, columns)``."""
-    if together(method):
-        return method.estimate(shape, targets).rows
-    return shape[1] * method.estimate((shape[0], *shape[2:]), targets).rows
+def cost_of(method: Method, shape: Sequence[int], targets: int, *, several: bool) -> Cost:
+    """Return the rows that a method takes for one image or volume, or for several views.
+
+    Parameters
+    ----------
+    shape
+        Of the model's input, ``(C, *spatial)``; of several views ``(C, views, rows, columns)``.
+    """
+    if not several or together(method):
+        return method.estimate(shape, targets)
+    views, one = shape[1], method.estimate((shape[0], *shape[2:]), targets)
+    return Cost(views * one.forward_rows, views * one.gradient_rows, one.exact)
 
 
 def kept_apart(manifest: Manifest, probe: Probe, count: int) -> Probe:

@@ -168,8 +168,6 @@ class Manifest(Value):
             return self
         if self.task in {"segmentation", "detection"}:
             raise ValueError("views have one answer: a classification or a regression")
-        if self.calibration:
-            raise ValueError("'calibration' is for models without 'views'")
         return self
 
     @model_validator(mode="after")

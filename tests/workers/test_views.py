@@ -27,7 +27,7 @@ from workers.runtimes.remote import RemoteRuntime
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
 from workers.tabular import Companions, Tabular, accompanied
-from workers.views import abreast, maps, piece, rows_of, together
+from workers.views import abreast, cost_of, maps, piece, together
 
 VIEWS = 3
 SHAPE = (1, VIEWS, 12, 10)
@@ -177,7 +177,7 @@ def test_methods_of_the_inputs_gradient_see_all_views_at_once_and_no_other() -> 
     assert whole.isdisjoint({"guided_grad_cam", "layer_cam"})
     occlusion = METHODS["occlusion"](window=4)
     alone = occlusion.estimate((1, 12, 10), 1).rows
-    assert rows_of(occlusion, SHAPE, 1) == VIEWS * alone
+    assert cost_of(occlusion, SHAPE, 1, several=True).rows == VIEWS * alone
     assert Ability.EXCLUSIVE not in occlusion.needs
 
 

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from service.domain.certificate import MethodCalibration, Plane, Quantiles
 from service.domain.trust import SUPPORTED_TO
 from workers.certify.ground import Ground
-from workers.certify.maps import Drawn
+from workers.certify.maps import Drawing, Drawn, MapsByClass
 from workers.certify.similarity import DIGITS, Array
 from workers.drawing.overlay import scale_of
 from workers.measures.bearing import Bearings, bearings, brought
+from workers.targets.base import key_of
 
 SIDES: Final = {2: 16, 3: 8}
 """Cells of a template along each axis, by the number of axes."""
@@ -25,9 +26,12 @@ SIGNIFICANT: Final = 6
 
 
 def calibrated(
-    ground: Ground, maps: Sequence[dict[int, Drawn]], *, signed: bool
+    ground: Ground, maps: MapsByClass, *, signed: bool
 ) -> MethodCalibration | None:
     """Hold the maps of findings that are present and reported against the probe bank.
+
+    Of several views it is the map of that in which the method finds most: nobody says in which
+    of them a finding is to be seen.
 
     Parameters
     ----------
@@ -49,6 +53,7 @@ def calibrated(
     ]
     if not found:
         return None
+    views = [each.key for each in ground.manifest.image.views]
     measured = [each for _, _, each in found if each.outcome == "measured"]
     supported = sum(each.p is not None and each.p <= SUPPORTED_TO for each in measured)
     return MethodCalibration(
@@ -57,15 +62,27 @@ def calibrated(
         r=_quantiles(each.r for each in measured),
         p=_quantiles(each.p for each in measured),
         reference=_reference([drawn for _, drawn, _ in found], signed=signed),
-        templates=_templates((key, drawn) for key, drawn, _ in found),
+        templates=_templates(
+            (name, drawn)
+            for key, drawing, _ in found
+            for name, drawn in zip(_names(key, views), drawing, strict=True)
+        ),
     )
 
 
-def _bearings(ground: Ground, case: int, target: int, drawn: Drawn) -> Bearings:
+def _names(key: str, views: Sequence[str]) -> list[str]:
+    """Return what a class's maps are called: as of the targets that are explained."""
+    return [key_of(key, view) for view in views] or [key]
+
+
+def _bearings(ground: Ground, case: int, target: int, drawing: Drawing) -> Bearings:
     """Compare one map with what hiding each place did to its class."""
-    bank = ground.banks[case]
-    if bank is None:
+    banks = ground.banks[case]
+    if banks is None:
         return Bearings("no_bank")
+    masses = [float(np.nan_to_num(np.abs(each.values.sum(axis=0))).sum()) for each in drawing]
+    most = int(np.argmax(masses))
+    drawn, bank = drawing[most], banks[most]
     return bearings(
         drawn.values, drawn.grid, drawn.extent, bank.drops[:, target], float(bank.scores[target])
     )
@@ -80,9 +97,10 @@ def _quantiles(values: Iterable[float | None]) -> Quantiles | None:
     return Quantiles(p05=p05, p25=p25, p50=p50, p75=p75, p95=p95)
 
 
-def _reference(maps: Sequence[Drawn], *, signed: bool) -> float | None:
+def _reference(maps: Sequence[Drawing], *, signed: bool) -> float | None:
     """Return the usual value that is drawn in full color; `None` when all maps are blank."""
-    scales = [scale_of(each.values.sum(axis=0), signed=signed) for each in maps]
+    summed = [np.stack([each.values.sum(axis=0) for each in drawing]) for drawing in maps]
+    scales = [scale_of(each, signed=signed) for each in summed]
     full = [scale.full for scale in scales if scale is not None]
     return float(f"{np.median(full):.{SIGNIFICANT}g}") if full else None
 

@@ -1,7 +1,7 @@
 """The cases on which a model's methods are measured, out of its package's calibration set."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +43,19 @@ class Case:
     present: tuple[int, ...]
     """Every class that is present."""
 
+    several: bool = False
+    """Whether the image is several views, shape ``(C, views, rows, columns)``."""
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """Spatial shape of the image, or of each view."""
+        return tuple(self.image.shape[2 if self.several else 1 :])
+
+    @property
+    def images(self) -> tuple[Tensor, ...]:
+        """The image alone, or each view by itself."""
+        return self.image.unbind(1) if self.several else (self.image,)
+
     @property
     def explained(self) -> tuple[int, ...]:
         """Every class whose map is wanted of the model as it is, the target first."""
@@ -83,10 +96,11 @@ def read_cases(
     if not all(row.is_floating_point() and row.isfinite().all() for row in rows):
         raise NotCertifiable("invalid_calibration_set")
     mirrored = manifest.task == "classification-multiclass" and len(manifest.classes) == BINARY
-    return tuple(
+    cases = tuple(
         _case(row.float(), target, labels[index], rank, mirrored=mirrored)
         for rank, (row, (index, target)) in enumerate(zip(rows, pairs, strict=True))
     )
+    return tuple(replace(each, several=manifest.image.several) for each in cases)
 
 
 def choose(labels: NDArray[np.bool_], count: int) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from service.domain.certificate import Compared, Similarity
 from service.domain.grid import Grid
 from workers.certify.cases import Case
 from workers.certify.edges import edges
-from workers.certify.maps import Drawn
+from workers.certify.maps import Drawing, Drawn, MapsByClass, ranks_of
 from workers.certify.similarity import Array, summarized
 from workers.certify.weights import SEEDS
 
@@ -16,12 +16,12 @@ Ranks = Sequence[Array | None]
 """One map's ranks for each case; `None` where there is no map."""
 
 
-def of_target(maps: Sequence[Mapping[int, Drawn]], cases: Sequence[Case]) -> Ranks:
+def of_target(maps: MapsByClass, cases: Sequence[Case]) -> Ranks:
     """Return the ranks of the maps of each case's target."""
     return [_ranks(drawn, case.target) for drawn, case in zip(maps, cases, strict=True)]
 
 
-def of_other(maps: Sequence[Mapping[int, Drawn]], cases: Sequence[Case]) -> Ranks:
+def of_other(maps: MapsByClass, cases: Sequence[Case]) -> Ranks:
     """Return the ranks of the maps of each case's other class."""
     return [_ranks(drawn, case.other) for drawn, case in zip(maps, cases, strict=True)]
 
@@ -62,16 +62,16 @@ def summaries(pairs: Mapping[Compared, Array]) -> dict[Compared, Similarity]:
     return {name: each for name, each in found.items() if each is not None}
 
 
-def _ranks(drawn: Mapping[int, Drawn], target: int | None) -> Array | None:
+def _ranks(drawn: Mapping[int, Drawing], target: int | None) -> Array | None:
     """Return the ranks of one class's map, if there is one."""
-    return drawn[target].ranks if target is not None and target in drawn else None
+    return ranks_of(drawn[target]) if target is not None and target in drawn else None
 
 
 def _edges(case: Case) -> Array | None:
     """Return the ranks of a case's edges."""
-    values = edges(case.image).numpy().astype(np.float32)
-    shape = values.shape[1:]
-    return Drawn(values, Grid.identity(shape), shape).ranks
+    grid = Grid.identity(case.extent)
+    found = (edges(each).numpy().astype(np.float32) for each in case.images)
+    return ranks_of(tuple(Drawn(values, grid, case.extent) for values in found))
 
 
 def _partners(cases: Sequence[Case]) -> list[int | None]:

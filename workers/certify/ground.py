@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from torch import nn
+from torch import Tensor, nn
 
 from service.domain.manifest import Manifest
 from service.errors.base import WhylightError
@@ -23,6 +23,7 @@ from workers.passes import Exclusive, Plan
 from workers.running import Planned
 from workers.runtimes.base import Runtime
 from workers.targets.classes import predictions_of
+from workers.views import Place, abreast, seen
 
 LOAN: Final = 30.0
 """Seconds for which the model may be lent to be copied."""
@@ -70,15 +71,16 @@ class Ground:
     copies: Copies | None
     """`None` where the runtime lends no model, so that no weights can be shuffled."""
 
-    banks: tuple[Bank | None, ...]
-    """The probe bank of each case, by the model itself; `None` where it could not be had."""
+    banks: tuple[tuple[Bank, ...] | None, ...]
+    """The probe bank of each case, by the model itself, for each of its views or for the image
+    alone; `None` where it could not be had."""
 
     def reported(self, case: int) -> tuple[int, ...]:
         """Return the classes of a case that are present and that the model reports."""
         answered = self.banks[case]
         if answered is None:
             return ()
-        predictions = predictions_of(self.manifest, answered.scores.tolist())
+        predictions = predictions_of(self.manifest, answered[0].scores.tolist())
         best = max(predictions, key=lambda each: each.logit)
         return tuple(
             each.index
@@ -156,11 +158,21 @@ def _copies(network: nn.Module, plain: Runtime, case: Case, turns: Turns) -> Cop
     return Copies(network, surrogate, plain, head, many)
 
 
-def _banks(runtime: Runtime, cases: tuple[Case, ...], turns: Turns) -> tuple[Bank | None, ...]:
+def _banks(
+    runtime: Runtime, cases: tuple[Case, ...], turns: Turns
+) -> tuple[tuple[Bank, ...] | None, ...]:
     """Have each case's probe bank made, where the images are large enough for one."""
-    if too_small(cases[0].image.shape[1:]):
+    if too_small(cases[0].extent):
         return (None,) * len(cases)
-    images = [case.image.to(runtime.device, runtime.dtype) for case in cases]
-    plans = [Planned(bank(image), rows_of(image.shape)) for image in images]
+    plans = [_bank(case, case.image.to(runtime.device, runtime.dtype)) for case in cases]
     outcomes = turns.serve(runtime, plans)
     return tuple(None if isinstance(each, WhylightError) else each for each in outcomes)
+
+
+def _bank(case: Case, image: Tensor) -> Planned[tuple[Bank, ...]]:
+    """Return the plan of a case's bank, of each view with the others as they are."""
+    if case.several:
+        places = Place.each(image)
+        plan = abreast([seen(bank(each.own), each) for each in places])
+        return Planned(plan, sum(rows_of(each.own.shape) for each in places))
+    return Planned(abreast([bank(image)]), rows_of(image.shape))

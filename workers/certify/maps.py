@@ -1,4 +1,8 @@
-"""Maps of known cases: made through the scheduler, brought to one grid, ranked."""
+"""Maps of known cases: made through the scheduler, brought to one grid, ranked.
+
+A case of several views has a map in each. They are compared as one, because together they
+say what the score is made of.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +23,7 @@ from workers.passes import Plan
 from workers.running import Planned
 from workers.runtimes.base import Runtime
 from workers.targets.scalars import ClassLogit
+from workers.views import cost_of, maps, piece
 
 SIDE: Final = 32
 """Cells along each axis of the grid on which maps are compared."""
@@ -26,7 +31,7 @@ SIDE: Final = 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
-    """One raw map of one case."""
+    """One raw map of one image: of a case, or of one of its views."""
 
     values: NDArray[np.float32]
     """Shape ``(C, *cells)``."""
@@ -35,14 +40,21 @@ class Drawn:
     """Its cells in the model's input."""
 
     extent: tuple[int, ...]
-    """Spatial shape of the model's input."""
+    """Spatial shape of the image as the model takes it."""
 
-    @property
-    def ranks(self) -> Array | None:
-        """Its ranks on the common grid, all zero if it is constant; `None` if not finite."""
-        if not np.isfinite(self.values).all():
-            return None
-        return ranked(brought(self.values, self.grid, self.extent, SIDE))
+
+Drawing = tuple[Drawn, ...]
+"""The maps of one case and class: of each view, or of the image alone."""
+
+MapsByClass = list[dict[int, Drawing]]
+"""Of each case."""
+
+
+def ranks_of(drawing: Drawing) -> Array | None:
+    """Return the ranks on the common grid, all zero if they are constant; `None` if not finite."""
+    if not all(np.isfinite(each.values).all() for each in drawing):
+        return None
+    return ranked(np.stack([brought(d.values, d.grid, d.extent, SIDE) for d in drawing]))
 
 
 def draw(
@@ -51,7 +63,7 @@ def draw(
     method: Method,
     cases: Sequence[Case],
     classes: Callable[[Case], tuple[int, ...]],
-) -> list[dict[int, Drawn]]:
+) -> MapsByClass:
     """Return each case's maps by class; none where the method failed.
 
     Raises
@@ -71,18 +83,19 @@ def draw(
 
 def _planned(
     runtime: Runtime, method: Method, case: Case, classes: tuple[int, ...]
-) -> Planned[dict[int, Drawn]]:
+) -> Planned[dict[int, Drawing]]:
     image = case.image.to(runtime.device, runtime.dtype)
     targets = tuple(ClassLogit(each) for each in classes)
 
-    def plan() -> Plan[dict[int, Drawn]]:
-        maps = yield from method.plan(image, targets)
-        return dict(zip(classes, _drawn(maps, tuple(image.shape[1:])), strict=True))
+    def plan() -> Plan[dict[int, Drawing]]:
+        several = maps(method, image, targets) if case.several else None
+        made = yield from several or method.plan(image, targets)
+        return {each: _drawing(made, k, case) for k, each in enumerate(classes)}
 
-    return Planned(plan(), method.estimate(image.shape, len(targets)).rows)
+    return Planned(plan(), cost_of(method, image.shape, len(targets), several=case.several).rows)
 
 
-def _drawn(maps: Maps, extent: tuple[int, ...]) -> list[Drawn]:
-    values = maps.values.detach().cpu().numpy().astype(np.float32)
-    grid = Grid(values.shape[2:], maps.affine)
-    return [Drawn(each, grid, extent) for each in values]
+def _drawing(made: Maps, target: int, case: Case) -> Drawing:
+    views = range(len(case.images)) if case.several else (None,)
+    pieces = (piece(made, target, view) for view in views)
+    return tuple(Drawn(each.values, each.cells, case.extent) for each in pieces)

@@ -23,19 +23,17 @@ from workers.certify.comparisons import (
     unchanged,
 )
 from workers.certify.ground import Ground
-from workers.certify.maps import Drawn, draw
+from workers.certify.maps import MapsByClass, draw
 from workers.certify.turns import Turns
 from workers.certify.verdict import outcome_of
 from workers.certify.weights import SEEDS
 from workers.methods.base import Method
 from workers.records import PROTOCOL, Subject, uncertified
 from workers.runtimes.base import Runtime
+from workers.views import cost_of
 
 HIGHEST_EFFORT: Final = 500_000
 """Forward passes for one method, or their like, beyond which nothing is measured."""
-
-MapsByClass = list[dict[int, Drawn]]
-"""Of each case."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +75,9 @@ class Measurement:
         """Return the forward passes of all maps, as if no two models shared any."""
         cases = self.ground.cases
         models = 1 if self.ground.copies is None else 1 + 2 * len(SEEDS)
-        return self.method.estimate(cases[0].image.shape, 1).effort * len(cases) * models
+        several = cases[0].several
+        one = cost_of(self.method, cases[0].image.shape, 1, several=several).effort
+        return one * len(cases) * models
 
     def _certificate(
         self, plain: Ranks, maps: MapsByClass, heads: Sequence[MapsByClass]

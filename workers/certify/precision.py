@@ -4,7 +4,7 @@ r"""How far maps in bfloat16 are from maps in float64, on a model's known cases.
 
 over the cases `i` and the classes `k` that are explained on each: those that
 the case shows, and one that it does not. `corr` is Pearson's correlation of all
-raw values on the map's own grid. The minimum counts, and not a mean: a request
+raw values on the map's own grid, of all views together. The minimum counts, and not a mean: a request
 is for one map, and a mean would hide the one that is wrong.
 """
 
@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from service.domain.precision import PrecisionRecord
 from workers.certify.cases import CASES, Case, NotCertifiable
-from workers.certify.maps import Drawn, draw
+from workers.certify.maps import Drawing, draw
 from workers.certify.similarity import ROUNDING
 from workers.certify.turns import Turns
 from workers.methods.base import Method
 from workers.model import Model
 from workers.precisions import gate_of
+from workers.views import cost_of
 
 EFFORT: Final = 15_000
 """Forward passes for one method, or their like, beyond which fewer cases are taken."""
@@ -49,7 +50,8 @@ def measured(method: Method, model: Model, cases: Sequence[Case], turns: Turns) 
     Unwanted
         The worker drains, or the model is gone.
     """
-    some = cases[: affordable(method, model.runtime.shape)]
+    several = model.manifest.image.several
+    some = cases[: affordable(method, model.runtime.shape, several=several)]
     exact = turns.owned(lambda: model.runtime.recast(torch.float64))
     narrow = turns.owned(lambda: model.replicas.at("bfloat16"))
     pairs = zip(
@@ -76,15 +78,15 @@ def measured(method: Method, model: Model, cases: Sequence[Case], turns: Turns) 
     )
 
 
-def affordable(method: Method, shape: Sequence[int]) -> int:
-    """Return how many cases may be measured for what the method costs.
+def affordable(method: Method, shape: Sequence[int], *, several: bool = False) -> int:
+    """Return how many cases, of one image or of `several` views, may be measured for its cost.
 
     Raises
     ------
     NotCertifiable
         Fewer than are needed to say anything.
     """
-    effort = DOUBLE * max(1, method.estimate(shape, 1).effort)
+    effort = DOUBLE * max(1, cost_of(method, shape, 1, several=several).effort)
     if effort * FEWEST > EFFORT:
         raise NotCertifiable("too_costly")
     return min(CASES, EFFORT // effort)
@@ -95,13 +97,19 @@ def rounded_down(value: float) -> float:
     return math.floor(value * 10**DIGITS) / 10**DIGITS
 
 
-def _correlations(exact: dict[int, Drawn], narrow: dict[int, Drawn]) -> Iterator[float]:
+def _correlations(exact: dict[int, Drawing], narrow: dict[int, Drawing]) -> Iterator[float]:
     """Yield the correlation of each map that float64 gives; 0 where bfloat16 gives none."""
-    for target, drawn in exact.items():
-        if not _varies(drawn.values):
+    for target, drawing in exact.items():
+        values = _values(drawing)
+        if not _varies(values):
             continue
-        other = narrow.get(target)
-        yield correlation(drawn.values, other.values) if other and _varies(other.values) else 0.0
+        other = _values(narrow[target]) if target in narrow else None
+        yield 0.0 if other is None or not _varies(other) else correlation(values, other)
+
+
+def _values(drawing: Drawing) -> NDArray[np.float32]:
+    """Return the values of all views, or of the image alone."""
+    return np.stack([each.values for each in drawing])
 
 
 def _varies(values: NDArray[np.float32]) -> bool:

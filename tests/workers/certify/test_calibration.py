@@ -24,9 +24,14 @@ PLACES = weights(EXTENT)
 SPECS = tuple(ClassSpec(key=key, label=key, threshold=0.5) for key in ("a", "b"))
 
 
+def manifest_of(*views):
+    image = SimpleNamespace(views=[SimpleNamespace(key=each) for each in views])
+    return SimpleNamespace(classes=SPECS, task="classification-multilabel", image=image)
+
+
 def drawn(values):
     values = np.asarray(values, np.float32)[None]
-    return Drawn(values, Grid.partition(values.shape[1:], EXTENT), EXTENT)
+    return (Drawn(values, Grid.partition(values.shape[1:], EXTENT), EXTENT),)
 
 
 def blob(row, column):
@@ -41,10 +46,9 @@ def ground(*falls, scores=(3.0, -3.0), present=(0,)):
     for fall in falls:
         mass = PLACES.reshape(len(PLACES), -1) @ fall.ravel()
         drops = np.stack([mass / mass.max(), np.zeros(len(PLACES))], axis=1)
-        banks.append(Bank(EXTENT, np.array(scores), drops))
+        banks.append((Bank(EXTENT, np.array(scores), drops),))
     case = Case(torch.zeros(1, *EXTENT), 0, 1, present)
-    manifest = SimpleNamespace(classes=SPECS, task="classification-multilabel")
-    return Ground(manifest, (case,) * len(falls), None, None, tuple(banks))
+    return Ground(manifest_of(), (case,) * len(falls), None, None, tuple(banks))
 
 
 def test_maps_that_mark_what_counts_are_supported_and_others_are_not():
@@ -97,11 +101,10 @@ def test_a_template_of_volumes_has_three_axes_and_is_kept_as_it_was_found():
     spot = np.random.default_rng(0).random((4, 6, 5)).astype(np.float32)
     places = weights(extent)
     bank = Bank(extent, np.array((3.0, -3.0)), np.ones((len(places), 2)))
-    manifest = SimpleNamespace(classes=SPECS, task="classification-multilabel")
     case = Case(torch.zeros(1, *extent), 0, 1, (0,))
-    cases = Ground(manifest, (case,), None, None, (bank,))
+    cases = Ground(manifest_of(), (case,), None, None, ((bank,),))
     grid = Grid.partition(spot.shape, extent)
-    found = calibrated(cases, [{0: Drawn(spot[None], grid, extent)}], signed=True)
+    found = calibrated(cases, [{0: (Drawn(spot[None], grid, extent),)}], signed=True)
     coarse = brought(spot[None], grid, extent, 8)
     unit = coarse / np.linalg.norm(coarse)
     np.testing.assert_allclose(found.templates["a"], unit, atol=1e-5)
@@ -115,3 +118,17 @@ def test_a_map_that_is_not_finite_supports_nothing_and_is_in_no_template():
     found = calibrated(ground(*spots), maps, signed=True)
     assert (found.maps, found.supported) == (2, 0.5)
     assert np.isfinite(found.templates["a"]).all()
+
+
+def test_of_several_views_that_counts_in_which_the_method_finds_most():
+    spot, away = blob(12, 40), blob(56, 56)
+    faint = 0.01 * away
+    cases = ground(spot, spot)
+    ((bank,), _) = cases.banks
+    nothing = Bank(EXTENT, bank.scores, np.zeros_like(bank.drops))
+    of_views = Ground(manifest_of("front", "side"), cases.cases, None, None, ((bank, nothing),) * 2)
+    right = (*drawn(spot), *drawn(faint))
+    wrong = (*drawn(faint), *drawn(spot))
+    found = calibrated(of_views, [{0: right}, {0: wrong}], signed=True)
+    assert (found.maps, found.supported) == (2, 0.5)
+    assert set(found.templates) == {"a-front", "a-side"}
