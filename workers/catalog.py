@@ -51,12 +51,6 @@ SPANNING: Final = (
 )
 
 
-ABLATED: Final = (
-    "It takes a channel of a layer from all views at once, which tells of none of them; other CAMs"
-    " look at one view after the other."
-)
-
-
 def catalog(models: Iterable[ModelEntry]) -> Catalog:
     """Return everything that this worker can do with `models` at hand."""
     return Catalog(
@@ -184,8 +178,6 @@ def refusal(method: str, probe: Probe, manifest: Manifest) -> str | None:
         return SPANNING
     if slices and METHODS[method].marks_alike:
         return EVEN
-    if manifest.image.several and Ability.ABLATION in METHODS[method].needs:
-        return ABLATED
     missing = METHODS[method].needs - probe.abilities
     if not missing:
         return None

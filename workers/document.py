@@ -178,7 +178,7 @@ def _facts(attribution: Attribution, verdict: Verdict) -> MapFacts | None:
         maximum=float(finite.max()),
         sum=float(finite.sum()),
         positive_fraction=float((finite > 0).mean()),
-        peak=None if verdict.degenerate else place,
+        peak=None if verdict.degenerate or verdict.blank else place,
         restriction=restriction,
     )
 

@@ -272,6 +272,9 @@ class Verdict:
 
     checks: tuple[Check, ...]
     degenerate: bool
+    blank: bool = False
+    """Whether it is zero because all evidence lies in other images."""
+
     trust: TrustReport | None = None
     """`None` where there is no map."""
 

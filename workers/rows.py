@@ -290,6 +290,9 @@ class Ablated(_Image):
     """A declared layer, whose output has shape ``(rows, channels, ...)``."""
 
     channels: tuple[int, ...]
+    view: int | None = None
+    """Of a layer that keeps several views apart, ``(rows, channels, views, ...)``: in which one
+    the channel is zero; `None` in all of it."""
 
     @property
     def count(self) -> int:
@@ -298,8 +301,8 @@ class Ablated(_Image):
 
     @property
     def token(self) -> Hashable:
-        """Equal for one image, one layer and one list of channels."""
-        return (Ablated, Same(self.image), self.place, self.channels)
+        """Equal for one image, one layer, one list of channels and one view."""
+        return (Ablated, Same(self.image), self.place, self.channels, self.view)
 
     def fill(self, out: Mapping[str, Tensor], start: int, stop: int) -> None:
         """Write the image; the runtime sets the channels to zero on its way."""

@@ -26,7 +26,7 @@ from workers.drawing.overlay import own_full
 from workers.methods.base import Maps, Method
 from workers.parcels import Prepared
 from workers.passes import Ability, Cost, Exclusive, Pass, Plan, Step, Targets, TimeUp
-from workers.rows import INPUT, VALUES, Beside, Clean, Rows
+from workers.rows import INPUT, VALUES, Ablated, Beside, Clean, Rows
 from workers.runtimes.base import Probe
 from workers.tabular import Tabular
 
@@ -149,6 +149,8 @@ class Place:
             return Beside(self.rows(rows.rows), rows.values)
         if isinstance(rows, Clean) and rows.image is self.own:
             return Clean(self.whole, rows.count)
+        if isinstance(rows, Ablated):
+            return Ablated(self.whole, rows.place, rows.channels, self.view)
         return InView(rows, self.whole, self.view)
 
 

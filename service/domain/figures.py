@@ -18,6 +18,15 @@ def probed(checks: Iterable[Check]) -> str | None:
     return f"p = {p:.3f}, {bank.passes} places hidden in turn"
 
 
+def largest_fall(checks: Iterable[Check]) -> str | None:
+    """Return how far hiding one place lowers the score, of a map that marks none."""
+    bank = next((each for each in checks if each.name == "probe_bank"), None)
+    fall = None if bank is None else bank.values.get("largest_fall")
+    if not isinstance(fall, float):
+        return None
+    return f"Hiding one place of this image lowers the score by {max(fall, 0.0):.2g} at most."
+
+
 def fall_outside(checks: Iterable[Check]) -> str | None:
     """Return how far the logit fell with all outside the expected region hidden, if it was asked.
 

@@ -49,6 +49,7 @@ class Flag(StrEnum):
     FEW_LEVELS = "few_levels"
     INCOMPLETE = "incomplete"
     TOLERANCE_MISSED = "tolerance_missed"
+    EVIDENCE_ELSEWHERE = "evidence_elsewhere"
 
 
 OF_THE_METHOD: Final = frozenset({Flag.CERTIFICATE_FAILED, Flag.CERTIFICATE_WEAK, Flag.UNCERTIFIED})
@@ -150,6 +151,10 @@ STATEMENTS: Final = MappingProxyType(
         Flag.TOLERANCE_MISSED: (
             "The map's sum is farther from the change in score than the tolerance that was asked"
             " for: it counts as weak at best."
+        ),
+        Flag.EVIDENCE_ELSEWHERE: (
+            "The method finds no evidence in this image: all of it lies in the other images that"
+            " the model saw with it."
         ),
     }
 )

@@ -88,8 +88,8 @@ def _planned(
     targets = tuple(ClassLogit(each) for each in classes)
 
     def plan() -> Plan[dict[int, Drawing]]:
-        several = maps(method, image, targets) if case.several else None
-        made = yield from several or method.plan(image, targets)
+        asked = maps(method, image, targets) if case.several else method.plan(image, targets)
+        made = yield from asked
         return {each: _drawing(made, k, case) for k, each in enumerate(classes)}
 
     return Planned(plan(), cost_of(method, image.shape, len(targets), several=case.several).rows)

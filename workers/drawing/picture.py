@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.explanation import Check, ModelRef, Restriction
-from service.domain.figures import fall_outside, kept_to, probed
+from service.domain.figures import fall_outside, kept_to, largest_fall, probed
 from service.domain.grid import Grid
 from service.domain.parity import WORDS as PARITY_WORDS
 from service.domain.parity import MapParity, Parity
@@ -293,6 +293,8 @@ def _warnings(words: Words, scale: Scale | None) -> list[str]:
             said.append(STATEMENTS[flag])
         if flag is Flag.DEPENDS_OUTSIDE_EXPECTED_REGION:
             said.extend(filter(None, [fall_outside(words.checks)]))
+        if flag is Flag.EVIDENCE_ELSEWHERE:
+            said.extend(filter(None, [largest_fall(words.checks)]))
     if not words.degenerate:
         said.extend(check.meaning for check in words.checks if _unsaid(check))
     return list(dict.fromkeys(said))

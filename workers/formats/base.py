@@ -66,6 +66,9 @@ class MapRecord(Value):
     signed: bool
     executed_on: ExecutedOn = "original"
     degenerate: bool
+    blank: bool = False
+    """Whether the map is zero because all evidence lies in other images seen with this one."""
+
     partial: bool
     instances: tuple[InstanceShare, ...] = ()
     """Of a bag: what each instance adds to the score, the most first."""
@@ -144,6 +147,11 @@ class MapRecord(Value):
             return None
         key = self.view.key
         return next((each for each in self.instances if each.instance == key), None)
+
+    @property
+    def peaks(self) -> bool:
+        """Whether there is a most relevant place."""
+        return not (self.degenerate or self.blank)
 
     @property
     def regions(self) -> tuple[Box, ...]:
@@ -263,7 +271,7 @@ class Sheet:
     @cached_property
     def scale(self) -> Scale | None:
         """How pictures are scaled; `None` when nothing is drawn in color."""
-        if self.record.degenerate:
+        if self.record.degenerate or self.record.blank:
             return None
         if self.record.view is not None:
             return joint_scale(self.relevance, self.record.view.full, signed=self.record.signed)

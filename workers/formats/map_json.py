@@ -121,7 +121,7 @@ def _peak(sheet: Sheet) -> list[float] | None:
 
     Of a map that was kept to regions, the nearest in them.
     """
-    return None if sheet.record.degenerate else list(sheet.peak[0])
+    return list(sheet.peak[0]) if sheet.record.peaks else None
 
 
 def _trust(sheet: Sheet) -> dict[str, Any]:

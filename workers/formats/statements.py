@@ -157,7 +157,7 @@ def _beside(record: MapRecord) -> Iterator[Number]:
 
 def _map(sheet: Sheet) -> Iterator[Number]:
     """Peak and cell size; a map that says nothing has no peak."""
-    if not sheet.record.degenerate:
+    if sheet.record.peaks:
         place, peak = sheet.peak
         yield own("peak_relevance", "Largest relevance of a map cell"), peak, NO_UNITS
         for axis, index in zip(sheet.record.axes, place, strict=True):

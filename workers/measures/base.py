@@ -83,6 +83,10 @@ class Case:
     beside: float = 0.0
     """Sum of what the values beside the image add, and other views that were explained with it."""
 
+    elsewhere: float = 0.0
+    """Of several images that were explained together: the relevance that is drawn in full color
+    in all of them."""
+
     grid: Grid = field(default_factory=lambda: Grid.identity((1, 1)))
     """Cells of the map in the model's input."""
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from service.domain.explanation import Check
+from service.domain.trust import STATEMENTS, Flag
 from workers.measures.base import MEASURES, Case, Measure
 
 DEGENERATE: Final = "degenerate"
@@ -25,6 +26,9 @@ class Integrity(Measure):
     with the score `s` counted only where values are combined from scores alone
     (occlusion), because the rounding of a difference scales with its terms.
 
+    Of several images that were explained together, a map that is zero within that
+    rounding, while another's is not, does say something: that the evidence lies elsewhere.
+
     Parameters
     ----------
     roundings
@@ -37,6 +41,7 @@ class Integrity(Measure):
     words: ClassVar = {
         "pass": "The map's values are finite and differ from one another beyond rounding.",
         DEGENERATE: "The map is constant: it says nothing about where the score comes from.",
+        Flag.EVIDENCE_ELSEWHERE: STATEMENTS[Flag.EVIDENCE_ELSEWHERE],
         NON_FINITE: "The map holds values that are not finite: it must not be read.",
     }
 
@@ -54,13 +59,10 @@ class Integrity(Measure):
             "maximum": float(case.values.max()),
             "distinct_values": int(np.unique(case.values).size),
         }
-        spread = values["maximum"] - values["minimum"]
-        if spread <= self.roundings * EPSILON * _magnitude(case):
-            return self.check("fail", DEGENERATE, values=values)
-        return self.check("pass", values=values)
-
-
-def _magnitude(case: Case) -> float:
-    """Return the size of the numbers whose rounding the map bears."""
-    largest = float(np.abs(case.values).max())
-    return max(largest, abs(case.score)) if case.of_scores else largest
+        spread, largest = values["maximum"] - values["minimum"], float(np.abs(case.values).max())
+        score = abs(case.score) if case.of_scores else 0.0
+        if spread > self.roundings * EPSILON * max(largest, score):
+            return self.check("pass", values=values)
+        if largest <= self.roundings * EPSILON * score < case.elsewhere:
+            return self.check("pass", Flag.EVIDENCE_ELSEWHERE, values=values)
+        return self.check("fail", DEGENERATE, values=values)

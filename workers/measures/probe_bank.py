@@ -75,7 +75,9 @@ class ProbeBank(Measure):
         """Return the outcome on a map that was held against the bank."""
         drops = _drops(case)
         if found.p is None or found.r is None:
-            return self.check("not_applicable", found.outcome, passes=len(drops))
+            marks_none = found.outcome == "constant_map"
+            values = {"largest_fall": float(drops.max())} if marks_none else None
+            return self.check("not_applicable", found.outcome, values=values, passes=len(drops))
         return self.check(
             OUTCOMES[evidence_of(intact=True, informative=True, p=found.p)],
             *_flags(found, of_scores=case.of_scores),

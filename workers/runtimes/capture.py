@@ -26,6 +26,9 @@ class Ablation:
     channels: tuple[int, ...]
     """For each row of the batch; rows beyond are whole."""
 
+    views: tuple[int, ...] = ()
+    """Likewise in which of several views; empty where the layer tells none apart."""
+
     tokens: Tokens | None = None
     """How tokens lie, if the layer puts out tokens; their numbers are the channels."""
 
@@ -33,19 +36,21 @@ class Ablation:
     def of(cls, place: str, segments: Sequence[Segment], tokens: Tokens | None) -> "Ablation":
         """Return the channels that the rows of a batch lack at their place."""
         lacking = [
-            rows.channels[segment.start : segment.stop]
+            (rows.channels[segment.start : segment.stop], rows.view)
             for segment in segments
             if (rows := ablated(segment.work.rows)) is not None
         ]
-        return cls(place, tuple(chain.from_iterable(lacking)), tokens)
+        channels = tuple(chain.from_iterable(some for some, _ in lacking))
+        views = tuple(view for some, view in lacking if view is not None for _ in some)
+        return cls(place, channels, views, tokens)
 
     def apply(self, output: Tensor) -> None:
         """Set the channels of an output ``(rows, channels, ...)`` to zero, in place."""
         if self.tokens is not None and self.tokens.fit(output):
             output = output.movedim(-1, 1)
-        rows = torch.arange(len(self.channels), device=output.device)
-        channels = sent(torch.tensor(self.channels), output.device, torch.int64)
-        output.index_put_((rows, channels), output.new_zeros(()))  # a number would be waited for
+        cells = [range(len(self.channels)), self.channels, *([self.views] if self.views else [])]
+        index = sent(torch.tensor([*map(list, cells)]), output.device, torch.int64)
+        output.index_put_(index.unbind(), output.new_zeros(()))  # a number would be waited for
 
 
 class Capture:

@@ -22,7 +22,7 @@ from service.domain.grid import Grid
 from service.domain.precision import Precision, PrecisionRecord
 from service.domain.request import Annotation
 from service.domain.target import ResolvedTarget
-from service.domain.trust import Probes
+from service.domain.trust import Flag, Probes
 from service.errors.base import WhylightError
 from workers.access import Access
 from workers.binding import Seen
@@ -253,8 +253,9 @@ class _Bench:
     ) -> Verdict:
         """Return what there is to say of one map."""
         degenerate = any(DEGENERATE in check.flags for check in said)
+        blank = any(Flag.EVIDENCE_ELSEWHERE in check.flags for check in said)
         duplicate = attribution.binding is not None and self.seen.is_duplicate(
-            attribution.binding, degenerate=degenerate
+            attribution.binding, degenerate=degenerate or blank
         )
         report = trust_report(
             attribution,
@@ -267,6 +268,7 @@ class _Bench:
         return Verdict(
             checks=said if self._measures() else (),
             degenerate=degenerate,
+            blank=blank,
             trust=report,
             probes=_probes(case),
             reference=_reference(known),
@@ -307,6 +309,7 @@ class _Bench:
             of_scores=METHODS[attribution.method].needs <= SCORES_ALONE,
             extras=attribution.extras,
             beside=sum(each.relevance for each in attribution.variables) + attribution.elsewhere,
+            elsewhere=(attribution.view and attribution.view.full) or 0.0,
             grid=Grid(grid.shape, back),
             extent=prepared.grid.shape,
             pixels=_pixels(prepared),

@@ -128,6 +128,7 @@ def record_of(
         signed=attribution.signed,
         executed_on=attribution.executed_on,
         degenerate=verdict.degenerate,
+        blank=verdict.blank,
         partial=attribution.partial,
         given=judged.attributed.prepared.variables,
         variables=attribution.variables,
