@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from service.dicom.intents import PRESENTATION
 from service.domain.explanation import LeftOut
 from service.domain.inputs import Accept
 from service.domain.request import ExplanationRequest
@@ -255,6 +256,8 @@ def refusals(instance: Instance, accept: Accept, *, unnamed: bool = False) -> tu
     broken = [name for name, (value, allowed) in rules.items() if allowed and value not in allowed]
     if not set(accept.image_types) <= set(instance.image_type):
         broken.append("image_types")
+    if (instance.presentation_intent or PRESENTATION) not in accept.presentation_intents:
+        broken.append("presentation_intents")
     orientations = accept.volume.orientations if accept.volume else ()
     if orientations and instance.plane is not None and instance.plane not in orientations:
         broken.append("orientations")

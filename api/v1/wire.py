@@ -53,6 +53,10 @@ class InstanceBody(BaseModel):
     plane: str | None = Field(description="Plane of the body that it is nearest to, if it says.")
     view_position: str = Field(description="Its projection, if it says, such as MLO.")
     laterality: str = Field(description="Its side, if it says: L, R or B.")
+    presentation_intent: str = Field(
+        description="Of a digital X-ray, what its pixels are meant for: FOR PRESENTATION, or FOR"
+        " PROCESSING, which most models do not take."
+    )
     rows: int
     columns: int
     number_of_frames: int

@@ -28,6 +28,7 @@ from service.dicom.dataset import (
     value_of,
 )
 from service.dicom.frames import PER_FRAME, SHARED, described
+from service.dicom.intents import intent_of
 from service.dicom.photometric import COLOR, GRAY, HALVED, was_defined
 from service.dicom.syntaxes import Family
 from service.domain.canonical import digest_of
@@ -218,6 +219,9 @@ def _strings(dataset: Dataset) -> dict[str, Any]:
         "view_modified": _modified(dataset),
         "localizer": "LOCALIZER" in image_type,
         "image_type": image_type,
+        "presentation_intent": intent_of(
+            code_string(dataset, "PresentationIntentType"), _sop_class(dataset)
+        ),
         "plane": _plane(dataset),
         "photometric_interpretation": code_string(dataset, "PhotometricInterpretation"),
     }

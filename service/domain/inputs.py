@@ -11,6 +11,9 @@ from service.domain.variable import Variable
 from service.domain.view import MOST_IMAGES, View, demand_apart
 from service.domain.volume import Orientation
 
+PresentationIntent = Literal["FOR PRESENTATION", "FOR PROCESSING"]
+"""Values of Presentation Intent Type (PS3.3 C.8.11.1)."""
+
 Range = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]]
 """Least and greatest, both allowed."""
 
@@ -42,6 +45,12 @@ class Accept(Value):
     photometric_interpretations: tuple[str, ...] = ("MONOCHROME1", "MONOCHROME2")
     image_types: tuple[str, ...] = ()
     """Values that Image Type must hold, every one, such as ``ORIGINAL`` and ``AXIAL``."""
+
+    presentation_intents: tuple[PresentationIntent, ...] = Field(
+        default=("FOR PRESENTATION",), min_length=1
+    )
+    """Of digital X-rays: whether as they are shown, or raw, to be processed first. An image that
+    does not say is as it is shown."""
 
     volume: VolumeRules | None = None
     """Of a model that takes a series as one volume; `None` of one that takes an image."""

@@ -41,6 +41,9 @@ class ImageHeader(Value):
     localizer: bool = False
     """Whether it is an overview by which slices were planned."""
 
+    presentation_intent: str = ""
+    """``FOR PRESENTATION`` or ``FOR PROCESSING`` of a digital X-ray; empty where nothing is said."""
+
     image_type: tuple[str, ...] = ()
     plane: Orientation | None = None
     """Of the body, nearest to the image; of several frames, to the first. `None` where it is

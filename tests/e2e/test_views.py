@@ -80,7 +80,7 @@ def test_a_study_lists_what_its_images_say_of_their_views(client, study):
         ),
         ({"targets": [{"kind": "view", "of": "left"}]}, "invalid_request", "/targets/0"),
         ({"targets": [{"kind": "detection", "of": "left"}]}, "invalid_target", "/targets/0/kind"),
-        ({"methods": ["ablation_cam"]}, "method_not_applicable", "/methods/0/name"),
+        ({"methods": ["attention_rollout"]}, "method_not_applicable", "/methods/0/name"),
         ({"instance": "in_0001"}, "invalid_request", "/instance"),
         ({"views": {"l_ml": "in_0001"}}, "invalid_request", "/views/l_ml"),
         (
@@ -99,6 +99,8 @@ def test_a_study_lists_what_its_images_say_of_their_views(client, study):
             "/targets/0/kind",
         ),
         ({"model": "chest-phantom", "views": {"pa": "in_0001"}}, "invalid_request", "/views"),
+        ({"model": "chest-phantom", "instances": ["in_0001"]}, "invalid_request", "/instances"),
+        ({"instances": ["in_0001"]}, "invalid_request", "/instances"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_what_can(client, study, asked, code, pointer):

@@ -154,3 +154,38 @@ def test_an_image_may_be_looked_for_in_one_series():
     assert choose_instance(narrowed(two, "se_0002"), CHEST, None).id == "in_0002"
     with pytest.raises(NotFound):
         narrowed(two, "se_0003")
+
+
+# ------------------------------------------------- for presentation, for processing
+
+
+RAW = Accept(modalities=("CR",), presentation_intents=("FOR PROCESSING",))
+EITHER = Accept(modalities=("CR",), presentation_intents=("FOR PRESENTATION", "FOR PROCESSING"))
+PAIR = study(
+    instance(id="in_0001", presentation_intent="FOR PROCESSING"),
+    instance(id="in_0002", presentation_intent="FOR PRESENTATION"),
+)
+
+
+def test_raw_pixels_are_taken_by_a_model_that_was_made_for_them_alone():
+    assert choose_instance(PAIR, CHEST, None).id == "in_0002"
+    assert choose_instance(PAIR, RAW, None).id == "in_0001"
+    (left,) = left_out(PAIR, CHEST, [PAIR.instances[1]])
+    assert (left.instance, left.reasons) == ("in_0001", ("presentation_intents",))
+
+
+def test_raw_pixels_are_refused_by_name_too():
+    with pytest.raises(NotAcceptedByModel) as refusal:
+        choose_instance(PAIR, CHEST, "in_0001")
+    assert refusal.value.facts["refused"] == {"in_0001": ["presentation_intents"]}
+
+
+def test_what_does_not_say_is_as_it_is_shown():
+    assert not refusals(instance(), CHEST)
+    assert refusals(instance(), RAW) == ("presentation_intents",)
+
+
+def test_of_a_model_of_both_kinds_one_must_be_named():
+    with pytest.raises(AmbiguousStudy):
+        choose_instance(PAIR, EITHER, None)
+    assert choose_instance(PAIR, EITHER, "in_0001").id == "in_0001"

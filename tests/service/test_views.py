@@ -67,8 +67,15 @@ def test_every_view_that_lacks_is_named_with_why_no_other_image_is_it():
     assert "2.25" not in str(refusal.value.facts)
 
 
-@pytest.mark.parametrize("changes", [{"view_modified": True}, {"number_of_frames": 30}])
-def test_a_magnification_or_a_tomosynthesis_is_no_second_candidate(changes):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"view_modified": True},
+        {"number_of_frames": 30},
+        {"presentation_intent": "FOR PROCESSING"},
+    ],
+)
+def test_a_magnification_a_tomosynthesis_or_raw_pixels_are_no_second_candidate(changes):
     assert choose(*WHOLE, image(5, "CC", "L", **changes))["l_cc"] == "in_0002"
 
 

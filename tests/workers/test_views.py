@@ -130,6 +130,35 @@ def test_grad_cam_weighs_channels_of_one_view_alone(
             torch.testing.assert_close(found.values[k, 0, view], expected.detach())
 
 
+def test_ablation_cam_takes_a_channel_from_one_view_alone(
+    network: nn.Module, runtime: TorchRuntime, whole: Tensor
+) -> None:
+    found = explained(runtime, whole, "ablation_cam")
+    peaks, seen = network.get_submodule("trunk.peaks"), []
+    handle = peaks.register_forward_hook(lambda *given: seen.append(given[2]))
+    with torch.no_grad():
+        clean = network(whole[None])[0]
+    handle.remove()
+    (features,) = seen
+    for view in range(VIEWS):
+        falls = []
+        for channel in range(features.shape[1]):
+
+            def without(*given: Any, channel: int = channel, view: int = view) -> Tensor:
+                changed: Tensor = given[2].clone()
+                changed[:, channel, view] = 0
+                return changed
+
+            handle = peaks.register_forward_hook(without)
+            with torch.no_grad():
+                falls.append(clean - network(whole[None])[0])
+            handle.remove()
+        for k, target in enumerate(TARGETS):
+            weights = torch.stack(falls)[:, target]
+            expected = (weights[:, None, None] * features[0, :, view]).sum(0)
+            torch.testing.assert_close(found.values[k, 0, view], expected)
+
+
 @pytest.mark.parametrize("name", ["kernel_shap", "shapley_sampling"])
 def test_what_is_shared_out_in_one_view_is_the_fall_without_it(
     network: nn.Module, runtime: TorchRuntime, whole: Tensor, name: str
