@@ -84,9 +84,7 @@ class Subject:
         views = {"views": [each.key for each in manifest.image.views]}
         surrogate = {"surrogate": True}
         return digest_of(
-            facts
-            | (views if manifest.image.views else {})
-            | (surrogate if self.surrogate else {})
+            facts | (views if manifest.image.views else {}) | (surrogate if self.surrogate else {})
         )
 
 

@@ -77,7 +77,7 @@ def beside(
             " header gives as it needs them; give them in 'values', within their ranges.",
             missing=missing,
             off_range=refused,
-            **({"contradicted": contradicted} if contradicted else {}),
+            contradicted=contradicted,
         )
     return tuple(
         VariableFact(

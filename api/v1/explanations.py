@@ -48,6 +48,7 @@ from service.errors.studies import (
     MissingView,
     NotAcceptedByModel,
     SingleImageModel,
+    TooFewImages,
     TooFewSlices,
 )
 from service.explain import Followed
@@ -101,6 +102,7 @@ ADMISSION_PROBLEMS: Final = (
     InvalidTarget,
     NotAcceptedByModel,
     MissingView,
+    TooFewImages,
     TooFewSlices,
     AmbiguousStudy,
     SingleImageModel,

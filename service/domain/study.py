@@ -42,7 +42,7 @@ class ImageHeader(Value):
     """Whether it is an overview by which slices were planned."""
 
     presentation_intent: str = ""
-    """``FOR PRESENTATION`` or ``FOR PROCESSING`` of a digital X-ray; empty where nothing is said."""
+    """Of a digital X-ray ``FOR PRESENTATION`` or ``FOR PROCESSING``; empty where it is not said."""
 
     image_type: tuple[str, ...] = ()
     plane: Orientation | None = None

@@ -61,6 +61,7 @@ def test_one_object_is_a_study(served, client, dicom):
             "plane": None,
             "view_position": "PA",
             "laterality": "",
+            "presentation_intent": "",
             "rows": 8,
             "columns": 6,
             "number_of_frames": 1,

@@ -37,9 +37,13 @@ def test_a_model_on_a_server_is_described_as_its_page_says():
 
 def test_inputs_are_declared_as_their_page_says():
     page = (MODELS / "inputs.md").read_text()
-    beside, bag, several = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    beside, bag, images, several = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     declared = yaml.safe_load(beside)["inputs"]
     assert Input.model_validate(yaml.safe_load(bag)["inputs"][0]).bag is not None
+    films = yaml.safe_load(images)
+    count = Input.model_validate(films["inputs"][0]).images
+    assert count is not None
+    assert count.least <= len(SelfTest.model_validate(films["selftests"][0]).paths) <= count.most
     shipped = read_manifest((SHIPPED / "bone-age-by-sex-phantom" / "model.yaml").read_bytes())
     assert (TabularInput.model_validate(declared[1]),) == shipped.tabular
     Input.model_validate(declared[0])

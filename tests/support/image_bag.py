@@ -17,7 +17,7 @@ from torch import nn
 
 from examples.spheres.bag import FINDING, NETWORK, prepared
 from examples.spheres.dicom import series
-from examples.spheres.phantom import Phantom, draw
+from examples.spheres.phantom import draw
 from tests.support.phantom_dicom import encoded
 from tests.support.small_model import entry_of
 

@@ -70,7 +70,8 @@ def test_what_is_missing_or_off_its_range_is_named_and_not_told(header):
     said = told(header(PatientAge="091Y", PatientSex="O", PatientSize=""), [AGE, SEX, SIZE])
     with pytest.raises(MissingValue) as refused:
         beside([AGE, SEX, SIZE], {}, said)
-    assert refused.value.facts == {"missing": ["size"], "off_range": ["age", "sex"]}
+    facts = {"missing": ["size"], "off_range": ["age", "sex"], "contradicted": []}
+    assert refused.value.facts == facts
     spoken = str(refused.value.failure())
     assert "91" not in spoken
     assert "1092" not in spoken

@@ -25,9 +25,7 @@ SIGNIFICANT: Final = 6
 """Digits of the reference magnitude."""
 
 
-def calibrated(
-    ground: Ground, maps: MapsByClass, *, signed: bool
-) -> MethodCalibration | None:
+def calibrated(ground: Ground, maps: MapsByClass, *, signed: bool) -> MethodCalibration | None:
     """Hold the maps of findings that are present and reported against the probe bank.
 
     Of several views it is the map of that in which the method finds most: nobody says in which

@@ -4,8 +4,8 @@ r"""How far maps in bfloat16 are from maps in float64, on a model's known cases.
 
 over the cases `i` and the classes `k` that are explained on each: those that
 the case shows, and one that it does not. `corr` is Pearson's correlation of all
-raw values on the map's own grid, of all views together. The minimum counts, and not a mean: a request
-is for one map, and a mean would hide the one that is wrong.
+raw values on the map's own grid, of all views together. The minimum counts, and
+not a mean: a request is for one map, and a mean would hide the one that is wrong.
 """
 
 import math

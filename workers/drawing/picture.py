@@ -43,6 +43,12 @@ FRAME = "The white frame is the box of the model that is explained."
 BOXED = "The box that is explained is on slices {first} to {last}."
 NO_LINE = "No evidence reaches half of full strength: no line is drawn."
 
+FIGURES = {
+    Flag.DEPENDS_OUTSIDE_EXPECTED_REGION: fall_outside,
+    Flag.EVIDENCE_ELSEWHERE: largest_fall,
+}
+"""What says in numbers how much a flag weighs."""
+
 PLANE = 2
 """Axes of a map on a single image."""
 
@@ -291,10 +297,8 @@ def _warnings(words: Words, scale: Scale | None) -> list[str]:
     for flag in words.trust.flags:
         if flag not in GRAVE:
             said.append(STATEMENTS[flag])
-        if flag is Flag.DEPENDS_OUTSIDE_EXPECTED_REGION:
-            said.extend(filter(None, [fall_outside(words.checks)]))
-        if flag is Flag.EVIDENCE_ELSEWHERE:
-            said.extend(filter(None, [largest_fall(words.checks)]))
+        if flag in FIGURES:
+            said.extend(filter(None, [FIGURES[flag](words.checks)]))
     if not words.degenerate:
         said.extend(check.meaning for check in words.checks if _unsaid(check))
     return list(dict.fromkeys(said))

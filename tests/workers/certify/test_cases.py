@@ -14,7 +14,8 @@ SHAPE = (1, 6, 5)
 
 
 def manifest(classes=3, task="classification-multilabel"):
-    return SimpleNamespace(classes=(None,) * classes, task=task)
+    image = SimpleNamespace(several=False)
+    return SimpleNamespace(classes=(None,) * classes, task=task, image=image)
 
 
 def labels(count=30, classes=3):

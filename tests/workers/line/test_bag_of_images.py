@@ -13,7 +13,7 @@ from tests.support import dciodvfy
 from tests.support.image_bag import MASK, SHOWN, images, logit, write_image_bag
 
 METHODS = [
-    "integrated_gradients",
+    {"name": "integrated_gradients", "parameters": {"steps": 128}},
     "grad_cam",
     {"name": "occlusion", "parameters": {"window": 8, "stride": 8}},
 ]

@@ -131,4 +131,4 @@ def test_a_job_whose_image_lacks_a_number_fails_and_names_it(clinic):
     record, told = explain(clinic, data)
     assert record.state is State.FAILED
     assert told.failure.code == "missing_value"
-    assert told.failure.facts == {"missing": [], "off_range": ["sex"]}
+    assert told.failure.facts == {"missing": [], "off_range": ["sex"], "contradicted": []}

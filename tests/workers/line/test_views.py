@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,15 @@ import pydicom
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from examples.breasts.dicom import study as views_of
 from examples.breasts.drawing import SHAPES, VIEWS, draw
 from examples.breasts.train import NETWORK, TESTED, prepared
 from service.domain.job import State
+from service.domain.trust import STATEMENTS, Flag
 from tests.support import dciodvfy
+from tests.support.small_model import entry_of
 from workers.methods.base import METHODS
 
 PACKAGE = Path(__file__).parents[3] / "models" / "four-view-phantom"
@@ -61,9 +64,29 @@ def turned(folder):
     return folder
 
 
+def onesided(folder):
+    """Write the package with a network that looks for the left breast in its own views alone."""
+    shutil.copytree(PACKAGE, folder)
+    manifest = yaml.safe_load((folder / "model.yaml").read_text())
+    manifest["id"] = "onesided"
+    network = NETWORK.build()
+    network.load_state_dict(load_file(PACKAGE / "weights.safetensors"))
+    with torch.no_grad():
+        network.head.weight[0, network.head.in_features // 2 :] = 0
+    save_file(network.state_dict(), folder / "weights.safetensors")
+    manifest["files"][0] = entry_of(folder, "weights.safetensors", "weights", "safetensors")
+    for number, (_, bearing) in enumerate(TESTED):
+        views = torch.from_numpy(prepared(draw(7_001 + number, bearing)))[None]
+        with torch.no_grad():
+            manifest["selftests"][number]["logits"] = network.eval()(views)[0].tolist()
+    (folder / "model.yaml").write_text(yaml.safe_dump(manifest))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    return [PACKAGE, turned(tmp_path_factory.mktemp("models") / "turned")]
+    folder = tmp_path_factory.mktemp("models")
+    return [PACKAGE, turned(folder / "turned"), onesided(folder / "onesided")]
 
 
 def explain(clinic, drawing, name, *, without=(), model="four-view-phantom", **asked):
@@ -242,6 +265,36 @@ def test_colors_and_shares_compare_between_views(clinic, drawn):
         assert entries["l_mlo"].view.together is (method == "integrated_gradients")
 
 
+@pytest.mark.parametrize("method", ["saliency", "layer_cam", "occlusion"])
+def test_a_view_in_which_nothing_is_found_is_told_so_and_is_not_degenerate(clinic, method):
+    choice = {"name": method, "parameters": QUICK.get(method, {})}
+    formats = ["json", "dicom_sr", "png"]
+    record, told, _ = explain(
+        clinic,
+        ONE,
+        "nothing",
+        model="onesided",
+        targets=["left"],
+        methods=[choice],
+        artifacts=formats,
+    )
+    entries = by_view(told, method)
+    for view in ("r_cc", "r_mlo"):
+        entry = entries[view]
+        assert entry.view.share == pytest.approx(0, abs=1e-6)
+        assert (entry.degenerate, entry.map.peak) == (False, None)
+        assert Flag.EVIDENCE_ELSEWHERE in entry.trust.flags
+        assert STATEMENTS[Flag.EVIDENCE_ELSEWHERE] in entry.trust.statements
+        assert entry.trust.grade in {"not_checked", "uninformative"}
+        document = json.loads(clinic.artifact(record, entry, "json"))
+        assert (document["map"]["peak"], document["display"]["drawn"]) == (None, False)
+        report = str(pydicom.dcmread(io.BytesIO(clinic.artifact(record, entry, "dicom_sr"))))
+        assert "evidence elsewhere" in report
+        assert "Row of the peak" not in report
+    assert Flag.EVIDENCE_ELSEWHERE not in entries["l_mlo"].trust.flags
+    assert entries["l_mlo"].map.peak is not None
+
+
 def test_what_adds_up_adds_up_over_all_views(drawn):
     for entry in by_view(drawn[1], "integrated_gradients").values():
         (check,) = [each for each in entry.checks if each.name == "completeness"]
@@ -290,7 +343,9 @@ def test_the_catalog_tells_of_views_and_of_what_would_mix_them(clinic, listed):
     alone = METHODS["occlusion"]().estimate((1, 64, 64), 1).rows
     assert listed.method_rows["occlusion"]["forward"] == 4 * alone
     assert listed.method_rows["saliency"]["gradient"] == 1
-    assert {"ablation_cam", "grad_cam", "rise", "kernel_shap", "saliency", "deep_lift"} <= set(listed.methods)
+    assert {"ablation_cam", "grad_cam", "rise", "kernel_shap", "saliency", "deep_lift"} <= set(
+        listed.methods
+    )
     (mixed,) = [each for each in clinic.backends.fleet.catalog().models if each.name == "turned"]
     assert [each.name for each in mixed.layers] == ["peaks"]
     assert "does not keep the views apart" in mixed.refused_layers["head"]

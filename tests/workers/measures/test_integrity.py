@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
@@ -59,3 +61,22 @@ def test_every_measure_says_what_it_means_and_what_it_cannot_see() -> None:
         assert measure.meaning.endswith(".")
         assert measure.limits.endswith(".")
         assert all(sentence.endswith(".") for sentence in measure.words.values())
+
+
+@pytest.mark.parametrize(
+    ("values", "of_scores", "elsewhere", "flags"),
+    [
+        (0.0, False, 0.5, ("evidence_elsewhere",)),
+        (0.0, False, 0.0, ("degenerate",)),  # nothing anywhere
+        (0.1, False, 0.5, ("degenerate",)),  # constant, and not zero
+        (1e-7, True, 0.5, ("evidence_elsewhere",)),  # zero, but for the score's rounding
+        (1e-7, True, 1e-7, ("degenerate",)),  # and so are all others
+    ],
+)
+def test_a_map_that_is_zero_while_anothers_is_not_says_so(
+    values: float, of_scores: bool, elsewhere: float, flags: tuple[str, ...]
+) -> None:
+    made = case(np.full((1, 4, 4), values), of_scores=of_scores)
+    check = Integrity().judge(dataclasses.replace(made, elsewhere=elsewhere))
+    assert check.flags == flags
+    assert check.outcome == ("fail" if "degenerate" in flags else "pass")
