@@ -1,6 +1,8 @@
 """Bags: what the score loses without each instance, held against the network itself."""
 
 import copy
+import io
+import warnings
 from typing import Any
 
 import pytest
@@ -10,13 +12,18 @@ from torch import Tensor, nn
 
 from service.domain.grid import Grid
 from service.domain.inputs import Bag
-from service.domain.network import Layer
+from service.domain.network import Layer, Remote
 from service.errors.models import ModelError
 from tests.support.engine import logits, run_alone
+from tests.support.inference_server import InferenceServer, serving
 from workers.architectures.attention_mil import AttentionMil
 from workers.bags import Weighed, slices_of, weighed
 from workers.methods.integrated_gradients import IntegratedGradients
 from workers.passes import Plan
+from workers.runtimes.base import Runtime
+from workers.runtimes.members import Members, mean
+from workers.runtimes.open_inference import Server
+from workers.runtimes.remote import RemoteRuntime
 from workers.runtimes.torch import TorchRuntime
 from workers.tabular import Companions, Tabular, accompanied
 
@@ -148,3 +155,48 @@ def test_bag_and_numbers_share_the_score_out_as_captum_shares_it(
     )
     torch.testing.assert_close(maps.values[0], image[0].detach())
     torch.testing.assert_close(maps.shares[0], numbers[0].detach())
+
+
+# ------------------------------------------------------------- folds, and a server
+
+
+def fold(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    made = AttentionMil(classes=3, widths=(4, 6), hidden=5).build()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.mul_(2.0)
+    return made.eval()
+
+
+def falls_of(runtime: Runtime, bag: Tensor) -> Tensor:
+    found = run_alone(weighed(Bag(), bag, logits(*TARGETS)), runtime)
+    assert isinstance(found, Weighed)
+    return found.falls
+
+
+def test_folds_lose_without_an_instance_the_mean_of_what_each_loses(bag: Tensor) -> None:
+    folds = [TorchRuntime(fold(seed).double(), bag.shape, ("peaks",)) for seed in (5, 6)]
+    expected = torch.stack([falls_of(each, bag) for each in folds]).mean(0)
+    torch.testing.assert_close(falls_of(Members(folds, mean), bag), expected)
+
+
+def test_a_bag_on_a_server_loses_what_the_same_network_here_does(bag: Tensor) -> None:
+    image, network, file = bag.float(), fold(7), io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (image[None],),
+            file,
+            dynamo=False,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_axes={"image": {0: "rows", 2: "instances"}, "logits": {0: "rows"}},
+        )
+    remote = Remote(endpoint="lab", model="chest", input="image", output="logits")
+    with serving(InferenceServer(file.getvalue())) as server:
+        there = RemoteRuntime(Server(server.url, remote, 10.0), remote, "lab", tuple(bag.shape))
+        found = falls_of(there, image)
+    here = falls_of(TorchRuntime(network, bag.shape), image)
+    torch.testing.assert_close(found, here, rtol=1e-3, atol=1e-4)

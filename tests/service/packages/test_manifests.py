@@ -57,6 +57,8 @@ BAG = {
     "steps": [{"name": "resize", "parameters": {"size": [32, 32, 32]}}],
 }
 
+IMAGES = {"layout": "NCDHW", "bag": {"images": {}}}
+
 TWO_VIEWS = {
     "layout": "NCDHW",
     "views": [
@@ -132,6 +134,21 @@ CASES: list[tuple[Change, str, str]] = [
         ),
         "",
         "needs 'explain.layers'",
+    ),
+    (
+        lambda m: m["inputs"][0].update(IMAGES | {"bag": {"images": {"least": 3, "most": 2}}}),
+        "/inputs/0/bag/images",
+        "must not be over",
+    ),
+    (lambda m: m["inputs"][0].update(IMAGES), "", "a list of files as its 'input', from 2 to 16"),
+    (
+        lambda m: (
+            m["inputs"][0].update(deepcopy(BAG), steps=[IN_PLANE]),
+            m["inputs"][0].update(bag={"attention": {"name": "attention"}}),
+            m.update(explain={"layers": [{"name": "peaks"}]}, runtime="remote", remote=REMOTE),
+        ),
+        "",
+        "one network that runs here",
     ),
     (
         lambda m: (
