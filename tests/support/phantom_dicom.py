@@ -62,6 +62,14 @@ def of_pixels(pixels: NDArray[Any], *, bits: int | None = None, **changes: objec
     )
 
 
+def noise(
+    dtype: Any, bits: int, shape: tuple[int, ...] = (64, 48), *, signed: bool = False
+) -> NDArray[Any]:
+    """Stored values of all that `bits` bits can hold, always the same."""
+    low, high = (-(1 << bits - 1), (1 << bits - 1)) if signed else (0, 1 << bits)
+    return np.random.default_rng(1).integers(low, high, shape).astype(dtype)
+
+
 def encoded(ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
     """The bytes of `ds` as a Part 10 file that claims `syntax`; pixels as they are."""
     ds.file_meta = FileMetaDataset()
