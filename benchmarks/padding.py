@@ -111,7 +111,7 @@ def main() -> None:
     samples = drafts_of(tuple(cases(SEED, count)))
     without = samples.images[~samples.labels[:, PLACE].astype(bool)]
     subject, folder = Subject(PLAIN), MODELS / PLAIN
-    known = known_margins(read_manifest((folder / "model.yaml").read_bytes()), folder, INPUT)
+    (known,) = known_margins(read_manifest((folder / "model.yaml").read_bytes()), folder, INPUT)
     ordinary = drafts_of(tuple(cases(SEED + 1, ORDINARY)))
     found_ = {str(each): found(subject, padded(without, each), known) for each in MARGINS}
     result = {

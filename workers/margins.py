@@ -1,5 +1,6 @@
 """How wide an image's uniform margins are: black borders, collimators, letterboxes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,8 +44,11 @@ def _run(least: NDArray[Any], most: NDArray[Any], allowed: NDArray[Any]) -> floa
     return float(np.cumprod(alike).mean())
 
 
-def known_margins(manifest: Manifest, folder: Path, shape: tuple[int, ...]) -> Margins | None:
-    """Return the widest margins of a model's validation cases; `None` where it has none.
+def known_margins(manifest: Manifest, folder: Path, shape: tuple[int, ...]) -> tuple[Margins, ...]:
+    """Return the widest margins of a model's validation cases; nothing where it has none.
+
+    They are those of each view, because air lies on another side of each; of an image or a
+    volume of it alone.
 
     Parameters
     ----------
@@ -55,6 +59,11 @@ def known_margins(manifest: Manifest, folder: Path, shape: tuple[int, ...]) -> M
     """
     read = None if manifest.calibration is None else read_cases(folder / manifest.calibration.cases)
     if read is None or read[0].shape[1:] != shape or not len(read[0]):
-        return None
-    every = [margins(each) for each in read[0].float().numpy()]
-    return tuple(map(max, *every)) if len(every) > 1 else every[0]
+        return ()
+    images = read[0].float().numpy()
+    views = images.swapaxes(0, 2).swapaxes(1, 2) if manifest.image.several else images[None]
+    return tuple(_widest([margins(each) for each in view]) for view in views)
+
+
+def _widest(every: Sequence[Margins]) -> Margins:
+    return tuple(max(each) for each in zip(*every, strict=True))

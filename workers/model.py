@@ -45,8 +45,8 @@ class Model:
     gaps: Mapping[int, float] = field(default_factory=dict)
     """By class: how far its logit lies apart on validation cases with and without it."""
 
-    known_margins: Margins | None = None
-    """Widest uniform margins of its validation cases."""
+    known_margins: tuple[Margins, ...] = ()
+    """Widest uniform margins of its validation cases, by view; of an image one alone."""
 
     @property
     def runtime(self) -> Runtime:

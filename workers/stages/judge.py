@@ -301,7 +301,8 @@ class _Bench:
         prepared = self.attributed.prepared.of(target.view)
         classes, of_class = self._classes, target.kind == "class"
         regions, second = prepared.decoded.facts.regions, again.get(target.key)
-        known_margins = self.access.model.known_margins
+        place = self.attributed.prepared.place(target.view) or 0
+        known_margins = self.access.model.known_margins[place : place + 1]
         back = np.asarray(np.linalg.inv(prepared.grid.affine) @ grid.affine, np.float64)
         return Case(
             values=np.asarray(attribution.values, np.float32),
@@ -320,8 +321,8 @@ class _Bench:
             answers=answers,
             template=_template(known, target.key),
             again=None if second is None else restrict(second, grid, regions)[0],
-            margins=() if known_margins is None else margins(prepared.tensor),
-            known_margins=known_margins,
+            margins=margins(prepared.tensor) if known_margins else (),
+            known_margins=next(iter(known_margins), None),
             boxes=_boxes(prepared.decoded.fetched.request.annotations, target),
             left_out=attribution.restriction.outside_sum if attribution.restriction else 0.0,
         )

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from service.domain.trust import STATEMENTS, Flag
+from service.domain.view import View
 from tests.support.parcels import manifest
 from tests.workers.test_gaps import CLASSES, told
 from workers.margins import known_margins, margins
@@ -65,9 +66,20 @@ def test_planes_of_a_volume_are_a_margin() -> None:
 def test_known_margins_are_the_widest_of_the_validation_cases_by_edge(tmp_path: Path) -> None:
     images = torch.from_numpy(np.stack([bordered(2), bordered(6), bordered(4)[..., ::-1].copy()]))
     model = told(tmp_path, images, torch.zeros(3, CLASSES, dtype=torch.uint8))
-    assert known_margins(model, tmp_path, (1, 30, 40)) == pytest.approx((0, 0, 4 / 40, 6 / 40))
-    assert known_margins(model, tmp_path, (1, 64, 64)) is None
-    assert known_margins(manifest(), tmp_path, (1, 30, 40)) is None
+    (found,) = known_margins(model, tmp_path, (1, 30, 40))
+    assert found == pytest.approx((0, 0, 4 / 40, 6 / 40))
+    assert known_margins(model, tmp_path, (1, 64, 64)) == ()
+    assert known_margins(manifest(), tmp_path, (1, 30, 40)) == ()
+
+
+def test_known_margins_of_views_are_of_each_by_itself(tmp_path: Path) -> None:
+    cases = [np.stack([bordered(2), bordered(k)[..., ::-1]], axis=1) for k in (3, 6)]
+    model = told(tmp_path, torch.from_numpy(np.stack(cases)), torch.zeros(2, CLASSES))
+    views = model.image.model_copy(update={"views": (View(key="a", label="A"),) * 2})
+    of_views = model.model_copy(update={"inputs": (views,)})
+    one, other = known_margins(of_views, tmp_path, (1, 2, 30, 40))
+    assert one == pytest.approx(margins(bordered(2)))
+    assert other == pytest.approx(margins(bordered(6)[..., ::-1]))
 
 
 def case(found: tuple[float, ...], known: tuple[float, ...] | None) -> Case:
