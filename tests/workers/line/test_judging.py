@@ -120,7 +120,7 @@ def test_the_json_repeats_the_report_and_holds_the_places(house: House) -> None:
     probes = told["trust"]["probes"]
     assert sum(probes["lattices"]) == len(probes["cells"]) == len(probes["drops"]) == 25
     assert probes["extent"] == [SIDE, SIDE]
-    assert told["parity"] == {"outcome": "not_given", "pairs": []}
+    assert told["parity"] == {"outcome": "not_given", "pairs": [], "elsewhere": []}
 
 
 def test_a_job_that_wants_no_checks_is_not_checked(house: House) -> None:
