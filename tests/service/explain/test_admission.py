@@ -14,6 +14,7 @@ from service.admission import (
     worker_for,
 )
 from service.domain.catalog import Catalog, ClassEntry, LayerEntry, ValueEntry
+from service.domain.inputs import ImageCount
 from service.domain.request import ExplanationRequest
 from service.domain.variable import Variable
 from service.errors.jobs import NoWorker
@@ -433,3 +434,33 @@ def test_a_segmentation_that_is_not_there_is_refused_with_those_that_are(marks, 
         admitted(*marks, **region)
     assert refusal.value.pointer == "/targets/0/region/instance"
     assert refusal.value.facts["segmentations"] == list(marks)
+
+
+def test_a_bag_of_images_is_frozen_with_a_series_for_each_image():
+    films = model(
+        "films@1.0.0",
+        "f",
+        images=ImageCount(least=2, most=3),
+        target_kinds=("class", "view"),
+        accept={"modalities": ["CR"]},
+    )
+    offered = CATALOG.model_copy(update={"models": (films,)})
+    of = study(*(instance(id=f"in_000{k}", laterality=side) for k, side in ((1, "L"), (2, "R"))))
+
+    def ask(**changes):
+        return admit(request(model="films", **changes), offered, of)
+
+    admitted = ask(artifacts=["dicom_sc"])
+    assert admitted.request.instances == ("in_0001", "in_0002")
+    assert {name.rpartition(".")[2] for name in admitted.addition.series} == {"in_0001", "in_0002"}
+    right = {"kind": "view", "of": "nodule"}
+    assert ask(targets=[right | {"laterality": "R"}]).request.targets[0].laterality == "R"
+    with pytest.raises(InvalidTarget) as refused:
+        ask(targets=["nodule", right | {"view": "in_0003"}])
+    assert refused.value.pointer == "/targets/1/view"
+    assert refused.value.facts["views"] == ["in_0001", "in_0002"]
+    box = {"of": "nodule", "box": [1, 1, 4, 4]}
+    assert ask(annotations=[box | {"view": "in_0002"}])
+    with pytest.raises(InvalidRequest) as unplaced:
+        ask(annotations=[box])
+    assert unplaced.value.pointer == "/annotations/0/view"
