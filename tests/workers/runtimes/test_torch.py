@@ -20,7 +20,6 @@ from tests.support.engine import (
     small_runtime,
 )
 from workers.methods.grad_cam import GradCam
-from workers.methods.saliency import Saliency
 from workers.passes import Ability, Forward, Gradient, Plan, Step, Tap
 from workers.rows import INPUT, Ablated, Clean, Given, Noisy
 from workers.runtimes.base import Segment, Served
@@ -262,25 +261,6 @@ def test_memory_limits_the_rows_of_a_batch() -> None:
     need = runtime.probed.row_bytes["gradient"]
     group = runtime.group(work_of([Gradient(Clean(image_for()), logits(0))]))
     assert [runtime.fits(group).within(size) for size in (10 * need + 1, 0)] == [10, 1]
-
-
-class Functional(SmallNet):
-    """The same network with functional and reused activations."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = functional.max_pool2d(functional.relu(self.features[1](self.features[0](x))), 2)
-        return self.head(self.pool(functional.relu_(self.features[4](x))).flatten(1))
-
-
-def test_functional_activations_give_the_same_maps() -> None:
-    image = image_for()
-    twin = Functional()
-    twin.load_state_dict(small_net().state_dict())
-    functional_runtime = TorchRuntime(twin.double(), SHAPE, (LAYER,))
-    for method in (Saliency(), GradCam(layer=LAYER)):
-        ours = attribute(method, functional_runtime, image, logits(2))
-        theirs = attribute(method, small_runtime(), image, logits(2))
-        torch.testing.assert_close(ours.values, theirs.values)
 
 
 def test_a_hook_does_nothing_outside_a_pass() -> None:
