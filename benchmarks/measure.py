@@ -75,6 +75,14 @@ BEGAN: Final = float(os.environ.get("BENCH_BEGAN", time.time()))
 FORGETS: Final = 60.0
 """Seconds in which a load average of one minute forgets all but 1/e."""
 
+CPUINFO: Final = Path("/proc/cpuinfo")
+
+UNITS: Final = ("amx", "avx", "fma", "bf16", "sve", "asimd")
+"""How flags of units begin that multiply many numbers at once, on x86-64 and on ARM.
+
+torch's own word stops at AVX512, and says nothing of AMX or ``avx512_bf16``.
+"""
+
 
 forbid_tf32()
 
@@ -181,6 +189,7 @@ def conditions(packages: Sequence[str]) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in packages},
         "flags": torch.backends.cpu.get_cpu_capability(),
+        "cpu_flags": cpu_flags(CPUINFO.read_text()),
     }
 
 
@@ -208,8 +217,17 @@ def publish(name: str, result: Mapping[str, Any]) -> str:
     return str(path)
 
 
+def cpu_flags(cpuinfo: str) -> list[str]:
+    """Return the flags of the first processor in `cpuinfo` on which kernels' speed depends."""
+    for line in cpuinfo.splitlines():
+        name, _, flags = line.partition(":")
+        if name.strip() in {"flags", "Features"}:
+            return sorted(each for each in flags.split() if each.startswith(UNITS))
+    return []
+
+
 def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    for line in CPUINFO.read_text().splitlines():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor()

@@ -92,3 +92,26 @@ def test_quick_competitors_get_all_rounds_that_were_asked_for():
 def test_a_run_is_complete_after_nine_rounds_or_twenty_seconds(rounds, seconds, enough):
     spent = {name: {"wall": [seconds] * rounds} for name in ("ours", "peer")}
     assert measure.complete(spent) is enough
+
+
+def test_the_conditions_tell_the_processors_units_for_bfloat16(monkeypatch, tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(
+        "processor\t: 0\nmodel name\t: A processor\n"
+        "flags\t\t: fpu sse2 avx2 avx512f avx512_bf16 amx_bf16 amx_tile hypervisor\n"
+        "bugs\t\t: spectre_v1\n\nprocessor\t: 1\nflags\t\t: fpu\n"
+    )
+    monkeypatch.setattr(measure, "CPUINFO", cpuinfo)
+    told = measure.conditions(["torch"])
+    assert told["cpu_flags"] == ["amx_bf16", "amx_tile", "avx2", "avx512_bf16", "avx512f"]
+    assert told["cpu"] == "A processor"
+    json.dumps(told)
+
+
+def test_arm_names_its_flags_otherwise_and_none_are_no_error():
+    assert measure.cpu_flags("processor : 0\nFeatures : fp asimd sve bf16 aes\n") == [
+        "asimd",
+        "bf16",
+        "sve",
+    ]
+    assert measure.cpu_flags("processor : 0\n") == []
