@@ -3,17 +3,27 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
+from functools import partial
 
 import pytest
 import torch
+from torch import Tensor
 
 from service.errors.jobs import Cancelled, DeadlineExceeded, Draining
-from tests.support.engine import image_for, logits, settled, small_runtime, through
-from workers.methods.base import METHODS
+from tests.support.engine import (
+    attribute,
+    image_for,
+    logits,
+    settled,
+    small_runtime,
+    through,
+)
+from workers.methods.base import METHODS, Method
 from workers.methods.saliency import Saliency
 from workers.passes import Forward, Plan, Step, TimeUp
 from workers.rows import Noisy
-from workers.running import Planned
+from workers.running import Planned, Report
 from workers.runtimes.fingerprint import fingerprint
 from workers.scheduler import Scheduler, WrongThreadError
 
@@ -114,12 +124,48 @@ def test_a_late_job_fails_and_a_plan_that_can_gives_what_it_has() -> None:
         for k, plan in enumerate((long(cleaned=cleaned), patient(), stubborn()))
     ]
     scheduler.run_until_idle()
-    late, partial, refused = (job.result(0).outcomes[0] for job in jobs)
+    late, in_part, refused = (job.result(0).outcomes[0] for job in jobs)
     assert isinstance(late, DeadlineExceeded)
     assert cleaned == ["done"]
-    assert partial[0] == "partial"
-    assert 0 < partial[1] < 100_000
+    assert in_part[0] == "partial"
+    assert 0 < in_part[1] < 100_000
     assert isinstance(refused, DeadlineExceeded)
+
+
+def test_jobs_beside_a_late_one_get_their_whole_and_equal_maps() -> None:
+    """The time of the one is up while the others, with whom it shares batches, are on their way."""
+    runtime, scheduler = small_runtime(), Scheduler(slice_seconds=0.005)
+    image, target = image_for(seed=5), logits(3)
+    healthy = [settled(METHODS[name](samples=1024), runtime) for name in ("rise", "smooth_grad")]
+    alone = [attribute(method, small_runtime(), image, target).values for method in healthy]
+    late = settled(METHODS["rise"](samples=16384), runtime)
+    runtime.served.batches.clear()
+    deadline = time.monotonic() + 2.0
+    shares: dict[str, float] = {}
+
+    def submitted(name: str, method: Method, image: Tensor, **options: float) -> Future[Report]:
+        rows = method.estimate(image.shape, 1).rows
+        plans = [Planned(method.plan(image, target), rows)]
+        told = partial(shares.__setitem__, name)
+        return scheduler.submit(name, runtime, plans, on_progress=told, **options)
+
+    hurried = submitted("late", late, image_for(), deadline=deadline)
+    jobs = [submitted(each.name, each, image, deadline=deadline + 600) for each in healthy]
+    while min(shares.get(each, 0.0) for each in ("late", "rise", "smooth_grad")) < 0.02:
+        scheduler.turn()
+    assert not any(job.done() for job in (hurried, *jobs))
+    time.sleep(max(0.0, deadline - time.monotonic()))
+    scheduler.turn()
+    assert hurried.done()
+    assert not any(job.done() for job in jobs)
+    scheduler.run_until_idle()
+    (cut_short,) = hurried.result(0).outcomes
+    assert cut_short.partial
+    assert 0 < cut_short.extras[0]["samples"] < 16384
+    for job, expected in zip(jobs, alone, strict=True):
+        (maps,) = job.result(0).outcomes
+        assert not maps.partial
+        torch.testing.assert_close(maps.values, expected)
 
 
 def test_progress_never_falls_and_is_whole_only_at_the_end() -> None:
