@@ -22,13 +22,21 @@ AT_MOST = "x-at-most"
 UNDER_IMAGE = "x-under-image"
 """Keywords of ours in a method's schema; `MethodEntry.parameters` says what they mean."""
 
-BOUNDS = {
-    "minimum": "at least",
-    "exclusiveMinimum": "over",
-    "maximum": "at most",
-    "exclusiveMaximum": "under",
+WORDS = {
+    "enum": "Must be one of {}.",
+    "const": "Must be {}.",
+    "minimum": "Must be at least {}.",
+    "exclusiveMinimum": "Must be over {}.",
+    "maximum": "Must be at most {}.",
+    "exclusiveMaximum": "Must be under {}.",
+    "multipleOf": "Must be a multiple of {}.",
+    "minItems": "Entries expected: at least {}.",
+    "maxItems": "Entries expected: at most {}.",
+    "minLength": "Characters expected: at least {}.",
+    "maxLength": "Characters expected: at most {}.",
+    "pattern": "Must be text of the form {}.",
 }
-"""Words for a JSON schema's bounds."""
+"""What a JSON schema's keyword asks for, whose value is filled in."""
 
 
 def resolved_parameters(choice: MethodChoice, entry: MethodEntry) -> dict[str, JsonValue]:
@@ -130,14 +138,12 @@ def _breach(error: ValidationError) -> Iterator[tuple[str, str]]:
             yield place, "A required parameter is missing."
         case "type":
             yield place, f"Must be of type {allowed}."
-        case "enum" | "const":
-            yield place, f"Must be one of {json.dumps(allowed)}."
-        case str() as rule if rule in BOUNDS:
-            yield place, f"Must be {BOUNDS[rule]} {allowed}."
+        case str() as rule if rule in WORDS:
+            yield place, WORDS[rule].format(json.dumps(allowed))
         case "anyOf":
             yield from _branch_breach(error, place)
         case _:
-            yield place, f"Does not hold to the schema's '{error.validator}'."
+            yield place, f"Breaks '{error.validator}' of the method's schema; see /v1/methods."
 
 
 def _branch_breach(error: ValidationError, place: str) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from service.admission import (
@@ -21,8 +22,10 @@ from service.errors.jobs import NoWorker
 from service.errors.models import ModelSilent, RemoteUnreachable
 from service.errors.requests import InvalidParameter, InvalidRequest, InvalidTarget, UnknownModel
 from service.fleet.base import WorkerRecord
+from service.parameters import WORDS
 from tests.support.fake_fleet import CATALOG, PACKAGES, method, model
 from tests.support.parcels import instance, study
+from workers.methods.base import METHODS
 
 CHEST = model("chest@1.0.0", PACKAGES["chest@1.0.0"])
 
@@ -236,12 +239,19 @@ def test_the_same_request_has_one_canonical_text():
         (0, "/methods/0/parameters/window", "Must be at least 1."),
         ("wide", "/methods/0/parameters/window", "Must be of type integer or array or null."),
         ([16, 0], "/methods/0/parameters/window/1", "Must be at least 1."),
+        ([], "/methods/0/parameters/window", "Entries expected: at least 1."),
     ],
 )
 def test_a_parameter_of_several_types_is_told_by_the_type_it_has(value, pointer, detail):
     whole = {"type": "integer", "minimum": 1}
-    union = {"anyOf": [whole, {"type": "array", "items": whole}, {"type": "null"}]}
-    sliding = method("sliding", window=union)
+    several = {"type": "array", "items": whole, "minItems": 1}
+    union = {"anyOf": [whole, several, {"type": "null"}]}
+    assert breaches_of(union, value) == [{"pointer": pointer, "detail": detail}]
+
+
+def breaches_of(schema, value):
+    """Return what is told of a value for a method's parameter `window` of that schema."""
+    sliding = method("sliding", window=schema)
     catalog = CATALOG.model_copy(
         update={
             "methods": (sliding,),
@@ -251,7 +261,48 @@ def test_a_parameter_of_several_types_is_told_by_the_type_it_has(value, pointer,
     asked = request(methods=[{"name": "sliding", "parameters": {"window": value}}])
     with pytest.raises(InvalidParameter) as refusal:
         check_against_catalog(asked, catalog)
-    assert refusal.value.facts["errors"] == [{"pointer": pointer, "detail": detail}]
+    return refusal.value.facts["errors"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "detail"),
+    [
+        ({"type": "integer"}, "7", "Must be of type integer."),
+        ({"enum": ["mean", "sum"]}, "max", 'Must be one of ["mean", "sum"].'),
+        ({"const": "mean"}, "max", 'Must be "mean".'),
+        ({"minimum": 2}, 1, "Must be at least 2."),
+        ({"exclusiveMinimum": 0}, 0, "Must be over 0."),
+        ({"maximum": 0.5}, 0.75, "Must be at most 0.5."),
+        ({"exclusiveMaximum": 1}, 1, "Must be under 1."),
+        ({"multipleOf": 2}, 7, "Must be a multiple of 2."),
+        ({"type": "array", "minItems": 1}, [], "Entries expected: at least 1."),
+        ({"type": "array", "maxItems": 1}, [8, 9], "Entries expected: at most 1."),
+        ({"minLength": 2}, "a", "Characters expected: at least 2."),
+        ({"maxLength": 2}, "abc", "Characters expected: at most 2."),
+        ({"pattern": "^a$"}, "b", 'Must be text of the form "^a$".'),
+        ({"anyOf": [{"multipleOf": 2}, {"type": "null"}]}, 7, "Must be a multiple of 2."),
+    ],
+)
+def test_what_a_schema_asks_for_is_told_in_plain_words(schema, value, detail):
+    pointer = "/methods/0/parameters/window"
+    assert breaches_of(schema, value) == [{"pointer": pointer, "detail": detail}]
+
+
+def keywords_of(schema):
+    """Return the keywords that a schema, and those within it, put on values."""
+    if isinstance(schema, list):
+        return {word for each in schema for word in keywords_of(each)}
+    if not isinstance(schema, dict):
+        return set()
+    named = keywords_of([*schema.get("properties", {}).values()])
+    rest = {word: each for word, each in schema.items() if word not in ("properties", "default")}
+    return named | ({*rest} & {*Draft202012Validator.VALIDATORS}) | keywords_of([*rest.values()])
+
+
+@pytest.mark.parametrize("name", [*METHODS])
+def test_there_are_words_for_all_that_the_methods_schemas_ask_for(name):
+    told_of_parts = {"properties", "items", "anyOf", "additionalProperties", "required", "type"}
+    assert keywords_of(METHODS[name].model_json_schema()) - told_of_parts <= {*WORDS}
 
 
 @pytest.mark.parametrize("of", ["nodule", 0])
