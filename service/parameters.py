@@ -19,6 +19,11 @@ LAYER = "layer"
 
 AT_MOST = "x-at-most"
 
+UNDECLARED = (
+    "The model offers no such target layer. A layer of the network can be named once the model's"
+    " package lists it under 'explain.layers' in its model.yaml."
+)
+
 UNDER_IMAGE = "x-under-image"
 """Keywords of ours in a method's schema; `MethodEntry.parameters` says what they mean."""
 
@@ -73,15 +78,17 @@ def _check_layer(choice: MethodChoice, pointer: str, model: ModelEntry) -> None:
     """Refuse a target layer that no worker found in the model."""
     asked = choice.parameters.get(LAYER)
     layers = [each.name for each in model.layers]
-    if asked is not None and asked not in layers:
-        raise InvalidParameter(
-            "The model has no such target layer, or it cannot be used; name one of 'layers', or"
-            " none for its default.",
-            pointer=pointer,
-            method=choice.name,
-            layers=[*layers[:100]],
-            **({"reason": model.refused_layers[asked]} if asked in model.refused_layers else {}),
-        )
+    if asked is None or asked in layers:
+        return
+    reason = model.refused_layers.get(str(asked))
+    fault = UNDECLARED if reason is None else f"The target layer cannot be used. {reason}"
+    raise InvalidParameter(
+        f"{fault} Name one of 'layers', or none for the model's default.",
+        pointer=pointer,
+        method=choice.name,
+        layers=[*layers[:100]],
+        **({} if reason is None else {"reason": reason}),
+    )
 
 
 def _check_parameters(

@@ -1,6 +1,7 @@
 """What is wrong with a document, in our words: pydantic's own are for programmers."""
 
 from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any, Final
 
 from service.domain.value import TAG
@@ -24,6 +25,12 @@ def place_of(error: Any) -> list[str]:
 def escaped(part: str) -> str:
     """Return a reference token of a JSON Pointer (RFC 6901, section 3)."""
     return part.replace("~", "~0").replace("/", "~1")
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return a sentence with those of `names` that resemble `name`, or nothing where none do."""
+    found = get_close_matches(name, list(names), n=3)
+    return f" The nearest names are: {', '.join(found)}." if found else ""
 
 
 def sentence(error: Any, says: Mapping[str, Says], otherwise: Says) -> str:

@@ -330,6 +330,7 @@ def test_a_declared_layer_that_cannot_be_used_is_refused_with_the_probes_reason(
     assert body["errors"][0]["pointer"] == "/methods/0/parameters/layer"
     assert body["facts"]["reason"] == refused[layer]
     assert body["facts"]["layers"] == ["last"]
+    assert refused[layer] in body["detail"]
 
 
 def test_without_a_worker_the_request_waits_for_nobody(served, client, ask):

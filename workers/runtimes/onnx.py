@@ -191,7 +191,7 @@ class OnnxRuntime:
         return Probe(
             abilities=frozenset({Ability.FORWARD} | ({Ability.ACTIVATIONS} if layers else set())),
             layers=layers,
-            refused={name: f"The graph has no tensor for '{name}'." for name in self._missing},
+            refused=self._missing,
             outputs=tuple(outputs.shape[1:]),
             mixes_rows=self._mixes_rows(),
             row_seconds={"forward": usual_seconds(lambda: self._run(one, [self._output]))},

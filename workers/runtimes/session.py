@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 
 from service.errors.models import InvalidPackage
+from service.wording import nearest
 
 
 def session(model: bytes) -> Any:
@@ -18,15 +19,19 @@ def session(model: bytes) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def exposed(model: Any, layers: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Append the layers' tensors to the graph's outputs; return those found and those missing."""
+def exposed(model: Any, layers: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Append the layers' tensors to the graph's outputs; return those found, and why others not."""
     made = {name for node in model.graph.node for name in node.output}
     outputs = {output.name for output in model.graph.output}
     found = {layer: tensor for layer, tensor in layers.items() if tensor in made}
     for tensor in dict.fromkeys(found.values()):
         if tensor not in outputs:
             model.graph.output.append(onnx.ValueInfoProto(name=tensor))
-    return found, [layer for layer in layers if layer not in found]
+    return found, {
+        layer: f"The graph has no tensor '{tensor}' for '{layer}'.{nearest(tensor, made)}"
+        for layer, tensor in layers.items()
+        if layer not in found
+    }
 
 
 def image_of(session: Any, beside: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from service.errors.models import LayerAmbiguous, LayerNotCaptured, ModelUnavailable, UnservablePass
+from service.wording import nearest
 from workers.device import is_out_of_memory, synchronize
 from workers.passes import Ability
 from workers.runtimes.attention import Attentions
@@ -156,9 +157,12 @@ def _layers(
 ) -> tuple[tuple[LayerFacts, ...], dict[str, str]]:
     """Tell the declared layers that can be used from those that cannot, and why."""
     usable, refused = [], {}
+    names = {name for name, _ in subject.model.named_modules() if name}
     for layer in subject.layers:
         fault = capture.fault(layer)
-        if fault is not None:
+        if layer not in names:
+            refused[layer] = f"The network has no layer '{layer}'.{nearest(layer, names)}"
+        elif fault is not None:
             refused[layer] = fault.detail
         elif outputs.requires_grad and not _leads_to(outputs, capture.found[layer]):
             refused[layer] = f"No gradient leads from the score to '{layer}'."

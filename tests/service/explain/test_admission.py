@@ -104,6 +104,7 @@ def test_a_target_layer_is_one_that_was_found_in_the_model():
         check_against_catalog(ask("first"), catalog)
     assert refusal.value.pointer == "/methods/0/parameters/layer"
     assert refusal.value.facts["layers"] == ["last"]
+    assert "package lists it under 'explain.layers'" in refusal.value.detail
 
 
 def box(of):

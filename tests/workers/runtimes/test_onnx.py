@@ -53,7 +53,7 @@ def test_the_probe_finds_what_the_graph_has() -> None:
     assert probed.difference < 1e-5
     (layer,) = probed.layers
     assert (layer.name, layer.shape, layer.stride) == (LAYER, (8, 10, 8), (2.0, 2.0))
-    assert set(probed.refused) == {"no"}
+    assert probed.refused == {"no": "The graph has no tensor 'nowhere' for 'no'."}
     assert probed.outputs == (5,)
     assert not probed.mixes_rows
     assert probed.row_seconds["forward"] > 0

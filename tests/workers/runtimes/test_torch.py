@@ -225,6 +225,15 @@ def test_works_of_different_patterns_do_not_share_a_batch() -> None:
     assert len({runtime.group(work_of([ask])) for ask in asks}) == len(asks)
 
 
+def test_a_layer_that_the_network_does_not_have_is_told_so_with_the_nearest_names() -> None:
+    refused = TorchRuntime(small_net(), SHAPE, (LAYER, "features.44", "zzz")).probed.refused
+    assert refused["features.44"] == (
+        "The network has no layer 'features.44'. The nearest names are: features.4, features.5,"
+        " features.3."
+    )
+    assert refused["zzz"] == "The network has no layer 'zzz'."
+
+
 def test_the_number_of_targets_does_not_part_forward_passes() -> None:
     runtime, image = small_runtime(), image_for()
     few, many = (work_of([Forward(Clean(image), logits(*range(k)))]) for k in (1, 5))

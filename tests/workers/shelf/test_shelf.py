@@ -234,7 +234,7 @@ def test_a_layer_that_is_not_there_is_told_beside_one_that_is(room: Room) -> Non
     changes = {"explain": {"layers": [{"name": LAYER}, {"name": "nowhere"}]}}
     entry = room.entry(room.register(changes=changes))
     assert "grad_cam" in entry.methods
-    assert "was not reached" in entry.refused_layers["nowhere"]
+    assert entry.refused_layers["nowhere"] == "The network has no layer 'nowhere'."
 
 
 def shorten(model: nn.Module) -> None:
