@@ -14,7 +14,7 @@ from workers.tabular import Tabular
 PARTS: Final = 8
 """Equal parts of the path, each with a sum of its own in memory."""
 
-ROUND: Final = 8
+ROUND: Final = 4
 """Points that are added at once, or as many as one part needs."""
 
 SETTLED: Final = 0.5
