@@ -312,6 +312,7 @@ def _method(name: str) -> MethodEntry:
         paper=method.paper,
         cost=method.cost,
         weaknesses=method.weaknesses,
+        weak=method.weak,
     )
 
 

@@ -18,6 +18,7 @@ from service.domain.trust import (
     grade_of,
     statements,
 )
+from workers.methods.base import METHODS
 from workers.parcels import Attribution
 from workers.records import NO_CLASS
 
@@ -66,7 +67,7 @@ def trust_report(
     flags = tuple(
         dict.fromkeys(
             [
-                *_of_method(record),
+                *_of_method(attribution.method, record),
                 *_of_target(attribution, parity),
                 *([Flag.DUPLICATE] if duplicate else []),
                 *_of_checks(checks),
@@ -99,13 +100,16 @@ def _evidence(checks: Sequence[Check]) -> Grade:
     )
 
 
-def _of_method(record: MethodRecord | None) -> Iterable[Flag]:
-    """Return what is known of the method on this model."""
-    if record is None:
-        return [Flag.UNCERTIFIED]
-    flag = CERTIFICATES.get(record.certificate.outcome, Flag.UNCERTIFIED)
-    weak = record.calibration is not None and record.calibration.weak
-    return [*([flag] if flag else []), *([Flag.WEAK_FOR_THIS_MODEL] if weak else [])]
+def _of_method(method: str, record: MethodRecord | None) -> Iterable[Flag]:
+    """Return what is known of the method, on this model and on any."""
+    outcome = None if record is None else record.certificate.outcome
+    flag = Flag.UNCERTIFIED if outcome is None else CERTIFICATES.get(outcome, Flag.UNCERTIFIED)
+    if flag is not None:
+        yield flag
+    if METHODS[method].weak:
+        yield Flag.WEAK_METHOD
+    if record is not None and record.calibration is not None and record.calibration.weak:
+        yield Flag.WEAK_FOR_THIS_MODEL
 
 
 def _of_target(attribution: Attribution, parity: ParityReport) -> Iterable[Flag]:

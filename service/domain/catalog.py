@@ -38,6 +38,8 @@ class MethodEntry(Value):
     """Cost in rows, in words and symbols, such as ``steps gradient rows``."""
 
     weaknesses: str
+    weak: bool = False
+    """Whether it is weak evidence on any model: its maps are graded ``weak`` at best."""
 
 
 class LayerEntry(Value):

@@ -34,6 +34,7 @@ class Flag(StrEnum):
     CERTIFICATE_FAILED = "certificate_failed"
     CERTIFICATE_WEAK = "certificate_weak"
     UNCERTIFIED = "uncertified"
+    WEAK_METHOD = "weak_method"
     PARITY_MISMATCH = "parity_mismatch"
     PARITY_MISMATCH_ELSEWHERE = "parity_mismatch_elsewhere"
     BELOW_THRESHOLD = "below_threshold"
@@ -52,7 +53,9 @@ class Flag(StrEnum):
     EVIDENCE_ELSEWHERE = "evidence_elsewhere"
 
 
-OF_THE_METHOD: Final = frozenset({Flag.CERTIFICATE_FAILED, Flag.CERTIFICATE_WEAK, Flag.UNCERTIFIED})
+OF_THE_METHOD: Final = frozenset(
+    {Flag.CERTIFICATE_FAILED, Flag.CERTIFICATE_WEAK, Flag.UNCERTIFIED, Flag.WEAK_METHOD}
+)
 """Flags that lower the grade of a map whose own evidence says more."""
 
 BECAUSE: Final = MappingProxyType(
@@ -60,6 +63,7 @@ BECAUSE: Final = MappingProxyType(
         Flag.CERTIFICATE_FAILED: "because its method failed on known cases",
         Flag.CERTIFICATE_WEAK: "because its method was not clear on known cases",
         Flag.UNCERTIFIED: "because its method was not measured on known cases",
+        Flag.WEAK_METHOD: "because its method is weak evidence on any model",
         Flag.INCOMPLETE: "because its values do not add up",
         Flag.TOLERANCE_MISSED: "because its sum missed the tolerance",
     }
@@ -105,6 +109,10 @@ STATEMENTS: Final = MappingProxyType(
         Flag.UNCERTIFIED: (
             "Whether this method's maps follow the weights of this model was not measured: they"
             " count as weak at best."
+        ),
+        Flag.WEAK_METHOD: (
+            "This method draws much the same edges of an image whatever the model has learned:"
+            " its maps count as weak at best."
         ),
         Flag.PARITY_MISMATCH: (
             "The model says something else here than the issuing system reported: this may not"
@@ -189,7 +197,8 @@ def evidence_of(*, intact: bool, informative: bool, p: float | None) -> Grade:
 def grade_of(evidence: Grade, certificate: str | None, flags: Iterable[Flag] = ()) -> Grade:
     """Return the grade: the worse of this case's evidence and the method's certificate.
 
-    A map that does not add up, of a method that promises it, is weak at best.
+    A map of a method that is weak evidence on any model is weak at best, and so is one
+    that does not add up, of a method that promises it.
 
     Parameters
     ----------
@@ -197,13 +206,13 @@ def grade_of(evidence: Grade, certificate: str | None, flags: Iterable[Flag] = (
         The certificate's outcome; `None` when there is none. Only ``passed``
         leaves ``supported`` as it is, and ``failed`` leaves nothing.
     flags
-        Of the map; those of its sum count.
+        Of the map; those of its method and of its sum count.
     """
     if evidence not in (Grade.SUPPORTED, Grade.WEAK):
         return evidence
     if certificate == "failed":
         return Grade.NOT_SUPPORTED
-    sound = certificate == "passed" and OF_THE_SUM.isdisjoint(flags)
+    sound = certificate == "passed" and (OF_THE_METHOD | OF_THE_SUM).isdisjoint(flags)
     return evidence if sound else Grade.WEAK
 
 

@@ -60,6 +60,7 @@ def record(outcome: str, supported: float = 0.8) -> MethodRecord:
 def report(
     checks: tuple[Check, ...] = SOUND,
     *,
+    method: str = "grad_cam",
     known: Known = None,
     parity: dict[str, Parity] | None = None,
     duplicate: bool = False,
@@ -68,7 +69,7 @@ def report(
     **target: Any,
 ) -> TrustReport:
     attribution = Attribution(
-        method="grad_cam",
+        method=method,
         version=1,
         parameters={},
         signed=True,
@@ -173,6 +174,17 @@ def test_flags_are_said_in_words(changes: dict[str, Any], flag: Flag) -> None:
     assert said.flags == (flag,)
     assert STATEMENTS[flag] in said.statements
     assert said.grade is Grade.SUPPORTED
+
+
+@pytest.mark.parametrize("method", ["guided_backprop", "deconvolution", "guided_grad_cam"])
+def test_a_method_that_is_weak_evidence_is_weak_at_best_although_it_passed(method: str) -> None:
+    said = report(method=method, known=record("passed"))
+    assert (said.grade, said.flags) == (Grade.WEAK, (Flag.WEAK_METHOD,))
+    assert said.statements[0] == STATEMENTS[Flag.WEAK_METHOD]
+    assert said.because == BECAUSE[Flag.WEAK_METHOD]
+    failed = report(method=method, known=record("failed"))
+    assert failed.grade is Grade.NOT_SUPPORTED
+    assert failed.because == BECAUSE[Flag.CERTIFICATE_FAILED]
 
 
 @pytest.mark.parametrize("flag", [Flag.INCOMPLETE, Flag.TOLERANCE_MISSED])

@@ -88,6 +88,10 @@ class Method(BaseModel, ABC):
     signed: ClassVar[bool]
     """Whether a negative value means evidence against the target."""
 
+    weak: ClassVar[bool] = False
+    """Whether it is weak evidence on any model, known to depend little on what was learned: its
+    maps are graded weak at best, even where its certificate passed."""
+
     marks_alike: ClassVar[bool] = False
     """Whether it marks all that looks alike, whichever of several objects is asked about: because
     it weighs the channels of a layer for the whole image, or asks for no target."""

@@ -16,11 +16,13 @@ class GuidedMethod(Method):
 
     needs: ClassVar = frozenset({Ability.RECTIFIER_RULES})
     signed: ClassVar = True
+    weak: ClassVar = True
     cost: ClassVar = "1 gradient row"
     weaknesses: ClassVar = (
-        "Weak evidence: it fails the randomization check by design. It draws the image's edges "
-        "much alike for every target and for a model with random weights, because what it "
-        "leaves out of the gradient is what tells them apart. Only ReLUs are replaced."
+        "Weak evidence on any model, and graded so even where it passes the randomization check: "
+        "it draws the image's edges much alike for every target and for a model with random "
+        "weights, because what it leaves out of the gradient is what tells them apart. Only ReLUs "
+        "are replaced."
     )
 
     rule: ClassVar[Rule]

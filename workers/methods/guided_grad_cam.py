@@ -36,12 +36,12 @@ class GuidedGradCam(CamMethod):
     title: ClassVar = "Guided Grad-CAM"
     needs: ClassVar = frozenset({Ability.RECTIFIER_RULES, Ability.LAYER_GRADIENT})
     signed: ClassVar = True
+    weak: ClassVar = True
     paper: ClassVar = "Selvaraju et al. (2017), arXiv:1610.02391, section 3.2"
     cost: ClassVar = "2 gradient rows"
     weaknesses: ClassVar = (
-        "Its fine detail is weak evidence: guided backpropagation fails the randomization check "
-        "by design and draws the image's edges. Only the coarse region comes from Grad-CAM, and "
-        "has its grid."
+        "Its fine detail is weak evidence on any model, and graded so: guided backpropagation "
+        "draws the image's edges. Only the coarse region comes from Grad-CAM, and has its grid."
     )
 
     @override
