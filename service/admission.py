@@ -179,7 +179,8 @@ def check_against_catalog(request: ExplanationRequest, catalog: Catalog) -> Mode
     for place, choice in enumerate(request.methods):
         check_method(choice, f"/methods/{place}", methods, model)
     if not request.allow_uncertified:
-        demand_certified(request.methods, model)
+        weak = {each.name for each in catalog.methods if each.weak}
+        demand_certified(request.methods, model, weak)
     demand_offered(request, model)
     for place, target in enumerate(request.targets):
         check_target(target, f"/targets/{place}", model)

@@ -1,6 +1,6 @@
 """Methods whose certificate for a model failed: refused unless a request says otherwise."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pydantic import JsonValue
 
@@ -9,11 +9,18 @@ from service.domain.request import MethodChoice
 from service.errors.requests import MethodUncertified
 
 
-def demand_certified(choices: Sequence[MethodChoice], model: ModelEntry) -> None:
+def demand_certified(
+    choices: Sequence[MethodChoice], model: ModelEntry, weak: Collection[str]
+) -> None:
     """Refuse a method that is known not to show what the model has learned.
 
     A certificate that is pending, or that nothing could be measured for,
     refuses nothing.
+
+    Parameters
+    ----------
+    weak
+        Methods that are weak evidence on any model, which are not named instead.
 
     Raises
     ------
@@ -24,7 +31,7 @@ def demand_certified(choices: Sequence[MethodChoice], model: ModelEntry) -> None
     for place, choice in enumerate(choices):
         found = certificate_of(choice, model)
         if found is not None and found.outcome == "failed":
-            others = _recommended(model)
+            others = [each for each in _recommended(model) if each not in weak]
             raise MethodUncertified(
                 "On known cases this method's maps of this model hardly changed when its weights"
                 f" or the class were exchanged. {_way_out(others)}",

@@ -3,11 +3,11 @@
 import pytest
 
 from service.admission import check_against_catalog
-from service.domain.catalog import CalibrationEntry, Catalog, CertificateEntry
+from service.domain.catalog import CalibrationEntry, CertificateEntry
 from service.domain.certificate import Similarity
 from service.domain.request import ExplanationRequest
 from service.errors.requests import MethodUncertified
-from tests.support.fake_fleet import CATALOG, PACKAGES, model
+from tests.support.fake_fleet import CATALOG, PACKAGES, method, model
 
 
 def calibration(supported):
@@ -35,7 +35,9 @@ def check(*certificates, **changes):
     chest = model("chest@1.0.0", PACKAGES["chest@1.0.0"], certificates=certificates)
     fields = {"study": "st_1", "model": "chest", "targets": ["nodule"], "methods": ["saliency"]}
     request = ExplanationRequest.model_validate(fields | changes)
-    return check_against_catalog(request, Catalog(**{**dict(CATALOG), "models": (chest,)}))
+    methods = (*CATALOG.methods, method("deconvolution").model_copy(update={"weak": True}))
+    known = {"models": (chest,), "methods": methods}
+    return check_against_catalog(request, CATALOG.model_copy(update=known))
 
 
 STEPS = {"path": "straight", "steps": 32}
@@ -85,7 +87,15 @@ def test_the_methods_to_use_instead_are_not_weak_themselves_and_the_best_comes_f
     assert "Choose one of 'methods'" in detail
 
 
-@pytest.mark.parametrize("others", [(), (certificate("deconvolution", "passed", supported=0.16),)])
+@pytest.mark.parametrize(
+    "others",
+    [
+        (),
+        (certificate("saliency", "passed", default=False, supported=0.9),),
+        (certificate("deconvolution", "passed", supported=0.16),),
+        (certificate("deconvolution", "passed", supported=0.9),),
+    ],
+)
 def test_where_no_method_does_better_none_is_named_and_the_words_say_so(others):
     methods, detail = refused(*others)
     assert methods == []
