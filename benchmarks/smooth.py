@@ -168,7 +168,7 @@ def mean_gradients(net: nn.Module, question: Question, many: int) -> tuple[Tenso
 
 def cases() -> Iterator[Case | Unmet]:
     yield case("demo model", trained, list(seen())[:3], 1024)
-    yield case("ResNet-18", lambda: seeded(ResNet18), [(smooth(LARGE), 3)], 384)
+    yield case("ResNet-18", lambda: seeded(ResNet18), [(smooth(LARGE, 1), 3)], 384)
 
 
 def main() -> int:
