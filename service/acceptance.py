@@ -1,5 +1,6 @@
 """Which image, or which series, of a study a model was made for."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,12 @@ STACKED = ("CT", "MR", "PT")
 
 SHOWN = 20
 """Objects that a refusal names at most."""
+
+SLICES = (
+    " These are a volume's slices, and the model takes single images: choose a model of volumes."
+)
+SINGLE = " This is a single image, and the model takes whole volumes: choose a model of images."
+"""What a refusal adds where not even the number of axes fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +184,26 @@ def _none_fits(
     candidates: Sequence[Instance], accept: Accept, pointer: str, *, unnamed: bool
 ) -> NotAcceptedByModel:
     return NotAcceptedByModel(
-        "No image of the study is what the model was made for; 'facts' says why.",
+        "No image of the study is what the model was made for; 'facts' says why."
+        f"{_axes_apart(candidates, accept)}",
         pointer=pointer,
         accepts=accept.model_dump(mode="json"),
         refused={
             each.id: list(refusals(each, accept, unnamed=unnamed)) for each in candidates[:SHOWN]
         },
     )
+
+
+def _axes_apart(candidates: Sequence[Instance], accept: Accept) -> str:
+    """Return a sentence where a model of images meets a volume, or one of volumes an image."""
+    frames: Counter[str] = Counter()
+    for each in candidates:
+        frames[each.series_instance_uid] += each.number_of_frames
+    if accept.volume is not None:
+        single = max(frames.values(), default=0) == 1
+        return SINGLE if single else ""
+    stacked = {each.series_instance_uid for each in candidates if each.modality in STACKED}
+    return SLICES if any(frames[each] > 1 for each in stacked) else ""
 
 
 def left_out(

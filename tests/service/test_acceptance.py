@@ -45,6 +45,40 @@ def test_what_the_model_was_not_made_for_is_refused_with_the_rules_it_breaks():
     assert refusal.value.facts["refused"] == {"in_0001": ["modalities"]}
 
 
+@pytest.mark.parametrize(
+    ("slices", "said"),
+    [
+        ([instance(id=f"in_{k}", modality="CT") for k in range(3)], True),
+        ([instance(modality="MR", number_of_frames=30)], True),
+        ([instance(modality="CT")], False),
+        ([instance(id=f"in_{k}", modality="DX") for k in range(3)], False),
+        ([instance(modality="US", number_of_frames=30)], False),
+    ],
+    ids=["slices", "frames", "one slice", "radiographs", "a loop"],
+)
+def test_a_model_of_images_says_so_where_it_is_shown_a_volume(slices, said):
+    with pytest.raises(NotAcceptedByModel) as refusal:
+        choose_instance(study(*slices), CHEST, None)
+    told = "a volume's slices, and the model takes single images: choose a model of volumes"
+    assert (told in refusal.value.detail) is said
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        ([instance(modality="CR")], True),
+        ([instance(id=f"in_{k}", modality="MR") for k in range(5)], False),
+    ],
+    ids=["one image", "another series"],
+)
+def test_a_model_of_volumes_says_so_where_it_is_shown_a_single_image(images, said):
+    asked = ExplanationRequest(study="st_1", model="head", methods=["saliency"])
+    with pytest.raises(NotAcceptedByModel) as refusal:
+        choose_series(study(*images), HEAD, asked)
+    told = "single image, and the model takes whole volumes: choose a model of images"
+    assert (told in refusal.value.detail) is said
+
+
 def test_a_localizer_is_explained_only_by_name():
     slices = study(instance(id="in_0001", localizer=True), instance(id="in_0002"))
     assert choose_instance(slices, CHEST, None).id == "in_0002"
