@@ -270,7 +270,8 @@ class PlanBody(BaseModel):
     """What a request would lead to."""
 
     request: ExplanationRequest = Field(
-        description="With the chosen instance and every method's parameters."
+        description="With the chosen instance and every method's parameters; one that is null is"
+        " off, or found from the model when the job runs, and then told in the results."
     )
     model: str
     cost_seconds: float = Field(description="Estimated device time.")

@@ -39,8 +39,8 @@ class IntegratedGradients(Method):
     Parameters
     ----------
     steps
-        Points on the path, `n`, when there is no tolerance. Cost grows with it in
-        proportion.
+        Points on the path, `n`. Cost grows with it in proportion. Not used with a
+        tolerance, which finds their number.
     tolerance
         Largest residual allowed, as a share of the change in score.
     max_steps
@@ -67,7 +67,10 @@ class IntegratedGradients(Method):
     )
 
     steps: int = Field(
-        default=32, ge=1, le=512, description="Points on the path when there is no tolerance."
+        default=32,
+        ge=1,
+        le=512,
+        description="Points on the path; not used with a tolerance, which finds their number.",
     )
     tolerance: float | None = Field(
         default=None,
@@ -80,7 +83,7 @@ class IntegratedGradients(Method):
         default=256,
         ge=PARTS + 1,
         le=4096,
-        description="Most points when there is a tolerance.",
+        description="Most points when there is a tolerance; not used without one.",
     )
     baseline: float | None = Field(
         default=None,

@@ -164,6 +164,8 @@ def test_parameters_are_told_whole(explained: tuple[Job, Explanation]) -> None:
         "tolerance": None,
         "max_steps": 256,
     }
+    covered = result(document, "occlusion", CLASSES[0]).parameters
+    assert (covered["stride"], covered["baseline"]) == (8, 0.0)  # as the model and window have it
     cam = result(document, "grad_cam", CLASSES[0])
     assert cam.parameters == {"layer": "blocks.1"}
     assert cam.layer == TargetLayer(name="blocks.1", reason=FIRST)

@@ -152,6 +152,16 @@ def test_points_are_no_more_than_allowed_and_a_missed_tolerance_is_told() -> Non
     assert Flag.TOLERANCE_MISSED in Completeness().judge(case).flags
 
 
+def test_with_a_tolerance_the_number_of_steps_is_not_used() -> None:
+    runtime, image = small_runtime(), image_for()
+    few, many = (
+        attribute(IntegratedGradients(tolerance=0.02, steps=n), runtime, image, logits(1))
+        for n in (1, 512)
+    )
+    assert few.extras == many.extras
+    assert torch.equal(few.values, many.values)
+
+
 def test_a_path_that_is_straight_needs_no_more_points_than_the_first() -> None:
     image = image_for()
     easy = IntegratedGradients(tolerance=1e-9)
