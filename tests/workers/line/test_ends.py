@@ -1,5 +1,6 @@
 """How a job ends when what it needs is away, or when it is not ours any more."""
 
+import io
 import logging
 import threading
 import time
@@ -7,9 +8,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from service import paths
 from service.domain.job import Job, State
 from tests.support.dead_store import dead_store
 from tests.support.hospital import blank_job, document, published
@@ -175,6 +178,58 @@ def test_a_late_job_that_has_part_of_a_map_publishes_it_marked_so(
     assert result.map is not None
     assert 0 < result.extras["samples"] < 16384
     assert result.artifacts
+
+
+def test_a_job_beside_a_late_one_publishes_its_whole_and_equal_map(
+    house: House, own: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of the one is up within a batch that both share."""
+
+    def asked(samples: int) -> Held:
+        rise = {"name": "rise", "parameters": {"samples": samples}}
+        return leased(house, methods=[rise], artifacts=["npy"], checks="none")
+
+    alone = asked(2048)
+    own.lead(alone)
+    late, healthy = asked(16384), asked(2048)
+    serve, shared = TorchRuntime.serve, threading.Event()
+    deadline = time.monotonic() + 3.0
+
+    def outlasting(self: TorchRuntime, group: Any, segments: Any) -> Any:
+        if not shared.is_set() and len(segments) == 2 and min(s.count for s in segments) > 1:
+            shared.set()
+            time.sleep(max(0.0, deadline - time.monotonic()))
+        return serve(self, group, segments)
+
+    def hurried(prepared: Prepared, access: Access) -> Attributed:
+        if access.held is late:
+            access = replace(access, deadline=deadline)
+        return attribute(prepared, access)
+
+    monkeypatch.setattr(TorchRuntime, "serve", outlasting)
+    monkeypatch.setattr(line, "attribute", hurried)
+    lines = [threading.Thread(target=own.lead, args=(held,)) for held in (late, healthy)]
+    for each in lines:
+        each.start()
+    for each in lines:
+        each.join(60)
+    assert shared.is_set()
+    jobs = [record(house, held) for held in (late, healthy, alone)]
+    assert [(job.state, job.partial) for job in jobs] == [
+        (State.SUCCEEDED, partial) for partial in (True, False, False)
+    ]
+    cut, whole, expected = (map_of(house, job) for job in jobs)
+    assert cut.shape == whole.shape
+    np.testing.assert_allclose(whole, expected, rtol=1e-4, atol=1e-6)
+
+
+def map_of(house: House, job: Job) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return the one map of a job."""
+    (result,) = document(house.backends, job).results
+    (file,) = [each for each in result.artifacts if each.format == "npy"]
+    data = house.backends.store.get(paths.artifact(str(job.result), file.name))
+    values: np.ndarray[Any, np.dtype[np.float32]] = np.load(io.BytesIO(data))
+    return values
 
 
 def test_a_late_job_ends_by_its_deadline(house: House, own: Line) -> None:
