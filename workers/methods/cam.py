@@ -52,7 +52,7 @@ class CamMethod(Method):
             return self.model_copy(update={"layer": model.layers[0]})
         if self.layer not in model.layers:
             raise InvalidParameter(
-                "The model has no such target layer.",
+                "The model offers no such target layer; 'valid' lists those it does.",
                 parameter="layer",
                 valid=list(model.layers),
             )
