@@ -42,11 +42,13 @@ def chosen_window(
 ) -> Window:
     """Choose a window for an image that brings none.
 
-    Images of 8 bits or less are shown in full, others between two percentiles
-    of what is no padding.
+    Images of 8 bits or less are shown in full, from the least value that their
+    bits and sign can hold to the greatest; others between two percentiles of
+    what is no padding.
     """
     if bits <= BYTE:
-        return window_between(*modality.range(0, (1 << bits) - 1))
+        least = -(1 << bits - 1) if stored.dtype.kind == "i" else 0
+        return window_between(*modality.range(least, least + (1 << bits) - 1))
     seen = stored if padding is None or padding.all() else stored[~padding]
     return percentile_window(modality.apply(sampled(seen)))
 

@@ -1,7 +1,8 @@
 """Standardized uptake: what a PET image must say of the tracer, and what follows."""
 
 import math
-from datetime import datetime, timedelta
+import re
+from datetime import datetime, time, timedelta, tzinfo
 from typing import Final
 
 from pydicom.dataset import Dataset
@@ -14,6 +15,12 @@ from workers.pixels.modality import real
 GRAMS_PER_KILOGRAM: Final = 1000.0
 CORRECTIONS: Final = frozenset({"ATTN", "DECY"})
 """Corrections without which activity is no concentration: attenuation, decay."""
+
+OFFSET: Final = r"[-+](0\d|1[0-4])[0-5]\d"
+"""Of a time zone from UTC, hours and minutes (PS3.5 6.2, DT)."""
+
+CLOCK: Final = r"\d{4}(\d\d(\.\d{1,6})?)?"
+"""A time no less exact than to the minute: one of hours alone could be off by half of a dose."""
 
 
 def uptake_scale(dataset: Dataset) -> float | None:
@@ -29,16 +36,17 @@ def uptake_scale(dataset: Dataset) -> float | None:
     -------
     float | None
         `None` where an element lacks or is not valid, where the series is
-        dated after its acquisition (then it is no start), and where values are
+        dated after its acquisition (then it is no start), where only one of
+        injection and series says its offset from UTC, and where values are
         neither Bq/mL nor SUV by body weight already.
 
     References
     ----------
     QIBA (2016). FDG-PET/CT Profile, vendor-neutral pseudo-code for SUV.
     """
-    if str(value_of(dataset, "Modality") or "").strip() != "PT":
+    if _text(dataset, "Modality") != "PT":
         return None
-    units = str(value_of(dataset, "Units") or "").strip()
+    units = _text(dataset, "Units")
     if units == "GML":
         return 1.0 if str(value_of(dataset, "SUVType") or "BW").strip() == "BW" else None
     several = value_of(dataset, "CorrectedImage")
@@ -66,7 +74,7 @@ def _by_weight(dataset: Dataset) -> float | None:
 
 def _waited(dataset: Dataset, tracer: Dataset) -> float | None:
     """Return the seconds from injection to the time that decay was corrected to."""
-    reference = str(value_of(dataset, "DecayCorrection") or "").strip()
+    reference = _text(dataset, "DecayCorrection")
     if reference == "ADMIN":
         return 0.0
     start, acquired = _moment(dataset, "Series"), _moment(dataset, "Acquisition")
@@ -79,21 +87,42 @@ def _waited(dataset: Dataset, tracer: Dataset) -> float | None:
 
 
 def _injected(tracer: Dataset, start: datetime) -> datetime | None:
-    """Return when the tracer was given; a time without a date is of the day of the scan."""
+    """Return when the tracer was given, with an offset from UTC where `start` has one.
+
+    A time without a date is of the day of the scan, one without an offset of its
+    zone; an offset that cannot be held against the scan's gives nothing.
+    """
     try:
-        if whole := str(value_of(tracer, "RadiopharmaceuticalStartDateTime") or "").strip():
-            return DT(whole).replace(tzinfo=None)
-        clock = str(value_of(tracer, "RadiopharmaceuticalStartTime") or "").strip()
-        return datetime.combine(start.date(), TM(clock)) if clock else None
+        if whole := _text(tracer, "RadiopharmaceuticalStartDateTime"):
+            given = DT(whole) if re.fullmatch(rf"\d{{8}}{CLOCK}({OFFSET})?", whole) else None
+            if given is None or given.tzinfo is None:
+                return given and given.replace(tzinfo=start.tzinfo)
+            return given if start.tzinfo is not None else None
+        clock = _clock(tracer, "RadiopharmaceuticalStartTime")
+        return None if clock is None else datetime.combine(start.date(), clock, start.tzinfo)
     except (TypeError, ValueError):
         return None
 
 
 def _moment(dataset: Dataset, event: str) -> datetime | None:
-    """Return an event's date and time."""
+    """Return an event's date and time, with the offset from UTC where the data set says it."""
     try:
-        day = str(value_of(dataset, f"{event}Date") or "").strip()
-        clock = str(value_of(dataset, f"{event}Time") or "").strip()
-        return datetime.combine(DA(day), TM(clock)) if day and clock else None
+        day, clock = _text(dataset, f"{event}Date"), _clock(dataset, f"{event}Time")
+        return datetime.combine(DA(day), clock, _zone(dataset)) if day and clock else None
     except (TypeError, ValueError):
         return None
+
+
+def _clock(dataset: Dataset, keyword: str) -> time | None:
+    text = _text(dataset, keyword)
+    return TM(text) if re.fullmatch(CLOCK, text) else None
+
+
+def _zone(dataset: Dataset) -> tzinfo | None:
+    """Return the time zone of what has no offset of its own; `None` where it is not known."""
+    offset = _text(dataset, "TimezoneOffsetFromUTC")
+    return datetime.strptime(offset, "%z").tzinfo if re.fullmatch(OFFSET, offset) else None
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    return str(value_of(dataset, keyword) or "").strip()

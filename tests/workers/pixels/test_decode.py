@@ -58,6 +58,19 @@ def test_pixels_of_32_bits_come_as_near_as_float32_holds_them(decode, signed):
     assert display.max() == 255
 
 
+@pytest.mark.parametrize(
+    ("least", "bits"), [(0, 8), (-128, 8), (0, 6), (-32, 6)], ids=lambda each: f"{each}"
+)
+def test_images_of_8_bits_without_a_window_are_shown_in_full(decode, least, bits):
+    """Every gray that can be stored has its own brightness, the least is black."""
+    every = np.arange(least, least + (1 << bits)).astype(np.int8 if least else np.uint8)
+    pixels = np.tile(every, (4, 1))
+    _, _, display, _ = decode(encoded(of_pixels(pixels, bits=bits)))
+    expected = np.arange(1 << bits) * 255 / ((1 << bits) - 1)
+    assert np.abs(display[0] - expected).max() <= 0.5
+    assert [display.min(), display.max()] == [0, 255]
+
+
 def test_overlays_are_no_pixels_wherever_they_lie(decode):
     """Planes of their own, and bits above the stored ones, as retired objects have them."""
     clean = decode(encoded(of_pixels(RAMP, bits=12)))

@@ -62,6 +62,24 @@ def test_the_scale_is_weight_over_decayed_dose(ds, scale):
 
 
 @pytest.mark.parametrize(
+    ("injected", "zone"),
+    [
+        ("20240102090000", None),
+        ("20240102090000", "local"),
+        ("20240102090000", "+0200"),
+        ("20240102090000+0200", "+0200"),
+        ("20240102070000+0000", "+0200"),
+        ("202401012230-0830", "+0200"),
+        ("20240102123000.00+0530", "+0200"),
+        ("20240102100000+0000", "-0100"),
+    ],
+)
+def test_one_moment_gives_one_scale_however_its_offset_is_written(injected, zone):
+    ds = pet({"RadiopharmaceuticalStartDateTime": injected}, TimezoneOffsetFromUTC=zone)
+    assert uptake_scale(ds) == pytest.approx(FORMULA, rel=1e-12)
+
+
+@pytest.mark.parametrize(
     "ds",
     [
         pet(Modality="NM"),
@@ -80,6 +98,16 @@ def test_the_scale_is_weight_over_decayed_dose(ds, scale):
         pet({"RadiopharmaceuticalStartTime": None}),
         pet({"RadiopharmaceuticalStartTime": "110000"}),
         pet({"RadiopharmaceuticalStartDateTime": "20230102090000"}),
+        pet({"RadiopharmaceuticalStartDateTime": "20240102090000+0000"}),
+        pet({"RadiopharmaceuticalStartDateTime": "20240102090000+0000"}, TimezoneOffsetFromUTC="?"),
+        pet(
+            {"RadiopharmaceuticalStartDateTime": "20240102090000 +0000"},
+            TimezoneOffsetFromUTC="+0000",
+        ),
+        pet({"RadiopharmaceuticalStartDateTime": "20240102"}),
+        pet({"RadiopharmaceuticalStartDateTime": "2024010209"}),
+        pet({"RadiopharmaceuticalStartTime": "09"}),
+        pet(TimezoneOffsetFromUTC="+0000", SeriesTime="10"),
     ],
 )
 def test_what_is_not_said_is_not_assumed(ds):
