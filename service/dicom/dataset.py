@@ -88,6 +88,12 @@ class Parsed:
     guessed: bool = False
     """Whether the transfer syntax was recognized by the elements' looks."""
 
+    flattened: bool = False
+    """Whether the data set was changed to be one frame's (`service.dicom.frames.flatten`)."""
+
+    overruled: bool = False
+    """Whether it then held other values than the frame's functional groups."""
+
 
 class _TooManyError(Exception):
     """Ends a parse."""

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from pydicom.dataset import Dataset
@@ -16,14 +17,29 @@ STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")
 """How a code stream begins: of JPEG and JPEG-LS, of JPEG 2000, and of its file format."""
 
 PER_FRAME, SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
-GROUPS = (
-    "PixelValueTransformationSequence",
-    "FrameVOILUTSequence",
-    "PlanePositionSequence",
-    "PlaneOrientationSequence",
-    "PixelMeasuresSequence",
-)
-"""Functional groups whose attributes a single-frame image holds itself (PS3.3 C.7.6.16)."""
+GROUPS = {
+    "PixelValueTransformationSequence": (
+        "RescaleSlope",
+        "RescaleIntercept",
+        "RescaleType",
+        "ModalityLUTSequence",
+    ),
+    "FrameVOILUTSequence": (
+        "WindowCenter",
+        "WindowWidth",
+        "WindowCenterWidthExplanation",
+        "VOILUTFunction",
+        "VOILUTSequence",
+    ),
+    "PlanePositionSequence": (),
+    "PlaneOrientationSequence": (),
+    "PixelMeasuresSequence": (),
+}
+"""Functional groups whose attributes a single-frame image holds itself (PS3.3 C.7.6.16).
+
+With those beside a group that mean something only together: one of them in the group, and none
+of the data set's own holds.
+"""
 
 
 def frame_fragments(
@@ -92,16 +108,17 @@ def _head(found: Parsed, offset: int) -> bytes:
     return found.stream.read(8)
 
 
-def flatten(dataset: Dataset, frame: int, frames: int) -> bool:
+def flatten(found: Parsed, frame: int, frames: int) -> Parsed:
     """Put what functional groups say of one frame where a single-frame image has it.
 
-    A position that is said once of several frames is not this frame's, and goes.
+    The groups hold for their frames (PS3.3 C.7.6.16): what the data set itself says of the
+    same goes. So does a position that is said once of several frames; it is not this frame's.
 
     Parameters
     ----------
-    dataset
-        Changed in place: the groups give way to the attributes of `GROUPS` for
-        the frame, which never replace an element that is there.
+    found
+        Its data set is changed in place: the groups give way to the attributes of
+        `GROUPS` for the frame.
     frame
         Counted from 1.
     frames
@@ -109,20 +126,21 @@ def flatten(dataset: Dataset, frame: int, frames: int) -> bool:
 
     Returns
     -------
-    bool
-        Whether anything was changed.
+    Parsed
+        The same, which tells what was changed.
     """
-    found = [groups for groups in (PER_FRAME, SHARED) if groups in dataset]
-    gone = list(found)
+    dataset = found.dataset
+    gone = [groups for groups in (PER_FRAME, SHARED) if groups in dataset]
     if frames > 1 and "ImagePositionPatient" in dataset:
         gone.append("ImagePositionPatient")
     said = described(dataset, frame)
-    for keyword in gone:
+    own = [keyword for keyword in _governed(said) if keyword in dataset]
+    overruled = any(_differs(dataset, said, keyword) for keyword in own)
+    for keyword in {*gone, *own}:
         delattr(dataset, keyword)
     for element in said:
-        if element.tag not in dataset:
-            dataset[element.tag] = element
-    return bool(gone)
+        dataset[element.tag] = element
+    return replace(found, flattened=bool(gone), overruled=overruled)
 
 
 def described(dataset: Dataset, frame: int) -> Dataset:
@@ -130,9 +148,21 @@ def described(dataset: Dataset, frame: int) -> Dataset:
     said = Dataset()
     for holder in _holders(dataset, frame):
         for element in holder:
-            if element.tag not in said:
+            if element.tag not in said and not element.is_empty:
                 said[element.tag] = element
     return said
+
+
+def _governed(said: Dataset) -> set[str]:
+    """Return the attributes for which what is said of a frame stands, and nothing else."""
+    named = {element.keyword for element in said if element.keyword}
+    return named.union(*(together for together in GROUPS.values() if named & set(together)))
+
+
+def _differs(dataset: Dataset, said: Dataset, keyword: str) -> bool:
+    """Tell whether a data set itself says other than is said of a frame."""
+    own = value_of(dataset, keyword)
+    return own not in (None, "", b"") and own != value_of(said, keyword)
 
 
 def _holders(dataset: Dataset, frame: int) -> Iterator[Dataset]:

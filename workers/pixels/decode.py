@@ -35,6 +35,9 @@ MAX_SAMPLES = 128 << 20
 GUESSED = "guessed_transfer_syntax"
 """Warning of an object without file meta information, whose encoding its elements show."""
 
+OVERRULED = "overruled_by_functional_groups"
+"""Warning of an object that says other than its frame's functional groups, which hold."""
+
 AS_STORED = Modality()
 INVERTED = "MONOCHROME1"
 BLOCK = 32
@@ -92,9 +95,9 @@ def decode_file(
         with parsed(file, max_samples=max_samples) as found:
             header = header_of(found, max_samples=max_samples, identified=False)
             _require_frame(header, frame)
-            changed = flatten(found.dataset, frame, header.number_of_frames)
-            keep_header(file, found, scratch / HEADER, anew=changed)
-            return _decode(found, header, frame, scratch)
+            flat = flatten(found, frame, header.number_of_frames)
+            keep_header(file, flat, scratch / HEADER)
+            return _decode(flat, header, frame, scratch)
     except (WhylightError, MemoryError):
         raise
     except Exception as error:
@@ -216,6 +219,7 @@ def facts_of(
         warnings=(
             *Source.of(found).doubts(),
             *((GUESSED,) if found.guessed else ()),
+            *((OVERRULED,) if found.overruled else ()),
             *pixels.doubts,
         ),
     )
@@ -242,9 +246,9 @@ def is_lossy(dataset: Dataset, header: Header) -> bool:
     return may_lose and declared != "00"
 
 
-def keep_header(file: Path, found: Parsed, to: Path, *, anew: bool) -> None:
+def keep_header(file: Path, found: Parsed, to: Path) -> None:
     """Write the object up to its pixels; a deflated one whole, as it cannot be cut."""
-    if anew:
+    if found.flattened:
         found.dataset.file_meta.TransferSyntaxUID = UID(found.transfer_syntax_uid)
         found.dataset.save_as(to, enforce_file_format=True)
         return

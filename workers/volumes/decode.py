@@ -264,8 +264,7 @@ def _demand_room(header: Header, slices: int, limit: int) -> None:
 def _keep_first(file: Path, frame: int, scratch: Path, max_samples: int) -> None:
     """Write the first slice's header, for derived objects."""
     with _opened(file, max_samples) as (found, header):
-        changed = flatten(found.dataset, frame, header.number_of_frames)
-        keep_header(file, found, scratch / HEADER, anew=changed)
+        keep_header(file, flatten(found, frame, header.number_of_frames), scratch / HEADER)
 
 
 def _looked_at(files: Sequence[Path], place: Place, max_samples: int) -> tuple[ImageFacts, Window]:
@@ -292,8 +291,7 @@ def _read(found: Parsed, header: Header, frame: int) -> tuple[Gray, ImageFacts]:
     """Decode one frame; the parsed object stays as it is, for the next one."""
     flat = Dataset()
     flat.update(found.dataset)
-    flatten(flat, frame, header.number_of_frames)
-    alone = replace(found, dataset=flat)
+    alone = flatten(replace(found, dataset=flat), frame, header.number_of_frames)
     pixels = read_stored(found, header, frame)
     gray = gray_of(alone, header, pixels)
     return gray, facts_of(alone, header, frame, gray.pixels, modality=gray.modality)

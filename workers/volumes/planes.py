@@ -52,9 +52,7 @@ def planes_of(found: Parsed, header: Header) -> Iterator[Plane]:
     for frame in range(1, header.number_of_frames + 1):
         own = Source(described(found.dataset, frame), whole.uids, whole.transfer_syntax_uid)
         # a position that is said once of several frames is not each one's
-        position = own.numbers("ImagePositionPatient") or (
-            () if several else whole.numbers("ImagePositionPatient")
-        )
+        position = _said(own, own if several else whole, "ImagePositionPatient")
         thickness = _said(own, whole, "SliceThickness")
         yield Plane(
             sop_class_uid=header.sop_class_uid,
@@ -72,7 +70,7 @@ def planes_of(found: Parsed, header: Header) -> Iterator[Plane]:
 
 
 def _said(own: Source, whole: Source, keyword: str) -> tuple[float, ...]:
-    return own.numbers(keyword) or whole.numbers(keyword)
+    return (own if keyword in own.dataset else whole).numbers(keyword)
 
 
 def _orientation(cosines: tuple[float, ...]) -> tuple[float, ...]:

@@ -3,6 +3,7 @@
 import struct
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
@@ -11,6 +12,7 @@ from pydicom.sequence import Sequence
 from service.dicom.header import read_header
 from service.errors.requests import InvalidRequest
 from service.errors.studies import TruncatedDicom, UndecodablePixels
+from tests.support import corpus
 from tests.support.phantom_dicom import (
     EXPLICIT_BIG,
     JPEG_LS,
@@ -181,3 +183,53 @@ def test_a_position_said_once_is_no_frames_position(read):
     place = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1]}
     ds = several(FRAMES, FrameOfReferenceUID="2.25.9", ImagePositionPatient=[0, 0, 0], **place)
     assert plane_of(read(encoded(ds), 2)[2]) is None
+
+
+OWN = {
+    "RescaleSlope": "2",
+    "RescaleIntercept": "0",
+    "PixelSpacing": [1, 1],
+    "ImageOrientationPatient": [1, 0, 0, 0, 0, -1],
+    "ModalityLUTSequence": group(
+        LUTDescriptor=[2, 0, 16], LUTData=struct.pack("<2H", 7, 9), ModalityLUTType="US"
+    ),
+}
+"""What an enhanced image may not say itself, beside its functional groups."""
+
+
+@pytest.mark.skipif(not corpus.FOLDER, reason=corpus.REASON)
+@pytest.mark.parametrize("keyword", OWN)
+def test_functional_groups_overrule_what_an_object_says_itself(tmp_path, keyword):
+    ds = pydicom.dcmread(corpus.find("eCT_Supplemental.dcm"))
+    outcomes = []
+    for overruled in (False, True):
+        if overruled:
+            setattr(ds, keyword, OWN[keyword])
+        path = tmp_path / "object.dcm"
+        ds.save_as(path)
+        files = decode_file(path, tmp_path, frame=2)
+        assert ("overruled_by_functional_groups" in files.facts.warnings) == overruled
+        outcomes.append((np.load(files.pixels), plane_of(Source.read(files.header))))
+    (pixels, plane), (again, same) = outcomes
+    assert pixels.min() == -1024
+    assert np.array_equal(again, pixels)
+    assert same == plane
+
+
+def test_an_object_that_says_the_same_as_its_groups_is_not_doubted(tmp_path):
+    ds = enhanced()
+    ds.PixelSpacing = ["0.50", "0.5"]
+    ds.SliceThickness = None
+    path = tmp_path / "object.dcm"
+    path.write_bytes(encoded(ds))
+    files = decode_file(path, tmp_path)
+    assert "overruled_by_functional_groups" not in files.facts.warnings
+    assert plane_of(Source.read(files.header)).thickness == 7
+
+
+def test_a_group_without_a_value_leaves_it_to_the_object(read):
+    ds = enhanced()
+    ds.PixelSpacing = ["2", "2"]
+    ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = None
+    plane = plane_of(read(encoded(ds), 1)[2])
+    assert (plane.spacing, plane.thickness) == ((2, 2), 7)

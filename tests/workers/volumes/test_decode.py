@@ -3,6 +3,7 @@
 import random
 
 import numpy as np
+import pydicom
 import pytest
 
 from service.domain.inputs import VolumeRules
@@ -225,6 +226,19 @@ def test_damaged_slices_are_a_volume_or_a_known_refusal(read, form):
         else:
             assert voxels.shape == seen.volume.shape
     assert kinds == {"data"}
+
+
+@pytest.mark.skipif(not corpus.FILES, reason=corpus.REASON)
+def test_functional_groups_overrule_what_an_object_says_itself(read):
+    ds = pydicom.dcmread(corpus.find("eCT_Supplemental.dcm"))
+    made, seen, voxels = read([encoded(ds)])
+    assert "overruled_by_functional_groups" not in made.facts.warnings
+    ds.update({"RescaleSlope": "1", "RescaleIntercept": "0", "PixelSpacing": [1, 1]})
+    overruled, same, again = read([encoded(ds)])
+    assert "overruled_by_functional_groups" in overruled.facts.warnings
+    assert same.volume == seen.volume
+    assert np.array_equal(again, voxels)
+    assert voxels.min() == -1024
 
 
 @pytest.mark.skipif(not corpus.FILES, reason=corpus.REASON)
