@@ -81,7 +81,9 @@ DEVICE = (
     "DeviceSerialNumber",
     "SoftwareVersions",
 )
-_DATE = r"(1[89]|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
+_DATE = r"(?!0000)\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
+"""Of any year: those that stand for an unknown or a removed date belong to the patient, too."""
+
 _TIME = r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?"
 _PART = r"[^\\\x00-\x1f\x7f=^]*"
 _NAME = rf"(?=[^=]{{0,64}}(=|$)){_PART}(\^{_PART}){{0,4}}"
