@@ -1,8 +1,7 @@
 """Pictures that were looked at once, and must stay as they are.
 
 Run as ``python -m tests.support.golden`` to draw them anew after a change that is
-meant; then look at them before they are committed. The legend is left out, whose
-letters are another library's.
+meant; then look at them before they are committed.
 """
 
 from collections.abc import Iterator
@@ -13,13 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.grid import Grid
-from tests.support.sheets import blob
+from service.domain.parity import MapParity
+from tests.support.sheets import MODEL, REPORT, TARGET, blob
 from workers.drawing.contour import contours, outline
 from workers.drawing.overlay import overlay, scale_of
+from workers.drawing.picture import Words, draw
 
 FOLDER = Path(__file__).parent.parent / "workers" / "drawing" / "golden"
 SHAPE = (120, 160)
 CELLS = (14, 14)
+WORDS = Words(
+    target=TARGET,
+    method="Grad-CAM",
+    model=MODEL,
+    checks=(),
+    trust=REPORT,
+    parity=MapParity(),
+    degenerate=False,
+    partial=False,
+)
 
 
 def chest() -> NDArray[np.uint8]:
@@ -47,10 +58,28 @@ def pictures() -> Iterator[tuple[str, NDArray[np.uint8]]]:
         yield f"{name}_by_lines", lined
 
 
+def pages() -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Draw finished pictures, with legend and color bar: name, page, and the image drawn on.
+
+    The legend stands below a wide image and beside a narrow one.
+    """
+    narrow = chest()
+    wide = narrow.repeat(3, axis=0).repeat(3, axis=1)
+    for name, signed, image in (
+        ("page_of_evidence", False, wide),
+        ("page_of_evidence_for_and_against", True, narrow),
+    ):
+        relevance = blob(CELLS, signed=signed)
+        grid = Grid.partition(CELLS, (image.shape[0], image.shape[1]))
+        scale = scale_of(relevance[0], signed=signed)
+        yield name, draw(image, relevance, grid, WORDS, scale), image
+
+
 def main() -> None:
     """Write all pictures."""
     FOLDER.mkdir(exist_ok=True)
-    for name, picture in pictures():
+    drawn = dict(pictures()) | {name: page for name, page, _ in pages()}
+    for name, picture in drawn.items():
         (FOLDER / f"{name}.png").write_bytes(imagecodecs.png_encode(picture, level=9))
 
 

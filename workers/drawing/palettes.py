@@ -72,8 +72,7 @@ def diverging() -> Colors:
     t = np.linspace(-1, 1, LEVELS)
     strength = np.abs(t)
     hue = np.where(t < 0, 250.0, 55.0)
-    chroma = 0.16 * strength**0.75
-    return srgb(0.86 - 0.2 * strength, chroma, hue)
+    return srgb(0.86 - 0.2 * strength, 0.16 * strength, hue)
 
 
 @cache
