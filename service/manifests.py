@@ -1,6 +1,7 @@
 """Reading ``model.yaml``: strict YAML into a strict manifest, with errors that help."""
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
+from itertools import takewhile
 from typing import Any
 
 import yaml
@@ -10,7 +11,7 @@ from typing_extensions import override
 from service import wording
 from service.domain.manifest import Manifest
 from service.errors.models import InvalidPackage
-from service.wording import escaped, innermost, place_of, says, sentence
+from service.wording import escaped, innermost, nearest, place_of, says, sentence
 
 LARGEST = 256 * 1024
 """Bytes of the largest manifest."""
@@ -79,6 +80,32 @@ def invalid(defects: list[Defect]) -> InvalidPackage:
 def defect(pointer: str, message: str) -> Defect:
     """Return one defect."""
     return {"pointer": pointer, "message": message}
+
+
+def unfit(error: ValidationError, pointer: str, what: str, fields: Collection[str]) -> list[Defect]:
+    """Return what is wrong with the parameters that lie at `pointer`, unknown names first.
+
+    Parameters
+    ----------
+    what
+        What has the parameters: ``step``.
+    fields
+        The names of all that it has.
+    """
+    found: dict[str, str] = {}
+    every = innermost(error.errors(include_url=False, include_input=False))
+    for each in sorted(every, key=lambda one: one["type"] != "extra_forbidden"):
+        whole = place_of(each)
+        place = list(takewhile(lambda part: "[" not in part, whole))  # not into kinds of a union
+        message = sentence(each, MESSAGES, _unfit)
+        if each["type"] == "extra_forbidden" and len(whole) == 1:
+            known = f"expected are {', '.join(fields)}" if fields else "it has none"
+            message = f"The {what} has no parameter '{whole[0]}'; {known}."
+            message += nearest(whole[0], fields)
+        elif each["type"] == "missing" and place != whole:
+            message = "Another number of entries is expected."
+        found.setdefault("".join([pointer, *(f"/{escaped(part)}" for part in place)]), message)
+    return [defect(at, message) for at, message in found.items()]
 
 
 def _parse(data: bytes) -> object:

@@ -47,6 +47,7 @@ from workers.runtimes.base import RUNTIMES, Probe, Runtime
 from workers.scheduler import Scheduler
 from workers.sliding.passes import Sliding, windowed
 from workers.slots import Slots
+from workers.stages.prepare import parse_steps
 from workers.tabular import Tabular, accompanied
 from workers.targets import expected
 from workers.targets.scalars import ClassLogit
@@ -192,6 +193,7 @@ class Loader:
         tuple
             What serves it, and the shape of a whole input ``(C, *spatial)``.
         """
+        parse_steps(manifest.image.steps)
         inputs = [
             selftests.prepared(manifest, test, folder, self._slots, self._scratch)
             for test in manifest.selftests

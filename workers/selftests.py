@@ -86,11 +86,12 @@ def _prepared(
 
 
 def _unprepared(test: SelfTest, error: WhylightError) -> ModelUnavailable:
+    failure = error.failure()
     return ModelUnavailable(
-        "A self-test's input does not reach the model; 'reason' says why.",
+        f"A self-test's input does not reach the model: {failure.detail} Mend the steps or what"
+        " 'accept' says, or bring another input.",
         pointer="/selftests",
-        selftest=test.title,
-        reason=error.failure().code,
+        **{**failure.facts, "selftest": test.title, "reason": failure.code},
     )
 
 
@@ -143,11 +144,15 @@ def compare(test: SelfTest, logits: NDArray[np.floating[Any]]) -> None:
     worst = float(np.abs(logits - expected).max())
     if not worst <= test.tolerance:  # a NaN fails too
         raise ModelUnavailable(
-            "A self-test of the model failed: its logits are not those expected.",
+            "A self-test of the model failed: its logits are not those expected. Compare the steps,"
+            " weights and order of classes with those that gave 'expected'; if 'found' is what the"
+            " model says where it was made, write that into the self-test.",
             pointer="/selftests",
             selftest=test.title,
             tolerance=test.tolerance,
             difference=worst if np.isfinite(worst) else None,
+            expected=expected.tolist(),
+            found=[float(each) if np.isfinite(each) else None for each in logits],
         )
 
 

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -14,6 +13,7 @@ from typing_extensions import override
 from service.domain.manifest import Manifest
 from service.errors.models import ModelUnavailable
 from workers.architectures.base import ARCHITECTURES, Architecture
+from workers.choices import chosen
 from workers.runtimes.base import RUNTIMES, Opener
 from workers.runtimes.members import Combine, Members, mean, mean_sigmoid, mean_softmax
 from workers.runtimes.torch import TorchRuntime
@@ -100,19 +100,6 @@ def _built(architecture: Architecture) -> nn.Module:
 def _architecture(manifest: Manifest) -> Architecture:
     """Return the network that the manifest names."""
     wanted = manifest.architecture
-    if wanted is None or wanted.name not in ARCHITECTURES:
-        raise ModelUnavailable(
-            "The network that the manifest names is not on this worker's list.",
-            pointer="/architecture/name",
-            known=list(ARCHITECTURES),
-            unavailable=dict(ARCHITECTURES.unavailable),
-        )
-    try:
-        return ARCHITECTURES[wanted.name].model_validate(wanted.parameters)
-    except ValidationError as error:
-        fields = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
-        raise ModelUnavailable(
-            "The network's parameters are not valid.",
-            pointer="/architecture/parameters",
-            fields=list(fields),
-        ) from None
+    if wanted is None:
+        raise ModelUnavailable("The manifest names no network.", pointer="/architecture")
+    return chosen(ARCHITECTURES, "network", wanted.name, wanted.parameters, "/architecture")

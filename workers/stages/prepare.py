@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from service.domain.grid import Grid, scaling
 from service.domain.inputs import StepChoice
 from service.domain.variable import Variable
-from service.errors.models import InvalidPackage
 from service.errors.studies import NotAcceptedByModel
+from workers.choices import chosen
 from workers.leeway import leeway
 from workers.parcels import Decoded, ImageFacts, Prepared
 from workers.segments import read_segments
@@ -191,21 +191,7 @@ def parse_steps(steps: Sequence[StepChoice]) -> tuple[Step, ...]:
     InvalidPackage
         A step does not exist, or its parameters are not valid.
     """
-    parsed = []
-    for number, choice in enumerate(steps):
-        if choice.name not in STEPS:
-            raise InvalidPackage(
-                f"Step {number + 1} is none of the known steps.",
-                step=choice.name,
-                known=list(STEPS),
-            )
-        try:
-            parsed.append(STEPS[choice.name].model_validate(choice.parameters))
-        except ValidationError as error:
-            fields = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
-            raise InvalidPackage(
-                f"The parameters of step {number + 1} are not valid.",
-                step=choice.name,
-                fields=list(fields),
-            ) from None
-    return tuple(parsed)
+    return tuple(
+        chosen(STEPS, "step", each.name, each.parameters, f"/inputs/0/steps/{number}")
+        for number, each in enumerate(steps)
+    )

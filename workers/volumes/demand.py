@@ -51,12 +51,16 @@ def demand_volume(assembly: Assembly, rules: VolumeRules, slices: int) -> Volume
         raise _refusal(assembly)
     if volume.geometry is Geometry.SHEARED and not rules.sheared:
         raise ShearedVolume(
-            "The slices lie aslant, as of a tilted gantry, and the model was not made for that.",
+            "The slices lie aslant, as of a tilted gantry, and the model was not made for that."
+            " Send a series that was reformatted to upright slices, or ask a model that says"
+            " 'accept.volume.sheared'.",
             tilt_degrees=round(volume.tilt, 3),
         )
     if broken := _broken(volume, rules):
         raise NotAcceptedByModel(
-            "The volume is not what the model was made for; 'facts' says why.",
+            f"The volume is not what the model was made for, by its {' and '.join(broken)}: send a"
+            " series (of another reconstruction, say) that is as 'accepts' tells, or ask a model"
+            " that takes such ones.",
             rules=[*broken],
             accepts=rules.model_dump(mode="json"),
             orientation=volume.plane,

@@ -137,11 +137,15 @@ def test_weights_that_are_not_numbers_are_found_by_the_self_test(room: Room) -> 
     assert room.entry(record).state == "unavailable"
 
 
+UNET = {"in_channels": 1, "out_channels": 2, "channels": [4, 8], "strides": [2]}
+
+
 @pytest.mark.parametrize(
     ("architecture", "words"),
     [
-        ({"name": "perpetuum_mobile", "parameters": {}}, "not on this worker's list"),
-        ({"name": "residual_cnn", "parameters": {"classes": 3, "sugar": 1}}, "not valid"),
+        ({"name": "residual_cn", "parameters": {}}, "The nearest names are: residual_cnn."),
+        ({"name": "residual_cnn", "parameters": {"classes": 3, "stemm": 1}}, "names are: stem."),
+        ({"name": "unet", "parameters": {**UNET, "spatial_dims": 7}}, "Expected 1, 2 or 3."),
         ({"name": "residual_cnn", "parameters": {**NETWORK, "stem": 9}}, "do not fit"),
     ],
 )
@@ -152,8 +156,12 @@ def test_a_network_that_cannot_be_built_is_told(
 
 
 def test_an_unknown_step_is_told(room: Room) -> None:
-    inputs = [{"accept": {"modalities": ["CR"]}, "steps": [{"name": "magic"}]}]
-    room.refusal(room.register(changes={"inputs": inputs}))
+    steps = [{"name": "crop", "parameters": {"size": [8, 8]}}, {"name": "rezise"}]
+    record = room.register(changes={"inputs": [{"accept": {"modalities": ["CR"]}, "steps": steps}]})
+    assert "There is no step 'rezise'" in room.refusal(record)
+    failure = room.entry(record).failure
+    assert failure is not None
+    assert failure.facts["field"] == "/inputs/0/steps/1/name"
 
 
 def test_a_self_test_that_cannot_be_decoded_is_told(room: Room) -> None:
@@ -255,7 +263,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"break_weights": spoil_head(float("nan"))}, "no numbers", "tensors"),
     ({"changes": {"key_map": {"layout": "keras"}}}, "no such layout", "known"),
     ({"changes": {"head": {"layers": [{"kind": "relu"}]}}}, "do not fit", "unknown"),
-    ({"changes": {"architecture": {"name": "unheard_of"}}}, "not on this worker's list", "known"),
+    ({"changes": {"architecture": {"name": "unheard_of"}}}, "no network 'unheard_of'", "errors"),
 ]
 
 

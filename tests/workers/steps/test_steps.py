@@ -315,6 +315,38 @@ def test_a_misspelt_or_impossible_step_is_refused(choice):
         parse_steps([choice])
 
 
+@pytest.mark.parametrize(
+    ("wrong", "place", "words"),
+    [
+        (StepChoice(name="rezise"), "/name", "The nearest names are: resize."),
+        (
+            StepChoice(name="window", parameters={"kind": "fixed", "centre": 1, "width": 2}),
+            "/parameters/centre",
+            "The nearest names are: center.",
+        ),
+        (
+            StepChoice(name="window", parameters={"kind": "round"}),
+            "/parameters/kind",
+            "Expected 'fixed'",
+        ),
+        (
+            StepChoice(name="normalize", parameters={"mean": [0.5], "std": [0]}),
+            "/parameters",
+            "std must be positive",
+        ),
+        (StepChoice(name="resize", parameters={"size": [0, 16]}), "/parameters/size", "at least 8"),
+    ],
+    ids=str,
+)
+def test_a_wrong_step_is_told_by_its_place_and_by_what_is_expected(wrong, place, words):
+    with pytest.raises(InvalidPackage) as refused:
+        parse_steps([StepChoice(name="crop", parameters={"size": [8, 8]}), wrong])
+    told = {each["pointer"]: each["message"] for each in refused.value.facts["errors"]}
+    assert words in told[f"/inputs/0/steps/1{place}"]
+    assert refused.value.pointer == f"/inputs/0/steps/1{place}"
+    assert words in refused.value.detail
+
+
 def test_a_step_forbids_what_it_does_not_know():
     with pytest.raises(ValidationError):
         STEPS["crop"].model_validate({"size": [8, 8], "center": True})
