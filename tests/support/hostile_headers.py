@@ -43,6 +43,8 @@ COPIED = {
     "ImagePositionPatient": "DS",
     "ImageOrientationPatient": "DS",
     "PixelSpacing": "DS",
+    "ImagerPixelSpacing": "DS",
+    "PixelAspectRatio": "IS",
     "SliceThickness": "DS",
 }
 PLAUSIBLE = {
@@ -63,6 +65,7 @@ PLAUSIBLE = {
         "1\\0\\0\\0\\1\\0",
         "0\\0\\0",
     ],
+    "IS": ["4\\3", "0\\1", "2", "wide", "1.5\\1", "99999999999\\1"],
     "UI": ["1.2.3", "1.2.03", "2.25.", "1." * 33 + "1", "abc", "0.1.2"],
     "PN": ["Doe^Jane", "A=B=C=D", "Yamada^Tarou=山田^太郎", "^" * 9],
     "SH": ["+0530", "+9999", "X" * 17, "A\\B"],

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydicom.datadict import dictionary_VM
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, ExplicitVRLittleEndian
@@ -145,11 +146,12 @@ class Source:
         return values[0] if len(values) == 1 else ""
 
     def values(self, keyword: str) -> list[str]:
-        """Return all values of the element if every one is valid, else none."""
+        """Return all values of the element if every one is valid, and their number, else none."""
         vr, raw = self._raw(keyword)
         texts = [_REPAIRS.get(vr, str)(text) for text in raw]
         form = _TERMS.get(keyword, _FORMS.get(vr, r"(?!)"))
-        return texts if all(text and re.fullmatch(form, text) for text in texts) else []
+        fits = dictionary_VM(keyword) in ("1-n", str(len(texts)))
+        return texts if fits and all(each and re.fullmatch(form, each) for each in texts) else []
 
     def numbers(self, keyword: str) -> tuple[float, ...]:
         """Return all values of the element if every one is a finite number, else none.

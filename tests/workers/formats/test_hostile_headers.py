@@ -1,7 +1,8 @@
 """Whatever the header holds, every object that comes out of it is valid.
 
 Valid is what another implementation of the value representations says, not
-ours: pydicom's validators, which stay silent while headers are read.
+ours: pydicom's validators, which stay silent while headers are read; and its
+dictionary, of how many values an element may have.
 """
 
 import io
@@ -11,6 +12,7 @@ import pydicom
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydicom import config
+from pydicom.datadict import dictionary_VM
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.valuerep import validate_value
@@ -24,10 +26,14 @@ DICOM = [name for name in FORMATS if FORMATS[name].media_type == "application/di
 
 
 def invalid(ds: Dataset) -> list[str]:
-    """Elements, at any depth, that pydicom's validators refuse."""
+    """Elements, at any depth, that pydicom's validators or dictionary refuse."""
     found = []
 
     def look(_: Dataset, element: DataElement) -> None:
+        least, _, most = dictionary_VM(element.tag).partition("-")
+        few = "n" in most or int(most or least) >= element.VM
+        if element.VM and not (few and int(least) <= element.VM):
+            found.append(f"{element.keyword}: {element.VM} values")
         if element.VR in ("SQ", "OB", "OW", "OF", "US", "UL", "FD", "FL", "AT"):
             return
         several = element.value if element.VM > 1 else [element.value]
