@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import booleans
 
@@ -42,6 +43,15 @@ def made(path: Path, folder: Path, *, frame: int = 1, **changes) -> Iterator[tup
 def test_no_object_of_a_hostile_header_has_an_error(tmp_path, header, placed):
     path = tmp_path / "source.dcm"
     path.write_bytes(hostile({**(PLANE if placed else {}), **header}))
+    for artifact, file in made(path, tmp_path):
+        assert complaints(artifact.format, file) == [], artifact.format
+
+
+@needs("dciodvfy")
+@pytest.mark.parametrize("said", [{"PixelAspectRatio": [2, 1]}, {"PixelSpacing": ["0.2", "0.1"]}])
+def test_no_object_of_pixels_that_are_not_square_has_an_error(tmp_path, said):
+    path = tmp_path / "source.dcm"
+    path.write_bytes(encoded(of_pixels(np.zeros((64, 48), np.uint16), **said)))
     for artifact, file in made(path, tmp_path):
         assert complaints(artifact.format, file) == [], artifact.format
 

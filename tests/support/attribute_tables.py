@@ -85,12 +85,12 @@ PLANES: Sequence[Mapping[str, Any]] = tuple(
     {
         "ImagePositionPatient": [place, 0, 0],
         "ImageOrientationPatient": orientation,
-        "PixelSpacing": [spacing, spacing],
+        "PixelSpacing": list(spacing),
         "SliceThickness": str(thickness),
     }
     for place, orientation, spacing, thickness in (
-        (1, list(AXIAL), 0.5, 3),
-        (2, list(SAGITTAL), 0.6, 4),
+        (1, list(AXIAL), (0.5, 0.25), 3),
+        (2, list(SAGITTAL), (0.6, 0.6), 4),
     )
 )
 
@@ -150,7 +150,8 @@ def _sheets(folder: Path) -> Iterator[tuple[Sheet, Sequence[Path]]]:
     for number, said in enumerate(series):
         drawn = {key: value for key, value in said.items() if key != "SOPInstanceUID"}
         orientation = (AXIAL, AXIAL, SAGITTAL)[number]
-        objects = Series((4, 24, 20), orientation, elements=drawn).files()
+        spacing = (2.5, 0.7, 0.7) if number else (2.5, 0.8, 0.7)
+        objects = Series((4, 24, 20), orientation, spacing, elements=drawn).files()
         files = [folder / f"{number}-{place}.dcm" for place in range(len(objects))]
         for file, data in zip(files, objects, strict=True):
             file.write_bytes(data)

@@ -16,7 +16,7 @@ from workers.drawing.palettes import FAINT, LEVELS, OPAQUE
 from workers.drawing.region import SHARE
 from workers.formats.base import FORMATS, Format, Sheet
 from workers.formats.derived import Source, code, derivation, derive, digest, finish, inherit_loss
-from workers.formats.pixeldata import describe_frames, save
+from workers.formats.pixeldata import describe_aspect, describe_frames, save
 
 SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 MULTI_FRAME: Final = "1.2.840.10008.5.1.4.1.1.7.4"
@@ -33,9 +33,9 @@ class DicomSc(Format):
 
     The source image fills the top left corner pixel by pixel; the legend is
     burned in below or beside it, which Burned In Annotation tells. Pixel
-    spacing is left out: a capture must not be measured on. Of a volume, the
-    slices with the most evidence are frames of one object; on request all
-    slices, and an object each.
+    spacing is left out: a capture must not be measured on; pixels that are not
+    square have their aspect ratio. Of a volume, the slices with the most evidence
+    are frames of one object; on request all slices, and an object each.
     """
 
     title = "Overlay as DICOM Secondary Capture"
@@ -70,6 +70,7 @@ class DicomSc(Format):
         kind = MULTI_FRAME if several else SECONDARY_CAPTURE
         ds = derive(source, sheet.record, kind, self.name, slices=slices)
         _describe(ds, sheet, pixels)
+        describe_aspect(ds, source)
         if several and slices is not None:
             describe_frames(ds, slices)
         if features := source.text("RecognizableVisualFeatures"):

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from workers.formats.base import FORMATS, Format, Sheet
 from workers.formats.derived import Source, derivation, derive, digest, finish, inherit_loss
-from workers.formats.pixeldata import describe_frames, save
+from workers.formats.pixeldata import describe_aspect, describe_frames, save
 
 SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 MULTI_FRAME: Final = "1.2.840.10008.5.1.4.1.1.7.3"
@@ -60,6 +60,7 @@ class DicomScWord(Format):
             describe_frames(ds, range(len(volume.slices)))
             ds.PresentationLUTShape = "IDENTITY"
         _describe(ds, sheet, rescale)
+        describe_aspect(ds, source)
         inherit_loss(ds, source, sheet.record)
         rule = f"{ds.RescaleSlope}/{ds.RescaleIntercept}".encode()
         finish(ds, sheet, self.name, digest(pixels.data, rule))

@@ -26,6 +26,7 @@ from workers.formats.derived import (
     tracking,
 )
 from workers.formats.enhanced import AUTHOR, adopt, measures, originals, slices_of
+from workers.formats.pixeldata import describe_aspect
 from workers.formats.plane import Plane, planes_of
 from workers.formats.scheme import describe_scheme, own, plain
 
@@ -76,6 +77,8 @@ class DicomSeg(Format):
         slices = slices_of(source, sheet.record)
         seen = originals(source, ds, sheet, slices, planes)
         made = _segmentation(seen.images, ds, sheet, region, planes)
+        if not planes:  # else it has the source's spacing
+            describe_aspect(made, source)
         inherit_loss(made, source, sheet.record)
         adopt(made, ds, seen).save_as(to, enforce_file_format=True)
 

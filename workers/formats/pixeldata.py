@@ -1,4 +1,4 @@
-"""Pixel Data of a derived image: as it is, or encoded without loss.
+"""Pixel Data of a derived image: as it is, or encoded without loss, and how its pixels lie.
 
 Pixel Data is the last element that is written here, so the header is written
 first and the pixels follow it without being copied. Color stays RGB, pixel by
@@ -9,6 +9,7 @@ transform, which is the code stream's own affair (PS3.3 A.8.5.4, PS3.5 8.2.4).
 import io
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -27,6 +28,7 @@ from pydicom.uid import (
 )
 
 from service.domain.request import TransferSyntax
+from workers.formats.derived import Source
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 PIXEL_DATA, FLOAT_PIXEL_DATA = 0x0010, 0x0008
@@ -38,6 +40,42 @@ GRAY: Final = 2
 
 RLE_HEAD: Final = 64
 """Bytes of the count and the offsets of up to 15 segments (PS3.5 G.5)."""
+
+
+SIDES: Final = (
+    "PixelSpacing",
+    "ImagerPixelSpacing",
+    "NominalScannedPixelSpacing",
+    "PixelAspectRatio",
+)
+"""What tells height and width of a pixel; the last counts where there is no spacing."""
+
+FINEST: Final = 1000
+"""Greatest denominator of a ratio: spacings come rounded."""
+
+
+def aspect_of(source: Source) -> tuple[int, int]:
+    """Return height and width of the source's pixels in proportion, in whole numbers.
+
+    1 to 1 where the source says nothing valid (PS3.3 C.7.6.3.1.7).
+    """
+    for keyword in SIDES:
+        sides = source.numbers(keyword)
+        if len(sides) == 2 and min(sides) > 0:  # noqa: PLR2004 - height, width
+            exact = Fraction(sides[0]) / Fraction(sides[1])
+            if max(exact, 1 / exact) <= FINEST:
+                ratio = exact.limit_denominator(FINEST)
+                return ratio.numerator, ratio.denominator
+    return 1, 1
+
+
+def describe_aspect(ds: Dataset, source: Source) -> None:
+    """Say that pixels on the source's grid are not square, if they are not.
+
+    A ratio and no spacing: nobody is to measure on a picture.
+    """
+    if (aspect := aspect_of(source)) != (1, 1):
+        ds.PixelAspectRatio = list(aspect)
 
 
 def describe_frames(ds: Dataset, slices: Sequence[int]) -> None:

@@ -182,6 +182,43 @@ def test_the_capture_says_what_it_is(made):
         assert word in ds.DerivationDescription
 
 
+ASPECTS = [
+    ({"PixelAspectRatio": ["2", "1"]}, [2, 1]),
+    ({"PixelAspectRatio": ["40", "30"]}, [4, 3]),
+    ({"PixelSpacing": ["0.2", "0.1"]}, [2, 1]),
+    ({"ImagerPixelSpacing": ["0.15", "0.2"]}, [3, 4]),
+    ({"NominalScannedPixelSpacing": ["1", "3"]}, [1, 3]),
+    ({"PixelSpacing": ["0.48828125", "0.4882812"]}, None),
+    ({"PixelSpacing": ["0.5", "0.5"], "PixelAspectRatio": ["2", "1"]}, None),
+    ({"PixelSpacing": ["0", "0"], "PixelAspectRatio": ["2", "1"]}, [2, 1]),
+    ({"PixelAspectRatio": ["0", "1"]}, None),
+    ({"PixelAspectRatio": ["1", "99999"]}, None),
+    ({}, None),
+]
+
+
+@pytest.mark.parametrize(("elements", "aspect"), ASPECTS)
+def test_pixels_that_are_not_square_keep_their_shape(made, elements, aspect):
+    ds = dicom(made("dicom_sc_word", elements=elements))
+    assert ds.get("PixelAspectRatio") == aspect
+    assert "PixelSpacing" not in ds
+
+
+@pytest.mark.parametrize("format_", ["dicom_sc", "dicom_seg"])
+@pytest.mark.parametrize(("elements", "aspect"), [ASPECTS[0], ASPECTS[2], ASPECTS[-1]])
+def test_other_objects_on_the_sources_grid_keep_it_too(made, format_, elements, aspect):
+    ds = dicom(made(format_, elements=elements))
+    assert ds.get("PixelAspectRatio") == aspect
+    assert "PixelSpacing" not in ds
+
+
+@pytest.mark.parametrize(("elements", "aspect"), [ASPECTS[0], ASPECTS[2], ASPECTS[-1]])
+def test_a_png_tells_the_shape_of_its_pixels(made, elements, aspect):
+    with Image.open(io.BytesIO(made("png", elements=elements))) as png:
+        png.load()  # checks every chunk's sum
+        assert png.info.get("aspect") == (aspect and tuple(aspect))
+
+
 def test_the_capture_is_filed_beside_its_source(made):
     elements = {"AccessionNumber": "A1", "StudyDate": "20240229", "IssuerOfPatientID": "HOSPITAL"}
     ds = dicom(made("dicom_sc", elements=elements))

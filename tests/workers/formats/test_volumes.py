@@ -214,6 +214,8 @@ def test_a_parametric_map_has_every_value_at_its_place(tmp_path, series):
     ds = dicom(sheet, tmp_path, "dicom_pm")
     (shared,) = ds.SharedFunctionalGroupsSequence
     assert list(shared.PixelMeasuresSequence[0].PixelSpacing) == [0.8, 0.7]
+    for capture in ("dicom_sc", "dicom_sc_word"):  # no spacing, but the same shape
+        assert dicom(sheet, tmp_path, capture).PixelAspectRatio == [8, 7]
     assert_allclose(
         shared.PlaneOrientationSequence[0].ImageOrientationPatient, series.orientation, atol=1e-8
     )
