@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import JsonValue
+
 from service.dicom.intents import PRESENTATION
 from service.domain.explanation import LeftOut
 from service.domain.inputs import Accept
@@ -102,6 +104,14 @@ def choose_series(study: Study, accept: Accept, request: ExplanationRequest) -> 
             "Several series of the study fit the model; name one in 'series'.",
             pointer="/series",
             series=[*enough[:SHOWN]],
+            choices=[
+                {
+                    "series": name,
+                    "series_number": fitting[name][0].series_number,
+                    "slices": slices[name],
+                }
+                for name in enough[:SHOWN]
+            ],
         )
     if enough:
         return Chosen(enough[0], fitting[enough[0]])
@@ -128,13 +138,13 @@ def choose_image(study: Study, accept: Accept, request: ExplanationRequest) -> I
     """
     asked = narrowed(study, request.series)
     if request.series is not None and request.instance is None:
-        fitting = [each.id for each in asked.instances if not refusals(each, accept, unnamed=True)]
+        fitting = [each for each in asked.instances if not refusals(each, accept, unnamed=True)]
         if len(fitting) > 1:
             raise SingleImageModel(
                 "The model takes single images, not a whole series: name one image of it in"
                 " 'instance', or choose a model of volumes.",
                 pointer="/series",
-                instances=[*fitting[:SHOWN]],
+                **offered(fitting),
             )
     instance = choose_instance(asked, accept, request.instance)
     if request.frame is None and instance.number_of_frames > 1 and instance.modality in STACKED:
@@ -175,9 +185,15 @@ def choose_instance(study: Study, accept: Accept, instance_id: str | None) -> In
         raise AmbiguousStudy(
             "Several images of the study fit the model; name one in 'instance'.",
             pointer="/instance",
-            instances=[each.id for each in fitting[:SHOWN]],
+            **offered(fitting),
         )
     return fitting[0]
+
+
+def offered(fitting: Sequence[Instance]) -> dict[str, JsonValue]:
+    """Return the facts of a refusal that offers images: their names, and which they are."""
+    shown = fitting[:SHOWN]
+    return {"instances": [each.id for each in shown], "choices": [each.place for each in shown]}
 
 
 def _none_fits(

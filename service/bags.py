@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from service.acceptance import SHOWN, narrowed, refusals_of_several
+from service.acceptance import SHOWN, narrowed, offered, refusals_of_several
 from service.domain.inputs import Accept, ImageCount
 from service.domain.request import ExplanationRequest
 from service.domain.study import Instance, Study
@@ -69,7 +69,7 @@ def choose_bag(
             pointer="/instances",
             images=len(fitting),
             most=images.most,
-            instances=[each.id for each in fitting[:SHOWN]],
+            **offered(fitting),
         )
     return fitting
 

@@ -175,6 +175,7 @@ class Studies:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return Instance(
             id=instance_id,
+            part=part.number,
             path=paths.instance(tenant, study_id, instance_id),
             bytes=part.file.stat().st_size,
             sha256=digest,

@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from service.acceptance import SHOWN, refusals_of_several
+from service.acceptance import SHOWN, offered, refusals_of_several
 from service.domain.inputs import Accept
 from service.domain.request import ExplanationRequest
 from service.domain.study import Instance, Study
@@ -65,7 +65,7 @@ def choose_views(
                 "Several images of the study are the same view; name one in 'views'.",
                 pointer=f"/views/{key}",
                 view=key,
-                instances=[each.id for each in found[:SHOWN]],
+                **offered(found),
             )
     for view in views:
         if view.key in named:

@@ -49,7 +49,15 @@ class InstanceBody(BaseModel):
 
     id: str
     series: str = Field(description="Name of its series within the study.")
+    part: int | None = Field(
+        description="Its place in the upload, counted from 1 as the places of `skipped` are; null"
+        " of a study that came in before this was kept."
+    )
+    series_number: int | None = Field(description="Series Number, if it says.")
+    instance_number: int | None = Field(description="Instance Number, if it says.")
     modality: str
+    body_part_examined: str = Field(description="Body Part Examined, if it says.")
+    image_type: tuple[str, ...] = Field(description="Image Type, value by value.")
     plane: str | None = Field(description="Plane of the body that it is nearest to, if it says.")
     view_position: str = Field(description="Its projection, if it says, such as MLO.")
     laterality: str = Field(description="Its side, if it says: L, R or B.")

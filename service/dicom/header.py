@@ -259,7 +259,7 @@ def _first(dataset: Dataset, sequence: str) -> Dataset:
 
 def _image_type(dataset: Dataset) -> tuple[str, ...]:
     """Return the values of Image Type; ``LOCALIZER`` is one of them (PS3.3 C.8.2.1.1.1)."""
-    value = value_of(dataset, "ImageType") or ()
+    value = value_of(dataset, "ImageType") or []
     values = value if isinstance(value, list | MultiValue) else [value]
     texts = (str(each).strip(" \0").upper() for each in values[:TYPES])
     return tuple(text if _CODE_STRING.fullmatch(text) else "" for text in texts)
@@ -276,9 +276,11 @@ def _plane(dataset: Dataset) -> Orientation | None:
     return nearest_plane(np.cross(row, column)) if np.isfinite(cosines).all() else None
 
 
-def _numbers(dataset: Dataset) -> dict[str, int]:
+def _numbers(dataset: Dataset) -> dict[str, int | None]:
     allocated = number(dataset, "BitsAllocated", 1, 64)
     return {
+        "series_number": _label(dataset, "SeriesNumber"),
+        "instance_number": _label(dataset, "InstanceNumber"),
         "rows": number(dataset, "Rows", 1, 65535),
         "columns": number(dataset, "Columns", 1, 65535),
         "number_of_frames": number(dataset, "NumberOfFrames", 1, MOST_FRAMES, default=1),
@@ -287,6 +289,14 @@ def _numbers(dataset: Dataset) -> dict[str, int]:
         "bits_stored": number(dataset, "BitsStored", 1, allocated, default=allocated),
         "pixel_representation": number(dataset, "PixelRepresentation", 0, 1, default=0),
     }
+
+
+def _label(dataset: Dataset, keyword: str) -> int | None:
+    """Return a number by which people call a thing, where it is a valid one (IS, PS3.5 6.2)."""
+    try:
+        return number(dataset, keyword, -(1 << 31), (1 << 31) - 1)
+    except AbsurdDimensions:
+        return None
 
 
 def number(

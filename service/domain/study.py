@@ -4,7 +4,7 @@ The record lies in the object store, never in Redis: it holds the UIDs that
 derived objects need. No field of it may reach a log or an error text.
 """
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, JsonValue
 
 from service.domain.value import Name, Sha256, Value
 from service.domain.volume import Orientation
@@ -29,6 +29,10 @@ class ImageHeader(Value):
     known; empty where the object has none."""
 
     transfer_syntax_uid: str
+    series_number: int | None = None
+    instance_number: int | None = None
+    """By which people tell series and images of a study apart; `None` where it is not said."""
+
     modality: str
     body_part_examined: str
     view_position: str
@@ -65,6 +69,9 @@ class Instance(ImageHeader):
     id: str
     """Name within the study, such as ``in_0001``; opaque, safe to show."""
 
+    part: int | None = None
+    """Its place in the request, counted from 1; `None` in records of an older release."""
+
     path: str
     """Where its bytes lie in the object store."""
 
@@ -75,6 +82,11 @@ class Instance(ImageHeader):
     def is_segmentation(self) -> bool:
         """Whether it marks regions of other objects, and is nothing to be explained."""
         return self.sop_class_uid in {SEGMENTATION, LABEL_MAP}
+
+    @property
+    def place(self) -> dict[str, JsonValue]:
+        """What tells people which image of the upload it is; safe to show."""
+        return self.model_dump(include={"id", "part", "series_number", "instance_number"})
 
 
 class Skipped(Value):

@@ -6,6 +6,7 @@ import pytest
 
 from service.domain.catalog import LayerEntry
 from tests.support.fake_fleet import CATALOG, FakeWorker, method, model
+from tests.support.phantom_dicom import encoded, image
 from tests.support.problems import problem
 from tests.support.served import NO_STUDY
 from workers.methods.occlusion import Occlusion
@@ -230,6 +231,20 @@ def test_several_fitting_images_are_offered(client, ask, two_images):
     chosen = ask | {"study": two_images, "instance": "in_0002"}
     answer = client.post("/v1/explanations:validate", json=chosen)
     assert answer.json()["request"]["instance"] == "in_0002"
+
+
+def test_images_are_offered_by_what_people_call_them(client, ask):
+    files = [
+        ("file", (name, encoded(image(SOPInstanceUID=f"2.25.{uid}", InstanceNumber=uid))))
+        for name, uid in (("b", 12), ("a", 5))
+    ]
+    study = client.post("/v1/studies", files=files).json()["id"]
+    answer = client.post("/v1/explanations", json=ask | {"study": study})
+    body = problem(answer, 422, "ambiguous_study")
+    assert body["facts"]["choices"] == [
+        {"id": "in_0001", "part": 1, "series_number": None, "instance_number": 12},
+        {"id": "in_0002", "part": 2, "series_number": None, "instance_number": 5},
+    ]
 
 
 def test_a_frame_of_several_must_be_named(client, ask, send):

@@ -57,7 +57,12 @@ def test_one_object_is_a_study(served, client, dicom):
         {
             "id": "in_0001",
             "series": "se_0001",
+            "part": 1,
+            "series_number": None,
+            "instance_number": None,
             "modality": "CR",
+            "body_part_examined": "CHEST",
+            "image_type": [],
             "plane": None,
             "view_position": "PA",
             "laterality": "",
@@ -74,6 +79,21 @@ def test_one_object_is_a_study(served, client, dicom):
     assert stored == dicom
     assert client.get(answer.headers["location"]).json() == body
     assert served.uploads() == []
+
+
+def test_a_study_tells_which_image_of_the_upload_each_is(client):
+    said = {"SeriesNumber": 3, "InstanceNumber": 41, "ImageType": ["DERIVED", "PRIMARY", "AXIAL"]}
+    named = encoded(image(SOPInstanceUID="2.25.77", InstanceNumber=12345))
+    files = [
+        ("file", ("readme", b"no image")),
+        ("file", ("1", encoded(image(**said)))),
+        ("file", ("2", named.replace(b"12345 ", b"Doe 7 "))),
+    ]
+    first, second = client.post("/v1/studies", files=files).json()["instances"]
+    assert (first["id"], first["part"]) == ("in_0001", 2)
+    assert (first["series_number"], first["instance_number"]) == (3, 41)
+    assert first["image_type"] == said["ImageType"]
+    assert (second["part"], second["instance_number"]) == (3, None)
 
 
 def test_a_form_with_files_is_a_study(client):

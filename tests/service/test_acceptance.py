@@ -158,6 +158,8 @@ def test_of_several_series_one_must_be_named():
     with pytest.raises(AmbiguousStudy) as refusal:
         choose_series(both, HEAD, asked())
     assert refusal.value.facts["series"] == ["se_0001", "se_0002"]
+    first, _ = refusal.value.facts["choices"]
+    assert first == {"series": "se_0001", "series_number": None, "slices": 5}
     chosen = choose_series(both, HEAD, asked(series="se_0002"))
     assert (chosen.series, chosen.instances[0].id) == ("se_0002", "in_0009")
     with pytest.raises(NotFound):
