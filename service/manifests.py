@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Hashable
 from itertools import takewhile
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import JsonValue, ValidationError
@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from service import wording
 from service.domain.manifest import Manifest
+from service.domain.value import NAME, SHA256, SLUG, VERSION
 from service.errors.models import InvalidPackage
 from service.wording import escaped, innermost, nearest, place_of, says, sentence
 
@@ -133,9 +134,20 @@ def _defect(error: Any) -> Defect:
 _unfit = says("This value does not fit here; see the manifest's schema.")
 _mapping = says("Expected a mapping of fields.")
 
+FORMS: Final = {
+    VERSION: "Expected three numbers in quotes, such as '1.0.0', without a suffix.",
+    SLUG: "Expected small letters, digits, '.', '_' and '-', 64 at most, such as 'chest-densenet'.",
+    NAME: "Expected small letters, digits and '_', a letter first, such as 'lung_mass'.",
+    SHA256: "Expected a SHA-256 in 64 hexadecimal digits; `whylight models seal` fills it in.",
+}
+"""What the forms of our texts mean."""
+
 MESSAGES = wording.MESSAGES | {
     "missing": says("This field is required; add it."),
     "extra_forbidden": says("This field is unknown; remove it or mend its spelling."),
+    "string_pattern_mismatch": lambda context: FORMS.get(
+        context["pattern"], f"Expected text of the form {context['pattern']}"
+    ),
     "string_type": says("Expected text; put quotes around it if it looks like a number."),
     "dict_type": _mapping,
     "model_type": _mapping,

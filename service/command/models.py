@@ -4,10 +4,9 @@ import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from service.command import convert, importing, packages, place, seal
+from service.command import convert, importing, packages, parts, place, seal
 from service.command.client import Client
 from service.command.failure import CommandFailure
-from service.manifests import manifest_schema
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -56,7 +55,7 @@ def run(options: Namespace) -> int:
 
 def _schema(_options: Namespace) -> int:
     """Print the schema that packages are held against."""
-    print(json.dumps(manifest_schema(), indent=1))
+    print(json.dumps(parts.whole_schema(), indent=1))
     return 0
 
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import yaml
 
+from service.command import parts
 from service.command.failure import CommandFailure
 from service.contents import inspect
 from service.drafts.base import listed
+from service.manifests import defect, invalid
 from service.paths import MANIFEST_NAME
 
 
@@ -33,6 +35,11 @@ def run(options: Namespace) -> int:
         ) from None
     path.write_text(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True))
     manifest, contents = inspect(options.folder)
+    wrong, networks = parts.defects(manifest)
+    if wrong:
+        raise invalid([defect(each["pointer"], each["message"]) for each in wrong])
+    if manifest.architecture is not None and not networks:
+        print("The network and its parameters are checked by the worker: torch is not here.")
     print(f"{manifest.ref} is sound: {len(contents.files)} files, package {contents.digest}")
     return 0
 

@@ -1,19 +1,23 @@
 """The base of every value that crosses a wall of the house."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+NAME: Final = r"^[a-z][a-z0-9_]{0,63}$"
+Name = Annotated[str, StringConstraints(pattern=NAME)]
 """A name out of the catalog, such as ``grad_cam``."""
 
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+SLUG: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+Slug = Annotated[str, StringConstraints(pattern=SLUG)]
 """A short name that is safe in paths and in URLs, such as a model's."""
 
-Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")]
+VERSION: Final = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$"
+Version = Annotated[str, StringConstraints(pattern=VERSION)]
 """A semantic version without suffixes."""
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+SHA256: Final = r"^[0-9a-f]{64}$"
+Sha256 = Annotated[str, StringConstraints(pattern=SHA256)]
 """A SHA-256 digest in hexadecimal."""
 
 TAG = "kind:"

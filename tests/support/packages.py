@@ -8,6 +8,9 @@ from typing import Any
 
 import yaml
 
+NETWORK = {"spatial_dims": 2, "in_channels": 1, "out_channels": 1}
+STEPS = [{"name": "resize", "parameters": {"size": [32, 32]}}]
+
 
 def write_package(folder: Path, **changes: Any) -> Path:
     """Write a valid package into `folder`; `changes` replace fields of its manifest."""
@@ -36,12 +39,12 @@ def manifest(folder: Path) -> dict[str, Any]:
         "not_for": "Anything else.",
         "task": "classification-multilabel",
         "runtime": "torch",
-        "architecture": {"name": "small_net", "parameters": {"width": 4}},
+        "architecture": {"name": "densenet", "parameters": NETWORK},
         "files": [
             entry(folder, "weights", "safetensors", "weights.safetensors"),
             entry(folder, "selftest", "dicom", "selftest/a.dcm"),
         ],
-        "inputs": [{"accept": {"modalities": ["CR"]}, "steps": [{"name": "resize"}]}],
+        "inputs": [{"accept": {"modalities": ["CR"]}, "steps": STEPS}],
         "outputs": [{"classes": [{"key": "nodule", "label": "Nodule", "threshold": 0.5}]}],
         "selftests": [
             {"title": "one", "input": "selftest/a.dcm", "logits": [1.5], "tolerance": 0.01}

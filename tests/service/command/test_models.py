@@ -55,7 +55,11 @@ def test_the_schema_is_printed_and_holds_what_is_written(whylight, tmp_path):
     status, out, _ = whylight("models", "schema")
     assert status == 0
     fields = yaml.safe_load((write_package(tmp_path / "small") / "model.yaml").read_text())
-    jsonschema.validate(fields, json.loads(out))
+    schema = json.loads(out)
+    jsonschema.validate(fields, schema)
+    fields["inputs"][0]["steps"][0]["name"] = "rezise"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(fields, schema)
 
 
 def test_sealing_fills_in_sizes_and_digests(whylight, tmp_path):
@@ -85,6 +89,19 @@ def test_sealing_tells_what_it_cannot_mend(whylight, tmp_path):
     (folder / "model.yaml").write_text("files: 3")
     status, _, err = whylight("models", "seal", folder)
     assert "no model.yaml that lists files" in err
+
+
+def test_sealing_tells_of_steps_and_networks_that_no_worker_would_take(whylight, tmp_path):
+    folder = write_package(tmp_path / "small")
+    fields = yaml.safe_load((folder / "model.yaml").read_text())
+    fields["inputs"][0]["steps"] = [{"name": "crop", "parameters": {"sizes": [8, 8]}}]
+    fields["architecture"] = {"name": "densnet"}
+    write_manifest(folder, fields)
+    status, _, err = whylight("models", "seal", folder)
+    assert status == 1
+    assert "/inputs/0/steps/0/parameters/sizes: The step has no parameter 'sizes'" in err
+    assert "/architecture/name: There is no network 'densnet'" in err
+    assert "The nearest names are: densenet" in err
 
 
 class Told:
