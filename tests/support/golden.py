@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from service.domain.grid import Grid
 from service.domain.parity import MapParity
+from service.domain.request import Style
 from tests.support.sheets import MODEL, REPORT, TARGET, blob
 from workers.drawing.contour import contours, outline
 from workers.drawing.overlay import overlay, scale_of
@@ -59,20 +60,22 @@ def pictures() -> Iterator[tuple[str, NDArray[np.uint8]]]:
 
 
 def pages() -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Draw finished pictures, with legend and color bar: name, page, and the image drawn on.
+    """Draw finished pictures, with legend and any color bar: name, page, and the image drawn on.
 
     The legend stands below a wide image and beside a narrow one.
     """
     narrow = chest()
     wide = narrow.repeat(3, axis=0).repeat(3, axis=1)
-    for name, signed, image in (
-        ("page_of_evidence", False, wide),
-        ("page_of_evidence_for_and_against", True, narrow),
-    ):
+    drawn: tuple[tuple[str, bool, NDArray[np.uint8], Style], ...] = (
+        ("page_of_evidence", False, wide, "overlay"),
+        ("page_of_evidence_for_and_against", True, narrow, "overlay"),
+        ("page_of_lines_for_and_against", True, wide, "contour"),
+    )
+    for name, signed, image, style in drawn:
         relevance = blob(CELLS, signed=signed)
         grid = Grid.partition(CELLS, (image.shape[0], image.shape[1]))
         scale = scale_of(relevance[0], signed=signed)
-        yield name, draw(image, relevance, grid, WORDS, scale), image
+        yield name, draw(image, relevance, grid, WORDS, scale, style=style), image
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The finished picture of one map: image, evidence, legend."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,10 @@ OWN_SCALE = "Colors are scaled to this map alone: faint evidence looks as strong
 FAINT_VIEW = "Beside the other images the evidence here is too faint to be drawn."
 JOINT_SCALE = "Colors are scaled alike in all images of this target and method."
 USUAL_SCALE = "Colors are scaled to this model's usual maps of this method."
+OWN_FULL = "Full strength is this map's alone: faint evidence has lines as clear evidence has."
+JOINT_FULL = "Full strength is that of all images of this target and method."
+USUAL_FULL = "Full strength is that of this model's usual maps of this method."
+SIDES = "Orange lines: evidence for the target. Blue lines: evidence against it."
 LINE = "The line surrounds the strongest evidence (half of full or more), not the finding itself."
 FRAME = "The white frame is the box of the model that is explained."
 BOXED = "The box that is explained is on slices {first} to {last}."
@@ -130,7 +134,7 @@ def draw(
     placed = () if where is None else (where,)
     edges = cell or grid.cell
     if scale is None or style == "overlay":
-        page = page_with(_legend(words, edges, scale, number, *placed), rows, columns)
+        page = page_with(_colored(words, edges, scale, number, *placed), rows, columns)
         image = page[:rows, :columns]
         if scale is None or regions:
             plain(display, image)
@@ -145,8 +149,8 @@ def draw(
         _lined(display[part.pixels], relevance[part.cells], part.grid, scale, image[part.pixels])
         for part in parts(grid, regions)
     ]
-    said = LINE if any(drawn) else NO_LINE
-    page = page_with(_legend(words, edges, scale, number, said, *placed), rows, columns)
+    said = [LINE, *([SIDES] if scale.signed else [])] if any(drawn) else [NO_LINE]
+    page = page_with(_outlined(words, edges, scale, number, *said, *placed), rows, columns)
     page[:rows, :columns] = image
     return _framed(page, words.target, (rows, columns), number)
 
@@ -178,9 +182,26 @@ def _box(target: ResolvedTarget, number: int | None) -> list[str]:
     return [*([FRAME] if first <= number + 1 <= last else []), BOXED.format(first=first, last=last)]
 
 
-def _legend(
+def _colored(
     words: Words, edges: tuple[float, ...], scale: Scale | None, number: int | None, *more: str
 ) -> Legend:
+    """Return the legend of a picture in color, or of one that has nothing to draw."""
+    scaled = [] if scale is None or scale.own else [JOINT_SCALE if scale.joint else USUAL_SCALE]
+    legend = _legend(words, edges, number, *scaled, *more)
+    return replace(legend, warnings=tuple(_warnings(words, scale, OWN_SCALE)), scale=scale)
+
+
+def _outlined(
+    words: Words, edges: tuple[float, ...], scale: Scale, number: int | None, *more: str
+) -> Legend:
+    """Return the legend of a picture with lines: it needs no color bar."""
+    scaled = [] if scale.own else [JOINT_FULL if scale.joint else USUAL_FULL]
+    legend = _legend(words, edges, number, *scaled, *more)
+    return replace(legend, warnings=tuple(_warnings(words, scale, OWN_FULL)))
+
+
+def _legend(words: Words, edges: tuple[float, ...], number: int | None, *more: str) -> Legend:
+    """Return what every legend says, whatever is drawn how."""
     target, model = words.target, words.model
     cell = " x ".join(f"{length:.3g}" for length in edges)
     title = legible(model.title, model.name)
@@ -198,20 +219,10 @@ def _legend(
             *_beside(words),
             *_box(target, number),
             f"One map cell covers {cell} image {'pixels' if len(edges) == PLANE else 'voxels'}.",
-            *_scaled(scale),
             *([] if words.restriction is None else [kept_to(words.restriction)]),
             *more,
         ),
-        warnings=tuple(_warnings(words, scale)),
-        scale=scale,
     )
-
-
-def _scaled(scale: Scale | None) -> list[str]:
-    """Say what colors are scaled to, if not to the map itself; of that a warning tells."""
-    if scale is None or scale.own:
-        return []
-    return [JOINT_SCALE if scale.joint else USUAL_SCALE]
 
 
 def _grave(words: Words) -> list[str]:
@@ -281,8 +292,11 @@ def _figures(target: ResolvedTarget) -> str:
     return f"{text}, {score}"
 
 
-def _warnings(words: Words, scale: Scale | None) -> list[str]:
-    """Say what a reader must know before believing the picture, each thing once."""
+def _warnings(words: Words, scale: Scale | None, own: str) -> list[str]:
+    """Say what a reader must know before believing the picture, each thing once.
+
+    `own` is what is said where the scale is the map's own.
+    """
     said = []
     if words.degenerate:
         said.append(DEGENERATE)
@@ -291,7 +305,7 @@ def _warnings(words: Words, scale: Scale | None) -> list[str]:
     elif scale.faint:
         said.append(FAINT_VIEW if scale.joint else FAINT)
     elif scale.own:
-        said.append(OWN_SCALE)
+        said.append(own)
     if words.partial:
         said.append(PARTIAL)
     for flag in words.trust.flags:

@@ -13,7 +13,7 @@ from workers.drawing import picture as picture_module
 from workers.drawing.legend import CAUTION, WARNING, Legend, _font, _stack, legible
 from workers.drawing.overlay import Scale, overlay, scale_of
 from workers.drawing.palettes import FAINT, OPAQUE, diverging, sequential, weights
-from workers.drawing.picture import DEGENERATE, OWN_SCALE, Words, draw
+from workers.drawing.picture import DEGENERATE, OWN_FULL, OWN_SCALE, Words, draw
 from workers.drawing.resample import to_source
 
 SHAPE = (600, 500)
@@ -330,6 +330,32 @@ def test_the_legend_tells_grade_parity_flags_and_scale(legends):
         "Issuing system: logit 2.6; here: 2.5 (tolerance 0.2).",
     )
     assert legend.warnings == (OWN_SCALE, STATEMENTS[Flag.SAME_KIND_OF_EVIDENCE])
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(
+    ("scale", "basis"),
+    [
+        ({}, "this map's alone"),
+        ({"own": False}, "usual"),
+        ({"own": False, "joint": True}, "all im"),
+    ],
+)
+def test_a_picture_of_lines_has_no_color_bar_and_says_what_lines_mean(
+    legends, signed, scale, basis
+):
+    values = blob((8, 8), signed=signed)
+    grid = Grid.partition((8, 8), GRAY.shape)
+    draw(GRAY, values, grid, words(), Scale(1, signed, **scale), style="contour")
+    (legend,) = legends
+    said = " ".join((*legend.lines, *legend.warnings))
+    assert legend.scale is None
+    assert "Colors are scaled" not in said
+    assert "half of full" in said
+    assert "Full strength is" in said
+    assert basis in said
+    assert ("Orange lines: evidence for" in said) is signed
+    assert (OWN_FULL in legend.warnings) is (not scale)
 
 
 @pytest.mark.parametrize("shape", [(2048, 2048), (600, 500), (64, 64), (1024, 256), (300, 2000)])
