@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from traceback import clear_frames
+from typing import Final
 from weakref import WeakKeyDictionary
 
 from service.errors.base import WhylightError
@@ -23,10 +24,12 @@ from workers.device import (
 )
 from workers.pace import Pace, Slice
 from workers.running import Item, Job
-from workers.runtimes.base import Runtime, Segment, Served
+from workers.runtimes.base import Fit, Runtime, Segment, Served
 
 Answer = Served | Exception | None
 """What became of a portion; `None` means not served, to be tried again with fewer rows."""
+
+NO_ROW: Final = "Not even the smallest batch fits the device's memory."
 
 
 @dataclass(slots=True, eq=False)
@@ -123,14 +126,18 @@ class Batches:
         """Launch one batch of the group of the lead's item `first`.
 
         A batch of a size that was never timed is to be waited for, so that the next
-        one's size is known; and so is one of which anything failed.
+        one's size is known; and so is one of which anything failed. A model that cannot
+        even be measured fails the lead's item alone.
 
         Raises
         ------
         DeviceLostError
             If the device itself failed.
         """
-        pace = self._pace(lead.runtime, first.group)
+        try:
+            pace = self._pace(lead.runtime, first.group)
+        except Exception as error:  # noqa: BLE001 - a model is run to be measured: foreign code
+            return self._unmeasured(lead, first, error)
         most = pace.rows(self._slice.seconds(len(jobs)), self._memory())
         portions = _portions(lead, first, jobs, most)
         began, watch = time.perf_counter(), Stopwatch(lead.runtime.device)
@@ -190,6 +197,30 @@ class Batches:
             paces[group] = Pace(runtime.fits(group))
         return paces[group]
 
+    def _unmeasured(self, lead: Job, first: Item, error: Exception) -> Flight:
+        """Return a batch of one row that failed by what measuring its model raised."""
+        clear_frames(error.__traceback__)
+        if is_device_fault(error):
+            raise DeviceLostError(type(error).__name__)
+        segment = Segment(first.work, first.next, first.next + 1)
+        portion = Portion(lead, first, segment)
+        if is_out_of_memory(error):
+            release_memory(lead.runtime.device)
+            answer: WhylightError = DoesNotFit(NO_ROW)
+        else:
+            answer = self._model_error(error, portion)
+        watch = Stopwatch(lead.runtime.device)
+        watch.stop()
+        return Flight(
+            portions=(portion,),
+            answers=(answer,),
+            pace=Pace(Fit()),
+            watch=watch,
+            began=time.perf_counter(),
+            kind="gradient" if first.work.at else "forward",
+            may_wait=False,
+        )
+
     def _serve(
         self, runtime: Runtime, group: Hashable, portions: Sequence[Portion], pace: Pace
     ) -> list[Answer]:
@@ -219,9 +250,7 @@ class Batches:
         if rows > 1 and not pace.fixed:
             pace.shrink(rows)
             return [None] * len(portions)
-        return [
-            DoesNotFit("Not even the smallest batch fits the device's memory.") for _ in portions
-        ]
+        return [DoesNotFit(NO_ROW) for _ in portions]
 
     def _model_error(self, error: Exception, portion: Portion) -> WhylightError:
         """Return what the one portion at fault is told."""

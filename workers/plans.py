@@ -139,11 +139,18 @@ class Plans:
             self._fail(job, item.riders[0].run, error)
             return
         alone: list[Item | Loan] = []
+        faults: list[tuple[Run, Exception]] = []
         for rider in item.riders:
             work = work_of([rider.ask])
-            group = job.runtime.group(work)
+            try:
+                group = job.runtime.group(work)
+            except Exception as fault:  # noqa: BLE001 - a model may be run to tell: foreign code
+                faults.append((rider.run, fault))
+                continue
             alone.append(Item(work, [rider], group, next=item.next, handed=item.next))
         job.items[where:where] = alone
+        for run, raised in faults:
+            self._fail(job, run, raised)
 
     def lend(self, job: Job, loan: Loan) -> None:
         """Lend the model to one plan for its bounded time."""

@@ -26,7 +26,9 @@ Each turn: cancelled and late jobs end; the job with the least device time by
 weight leads; its oldest pass says what may share the batch; the batch has as
 many rows as memory, the best measured chunk and the time slice allow, in equal
 shares for all jobs that fit in. A failure is that of the plan that caused it:
-the outcomes of a report fail one by one.
+the outcomes of a report fail one by one. Whatever a model raises, measured,
+served or checked, ends those who use it, and never the loop; only a device
+that is lost does.
 
 On CUDA a batch is launched before the one before it is handed on, so that the
 device never waits for plans. What a batch gave is known one batch late: its
@@ -46,6 +48,7 @@ from service.errors.base import WhylightError
 from service.errors.jobs import Cancelled, DeadlineExceeded, Draining
 from service.errors.models import MethodError, ModelUnavailable
 from workers.batches import Batches, Flight, OnBatch, unlimited, untold
+from workers.device import DeviceLostError, is_device_fault
 from workers.plans import Plans
 from workers.running import Item, Job, Loan, Planned, Report, runs_of
 from workers.runtimes.base import ReplicaChangedError, Runtime
@@ -53,6 +56,10 @@ from workers.runtimes.base import ReplicaChangedError, Runtime
 R = TypeVar("R")
 
 CHANGED: Final = ModelUnavailable("The model was changed while it ran and is being reloaded.")
+
+UNCHECKED: Final = ModelUnavailable(
+    "Whether the model was changed while it ran cannot be told; it is being reloaded."
+)
 
 LATE: Final = (
     "The job's time was up before the method was done; ask for fewer targets or a cheaper method,"
@@ -333,15 +340,33 @@ class Scheduler:
 
     def _settle(self, job: Job) -> None:
         """Report a job, if its replica is unchanged; else drop the replica."""
+        error = self._fault_of(job)
         self._jobs.remove(job)
+        if error is not None:
+            self._drop_replica(job, error)
+        self._show(job)
+        job.future.set_result(job.report())
+
+    def _fault_of(self, job: Job) -> WhylightError | None:
+        """Return what is told of a replica that is not as it was, or cannot be looked at.
+
+        Raises
+        ------
+        DeviceLostError
+            If the device itself failed.
+        """
         try:
             job.runtime.check()
         except ReplicaChangedError as error:
             if error.reason is None:
                 self._on_bug(error, job.id)
-            self._drop_replica(job, error.reason or CHANGED)
-        self._show(job)
-        job.future.set_result(job.report())
+            return error.reason or CHANGED
+        except Exception as error:  # noqa: BLE001 - a model is looked at: foreign code
+            if is_device_fault(error):
+                raise DeviceLostError(type(error).__name__) from None
+            self._on_bug(error, job.id)
+            return UNCHECKED
+        return None
 
     def _drop_replica(self, job: Job, error: WhylightError) -> None:
         """Fail the job and everyone else on a replica that was changed under them."""
