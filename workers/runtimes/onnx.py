@@ -30,6 +30,7 @@ from workers.runtimes.graph.read import read_model
 from workers.runtimes.memory import resident_bytes
 from workers.runtimes.session import exposed, image_of, session
 from workers.runtimes.surrogate import difference, surrogate
+from workers.runtimes.taken import told_of_graph, tried
 from workers.runtimes.torch import TorchRuntime
 from workers.runtimes.torch_probe import layer_facts, noise
 from workers.tabular import Companions
@@ -79,7 +80,7 @@ class OnnxRuntime:
     Raises
     ------
     InvalidPackage
-        If it is no such model.
+        If it is no such model, or does not take rows of this shape.
     """
 
     device = torch.device("cpu")
@@ -128,7 +129,15 @@ class OnnxRuntime:
                 pointer="/files",
             ) from None
         self._input = image_of(self._session, self._beside)
+        tried(lambda: self._run(noise(self, 1), [self._output]), self._untaken)
         self._twin, self._difference = self._admitted(twin, limit or Surrogate())
+
+    def _untaken(self) -> InvalidPackage:
+        """Return what is told of a graph that does not take what the package prepares."""
+        image = next(each for each in self._session.get_inputs() if each.name == self._input)
+        return told_of_graph(
+            image.name, image.type, image.shape, self.shape, channels_last=self._channels_last
+        )
 
     def _admitted(
         self, twin: TorchRuntime | None, limit: Surrogate

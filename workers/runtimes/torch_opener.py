@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -16,6 +17,7 @@ from workers.architectures.base import ARCHITECTURES, Architecture
 from workers.choices import chosen
 from workers.runtimes.base import RUNTIMES, Opener
 from workers.runtimes.members import Combine, Members, mean, mean_sigmoid, mean_softmax
+from workers.runtimes.taken import try_network
 from workers.runtimes.torch import TorchRuntime
 from workers.state_dicts import install
 from workers.tabular import Companions
@@ -41,7 +43,7 @@ class TorchOpener(Opener):
         layers = [layer.name for layer in manifest.layers] or None
         made = [
             partial(
-                TorchRuntime,
+                _made,
                 _filled(manifest, architecture, folder / path),
                 shape,
                 layers,
@@ -53,6 +55,19 @@ class TorchOpener(Opener):
             for path in paths
         ]
         return partial(_together, made, _combined(manifest)) if members else made[0]
+
+
+def _made(
+    network: nn.Module,
+    shape: tuple[int, ...],
+    layers: list[str] | None,
+    *,
+    device: torch.device,
+    **options: Any,
+) -> TorchRuntime:
+    """Return what serves a network, once it has taken a row; options as of `TorchRuntime`."""
+    try_network(network, shape, device)
+    return TorchRuntime(network, shape, layers, device=device, **options)
 
 
 def _combined(manifest: Manifest) -> Combine:
