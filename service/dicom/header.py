@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydicom.datadict import dictionary_description
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from service.dicom import syntaxes
@@ -144,10 +146,11 @@ def header_of(found: Parsed, *, max_samples: int, identified: bool = True) -> He
     dataset = found.dataset
     _require_image(found)
     if found.transfer_syntax_uid not in syntaxes.FAMILIES:
+        name = syntaxes.title(found.transfer_syntax_uid)
         raise UnsupportedTransferSyntax(
-            "The pixels are encoded in a transfer syntax that is not read; send the image"
+            f"The pixels are encoded in a transfer syntax that is not read: {name}. Send the image"
             " uncompressed or in a lossless JPEG family syntax.",
-            transfer_syntax=syntaxes.title(found.transfer_syntax_uid),
+            transfer_syntax=name,
         )
     uids = identifiers(dataset, identified)
     fields = {**uids, **_strings(dataset), **_numbers(dataset)}
@@ -198,9 +201,18 @@ def identifiers(dataset: Dataset, required: bool) -> dict[str, str]:
         uid = _text(dataset, keyword) or _text(meta, fallback)
         valid = _UID.fullmatch(uid) is not None
         if required and not valid:
-            raise NotDicom(f"The object has no valid {keyword}, which every image has.")
+            raise NotDicom(
+                f"The object is DICOM but has no valid {_in_words(keyword)}, which every image has;"
+                " send it with one."
+            )
         uids[field] = uid if valid else ""
     return uids
+
+
+def _in_words(keyword: str) -> str:
+    """Return an element's name and tag as the standard writes them."""
+    tag = Tag(keyword)
+    return f"{dictionary_description(tag)} ({tag.group:04X},{tag.element:04X})"
 
 
 def _patient(dataset: Dataset, study_instance_uid: str) -> str:

@@ -187,8 +187,8 @@ class UnsupportedMediaType(WhylightError):
 
 
 class NotAcceptable(WhylightError):
-    """None of the accepted content types can be given."""
+    """None of the accepted content types can be given, or a format does not suit the map."""
 
     kind = Kind.CALLER
     code = "not_acceptable"
-    title = "None of the accepted types can be given"
+    title = "This cannot be given in the form that was asked for"

@@ -36,11 +36,11 @@ class StudyContradicted(WhylightError):
 
 
 class NotDicom(WhylightError):
-    """The bytes are not a DICOM object."""
+    """The bytes are not a DICOM object, or it lacks the UIDs that every object has."""
 
     kind = Kind.DATA
     code = "not_dicom"
-    title = "Not a DICOM object"
+    title = "Not a valid DICOM object"
 
 
 class TruncatedDicom(WhylightError):

@@ -90,8 +90,10 @@ def test_an_artifact_that_was_left_out_is_refused_with_what_can_be_had(client, w
     told = client.get(f"/v1/explanations/{job}").json()["results"][0]["omitted"]
     assert [each["name"] for each in told] == ["saliency.nodule.json"]
     answer = client.get(f"/v1/explanations/{job}/artifacts/saliency.nodule.json")
-    facts = problem(answer, 406, "not_acceptable")["facts"]
-    assert (facts["format"], facts["alternatives"]) == ("json", ["npy"])
+    body = problem(answer, 406, "not_acceptable")
+    assert (body["facts"]["format"], body["facts"]["alternatives"]) == ("json", ["npy"])
+    assert body["detail"] == "The map is too large."
+    assert "accept" not in body["title"]  # the request accepts anything
 
 
 def test_a_file_comes_with_its_digest_and_name(client, base):

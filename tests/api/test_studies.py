@@ -225,7 +225,16 @@ def test_an_unsupported_transfer_syntax_says_so(client):
     body = problem(
         client.post("/v1/studies", content=mpeg, headers=DICOM), 415, "unsupported_transfer_syntax"
     )
-    assert "MPEG2" in body["facts"]["transfer_syntax"]
+    assert body["facts"]["transfer_syntax"] == "MPEG2 Main Profile / Main Level"
+    assert "MPEG2 Main Profile / Main Level" in body["detail"]
+
+
+@pytest.mark.usefixtures("nothing_stays")
+def test_an_image_without_its_series_is_told_what_it_lacks(client):
+    data = encoded(image(SeriesInstanceUID=None))
+    body = problem(client.post("/v1/studies", content=data, headers=DICOM), 400, "not_dicom")
+    assert "Series Instance UID (0020,000E)" in body["detail"]
+    assert body["title"] != "Not a DICOM object"  # it is one
 
 
 @pytest.mark.usefixtures("nothing_stays")

@@ -68,9 +68,20 @@ def test_other_bytes_are_not_dicom(read, data):
         read(data)
 
 
-def test_an_object_without_its_study_is_not_taken(read):
-    with pytest.raises(NotDicom, match="StudyInstanceUID"):
-        read(encoded(image(StudyInstanceUID=None)))
+@pytest.mark.parametrize(
+    ("keyword", "told"),
+    [
+        ("StudyInstanceUID", "no valid Study Instance UID (0020,000D)"),
+        ("SeriesInstanceUID", "no valid Series Instance UID (0020,000E)"),
+        ("SOPInstanceUID", "no valid SOP Instance UID (0008,0018)"),
+    ],
+)
+def test_an_object_without_an_identifier_is_not_taken_and_says_which(read, keyword, told):
+    bare = io.BytesIO()  # file meta information would have the instance's UID as well
+    image(**{keyword: None}).save_as(bare, implicit_vr=False, little_endian=True)
+    with pytest.raises(NotDicom) as refusal:
+        read(bare.getvalue())
+    assert told in refusal.value.detail
 
 
 @pytest.mark.parametrize(
@@ -249,6 +260,8 @@ def test_an_unread_transfer_syntax_is_refused_by_the_standards_name(read, syntax
     with pytest.raises(UnsupportedTransferSyntax) as refusal:
         read(data.replace(known, syntax))
     assert refusal.value.facts == {"transfer_syntax": name}
+    assert name in refusal.value.detail
+    assert syntax.rstrip(b"\0").decode() not in refusal.value.detail
 
 
 def encapsulated(*items: bytes, end: bytes = b"\xfe\xff\xdd\xe0\0\0\0\0") -> bytes:
