@@ -4,7 +4,8 @@ from typing import Final
 
 from service.dicom.syntaxes import JPEG_COLOR, Family
 
-GRAY: Final = frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"})
+MONOCHROME: Final = ("MONOCHROME1", "MONOCHROME2")
+GRAY: Final = frozenset({*MONOCHROME, "PALETTE COLOR"})
 PARTIAL: Final = frozenset({"YBR_PARTIAL_422", "YBR_PARTIAL_420"})
 """Color in the range of video; the first is retired, the second is of video alone."""
 
