@@ -7,8 +7,9 @@ PackBits in C for RLE 4 ms, CharLS for JPEG-LS 67 ms, OpenJPEG for JPEG 2000
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import imagecodecs
@@ -20,6 +21,14 @@ from service.dicom.header import Header
 from service.dicom.photometric import COMPONENTS, PARTIAL
 from service.dicom.syntaxes import FAMILIES, JPEG_COLOR, SEQUENTIAL, Family
 from service.errors.studies import UndecodablePixels
+from workers.pixels.jpeg_ends import decoded_whole
+from workers.pixels.jpeg_markers import (
+    END_OF_IMAGE,
+    FRAME_MARKERS,
+    START_OF_SCAN,
+    is_in_order,
+    jpeg_segments,
+)
 
 Frame = NDArray[Any]
 HTJ2K_LOSSY = "1.2.840.10008.1.2.4.203"
@@ -29,16 +38,7 @@ CUT_SHORT = "The compressed pixels end before the image does; send it again, who
 CONTRADICTED = "contradicted_color_label"
 """Warning of color that is not what the header calls it."""
 
-END_OF_IMAGE = b"\xff\xd9"
-"""Ends a code stream of any JPEG; coded data cannot hold these bytes."""
-
-APP0, APP14, START_OF_SCAN, RESTART_INTERVAL = 0xE0, 0xEE, 0xDA, 0xDD
-RESTARTS, AT_END = range(0xD0, 0xD8), 0xD9
-BETWEEN_SCANS = frozenset({0xC4, 0xCC, *range(0xDA, 0xE0), *range(0xE0, 0xF0), 0xFE})
-"""What may stand behind entropy-coded data: tables, another scan, comments."""
-
-FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
-"""Start of frame: of JPEG, and of JPEG-LS (0xF7)."""
+APP0, APP14 = 0xE0, 0xEE
 
 SIZ = b"\xff\x4f\xff\x51"
 """A JPEG 2000 code stream's start and its first marker (ISO 15444-1 A.5.1)."""
@@ -134,17 +134,6 @@ def code_image(code: bytes, family: Family) -> CodeImage | None:
     return None
 
 
-def jpeg_segments(code: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield markers and their segments up to the entropy-coded data (ISO 10918-1 B)."""
-    at = 2
-    while at + 4 <= len(code) and code[at] == 0xFF:  # noqa: PLR2004 - a marker's first byte
-        marker, length = code[at + 1], int.from_bytes(code[at + 2 : at + 4], "big")
-        yield marker, code[at + 4 : at + 2 + length]
-        if marker == START_OF_SCAN:
-            return
-        at += 2 + length
-
-
 def is_whole(code: bytes, family: Family) -> bool:
     """Tell whether a code stream reaches its end marker; what follows that is padding.
 
@@ -156,39 +145,6 @@ def is_whole(code: bytes, family: Family) -> bool:
         return True
     scan = 2 + sum(4 + len(segment) for _, segment in jpeg_segments(code))
     return code.rfind(END_OF_IMAGE, scan) >= 0
-
-
-def is_in_order(code: bytes) -> bool:
-    """Tell whether no marker stands in a JPEG's coded data that cannot stand there.
-
-    A value that damage makes a marker ends the image for libjpeg, silently. Restart markers
-    must count up, and nothing that looks like another end may follow the end.
-    """
-    heads = list(jpeg_segments(code))
-    at = 2 + sum(4 + len(segment) for _, segment in heads)
-    restarts, restarting = 0, any(marker == RESTART_INTERVAL for marker, _ in heads)
-    for place, marker in _markers(code, at):
-        if place < at:  # within a segment
-            continue
-        if marker in RESTARTS:
-            if not restarting or marker != RESTARTS[restarts % len(RESTARTS)]:
-                return False
-            restarts += 1
-        elif marker in BETWEEN_SCANS:
-            at = place + 2 + int.from_bytes(code[place + 2 : place + 4], "big")
-            restarts, restarting = 0, restarting or marker == RESTART_INTERVAL
-        else:
-            return marker == AT_END and code.find(END_OF_IMAGE, place + 2) < 0
-    return False
-
-
-def _markers(code: bytes, start: int) -> Iterator[tuple[int, int]]:
-    """Yield place and second byte of what has the form of a marker: a value's has a zero there."""
-    data = np.frombuffer(code, np.uint8, offset=start)
-    places = np.flatnonzero(data[:-1] == 0xFF)  # noqa: PLR2004 - a marker's first byte
-    seconds = data[places + 1]
-    marked = (seconds > 0) & (seconds < 0xFF)  # noqa: PLR2004 - it may come several times
-    yield from zip((start + places[marked]).tolist(), seconds[marked].tolist(), strict=True)
 
 
 def _tile_parts_end(code: bytes) -> bool:
@@ -252,11 +208,16 @@ def has_component_transform(code: bytes) -> bool:
 
 def _jpeg(code: bytes, header: Header) -> Frame:
     """Decode JPEG; the color transform is as the code stream's markers or the header say."""
-    if header.samples_per_pixel == 1:
-        return np.asarray(imagecodecs.jpeg8_decode(code))
-    transformed = has_color_transform(code, header.photometric_interpretation)
-    space = "YCBCR" if transformed else "RGB"
-    return np.asarray(imagecodecs.jpeg8_decode(code, colorspace=space, outcolorspace="RGB"))
+    decode = apart = imagecodecs.jpeg8_decode
+    if header.samples_per_pixel > 1:
+        transformed = has_color_transform(code, header.photometric_interpretation)
+        space = "YCBCR" if transformed else "RGB"
+        decode = partial(imagecodecs.jpeg8_decode, colorspace=space, outcolorspace="RGB")
+        apart = partial(imagecodecs.jpeg8_decode, colorspace=space, outcolorspace=space)
+    frame = decoded_whole(code, decode, apart)
+    if frame is None:
+        raise UndecodablePixels(CUT_SHORT)
+    return frame
 
 
 def has_color_transform(code: bytes, photometric_interpretation: str) -> bool:

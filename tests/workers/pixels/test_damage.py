@@ -82,6 +82,17 @@ def test_a_code_stream_that_is_cut_short_is_never_shown_as_a_whole_image(tmp_pat
         decode.decode_file(file, tmp_path)
 
 
+@pytest.mark.parametrize("kept", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("syntax", CODES)
+def test_an_end_marker_does_not_make_a_code_stream_whole(tmp_path, syntax, kept):
+    pixels, code = CODES[syntax]
+    file = tmp_path / "ended.dcm"
+    ended = code[: int(len(code) * kept)].rstrip(b"\xff") + b"\xff\xd9"
+    file.write_bytes(compressed(of_pixels(pixels), syntax, ended))
+    with pytest.raises(UndecodablePixels):
+        decode.decode_file(file, tmp_path)
+
+
 @pytest.mark.parametrize("syntax", [each for each in CODES if each != RLE])
 def test_padding_behind_a_whole_code_stream_is_passed_over(tmp_path, syntax):
     pixels, code = CODES[syntax]
