@@ -27,7 +27,7 @@ from service.errors.models import ModelUnavailable
 from service.records import read_listed
 from service.settings import RemoteSettings
 from service.telemetry import MODEL_LOAD_SECONDS, MODEL_MEMORY
-from workers import selftests
+from workers import activation, selftests
 from workers.bags import bagged, weighed
 from workers.catalog import defaults, ready_model
 from workers.device import release_memory
@@ -213,11 +213,23 @@ class Loader:
         beside = [_beside(manifest, test, runtime) for test in manifest.selftests]
         try:
             self._require_bag(manifest, runtime, package, inputs[0][0], beside[0])
+            answers = []
             cases = zip(manifest.selftests, inputs, beside, strict=True)
             for test, (image, grid), values in cases:
                 batch = torch.from_numpy(image)[None]
-                (outputs,) = self._logits(runtime, package, batch, rules, values)
+                with activation.demanded_probabilities(manifest):
+                    (outputs,) = self._logits(runtime, package, batch, rules, values)
                 selftests.compare(test, self._said(runtime, manifest, test, outputs, grid))
+                answers.append(outputs)
+            first = torch.from_numpy(inputs[0][0])[None]
+            if known is None:
+                activation.demand_logits(
+                    manifest,
+                    answers,
+                    lambda factor: self._logits(runtime, package, first * factor, rules, beside[0])[
+                        0
+                    ],
+                )
         except WhylightError:
             self._owned(lambda: self._scheduler.forget(runtime))
             raise
@@ -231,9 +243,9 @@ class Loader:
         outputs: NDArray[np.float64],
         grid: Grid,
     ) -> NDArray[np.float64]:
-        """Return the logits that a test is held against; of a detector, hold its boxes as well."""
+        """Return what a test is held against; of a detector, hold its boxes as well."""
         if manifest.task != "detection":
-            return selftests.answered(manifest, outputs, grid.shape)
+            return selftests.answered(manifest, activation.told(manifest, outputs), grid.shape)
         probed = self._owned(lambda: runtime.probed).outputs
         expected.demand_fixed(outputs.shape, probed)
         return expected.demand_boxes(manifest, test, torch.from_numpy(outputs), grid)

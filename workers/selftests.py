@@ -124,7 +124,7 @@ def answered(
     return np.asarray(outputs.reshape(len(outputs), -1).mean(1))
 
 
-def compare(test: SelfTest, logits: NDArray[np.floating[Any]]) -> None:
+def compare(test: SelfTest, answer: NDArray[np.floating[Any]]) -> None:
     """Compare the model's answer, shape ``(outputs,)``, with the one expected.
 
     Raises
@@ -132,27 +132,27 @@ def compare(test: SelfTest, logits: NDArray[np.floating[Any]]) -> None:
     ModelUnavailable
         It differs by more than the self-test's tolerance.
     """
-    expected = np.array(test.logits)
-    if logits.shape != expected.shape:
+    expected = np.array(test.expected)
+    if answer.shape != expected.shape:
         raise ModelUnavailable(
-            "The model gives another number of logits than its self-test expects.",
+            "The model gives another number of outputs than its self-test expects.",
             pointer="/selftests",
             selftest=test.title,
             expected=list(expected.shape),
-            found=list(logits.shape),
+            found=list(answer.shape),
         )
-    worst = float(np.abs(logits - expected).max())
+    worst = float(np.abs(answer - expected).max())
     if not worst <= test.tolerance:  # a NaN fails too
         raise ModelUnavailable(
-            "A self-test of the model failed: its logits are not those expected. Compare the steps,"
-            " weights and order of classes with those that gave 'expected'; if 'found' is what the"
-            " model says where it was made, write that into the self-test.",
+            "A self-test of the model failed: its answers are not those expected. Compare the"
+            " steps, weights and order of classes with those that gave 'expected'; if 'found' is"
+            " what the model says where it was made, write that into the self-test.",
             pointer="/selftests",
             selftest=test.title,
             tolerance=test.tolerance,
             difference=worst if np.isfinite(worst) else None,
             expected=expected.tolist(),
-            found=[float(each) if np.isfinite(each) else None for each in logits],
+            found=[float(each) if np.isfinite(each) else None for each in answer],
         )
 
 

@@ -17,6 +17,9 @@ RelativePath = Annotated[
 """A path inside the package; it cannot lead out of it."""
 
 
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
 class File(Value):
     """A file of the package, bound by digest and size."""
 
@@ -70,14 +73,22 @@ class SelfTest(Value):
     values: dict[Slug, Number | Word] = {}
     """What stands beside the image, by variable, as a request gives it."""
 
-    logits: tuple[float, ...]
+    logits: tuple[float, ...] = ()
     """What the network puts out; of a segmentation, each class's mean over the image; of a
     detection, the log odds of each class's best proposal."""
+
+    probabilities: tuple[Probability, ...] = ()
+    """In place of `logits`, likewise, of a network with ``activation: probabilities``."""
 
     boxes: tuple[ExpectedBox, ...] = ()
     """Of a detection: every box that must be found, and no other may be."""
 
     tolerance: float = Field(gt=0, le=1)
+
+    @property
+    def expected(self) -> tuple[float, ...]:
+        """What the network puts out, in the numbers that it puts out."""
+        return self.logits or self.probabilities
 
     @property
     def paths(self) -> tuple[RelativePath, ...]:

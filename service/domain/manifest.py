@@ -69,8 +69,8 @@ class Manifest(Value):
         "segmentation",
         "detection",
     ]
-    activation: Literal["logits"] = "logits"
-    """What the network puts out."""
+    activation: Literal["logits", "probabilities"] = "logits"
+    """What the network puts out; with ``probabilities`` a sigmoid or softmax is part of it."""
 
     runtime: Literal["torch", "onnx", "remote"]
     """Which runtime serves the package."""
@@ -223,6 +223,29 @@ class Manifest(Value):
         return self
 
     @model_validator(mode="after")
+    def _selftests_fit_the_activation(self) -> "Manifest":
+        """Require of self-tests the numbers that the network puts out."""
+        if self.activation == "probabilities":
+            if not self.decides:
+                raise ValueError(
+                    "'activation: probabilities' is for classifications and segmentations; how a"
+                    " detection's scores are read stands in its 'boxes'"
+                )
+            if self.runtime == "torch":
+                raise ValueError(
+                    "networks of runtime 'torch' put out logits: leave the last sigmoid or softmax"
+                    " out of the architecture, and say 'activation: logits'"
+                )
+        others = {"logits", "probabilities"} - {self.activation}
+        for test in self.selftests:
+            if not test.expected or any(getattr(test, each) for each in others):
+                raise ValueError(
+                    f"each self-test needs '{self.activation}', as 'activation' says, and they"
+                    " alone"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _windows_fit_the_input(self) -> "Manifest":
         """Require that windows are of a segmentation and have the axes of its input."""
         if self.sliding_window is None:
@@ -335,6 +358,17 @@ class Manifest(Value):
     def named(self) -> "tuple[ClassSpec, ...] | tuple[ValueSpec, ...]":
         """Classes or values of the one output, in its order."""
         return self.outputs[0].classes or self.outputs[0].values
+
+    @property
+    def decides(self) -> bool:
+        """Whether its outputs are logits of classes, pixel by pixel or of the whole image."""
+        return self.task.startswith("classification") or self.task == "segmentation"
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether classes exclude each other, so that their probabilities are a softmax's."""
+        voxels = self.outputs[0].decoding == "voxel_classes"
+        return voxels or self.task == "classification-multiclass"
 
     @property
     def default_targets(self) -> tuple[Target, ...]:

@@ -49,9 +49,13 @@ def read_onnx(path: Path) -> Draft:
         shape = _shape(each)
         draft.fields["outputs"] = [{"name": each.name, "classes": []}]
         draft.notes["/outputs/0/classes"] = (
-            f"Name the classes in their order; the output's shape is {shape!r}. It must hold "
-            "logits, not probabilities."
+            f"Name the classes in their order; the output's shape is {shape!r}."
         )
+        last = next((node for node in model.graph.node if each.name in node.output), None)
+        if last is not None and last.op_type in {"Sigmoid", "Softmax"}:
+            draft.fields["activation"] = "probabilities"
+        else:
+            draft.notes["/activation"] = "Say 'probabilities' if the output holds no logits."
     return draft
 
 

@@ -20,10 +20,12 @@ from typing_extensions import override
 from service.domain.manifest import Manifest
 from service.domain.network import Surrogate
 from service.errors.models import InvalidPackage, UnservablePass
+from workers.activation import Activation
 from workers.passes import Ability, Exclusive
 from workers.rows import INPUT, VALUES
 from workers.runtimes.base import RUNTIMES, Fit, Opener, Probe, Segment, Served, Work
 from workers.runtimes.batch import answered, filled, row_shape, spans, usual_seconds
+from workers.runtimes.graph.ending import bare, demand_ending
 from workers.runtimes.graph.join import joined
 from workers.runtimes.graph.operators.base import UnsupportedGraph
 from workers.runtimes.graph.read import read_model
@@ -76,6 +78,8 @@ class OnnxRuntime:
         The numbers beside the image, if it takes any.
     beside
         Names of the graph's inputs for them, in their order.
+    activation
+        What is to be undone of a graph that puts out probabilities.
 
     Raises
     ------
@@ -97,12 +101,14 @@ class OnnxRuntime:
         limit: Surrogate | None = None,
         companions: Companions | None = None,
         beside: Sequence[str] = (),
+        activation: Activation | None = None,
     ) -> None:
         self.shape = tuple(shape)
         self._companions = companions or Companions.none()
         self._beside = tuple(beside)
         self.fixed_rows = fixed_rows
         self._channels_last = channels_last
+        self._activation = activation
         twin, self._why = _interpreted(
             model,
             self.shape,
@@ -111,6 +117,7 @@ class OnnxRuntime:
             channels_last=channels_last,
             companions=self._companions,
             beside=self._beside,
+            activation=activation,
         )
         if layers is None:
             layers = {} if twin is None else {name: name for name in twin.layers}
@@ -314,7 +321,11 @@ class OnnxRuntime:
         given: list[Any] = self._session.run(
             list(names), {name: each.contiguous().numpy() for name, each in fed}
         )
-        return [torch.from_numpy(np.asarray(each)) for each in given]
+        found = [torch.from_numpy(np.asarray(each)) for each in given]
+        if self._activation is None:
+            return found
+        pairs = zip(names, found, strict=True)
+        return [self._activation.logits(t) if name == self._output else t for name, t in pairs]
 
     def _mixes_rows(self) -> bool:
         """Tell whether a row's bits depend on its neighbor; also true if two rows are refused."""
@@ -365,6 +376,10 @@ class OnnxOpener(Opener):
             str(file.relative_to(path.parent)) for file in data if file.is_relative_to(path.parent)
         ]
         model = read_model(path.read_bytes(), path.parent, files)
+        demand_ending(model, manifest)
+        activation = Activation.of(manifest)
+        if activation is not None and bare(model, manifest):
+            activation = None
         boxes = manifest.outputs[0].boxes
         if boxes is not None and boxes.tensors:
             model = joined(model, boxes.tensors, axis=2 if boxes.layout == "rows" else 1)
@@ -378,4 +393,5 @@ class OnnxOpener(Opener):
             limit=manifest.surrogate,
             companions=Companions.of(manifest),
             beside=[each.name for each in manifest.tabular],
+            activation=activation,
         )

@@ -29,6 +29,7 @@ from service.errors.models import (
     RemoteTensorMismatch,
     UnservablePass,
 )
+from workers.activation import Activation
 from workers.passes import Ability, Exclusive
 from workers.rows import INPUT, VALUES
 from workers.runtimes.base import (
@@ -88,6 +89,8 @@ class RemoteRuntime:
         The numbers beside the image, if it takes any.
     beside
         Names of the server's tensors for them, in their order.
+    activation
+        What is to be undone of a model that puts out probabilities.
 
     Raises
     ------
@@ -114,7 +117,9 @@ class RemoteRuntime:
         channels_last: bool = False,
         companions: Companions | None = None,
         beside: Sequence[str] = (),
+        activation: Activation | None = None,
     ) -> None:
+        self._activation = activation
         self.dtype = torch.float64 if remote.datatype == "FP64" else torch.float32
         self.shape = tuple(shape)
         self._server = server
@@ -179,7 +184,7 @@ class RemoteRuntime:
         other = two.clone()
         other[1] = 0
         try:
-            first, second = (self._run(each)[0].ravel().tolist() for each in (two, other))
+            first, second = (self._said(each)[0].ravel().tolist() for each in (two, other))
         except ModelSilent:
             raise
         except WhylightError:
@@ -252,7 +257,7 @@ class RemoteRuntime:
     def check(self) -> None:
         """Raise `ReplicaChangedError` unless the server answers as it did at the start."""
         try:
-            answer = self._run(noise(self, 1))[0].ravel().tolist()
+            answer = self._said(noise(self, 1))[0].ravel().tolist()
         except WhylightError as error:
             raise ReplicaChangedError(error) from None
         if len(answer) != len(self._known) or (
@@ -263,6 +268,11 @@ class RemoteRuntime:
             )
 
     def _run(self, batch: torch.Tensor, values: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the outputs of a batch as logits; errors as of `_said`."""
+        said = self._said(batch, values)
+        return said if self._activation is None else self._activation.logits(said)
+
+    def _said(self, batch: torch.Tensor, values: torch.Tensor | None = None) -> torch.Tensor:
         """Return the outputs of a batch, shape ``(N, ...)``; without values, beside baselines.
 
         Raises
@@ -367,5 +377,6 @@ class RemoteOpener(Opener):
             channels_last=manifest.image.layout == "NHWC",
             companions=Companions.of(manifest),
             beside=[each.name for each in manifest.tabular],
+            activation=Activation.of(manifest),
         )
         return lambda: runtime

@@ -74,9 +74,7 @@ def _combined(manifest: Manifest) -> Combine:
     """Return how members' answers become one."""
     if manifest.members is None or manifest.members.combine == "logits":
         return mean
-    decoding, task = manifest.outputs[0].decoding, manifest.task
-    alone = decoding == "voxel_regions" or task == "classification-multilabel"
-    return mean_sigmoid if alone else mean_softmax
+    return mean_softmax if manifest.exclusive else mean_sigmoid
 
 
 def _together(makers: Sequence[Callable[[], TorchRuntime]], combine: Combine) -> Members:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
@@ -200,10 +201,22 @@ def test_a_graph_gives_names_and_shapes(imported):
     assert fields["inputs"][0]["name"] == "image"
     assert fields["inputs"][0]["steps"] == [{"name": "resize", "parameters": {"size": [128, 128]}}]
     assert "5" in said["/outputs/0/classes"]
+    assert "probabilities" in said["/activation"]
     outputs = [{"name": "logits", "classes": [{"key": "a", "label": "A"}]}]
     inputs = [{**fields["inputs"][0], "accept": {"modalities": ["DX"]}}]
     manifest = completed(fields, outputs=outputs, inputs=inputs)
     assert manifest.file("forward", "onnx").path == "model.onnx"
+
+
+def test_a_graph_that_ends_in_a_sigmoid_is_said_to_put_out_probabilities(imported, tmp_path):
+    model = onnx.load(ONNX)
+    output = model.graph.output[0]
+    model.graph.node.append(onnx.helper.make_node("Sigmoid", [output.name], ["likely"]))
+    output.name = "likely"
+    onnx.save(model, tmp_path / "ended.onnx")
+    fields, said = imported(tmp_path / "ended.onnx")
+    assert fields["activation"] == "probabilities"
+    assert "/activation" not in said
 
 
 def test_what_a_draft_lacks_is_what_its_schema_asks_for(imported, tmp_path):
