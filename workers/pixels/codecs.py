@@ -7,7 +7,9 @@ PackBits in C for RLE 4 ms, CharLS for JPEG-LS 67 ms, OpenJPEG for JPEG 2000
 """
 
 import struct
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -149,13 +151,23 @@ def is_whole(code: bytes, family: Family) -> bool:
 
 def _tile_parts_end(code: bytes) -> bool:
     """Tell whether a JPEG 2000 code stream's tile-parts, as long as they say, lead to its end."""
+    end = len(code)
+    for at, length in _tile_parts(code):
+        if length < TILE_PART:  # 0: up to the end
+            return length == 0 and code.rfind(END_OF_IMAGE, at) >= 0
+        end = at + length
+    return code[end : end + 2] == END_OF_IMAGE
+
+
+def _tile_parts(code: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where each tile-part of a JPEG 2000 code stream begins, and how long it says to be."""
     at = code.find(START_OF_TILE_PART, max(0, code.find(SIZ, 0, BOXES)))
     while at >= 0 and code[at : at + 2] == START_OF_TILE_PART and len(code) >= at + TILE_PART:
         length = int.from_bytes(code[at + 6 : at + 10], "big")
-        if length < TILE_PART:  # 0: up to the end
-            return length == 0 and code.rfind(END_OF_IMAGE, at) >= 0
+        yield at, length
+        if length < TILE_PART:
+            return
         at += length
-    return at >= 0 and code[at : at + 2] == END_OF_IMAGE
 
 
 def doubts_of(code: bytes, header: Header) -> tuple[str, ...]:
@@ -251,10 +263,37 @@ def _jpeg_2000(code: bytes, header: Header) -> Frame:  # noqa: ARG001 - one sign
 
 
 def _htj2k(code: bytes, header: Header) -> Frame:
-    """Decode HTJ2K; OpenJPH wraps values around where lossy ones overshoot."""
-    lossy = header.transfer_syntax_uid == HTJ2K_LOSSY
-    decode = imagecodecs.jpeg2k_decode if lossy else imagecodecs.htj2k_decode
-    return np.asarray(decode(code))
+    """Decode HTJ2K; OpenJPH wraps values around where lossy ones overshoot.
+
+    Nor does it notice that a tile-part lacks bytes whose length is not said.
+    """
+    if header.transfer_syntax_uid == HTJ2K_LOSSY or not all(size for _, size in _tile_parts(code)):
+        return np.asarray(imagecodecs.jpeg2k_decode(code))
+    with _raising():
+        return np.asarray(imagecodecs.htj2k_decode(code))
+
+
+@contextmanager
+def _raising() -> Iterator[None]:
+    """Raise what OpenJPH says, which imagecodecs hands to the interpreter's hook alone.
+
+    The hook is the process's; one process decodes one image at a time.
+    """
+    before, lost = sys.unraisablehook, []
+
+    def hook(said: "sys.UnraisableHookArgs") -> None:
+        if "htj2k" in str(said.object):
+            lost.append(str(said.exc_value))
+        else:
+            before(said)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+    if lost:
+        raise UndecodablePixels(DAMAGED)
 
 
 def _rle(code: bytes, header: Header) -> Frame:

@@ -93,6 +93,27 @@ def test_an_end_marker_does_not_make_a_code_stream_whole(tmp_path, syntax, kept)
         decode.decode_file(file, tmp_path)
 
 
+@pytest.mark.parametrize("kept", [0.3, 0.9, 0.99])
+@pytest.mark.parametrize("told", [True, False], ids=["as long as it is", "up to the end"])
+@pytest.mark.parametrize("syntax", LOSSLESS[3:])
+def test_a_tile_part_that_is_cut_short_is_refused_whatever_length_it_names(
+    tmp_path, syntax, told, kept
+):
+    pixels, code = CODES[syntax]
+    file, at = tmp_path / "ended.dcm", code.index(b"\xff\x90")
+    data = at + 14  # behind the tile-part's header
+    for stop in (len(code) - 2, data + int((len(code) - 2 - data) * kept)):
+        length = (stop - at) * told
+        named = code[: at + 6] + length.to_bytes(4, "big") + code[at + 10 : stop] + b"\xff\xd9"
+        file.write_bytes(compressed(of_pixels(pixels), syntax, named))
+        if stop == len(code) - 2:
+            decode.decode_file(file, tmp_path)
+            assert np.array_equal(np.load(tmp_path / "pixels.npy")[0], pixels)
+        else:
+            with pytest.raises(UndecodablePixels):
+                decode.decode_file(file, tmp_path)
+
+
 @pytest.mark.parametrize("syntax", [each for each in CODES if each != RLE])
 def test_padding_behind_a_whole_code_stream_is_passed_over(tmp_path, syntax):
     pixels, code = CODES[syntax]
