@@ -24,7 +24,7 @@ from service.domain.target import (
     ABOVE_THRESHOLD,
     ViewTarget,
 )
-from service.errors.base import Kind
+from service.errors.base import Failure, Kind
 from service.errors.jobs import NoWorker
 from service.errors.models import ModelSilent, ModelUnavailable
 from service.errors.requests import (
@@ -223,14 +223,18 @@ def find_model(ref: str, models: Sequence[ModelEntry]) -> ModelEntry:
         raise ModelSilent(
             "The server that this model runs on does not answer as it should; try again shortly.",
             pointer="/model",
-            reason=why.code,
-            reason_detail=why.detail,
+            **_reason(why),
         )
     raise ModelUnavailable(
-        "The model did not pass its self-tests on any worker; its publisher must mend it.",
+        "No worker could load this model; 'reason_detail' says why. Its publisher must mend it.",
         pointer="/model",
-        **({} if why is None else {"reason": why.code, "reason_detail": why.detail}),
+        **({} if why is None else _reason(why)),
     )
+
+
+def _reason(why: Failure) -> dict[str, JsonValue]:
+    """Return why a model is not served: its field and other particulars included."""
+    return {"reason": why.code, "reason_detail": why.detail, "reason_facts": {**why.facts}}
 
 
 def worker_for(package: str, workers: Sequence[WorkerRecord]) -> WorkerRecord:

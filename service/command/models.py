@@ -64,6 +64,8 @@ def _add(options: Namespace, client: Client) -> None:
     manifest = packages.register(client, options.folder, options.tenant)
     entry = packages.wait_until_probed(client, manifest)
     print(f"{manifest.ref} is ready: {', '.join(entry['methods'])}")
+    for line in packages.refusals(entry):
+        print(line)
 
 
 def _list(_options: Namespace, client: Client) -> None:
@@ -71,6 +73,8 @@ def _list(_options: Namespace, client: Client) -> None:
     for each in client.json("GET", "/v1/models")["models"]:
         methods = ", ".join(each["methods"])
         print(f"{each['name']}@{each['version']}  {each['runtime']}  {each['state']}  {methods}")
+        if each["state"] != "ready" and each.get("failure"):
+            print(f"  {packages.told(each['failure'])}")
 
 
 def _remove(options: Namespace, client: Client) -> None:

@@ -65,7 +65,10 @@ def wait_until_probed(
         if entry is not None:
             if entry["state"] == "ready":
                 return entry
-            raise CommandFailure(f"{manifest.ref} cannot be used.", _told(entry.get("failure")))
+            raise CommandFailure(
+                f"{manifest.ref} cannot be used.",
+                told(entry["failure"]) if entry.get("failure") else "",
+            )
         time.sleep(PAUSE)
     raise CommandFailure(
         f"No worker has probed {manifest.ref} in {PROBED_WITHIN:.0f} seconds.",
@@ -73,10 +76,20 @@ def wait_until_probed(
     )
 
 
-def _told(failure: Mapping[str, Any] | None) -> str:
+def refusals(entry: Mapping[str, Any]) -> list[str]:
+    """Return what a model that is ready cannot do, and why: layers, then methods by reason."""
+    lines = [f"  layer {name} is refused: {why}" for name, why in entry["refused_layers"].items()]
+    alike: dict[str, list[str]] = {}
+    for method, why in entry["refused"].items():
+        alike.setdefault(why, []).append(method)
+    every = len(entry["methods"]) + len(entry["refused"])
+    if entry["refused"]:
+        lines.append(f"  {len(entry['refused'])} of {every} methods are refused:")
+    return lines + [f"    {', '.join(names)}: {why}" for why, names in alike.items()]
+
+
+def told(failure: Mapping[str, Any]) -> str:
     """Return what a worker found wrong, with its particulars, a line each."""
-    if failure is None:
-        return ""
     facts = (f"  {name}: {json.dumps(fact)}" for name, fact in failure["facts"].items())
     return "\n".join([failure["detail"], *facts])
 

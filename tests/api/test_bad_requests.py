@@ -205,6 +205,7 @@ def test_a_model_that_failed_its_self_test_says_so(client, ask):
         client.post("/v1/explanations", json=ask | {"model": "broken"}), 409, "model_unavailable"
     )
     assert body["facts"]["reason_detail"] == "Self-test 'one' gave other logits."
+    assert body["facts"]["reason_facts"] == {"field": "/selftests"}
 
 
 def test_a_request_too_long_for_its_record_is_refused(client, ask):

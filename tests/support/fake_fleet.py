@@ -114,6 +114,7 @@ CATALOG = Catalog(
                 code="model_unavailable",
                 title="The model cannot be loaded",
                 detail="Self-test 'one' gave other logits.",
+                facts={"field": "/selftests"},
             ),
         ),
     ),

@@ -30,7 +30,7 @@ from workers.runtimes.graph.join import joined
 from workers.runtimes.graph.operators.base import UnsupportedGraph
 from workers.runtimes.graph.read import read_model
 from workers.runtimes.memory import resident_bytes
-from workers.runtimes.session import exposed, image_of, session
+from workers.runtimes.session import exposed, image_of, session, unloadable
 from workers.runtimes.surrogate import difference, surrogate
 from workers.runtimes.taken import told_of_graph, tried
 from workers.runtimes.torch import TorchRuntime
@@ -130,11 +130,7 @@ class OnnxRuntime:
             # it keeps weights in layouts of its own beside those of the file
             self._bytes = max(len(content), resident_bytes() - before)
         except Exception:  # noqa: BLE001 - foreign parsers raise what they like
-            raise InvalidPackage(
-                "onnxruntime cannot load the ONNX model: it is damaged, or has operators of its own"
-                " or of a newer standard. Export it again with standard operators.",
-                pointer="/files",
-            ) from None
+            raise unloadable(model) from None
         self._input = image_of(self._session, self._beside)
         tried(lambda: self._run(noise(self, 1), [self._output]), self._untaken)
         self._twin, self._difference = self._admitted(twin, limit or Surrogate())

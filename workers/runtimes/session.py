@@ -1,13 +1,17 @@
 """A session of onnxruntime, and the names of what goes in and comes out of it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import onnx
 import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 
 from service.errors.models import InvalidPackage
 from service.wording import nearest
+
+SHOWN: Final = 5
+"""Operators that an error tells."""
 
 
 def session(model: bytes) -> Any:
@@ -17,6 +21,34 @@ def session(model: bytes) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # its texts may quote what it read
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def unloadable(model: Any) -> InvalidPackage:
+    """Return the refusal of a model that onnxruntime cannot load, with what it lacks for that."""
+    functions = {(each.domain, each.name) for each in model.functions}
+    used = {(node.domain, node.op_type) for node in model.graph.node} - functions
+    known = {(each.domain, each.name) for each in get_all_operator_schema()}
+    foreign = sorted(each for each in used if (plain(each[0]), each[1]) not in known)
+    if not foreign:
+        return InvalidPackage(
+            "onnxruntime cannot load the ONNX model: it is damaged, or of a newer standard than"
+            f" onnxruntime {onnxruntime.__version__}. Export it again, of a lower opset.",
+            pointer="/files",
+            opsets={each.domain or "ai.onnx": each.version for each in model.opset_import},
+        )
+    told = [f"{name[:40]} (domain '{plain(domain)[:40] or 'ai.onnx'}')" for domain, name in foreign]
+    return InvalidPackage(
+        "onnxruntime cannot load the ONNX model: it has operators that are none of the standard's:"
+        f" {', '.join(told[:SHOWN])}. Export it again with standard operators in their place.",
+        pointer="/files",
+        operators=[*told[:SHOWN]],
+        opsets={each.domain or "ai.onnx": each.version for each in model.opset_import},
+    )
+
+
+def plain(domain: str) -> str:
+    """Return a domain by its first name: the standard's own has two."""
+    return "" if domain == "ai.onnx" else domain
 
 
 def exposed(model: Any, layers: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -1,11 +1,13 @@
 """Models at the terminal: what is wrong before anything is sent."""
 
 import json
+from argparse import Namespace
 
 import jsonschema
 import pytest
 import yaml
 
+from service.command import models
 from service.command.failure import CommandFailure
 from service.command.packages import wait_until_probed
 from service.command.stack import free_port
@@ -118,3 +120,55 @@ def test_what_a_worker_found_wrong_is_told_with_its_particulars(tmp_path):
     with pytest.raises(CommandFailure) as told:
         wait_until_probed(Told(), manifest)
     assert told.value.mend.splitlines() == ["No.", '  field: "/head"', '  missing: ["fc.bias"]']
+
+
+READY = {
+    "name": "small",
+    "version": "1.0.0",
+    "runtime": "onnx",
+    "state": "ready",
+    "methods": ["rise", "lime"],
+    "refused": {
+        "saliency": "It has operators that are not interpreted: Det.",
+        "smooth_grad": "It has operators that are not interpreted: Det.",
+        "grad_cam": "It needs layer gradient.",
+    },
+    "refused_layers": {"nowhere": "The network has no layer 'nowhere'."},
+}
+
+
+class Served:
+    """Answers as a gateway does."""
+
+    def __init__(self, *entries):
+        self.entries = entries
+
+    def json(self, _verb, _path):
+        return {"models": self.entries}
+
+    def ask(self, *_, **__):
+        pass
+
+
+def test_adding_tells_what_the_model_cannot_do_and_why(tmp_path, capsys):
+    folder = write_package(tmp_path / "small")
+    models._add(Namespace(folder=folder, tenant=[]), Served(READY))
+    assert capsys.readouterr().out.splitlines() == [
+        "small@1.0.0 is ready: rise, lime",
+        "  layer nowhere is refused: The network has no layer 'nowhere'.",
+        "  3 of 5 methods are refused:",
+        "    saliency, smooth_grad: It has operators that are not interpreted: Det.",
+        "    grad_cam: It needs layer gradient.",
+    ]
+
+
+def test_a_model_that_cannot_be_used_is_listed_with_the_reason(capsys):
+    failure = {"detail": "The weights do not fit.", "facts": {"field": "/architecture"}}
+    bad = {**READY, "name": "bad", "methods": [], "state": "unavailable", "failure": failure}
+    models._list(Namespace(), Served(READY, bad))
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "bad@1.0.0  onnx  unavailable  ",
+        "  The weights do not fit.",
+        '  field: "/architecture"',
+    ]

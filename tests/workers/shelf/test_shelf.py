@@ -306,9 +306,23 @@ def short(model: Any) -> None:
     model.graph.initializer[0].raw_data = b""
 
 
-@pytest.mark.parametrize("spoil", [foreign, short])
+def outlandish(model: Any) -> None:
+    """Have an operator of a domain that nobody knows."""
+    model.graph.node[-1].op_type = "NoSuchOp"
+    model.graph.node[-1].domain = "my.ops"
+    model.opset_import.append(onnx.helper.make_opsetid("my.ops", 1))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (foreign, "PerpetuumMobile (domain 'ai.onnx')"),
+        (outlandish, "NoSuchOp (domain 'my.ops')"),
+        (short, "it is damaged"),
+    ],
+)
 def test_a_graph_that_cannot_be_loaded_is_told_and_the_others_are_served(
-    room: Room, spoil: Callable[[Any], None]
+    room: Room, spoil: Callable[[Any], None], words: str
 ) -> None:
     model = onnx.load_from_string(onnx_of(network(), torch.zeros(1, SIDE, SIDE)))
     spoil(model)
@@ -316,6 +330,7 @@ def test_a_graph_that_cannot_be_loaded_is_told_and_the_others_are_served(
     bad = register(room.store, write_onnx_package(room.folder / "graph", files))
     sound = room.register()
     assert "Export it again" in room.refusal(bad)
+    assert words in room.refusal(bad)
     failure = room.entry(bad).failure
     assert failure is not None
     assert failure.facts["field"] == "/files"
