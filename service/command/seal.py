@@ -40,6 +40,11 @@ def run(options: Namespace) -> int:
         raise invalid([defect(each["pointer"], each["message"]) for each in wrong])
     if manifest.architecture is not None and not networks:
         print("The network and its parameters are checked by the worker: torch is not here.")
+    if len(manifest.selftests) == 1:
+        print(
+            "It has one self-test. Add one that is unusual for the model, such as MONOCHROME1 or"
+            " another spacing: a lost step may not show on an ordinary image."
+        )
     print(f"{manifest.ref} is sound: {len(contents.files)} files, package {contents.digest}")
     return 0
 

@@ -77,6 +77,17 @@ def test_sealing_fills_in_sizes_and_digests(whylight, tmp_path):
     assert yaml.safe_load((folder / "model.yaml").read_text()) == fields
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_sealing_asks_for_a_second_self_test(whylight, tmp_path, count):
+    folder = write_package(tmp_path / "small")
+    fields = yaml.safe_load((folder / "model.yaml").read_text())
+    tests = [{**fields["selftests"][0], "logits": [0.5 + each]} for each in range(count)]
+    write_manifest(folder, {**fields, "selftests": tests})
+    status, out, _ = whylight("models", "seal", folder)
+    assert status == 0
+    assert ("one self-test" in out) == (count == 1)
+
+
 def test_sealing_tells_what_it_cannot_mend(whylight, tmp_path):
     folder = write_package(tmp_path / "small", licence="MIT")
     (folder / "weights.safetensors").write_bytes(b"\x80\x04pickled")
