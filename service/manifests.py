@@ -11,6 +11,7 @@ from typing_extensions import override
 from service import wording
 from service.domain.manifest import Manifest
 from service.domain.value import NAME, SHA256, SLUG, VERSION
+from service.entries import contradictions
 from service.errors.models import InvalidPackage
 from service.wording import escaped, innermost, nearest, place_of, says, sentence
 
@@ -59,10 +60,13 @@ def read_manifest(data: bytes) -> Manifest:
     if len(data) > LARGEST:
         raise invalid([defect("", f"model.yaml may have {LARGEST} bytes at most.")])
     try:
-        return Manifest.model_validate(_parse(data))
+        manifest = Manifest.model_validate(_parse(data))
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
         raise invalid([_defect(each) for each in innermost(found)]) from None
+    if wrong := [defect(*each) for each in contradictions(manifest)]:
+        raise invalid(wrong)
+    return manifest
 
 
 def manifest_schema() -> dict[str, JsonValue]:

@@ -8,7 +8,6 @@ from service.domain.catalog import (
     CalibrationEntry,
     Catalog,
     CertificateEntry,
-    ClassEntry,
     FormatEntry,
     LayerEntry,
     MeasureEntry,
@@ -16,11 +15,10 @@ from service.domain.catalog import (
     MethodEntry,
     ModelEntry,
     SurrogateEntry,
-    ValueEntry,
 )
 from service.domain.certificate import MethodCalibration, MethodRecord
 from service.domain.manifest import Manifest
-from service.domain.outputs import ClassSpec, ValueSpec
+from service.entries import entry_of
 from service.errors.base import Failure, WhylightError
 from service.packages import PackageRecord
 from workers.architectures.base import ARCHITECTURES
@@ -89,7 +87,7 @@ def ready_model(
     rules = manifest.sliding_window
     pieces = 1 if rules is None else Tiling(rules, tuple(shape[1:])).count
     served = tuple(name for name in METHODS if name not in refused)
-    return _entry(manifest, package).model_copy(
+    return entry_of(manifest, package).model_copy(
         update={
             "state": "ready",
             "shape": tuple(shape),
@@ -153,7 +151,7 @@ def unavailable_model(
     `manifest` is `None` when not even that could be read.
     """
     if manifest is not None:
-        return _entry(manifest, record.package).model_copy(update={"failure": failure})
+        return entry_of(manifest, record.package).model_copy(update={"failure": failure})
     return ModelEntry(
         name=record.name,
         version=record.version,
@@ -193,30 +191,6 @@ def refusal(method: str, probe: Probe, manifest: Manifest) -> str | None:
     return reason
 
 
-def _entry(manifest: Manifest, package: str) -> ModelEntry:
-    """Return what the manifest alone tells, as unavailable until it is probed."""
-    return ModelEntry(
-        name=manifest.id,
-        version=manifest.version,
-        package=package,
-        title=manifest.title,
-        task=manifest.task,
-        intended_use=manifest.intended_use,
-        not_for=manifest.not_for,
-        license=manifest.license,
-        runtime=manifest.runtime,
-        state="unavailable",
-        classes=tuple(_class(index, each) for index, each in enumerate(manifest.classes)),
-        values=tuple(_value(index, each) for index, each in enumerate(manifest.values)),
-        variables=manifest.variables,
-        views=manifest.image.views,
-        images=manifest.image.images,
-        target_kinds=manifest.target_kinds,
-        default_targets=manifest.default_targets,
-        accept=manifest.image.accept.model_dump(mode="json"),
-    )
-
-
 def _surrogate(manifest: Manifest, probe: Probe, served: Sequence[str]) -> SurrogateEntry | None:
     """Return what is computed on a network that stands in for the model."""
     if probe.difference is None:
@@ -225,29 +199,6 @@ def _surrogate(manifest: Manifest, probe: Probe, served: Sequence[str]) -> Surro
         methods=tuple(name for name in served if not probe.computes(METHODS[name].needs)),
         difference=probe.difference,
         tolerance=manifest.surrogate.tolerance,
-    )
-
-
-def _class(index: int, spec: ClassSpec) -> ClassEntry:
-    return ClassEntry(
-        key=spec.key,
-        label=spec.label,
-        index=index,
-        threshold=spec.threshold,
-        not_for_use=spec.not_for_use,
-        code=spec.code.model_dump() if spec.code else None,
-    )
-
-
-def _value(index: int, spec: ValueSpec) -> ValueEntry:
-    return ValueEntry(
-        key=spec.key,
-        label=spec.label,
-        index=index,
-        unit=spec.unit,
-        reference=spec.reference,
-        not_for_use=spec.not_for_use,
-        code=spec.code.model_dump() if spec.code else None,
     )
 
 

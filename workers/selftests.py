@@ -10,6 +10,7 @@ from service.domain.files import SelfTest
 from service.domain.grid import Grid
 from service.domain.inputs import StepChoice, VolumeRules
 from service.domain.manifest import Manifest
+from service.entries import outputs_of
 from service.errors.base import WhylightError
 from service.errors.models import ModelUnavailable
 from workers.pixels.decode import decode_file
@@ -100,6 +101,9 @@ def answered(
 ) -> NDArray[np.float64]:
     """Return what self-tests tell of outputs: of a segmentation, each class's mean.
 
+    The outputs must be those of the manifest: a network of two logits where `outputs`
+    lists one class would pass its own self-tests, and fail every job.
+
     Parameters
     ----------
     shape
@@ -108,20 +112,35 @@ def answered(
     Raises
     ------
     ModelUnavailable
-        A segmentation gives no logit for each class at each pixel of its input.
+        The network gives another number of outputs than the manifest names, or of a
+        segmentation no logit for each class at each pixel of its input.
     """
-    if manifest.task != "segmentation":
-        return outputs
-    expected = (len(manifest.classes), *shape)
+    count = len(manifest.named)
+    if not outputs.ndim or outputs.shape[0] != count:
+        given = outputs.shape[0] if outputs.ndim else 1
+        raise ModelUnavailable(
+            f"'outputs' lists {outputs_of(manifest)}, and the network gives {given}:"
+            " list every output of the network, in its order, or mend the network.",
+            pointer=f"/outputs/0/{'values' if manifest.values else 'classes'}",
+            expected=count,
+            found=list(outputs.shape),
+        )
+    segmentation = manifest.task == "segmentation"
+    expected = (count, *shape) if segmentation else (count,)
     if outputs.shape != expected:
         raise ModelUnavailable(
             "A segmentation must give one logit for each class at each pixel of its input; mend"
-            " 'outputs' or the network.",
+            " 'outputs' or the network."
+            if segmentation
+            else f"A network of task '{manifest.task}' must give one number for each output; mend"
+            " 'task' or the network.",
             pointer="/outputs",
             expected=list(expected),
             found=list(outputs.shape),
         )
-    return np.asarray(outputs.reshape(len(outputs), -1).mean(1))
+    if not segmentation:
+        return outputs
+    return np.asarray(outputs.reshape(count, -1).mean(1))
 
 
 def compare(test: SelfTest, answer: NDArray[np.floating[Any]]) -> None:

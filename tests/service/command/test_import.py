@@ -25,10 +25,10 @@ PERSON = {
     "intended_use": "Tests.",
     "not_for": "Anything else.",
     "task": "classification-multilabel",
-    "selftests": [{"title": "one", "input": "a.dcm", "logits": [0.0], "tolerance": 0.1}],
 }
 """What no foreign document says."""
 
+TEST = {"title": "one", "input": "a.dcm", "tolerance": 0.1}
 DICOM = {
     "role": "selftest",
     "format": "dicom",
@@ -56,7 +56,10 @@ def completed(fields, **more):
     """Say what was still to be said; the result must be a manifest."""
     files = [*fields.get("files", more.pop("files", [])), DICOM]
     said = {key: value for key, value in PERSON.items() if key not in fields}
-    return read_manifest(yaml.safe_dump({**fields, **said, "files": files, **more}).encode())
+    complete = {**fields, **said, "files": files, **more}
+    logits = [0.0] * len(complete["outputs"][0]["classes"])
+    complete["selftests"] = [TEST | {"logits": logits}]
+    return read_manifest(yaml.safe_dump(complete).encode())
 
 
 def test_a_bundle_gives_its_names_tensors_and_network(imported, tmp_path):

@@ -96,6 +96,26 @@ CASES: list[tuple[Change, str, str]] = [
     (lambda m: m["files"][0].update(format="pickle"), "/files/0/format", "safetensors"),
     (lambda m: m["selftests"][0].update(tolerance=2), "/selftests/0/tolerance", "at most 1"),
     (lambda m: m["selftests"][0].update(logits=["x"]), "/selftests/0/logits/0", "number"),
+    (
+        lambda m: m["selftests"][0].update(logits=[1.0, 2.0]),
+        "/selftests/0/logits",
+        "'outputs' lists 1 class, and this self-test gives 2",
+    ),
+    (
+        lambda m: m.update(explain={"default_targets": [{"of": "nodule"}, {"of": "zzz"}]}),
+        "/explain/default_targets/1/of",
+        "no such class",
+    ),
+    (
+        lambda m: m.update(explain={"default_targets": [{"of": 1}]}),
+        "/explain/default_targets/0/of",
+        "no such class",
+    ),
+    (
+        lambda m: m.update(explain={"default_targets": [{"kind": "regression", "of": "nodule"}]}),
+        "/explain/default_targets/0/kind",
+        "no targets of this kind",
+    ),
     (lambda m: m.update(selftests=[]), "/selftests", "at least 1"),
     (
         lambda m: m["outputs"][0]["classes"][0].update(threshold=-1),

@@ -1,0 +1,84 @@
+"""What a manifest alone tells the catalog of a model, and whether it agrees with itself."""
+
+from collections.abc import Iterator
+
+from service.domain.catalog import ClassEntry, ModelEntry, ValueEntry
+from service.domain.manifest import Manifest
+from service.domain.outputs import ClassSpec, ValueSpec
+from service.errors.requests import InvalidTarget
+from service.targets import check_target
+
+
+def entry_of(manifest: Manifest, package: str) -> ModelEntry:
+    """Return what the manifest alone tells, as unavailable until it is probed."""
+    return ModelEntry(
+        name=manifest.id,
+        version=manifest.version,
+        package=package,
+        title=manifest.title,
+        task=manifest.task,
+        intended_use=manifest.intended_use,
+        not_for=manifest.not_for,
+        license=manifest.license,
+        runtime=manifest.runtime,
+        state="unavailable",
+        classes=tuple(_class(index, each) for index, each in enumerate(manifest.classes)),
+        values=tuple(_value(index, each) for index, each in enumerate(manifest.values)),
+        variables=manifest.variables,
+        views=manifest.image.views,
+        images=manifest.image.images,
+        target_kinds=manifest.target_kinds,
+        default_targets=manifest.default_targets,
+        accept=manifest.image.accept.model_dump(mode="json"),
+    )
+
+
+def contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Yield each field that says otherwise than `outputs`, as a JSON pointer, and what is wrong."""
+    count = len(manifest.named)
+    for place, test in enumerate(manifest.selftests):
+        if len(test.logits) != count:
+            message = (
+                f"'outputs' lists {outputs_of(manifest)}, and this self-test gives"
+                f" {len(test.logits)}: name every output of the network, in its order."
+            )
+            yield f"/selftests/{place}/logits", message
+    if "default_targets" not in manifest.explain.model_fields_set:
+        return
+    entry = entry_of(manifest, "")
+    for place, target in enumerate(manifest.explain.default_targets):
+        where = f"/explain/default_targets/{place}"
+        try:
+            check_target(target, where, entry)
+        except InvalidTarget as error:
+            yield error.pointer or where, error.detail
+
+
+def outputs_of(manifest: Manifest) -> str:
+    """Return how many outputs a manifest names, in words."""
+    one, many = ("value", "values") if manifest.values else ("class", "classes")
+    count = len(manifest.named)
+    return f"{count} {one if count == 1 else many}"
+
+
+def _class(index: int, spec: ClassSpec) -> ClassEntry:
+    return ClassEntry(
+        key=spec.key,
+        label=spec.label,
+        index=index,
+        threshold=spec.threshold,
+        not_for_use=spec.not_for_use,
+        code=spec.code.model_dump() if spec.code else None,
+    )
+
+
+def _value(index: int, spec: ValueSpec) -> ValueEntry:
+    return ValueEntry(
+        key=spec.key,
+        label=spec.label,
+        index=index,
+        unit=spec.unit,
+        reference=spec.reference,
+        not_for_use=spec.not_for_use,
+        code=spec.code.model_dump() if spec.code else None,
+    )
