@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.command.failure import CommandFailure
-from service.sniff import contradiction
+from service.sniff import PICKLE, ZIP, contradiction
 
 GIB: Final = 1024**3
 MOST_ANSWER: Final = 64 * 1024
@@ -75,6 +75,17 @@ def run(options: Namespace) -> int:
         raise CommandFailure(
             "The file is safetensors already, whatever its name says.", "Use it as it is."
         )
+    if contradiction(options.source, "onnx") is None:
+        raise CommandFailure(
+            "The file is ONNX already, whatever its name says.",
+            "Use it as it is: `whylight models import` begins a package of it.",
+        )
+    if not _may_hold(options.source):
+        raise CommandFailure(
+            "The file is no checkpoint, no TorchScript and no exported program: those are zip"
+            " archives or pickles.",
+            "Name the file that holds the weights.",
+        )
     if find_spec("torch") is None:
         raise CommandFailure(
             "Converting needs torch, which is not installed here.",
@@ -116,6 +127,12 @@ def _converted(options: Namespace, format_: str, made: Path) -> tuple[str, list[
         names = [each for each in last.get("names", ()) if NAME.fullmatch(str(each))]
         raise CommandFailure(what, " ".join([mend, *names]).strip())
     return str(last["done"]), [str(each) for each in first["protections"]]
+
+
+def _may_hold(path: Path) -> bool:
+    """Tell whether a file begins as any does that torch writes."""
+    with path.open("rb") as file:
+        return file.read(len(ZIP)).startswith((ZIP, *PICKLE))
 
 
 def _is_program(path: Path) -> bool:

@@ -28,6 +28,10 @@ NETWORKS: Final = {
 """MONAI's networks by class, as the allow-list names them."""
 
 CONFIGS: Final = ("inference.json", "train.json")
+WINDOWS: Final = "SlidingWindowInferer"
+OVERLAP: Final = 0.25
+"""Of MONAI's windows, where a configuration does not say."""
+
 PLACES: Final = ("network_def", "network", "net")
 
 
@@ -51,6 +55,7 @@ def read_bundle(folder: Path) -> Draft:
     rights = text(about, "copyright", "license") or "nothing"
     draft.notes["/license"] = f"Give an SPDX expression; metadata.json says: {rights!r}."
     _tensors(about, draft)
+    _windows(folder, about, draft)
     _weights(folder, draft)
     return draft
 
@@ -106,6 +111,38 @@ def _weights(folder: Path, draft: Draft) -> None:
             "Convert the weights: whylight models convert models/model.pt weights.safetensors, "
             "and list the file as the command says."
         )
+
+
+def _windows(folder: Path, about: dict[str, Any], draft: Draft) -> None:
+    """Take over the windows in which the network sees an image, or ask for them."""
+    inputs = _mapping(_mapping(about.get("network_data_format")).get("inputs")).values()
+    said = _mapping(_inferer(folder))
+    size = said.get("roi_size")
+    if isinstance(size, list) and size and all(isinstance(each, int) for each in size):
+        overlap, blend = said.get("overlap", OVERLAP), said.get("mode", "constant")
+        if _is_data([overlap, blend]):
+            draft.fields["sliding_window"] = {"size": size, "overlap": overlap, "blend": blend}
+            draft.notes["/sliding_window"] = (
+                f"Taken from {WINDOWS} of the configuration; look whether it is what runs."
+            )
+            return
+    if said or any(_mapping(each).get("is_patch_data") is True for each in inputs):
+        draft.notes["/sliding_window"] = (
+            "The network sees patches of an image: say their size, overlap and blend as its"
+            f" {WINDOWS} has them; the configuration names them in no plain data."
+        )
+
+
+def _inferer(folder: Path) -> object:
+    """Return what a configuration says of windows, if it does."""
+    for config in CONFIGS:
+        try:
+            said = _mapping(read_json(folder / "configs" / config).get("inferer"))
+        except InvalidPackage:
+            continue
+        if str(said.get("_target_", "")).rpartition(".")[2] == WINDOWS:
+            return said
+    return None
 
 
 def _network(folder: Path, draft: Draft) -> None:

@@ -20,6 +20,9 @@ MIRRORS: Final = (
     "nnU-Net's predictor also mirrors the image and takes the mean, unless told not to; this is "
     "not done here: compare with --disable_tta."
 )
+COLORS: Final = frozenset({"r", "g", "b", "red", "green", "blue"})
+"""Names of channels that are of one image."""
+
 PLAIN: Final = "PlainConvUNet"
 
 
@@ -113,6 +116,12 @@ def _input(plan: dict[str, Any], plans: dict[str, Any], channels: Any, draft: Dr
         steps.append({"name": "resample", "parameters": resample})
     draft.notes["/inputs/0/steps"] = f"{note}{SPLINES}"
     draft.fields["inputs"] = [image(axes, "image", modalities(words), steps)]
+    if len(words) > 1 and not {str(each).lower() for each in words} <= COLORS:
+        draft.notes["/inputs"] = (
+            f"The network takes {len(words)} channels, each of a series of its own"
+            f" ({', '.join(map(str, words))}); here a volume is one series, and no request brings"
+            " several. Give a network of one channel."
+        )
     if axes:
         draft.fields["sliding_window"] = {
             "size": list(patch),

@@ -29,6 +29,7 @@ def read_onnx(path: Path) -> Draft:
     draft.notes["/license"] = f"Give an SPDX expression; the file says {text(said, 'license')!r}."
     draft.fields["runtime"] = "onnx"
     draft.files.append((path, "forward", "onnx"))
+    _beside(path, model, draft)
     fixed = {each.name for each in model.graph.initializer}
     inputs = [each for each in model.graph.input if each.name not in fixed]
     for each in inputs[:1]:
@@ -57,6 +58,25 @@ def read_onnx(path: Path) -> Draft:
         else:
             draft.notes["/activation"] = "Say 'probabilities' if the output holds no logits."
     return draft
+
+
+def _beside(path: Path, model: Any, draft: Draft) -> None:
+    """Take the files of external data that lie beside the graph; tell of all others."""
+    places = {
+        entry.value
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    for place in sorted(places):
+        file = path.parent / place
+        if Path(place).name == place and file.is_file() and not file.is_symlink():
+            draft.files.append((file, "forward", "onnx_data"))
+        else:
+            draft.notes["/files"] = (
+                f"The graph keeps weights in {place!r}, which is not beside it: put it there and"
+                " import again, or list it with role 'forward' and format 'onnx_data'."
+            )
 
 
 def _shape(tensor: Any) -> list[int | str]:

@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from torch import nn
 from service.command import convert
 from tests.support import doctored
 
+ONNX = Path(__file__).parents[3] / "models" / "chest-phantom" / "model.onnx"
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="confinement is Linux's")
 
 
@@ -232,9 +234,13 @@ def test_what_takes_too_long_is_ended(whylight, net, tmp_path):
 def test_what_needs_no_process_is_told_at_once(whylight, net, tmp_path, monkeypatch):
     save_file(net.state_dict(), tmp_path / "named.pth")
     torch.save(net.state_dict(), tmp_path / "net.pt")
+    shutil.copyfile(ONNX, tmp_path / "graph.pt")
+    (tmp_path / "picture.pth").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
     (tmp_path / "there.onnx").touch()
     for source, target, words in (
         ("named.pth", "x.safetensors", "safetensors already"),
+        ("graph.pt", "x.safetensors", "ONNX already"),
+        ("picture.pth", "x.safetensors", "no checkpoint"),
         ("net.pt", "x.pt", "must end in"),
         ("net.pt", "there.onnx", "exists already"),
         ("net.pt", "nowhere/x.onnx", "folder of the target"),

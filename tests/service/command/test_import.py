@@ -185,6 +185,15 @@ def test_an_nnunets_other_images_are_standardized(imported, tmp_path, masked, ov
     assert "members" not in fields
 
 
+def test_an_nnunet_of_several_series_is_told_not_to_be_one_volume(imported, tmp_path):
+    folder = write_nnunet(tmp_path / "lesions")
+    dataset = json.loads((folder / "dataset.json").read_text())
+    channels = {"channel_names": {"0": "CT", "1": "PET"}}
+    (folder / "dataset.json").write_text(json.dumps(dataset | channels))
+    _, said = imported(folder)
+    assert "2 channels, each of a series of its own (CT, PET)" in said["/inputs"]
+
+
 def test_a_normalization_that_is_none_of_ours_is_told(imported, tmp_path):
     plan = {"normalization_schemes": ["RGBTo01Normalization"]}
     _, said = imported(write_nnunet(tmp_path / "slides", plan))
@@ -196,6 +205,47 @@ def test_a_network_of_nnunets_that_is_none_of_ours_is_told(imported, tmp_path):
     fields, said = imported(write_nnunet(tmp_path / "spleen", **batch))
     assert "architecture" not in fields
     assert "ONNX" in said["/architecture"]
+
+
+def test_a_bundles_windows_are_taken(imported, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle")
+    path = bundle / "configs" / "inference.json"
+    inferer = {"_target_": "monai.inferers.SlidingWindowInferer", "roi_size": [96, 96]}
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"inferer": {**inferer, "mode": "gaussian"}}))
+    fields, said = imported(bundle)
+    windows = {"size": [96, 96], "overlap": 0.25, "blend": "gaussian"}
+    assert fields["sliding_window"] == windows
+    assert "SlidingWindowInferer" in said["/sliding_window"]
+
+
+def test_a_bundle_of_patches_that_names_no_windows_is_asked_for_them(imported, tmp_path):
+    image = {"spatial_shape": ["16*n", "16*n", "16*n"], "is_patch_data": True}
+    about = {"network_data_format": {"inputs": {"image": image}}}
+    fields, said = imported(write_bundle(tmp_path / "bundle", **about))
+    assert "sliding_window" not in fields
+    assert "patches" in said["/sliding_window"]
+
+
+def test_a_graphs_external_data_comes_with_it(imported, tmp_path):
+    onnx.save(onnx.load(ONNX), tmp_path / "m.onnx", save_as_external_data=True, location="m.data")
+    fields, said = imported(tmp_path / "m.onnx")
+    assert [(each["format"], each["path"]) for each in fields["files"]] == [
+        ("onnx", "m.onnx"),
+        ("onnx_data", "m.data"),
+    ]
+    assert (tmp_path / "begun" / "m.data").read_bytes() == (tmp_path / "m.data").read_bytes()
+    assert "/files" not in said
+
+
+def test_external_data_that_is_not_beside_the_graph_is_not_taken(imported, tmp_path):
+    model = onnx.load(ONNX)
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.data")
+    (tmp_path / "m.data").unlink()
+    (tmp_path / "m.data").symlink_to(ONNX)
+    fields, said = imported(tmp_path / "m.onnx")
+    assert [each["path"] for each in fields["files"]] == ["m.onnx"]
+    assert "'m.data', which is not beside it" in said["/files"]
 
 
 def test_a_graph_gives_names_and_shapes(imported):
