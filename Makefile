@@ -2,7 +2,7 @@
 #
 # Variables: PYTHON (interpreter, 3.11 or newer), VENV (folder), TORCH (what to
 # install as torch, with any pip options of your own index), JOBS (test processes),
-# MUTATIONS (damaged objects that `make fuzz` tries).
+# MUTATIONS and HEADERS (damaged objects and hostile headers that `make fuzz` tries).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -13,6 +13,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 JOBS ?= 2
 MUTATIONS ?= 10000
+HEADERS ?= 400
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 BIN := $(VENV)/bin
 DEMO_READY := $(VENV)/.ready-demo
@@ -112,10 +113,12 @@ conformance: $(TEST_READY)  ## The DICOM conformance tests with every file of th
 	    --junitxml build/conformance.xml --ignore tests/conformance/test_mutations.py tests/conformance
 	@$(BIN)/python -m tests.conformance.statement build/conformance.xml
 
-fuzz: $(TEST_READY)  ## Send MUTATIONS damaged DICOM objects through gateway and decoder
+fuzz: $(TEST_READY)  ## Try MUTATIONS damaged DICOM objects, and objects of HEADERS hostile headers
 	@WHYLIGHT_MUTATIONS=$(MUTATIONS) $(BIN)/pytest -n $(JOBS) --dist load --timeout 1800 \
 	    --junitxml build/fuzz.xml tests/conformance/test_mutations.py
 	@$(BIN)/python -m tests.conformance.statement build/fuzz.xml
+	@WHYLIGHT_HEADERS=$(HEADERS) $(BIN)/pytest -n $(JOBS) --dist load --timeout 1800 -k header \
+	    tests/workers/formats/test_hostile_headers.py tests/conformance/test_derived_objects.py
 
 mlserver: $(TEST_READY)  ## Ask a real MLServer, in an environment of its own, for models on servers
 	@[ -x build/mlserver/bin/mlserver ] || { $(VENV)/bin/python -m venv build/mlserver && build/mlserver/bin/pip install -q "mlserver>=1.7,<2" onnxruntime; }

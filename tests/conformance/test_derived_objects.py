@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis.strategies import booleans
 
 from service.domain.artifact import Artifact
 from tests.support.dciodvfy import complaints
-from tests.support.hostile_headers import HEADERS, PLANE, hostile
+from tests.support.hostile_headers import HEADERS, PLANE, hostile, tried
 from tests.support.phantom_dicom import encoded, of_pixels
 from tests.support.programs import needs
 from tests.support.sheets import blob, sheet
@@ -32,13 +32,7 @@ def made(path: Path, folder: Path, *, frame: int = 1, **changes) -> Iterator[tup
 
 
 @needs("dciodvfy")
-@settings(
-    max_examples=10,
-    deadline=None,
-    derandomize=True,
-    phases=[Phase.generate],  # shrinking takes minutes
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@tried(10)
 @given(header=HEADERS, placed=booleans())
 def test_no_object_of_a_hostile_header_has_an_error(tmp_path, header, placed):
     path = tmp_path / "source.dcm"

@@ -1,13 +1,21 @@
-"""Headers that hold anything: what files may say of patient, study and place, valid or not."""
+"""Headers that hold anything: what files may say of patient, study and place, valid or not.
+
+Set ``WHYLIGHT_HEADERS`` to try so many of them, others each time; a failure tells by what
+it comes again.
+"""
 
 import io
+import os
 import struct
 
 import pydicom
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from pydicom.datadict import tag_for_keyword
 
 from tests.support.phantom_dicom import encoded, image
+
+COUNT = int(os.environ.get("WHYLIGHT_HEADERS", "0"))
 
 COPIED = {
     "PatientName": "PN",
@@ -81,6 +89,19 @@ CHARSETS = [
     "GBK",
 ]
 ANY = st.binary(max_size=70) | st.text(max_size=24).map(lambda text: text.encode())
+
+
+def tried(few: int) -> settings:
+    """Return how a test tries headers: the same `few` each time, or as many as are asked for."""
+    return settings(
+        max_examples=COUNT or few,
+        derandomize=not COUNT,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],  # shrinking takes minutes
+        print_blob=True,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
 
 
 def raw(keyword: str) -> st.SearchStrategy[bytes]:
