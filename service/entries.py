@@ -37,12 +37,12 @@ def contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
     """Yield each field that says otherwise than `outputs`, as a JSON pointer, and what is wrong."""
     count = len(manifest.named)
     for place, test in enumerate(manifest.selftests):
-        if len(test.logits) != count:
+        if len(test.expected) != count:
             message = (
                 f"'outputs' lists {outputs_of(manifest)}, and this self-test gives"
-                f" {len(test.logits)}: name every output of the network, in its order."
+                f" {len(test.expected)}: name every output of the network, in its order."
             )
-            yield f"/selftests/{place}/logits", message
+            yield f"/selftests/{place}/{manifest.activation}", message
     if "default_targets" not in manifest.explain.model_fields_set:
         return
     entry = entry_of(manifest, "")
