@@ -12,6 +12,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from pydantic import Field, ValidationError
 
 from service.archive import safe_entries
@@ -32,6 +33,11 @@ DOCUMENT = re.compile(
     r"(README|CARD|LICENSE|NOTICE|CHANGELOG)(\.(md|txt))?|figures\.json|figures/[^/]+\.(png|json)"
 )
 """Files that may lie in a package without being listed."""
+
+LICENSE = (
+    "Expected an SPDX expression of listed licenses, such as 'Apache-2.0', or 'LicenseRef-' and a"
+    " name of your own, such as 'LicenseRef-Proprietary'."
+)
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip archive can tell
 
@@ -74,6 +80,8 @@ def inspect(root: Path) -> tuple[Manifest, Contents]:
         if (found := _file_defect(root, file)) is not None
         for field, message in [found]
     ]
+    if not _is_license(manifest.license):
+        defects.append(defect("/license", LICENSE))
     listed = {file.path for file in manifest.files}
     if len(listed) != len(manifest.files):
         defects.append(defect("/files", "Each file may be listed once."))
@@ -82,6 +90,15 @@ def inspect(root: Path) -> tuple[Manifest, Contents]:
     if defects:
         raise invalid(defects)
     return manifest, _listing(root, listed | set(others) | {MANIFEST_NAME})
+
+
+def _is_license(text: str) -> bool:
+    """Tell whether a text is an SPDX expression of listed licenses."""
+    try:
+        canonicalize_license_expression(text)
+    except InvalidLicenseExpression:
+        return False
+    return True
 
 
 def pack(folder: Path, zip_path: Path) -> Manifest:

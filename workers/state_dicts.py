@@ -224,7 +224,7 @@ def fill(
     if misfits:
         raise ModelUnavailable(
             "The weights do not fit the network that the manifest names."
-            + _advice(network, foreign, layouts),
+            + (_advice(network, foreign, layouts) or _usual(misfits)),
             pointer="/architecture",
             **misfits,
         )
@@ -294,6 +294,21 @@ def _advice(network: nn.Module, weights: Weights, layouts: Mapping[str, Layout])
         if fit > best:
             best, advice = fit, sentence
     return advice
+
+
+def _usual(misfits: Mapping[str, JsonValue]) -> str:
+    """Return a sentence on what usually mends weights of these misfits."""
+    if "shapes" in misfits:
+        return (
+            " Give 'architecture.parameters' the sizes that the weights were trained with; another"
+            " head is declared under 'head'."
+        )
+    if "missing" not in misfits:
+        return " Leave unknown tensors out by 'key_map.drop', if the network needs none of them."
+    return (
+        " Name the network and the parameters that the weights were trained with; 'key_map' maps"
+        " names that differ."
+    )
 
 
 def _stripper(prefix: str) -> Layout:

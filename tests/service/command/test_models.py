@@ -99,6 +99,10 @@ def test_sealing_tells_what_it_cannot_mend(whylight, tmp_path):
     status, _, err = whylight("models", "seal", folder)
     assert status == 1
     assert "/files/0/format: The file is a Python pickle" in err
+    write_package(folder, license="bogus-license")
+    status, _, err = whylight("models", "seal", folder)
+    assert status == 1
+    assert "/license: Expected an SPDX expression" in err
     (folder / "model.yaml").write_text("files: 3")
     status, _, err = whylight("models", "seal", folder)
     assert "no model.yaml that lists files" in err

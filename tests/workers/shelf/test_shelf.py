@@ -245,11 +245,6 @@ def test_a_layer_that_is_not_there_is_told_beside_one_that_is(room: Room) -> Non
     assert entry.refused_layers["nowhere"] == "The network has no layer 'nowhere'."
 
 
-def shorten(model: nn.Module) -> None:
-    """Give the head another shape."""
-    model.head = nn.Linear(16, 2)
-
-
 def rename(model: nn.Module) -> None:
     """Give a part another name."""
     model.trunk = model.blocks
@@ -257,9 +252,11 @@ def rename(model: nn.Module) -> None:
     model.forward = lambda image: torch.zeros(len(image), len(CLASSES))  # type: ignore[method-assign]
 
 
+WIDER = {"name": "residual_cnn", "parameters": {**NETWORK, "stem": 12}}
+
 BAD: list[tuple[dict[str, Any], str, str]] = [
-    ({"break_weights": shorten}, "do not fit", "shapes"),
-    ({"break_weights": rename}, "do not fit", "unknown"),
+    ({"changes": {"architecture": WIDER}}, "'architecture.parameters' the sizes", "shapes"),
+    ({"break_weights": rename}, "'key_map' maps", "unknown"),
     ({"break_weights": spoil_head(float("nan"))}, "no numbers", "tensors"),
     ({"changes": {"key_map": {"layout": "keras"}}}, "no such layout", "known"),
     ({"changes": {"head": {"layers": [{"kind": "relu"}]}}}, "do not fit", "unknown"),
