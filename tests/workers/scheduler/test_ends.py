@@ -140,7 +140,7 @@ def test_jobs_beside_a_late_one_get_their_whole_and_equal_maps() -> None:
     alone = [attribute(method, small_runtime(), image, target).values for method in healthy]
     late = settled(METHODS["rise"](samples=16384), runtime)
     runtime.served.batches.clear()
-    deadline = time.monotonic() + 2.0
+    deadline = time.monotonic() + 5.0  # enough for all to be on their way, also on a busy machine
     shares: dict[str, float] = {}
 
     def submitted(name: str, method: Method, image: Tensor, **options: float) -> Future[Report]:
