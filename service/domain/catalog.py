@@ -143,7 +143,11 @@ class SurrogateEntry(Value):
 
 
 class MemoryEntry(Value):
-    """What a model takes of a device's memory, by trial runs of one row and of two."""
+    """What a model takes of a device's memory, by trial runs of one row and of two.
+
+    Of an ONNX file they are runs of its graph as it is interpreted; where it cannot be, a row is
+    reckoned from the size of the input.
+    """
 
     fixed_bytes: int
     """Whatever the number of rows: its weights, for the most part."""
