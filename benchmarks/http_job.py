@@ -29,6 +29,7 @@ from tests.support.phantom_dicom import encoded
 
 T = TypeVar("T")
 
+MODEL = "chest-phantom"
 SIDE = 2048
 PACKAGES = ("fastapi", "uvicorn", "redis", "torch", "pydicom")
 STAGES = ("fetch", "decode", "prepare", "attribute", "judge", "render", "deliver")
@@ -40,6 +41,11 @@ def radiograph(folder: Path) -> Path:
     path = folder / "cr.dcm"
     path.write_bytes(encoded(dicom.dataset(case, draw(case, (SIDE, SIDE)))))
     return path
+
+
+def radiographs() -> Path:
+    """Return the bundled package that reads radiographs of the chest."""
+    return next(each for each in packages.bundled() if each.name == MODEL)
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:
@@ -85,7 +91,7 @@ def measure(runs: int) -> list[dict[str, float]]:
             own_client(running, keys) as client,
         ):
             wait_until_ready(running, client)
-            model = packages.register(client, next(iter(packages.bundled())))
+            model = packages.register(client, radiographs())
             packages.wait_until_probed(client, model, running.check)
             one_job(client, file, model.ref)
             return [one_job(client, file, model.ref) for _ in range(runs)]
