@@ -12,7 +12,7 @@ from typing_extensions import override
 from service.errors.studies import FormatNotApplicable
 from workers.formats.base import FORMATS, Format, Sheet
 from workers.formats.derived import Source, derive, digest, finish
-from workers.formats.enhanced import adopt, documented, ourselves, strip
+from workers.formats.enhanced import adopt, documented, named, ourselves, strip
 from workers.formats.scheme import plain
 
 KEY_OBJECTS: Final = "1.2.840.10008.5.1.4.1.1.88.59"
@@ -47,15 +47,7 @@ class DicomKo(Format):
         seen = documented(source, ds, sheet, slices)
         content = _content(sheet, seen.images)
         finish(ds, sheet, self.name, digest(content[0].to_json().encode()))
-        document = KeyObjectSelectionDocument(
-            seen.images,
-            content,
-            series_instance_uid=ds.SeriesInstanceUID,
-            series_number=ds.SeriesNumber,
-            sop_instance_uid=ds.SOPInstanceUID,
-            instance_number=ds.InstanceNumber,
-            manufacturer=ds.Manufacturer,
-        )
+        document = KeyObjectSelectionDocument(seen.images, content, **named(ds))
         adopt(document, ds, seen).save_as(to, enforce_file_format=True)
 
 

@@ -14,7 +14,7 @@ from typing_extensions import override
 from service.errors.studies import FormatNotApplicable
 from workers.formats.base import FORMATS, Format, Sheet
 from workers.formats.derived import Source, derivation, derive, digest, finish, inherit_loss
-from workers.formats.enhanced import AUTHOR, adopt, measures, originals, repeat, slices_of
+from workers.formats.enhanced import adopt, named_image, originals, repeat, slices_of
 from workers.formats.pixeldata import save_floats
 from workers.formats.plane import Plane, planes_of
 from workers.formats.scheme import describe_scheme, own, plain
@@ -69,14 +69,6 @@ def _map(image: Dataset, ds: Dataset, sheet: Sheet, planes: Sequence[Plane]) -> 
     return ParametricMap(
         [image],
         np.zeros((1, 1, 1), np.float32),
-        series_instance_uid=ds.SeriesInstanceUID,
-        series_number=ds.SeriesNumber,
-        sop_instance_uid=ds.SOPInstanceUID,
-        instance_number=ds.InstanceNumber,
-        manufacturer=ds.Manufacturer,
-        manufacturer_model_name=ds.ManufacturerModelName,
-        software_versions=ds.SoftwareVersions,
-        device_serial_number=ds.SoftwareVersions,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[_meaning(sheet)],
         voi_lut_transformations=[
@@ -86,10 +78,8 @@ def _map(image: Dataset, ds: Dataset, sheet: Sheet, planes: Sequence[Plane]) -> 
                 voi_lut_function="LINEAR_EXACT",
             )
         ],
-        pixel_measures=measures(planes),
         content_label="HEATMAP",
-        content_description=plain(f"{sheet.record.method_title}: {sheet.record.target.label}"),
-        content_creator_name=AUTHOR,
+        **named_image(ds, sheet, planes),
     )
 
 

@@ -25,7 +25,7 @@ from workers.formats.derived import (
     inherit_loss,
     tracking,
 )
-from workers.formats.enhanced import AUTHOR, adopt, measures, originals, slices_of
+from workers.formats.enhanced import adopt, named_image, originals, slices_of
 from workers.formats.pixeldata import describe_aspect
 from workers.formats.plane import Plane, planes_of
 from workers.formats.scheme import describe_scheme, own, plain
@@ -105,18 +105,8 @@ def _segmentation(
         region.mask,
         "BINARY",
         [_segment(sheet, region)],
-        series_instance_uid=ds.SeriesInstanceUID,
-        series_number=ds.SeriesNumber,
-        sop_instance_uid=ds.SOPInstanceUID,
-        instance_number=ds.InstanceNumber,
-        manufacturer=ds.Manufacturer,
-        manufacturer_model_name=ds.ManufacturerModelName,
-        software_versions=ds.SoftwareVersions,
-        device_serial_number=ds.SoftwareVersions,
-        pixel_measures=measures(planes),
         content_label="SALIENT_REGION",
-        content_description=plain(f"{sheet.record.method_title}: {sheet.record.target.label}"),
-        content_creator_name=AUTHOR,
+        **named_image(ds, sheet, planes),
     )
 
 

@@ -30,7 +30,7 @@ from typing_extensions import override
 
 from workers.formats.base import FORMATS, Format, Made, MapRecord, Sheet
 from workers.formats.derived import Source, derive, digest, finish, tracking
-from workers.formats.enhanced import adopt, documented, ourselves, strip
+from workers.formats.enhanced import adopt, documented, named, ourselves, strip
 from workers.formats.plane import Plane, planes_of
 from workers.formats.scheme import describe_scheme, finding_of, plain
 from workers.formats.statements import evaluations, measurements, sentences
@@ -91,11 +91,7 @@ class DicomSr(Format):
         document = ComprehensiveSR(
             [*seen.images, *(_evidence(ds, each) for each in beside)],
             report,
-            series_instance_uid=ds.SeriesInstanceUID,
-            series_number=ds.SeriesNumber,
-            sop_instance_uid=ds.SOPInstanceUID,
-            instance_number=ds.InstanceNumber,
-            manufacturer=ds.Manufacturer,
+            **named(ds),
             is_complete=True,
         )
         adopt(document, ds, seen).save_as(to, enforce_file_format=True)

@@ -11,7 +11,7 @@ the place of all that, and the same job gives the same bytes.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from highdicom import PixelMeasuresSequence
@@ -40,6 +40,7 @@ from workers.formats.derived import (
     source_series,
 )
 from workers.formats.plane import Plane
+from workers.formats.scheme import plain
 
 OF_IMAGES: Final = (
     "Modality",
@@ -183,6 +184,30 @@ def _frame(first: Dataset, number: int, seen: Reference, place: Sequence[DSfloat
     return frame
 
 
+def named(ds: Dataset) -> dict[str, Any]:
+    """Return what highdicom is told of every object: its series, its numbers and its maker."""
+    return {
+        "series_instance_uid": ds.SeriesInstanceUID,
+        "series_number": ds.SeriesNumber,
+        "sop_instance_uid": ds.SOPInstanceUID,
+        "instance_number": ds.InstanceNumber,
+        "manufacturer": ds.Manufacturer,
+    }
+
+
+def named_image(ds: Dataset, sheet: Sheet, planes: Sequence[Plane]) -> dict[str, Any]:
+    """Return what highdicom is told of an image on the source's grid, beside its own."""
+    return {
+        **named(ds),
+        "manufacturer_model_name": ds.ManufacturerModelName,
+        "software_versions": ds.SoftwareVersions,
+        "device_serial_number": ds.DeviceSerialNumber,
+        "pixel_measures": _measures(planes),
+        "content_description": plain(f"{sheet.record.method_title}: {sheet.record.target.label}"),
+        "content_creator_name": AUTHOR,
+    }
+
+
 def strip(ds: Dataset) -> None:
     """Take from a derived object what documents do not have."""
     for keyword in OF_IMAGES:
@@ -200,7 +225,7 @@ def ourselves(record: MapRecord) -> ObserverContext:
     return ObserverContext(codes.DCM.Device, device)
 
 
-def measures(planes: Sequence[Plane]) -> PixelMeasuresSequence | None:
+def _measures(planes: Sequence[Plane]) -> PixelMeasuresSequence | None:
     """Return the pixel spacing as functional groups have it; without a plane there is none."""
     if not planes:
         return None
