@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from service.dicom.intents import PRESENTATION
-from service.dicom.photometric import MONOCHROME
-from service.domain.catalog import ModelEntry
 from service.domain.explanation import LeftOut
 from service.domain.inputs import Accept
 from service.domain.request import ExplanationRequest
@@ -24,9 +22,6 @@ from service.errors.studies import (
 NOT_CHOSEN = "not_chosen"
 STACKED = ("CT", "MR", "PT")
 """Modalities of which several frames of one object are slices, and not moments."""
-
-COLORS = 3
-"""Channels of a color image; no step makes them more or fewer."""
 
 SHOWN = 20
 """Objects that a refusal names at most."""
@@ -46,19 +41,6 @@ class Chosen:
     """Its name in the study, such as ``se_0001``."""
 
     instances: tuple[Instance, ...]
-
-
-def accepted_by(model: ModelEntry) -> Accept:
-    """Return which images a model takes; none of color where its channels are not three.
-
-    A package whose rules leave out gray images, too, is left to fail by its own rules.
-    """
-    accept = Accept.model_validate(model.accept)
-    listed = accept.photometric_interpretations or MONOCHROME
-    gray = tuple(each for each in MONOCHROME if each in listed)
-    if not gray or not model.shape or model.shape[0] == COLORS:
-        return accept
-    return accept.model_copy(update={"photometric_interpretations": gray})
 
 
 def narrowed(study: Study, series: str | None) -> Study:

@@ -12,7 +12,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from service.acceptance import accepted_by, choose_image, choose_series
+from service.acceptance import choose_image, choose_series
 from service.additions import Addition, addition
 from service.bags import choose_bag, views_of
 from service.certification import demand_certified
@@ -126,7 +126,7 @@ def _with_subject(
     request: ExplanationRequest, model: ModelEntry, study: Study
 ) -> tuple[ExplanationRequest, tuple[Instance, ...]]:
     """Return the request with the images or series that it means, and its objects."""
-    accept = accepted_by(model)
+    accept = Accept.model_validate(model.accept)
     if model.views:
         return _with_views(request, accept, model, study)
     if request.views:

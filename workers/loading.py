@@ -28,6 +28,7 @@ from service.records import read_listed
 from service.settings import RemoteSettings
 from service.telemetry import MODEL_LOAD_SECONDS, MODEL_MEMORY
 from workers import activation, selftests
+from workers.acceptance import fitted
 from workers.bags import bagged, weighed
 from workers.catalog import defaults, ready_model
 from workers.device import release_memory
@@ -114,6 +115,7 @@ class Loader:
         region = read_mask(manifest, folder)
         rules = manifest.sliding_window
         runtime, shape = self._tested(manifest, package, folder)
+        manifest = fitted(manifest, shape[0])
         try:
             probe = self._owned(lambda: runtime.probed)
             probe = probe if rules is None else windowed(probe)

@@ -20,7 +20,7 @@ from service.domain.request import MethodChoice
 from service.domain.target import ResolvedTarget
 from service.errors.base import Failure, WhylightError
 from service.errors.models import SurrogateDisagrees
-from service.errors.studies import NotAcceptedByModel, NothingToExplain
+from service.errors.studies import NothingToExplain
 from workers.access import Access
 from workers.agreement import disagreement
 from workers.bags import ranked, weighed
@@ -65,8 +65,6 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
 
     Raises
     ------
-    NotAcceptedByModel
-        The image has another number of channels than the model takes.
     NonFiniteScore
         The model's answer on the image is not finite.
     ParityMismatch
@@ -77,7 +75,6 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
         The job was stopped.
     """
     model = access.model
-    _require_channels(len(prepared.tensor), model.runtime.shape[0])
     image = sent(torch.from_numpy(prepared.tensor), model.runtime.device, model.runtime.dtype)
     request = prepared.decoded.fetched.request
     bench = _Bench(access, image, request.precision)
@@ -110,17 +107,6 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
     maps = bound(prepared, model.ref, attributions)
     chosen = tuple(each for target in asked.chosen for each in target.every)
     return Attributed(prepared, predictions, maps, parity, chosen)
-
-
-def _require_channels(found: int, taken: int) -> None:
-    """Refuse a color image of a model for gray ones, and the other way round, by name."""
-    if found != taken:
-        raise NotAcceptedByModel(
-            "The prepared image has another number of channels than the model takes: a color image"
-            " for a model of gray ones, or the other way round.",
-            channels=found,
-            taken=taken,
-        )
 
 
 @dataclass(frozen=True, slots=True)

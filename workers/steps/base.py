@@ -91,6 +91,10 @@ class Step(BaseModel, ABC):
     takes_integers: ClassVar[bool] = False
     """Whether values may come as they were stored; they are made float32 before other steps."""
 
+    def channels(self, before: int) -> int | None:
+        """Return how many channels it makes of so many; `None` where it refuses them."""
+        return before
+
     @abstractmethod
     def apply(self, image: StepImage, facts: ImageFacts) -> StepImage:
         """Return the changed image; `facts` tell of the source image."""

@@ -38,12 +38,17 @@ class Normalize(Step):
         return self
 
     @override
+    def channels(self, before: int) -> int | None:
+        several = {before, len(self.mean)} - {1}  # one is repeated for the others
+        return None if len(several) > 1 else max(several, default=1)
+
+    @override
     def apply(self, image: StepImage, facts: ImageFacts) -> StepImage:
-        apart = (-1, *(1,) * (image.values.ndim - 1))
-        mean = np.array(self.mean, np.float32).reshape(apart)
-        std = np.array(self.std, np.float32).reshape(apart)
-        if 1 not in {len(mean), len(image.values)} and len(mean) != len(image.values):
+        if self.channels(len(image.values)) is None:
             raise NotAcceptedByModel(
                 "The model takes another number of channels than the image has."
             )
+        apart = (-1, *(1,) * (image.values.ndim - 1))
+        mean = np.array(self.mean, np.float32).reshape(apart)
+        std = np.array(self.std, np.float32).reshape(apart)
         return replace(image, values=np.asarray((image.values - mean) / std, np.float32))

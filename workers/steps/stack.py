@@ -31,8 +31,12 @@ class Stack(Step):
     windows: Annotated[tuple[tuple[float, Width], ...], Field(min_length=1, max_length=16)]
 
     @override
+    def channels(self, before: int) -> int | None:
+        return len(self.windows) if before == 1 else None
+
+    @override
     def apply(self, image: StepImage, facts: ImageFacts) -> StepImage:
-        if len(image.values) != 1:
+        if self.channels(len(image.values)) is None:
             raise NotAcceptedByModel("The model takes a gray image, and this one has color.")
         values = np.empty((len(self.windows), *image.values.shape[1:]), np.float32)
         for channel, (center, width) in zip(values, self.windows, strict=True):

@@ -21,7 +21,6 @@ from service.domain.variable import Variable
 from service.errors.jobs import NoWorker
 from service.errors.models import ModelSilent, RemoteUnreachable
 from service.errors.requests import InvalidParameter, InvalidRequest, InvalidTarget, UnknownModel
-from service.errors.studies import NotAcceptedByModel
 from service.fleet.base import WorkerRecord
 from service.parameters import WORDS
 from tests.support.fake_fleet import CATALOG, PACKAGES, method, model
@@ -517,20 +516,3 @@ def test_a_bag_of_images_is_frozen_with_a_series_for_each_image():
     with pytest.raises(InvalidRequest) as unplaced:
         ask(annotations=[box])
     assert unplaced.value.pointer == "/annotations/0/view"
-
-
-@pytest.mark.parametrize("label", ["RGB", "YBR_FULL_422", "PALETTE COLOR"])
-def test_color_for_a_model_of_gray_images_is_refused_at_the_door(label):
-    any_color = {"modalities": ["CR"], "photometric_interpretations": []}
-    sent = study(instance(photometric_interpretation=label))
-    for shape in ((1, 32, 32), (2, 32, 32)):
-        gray = CATALOG.model_copy(
-            update={"models": (model("chest@1.0.0", "p", shape=shape, accept=any_color),)}
-        )
-        with pytest.raises(NotAcceptedByModel) as refusal:
-            admit(request(), gray, sent)
-        assert refusal.value.facts["refused"] == {"in_0001": ["photometric_interpretations"]}
-        assert admit(request(), gray, study(instance())).request.instance == "in_0001"
-    colored = model("chest@1.0.0", "p", shape=(3, 32, 32), accept=any_color)
-    taken = admit(request(), CATALOG.model_copy(update={"models": (colored,)}), sent)
-    assert taken.request.instance == "in_0001"

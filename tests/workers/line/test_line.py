@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,21 @@ import torch
 import yaml
 
 from service import paths
+from service.admission import admit
 from service.domain.explanation import Explanation, Result, TargetLayer
 from service.domain.job import Job, State
+from service.domain.request import ExplanationRequest
 from service.errors.base import Kind
+from service.errors.studies import NotAcceptedByModel
 from tests.support.hospital import TENANT, register, take_in
+from tests.support.parcels import instance, study
 from tests.support.phantom_dicom import encoded, of_pixels
 from tests.support.small_model import (
     CLASSES,
+    MEAN,
     SIDE,
+    STD,
+    entry_of,
     model_input,
     network,
     picture,
@@ -126,19 +134,56 @@ def test_a_frame_is_explained_as_if_it_were_the_whole_image(house: House) -> Non
     assert reference.ReferencedFrameNumber == 2
 
 
-def test_a_color_image_of_a_model_for_gray_ones_is_refused_by_name(house: House) -> None:
-    folder = write_package(house.folder / "careless", name="careless")
+def colored(folder: Path) -> Path:
+    """A model of color images of any kind, whose steps do not repeat gray ones."""
+    steps = [{"name": "normalize", "parameters": {"mean": [MEAN], "std": [STD]}}]
+    accept = {"modalities": ["CR"], "photometric_interpretations": []}
+    changes = {"inputs": [{"accept": accept, "steps": steps}]}
+    write_package(folder, name="colored", shape={"channels": 3}, changes=changes)
+    rgb = np.random.default_rng(5).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
+    seen = torch.from_numpy((np.moveaxis(rgb, -1, 0).astype(np.float32) - MEAN) / STD)
+    manifest = yaml.safe_load((folder / "model.yaml").read_text())
+    for number, test in enumerate(manifest["selftests"], 1):
+        (folder / test["input"]).write_bytes(encoded(of_pixels(rgb)))
+        manifest["files"][number] = entry_of(folder, test["input"], "selftest", "dicom")
+        with torch.no_grad():
+            test["logits"] = network(channels=3)(seen[None])[0].tolist()
+    (folder / "model.yaml").write_text(yaml.safe_dump(manifest))
+    return folder
+
+
+def for_any(folder: Path) -> Path:
+    """A model of gray images, whose package lists images of any kind."""
+    write_package(folder, name="careless")
     manifest = yaml.safe_load((folder / "model.yaml").read_text())
     manifest["inputs"][0]["accept"]["photometric_interpretations"] = []
     (folder / "model.yaml").write_text(yaml.safe_dump(manifest))
-    careless = register(house.backends.store, folder)
-    served_by(house, {careless.package})
-    color = house.folder / "color.dcm"
-    color.write_bytes(encoded(of_pixels(np.full((SIDE, SIDE, 3), 90, np.uint8))))
-    record, _ = house.explain(color, careless, targets=["top1"])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("written", "takes", "refuses"),
+    [(for_any, "MONOCHROME1", "RGB"), (colored, "PALETTE COLOR", "MONOCHROME2")],
+)
+def test_what_steps_do_not_make_the_models_channels_of_is_refused_at_the_door(
+    house: House, written: Callable[[Path], Path], takes: str, refuses: str
+) -> None:
+    package = register(house.backends.store, written(house.folder / written.__name__))
+    served_by(house, {package.package})
+    catalog = house.backends.fleet.catalog()
+    asked = ExplanationRequest(study="st_1", model=package.name, methods=["saliency"])
+    (fits, other) = (study(instance(photometric_interpretation=each)) for each in (takes, refuses))
+    assert admit(asked, catalog, fits).request.instance == "in_0001"
+    with pytest.raises(NotAcceptedByModel) as refusal:
+        admit(asked, catalog, other)
+    assert refusal.value.facts["refused"] == {"in_0001": ["photometric_interpretations"]}
+    assert takes in refusal.value.facts["accepts"]["photometric_interpretations"]
+    file = house.folder / f"{package.name}.dcm"
+    shape = (SIDE, SIDE, 3) if refuses == "RGB" else (SIDE, SIDE)
+    file.write_bytes(encoded(of_pixels(np.full(shape, 90, np.uint8))))
+    record, _ = house.explain(file, package, targets=["top1"])
     assert record.failure is not None
     assert record.failure.code == "not_accepted_by_model"
-    assert record.failure.facts == {"channels": 3, "taken": 1}
 
 
 def test_checks_stand_beside_each_map(explained: tuple[Job, Explanation]) -> None:
