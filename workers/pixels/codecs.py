@@ -40,6 +40,16 @@ CUT_SHORT = "The compressed pixels end before the image does; send it again, who
 CONTRADICTED = "contradicted_color_label"
 """Warning of color that is not what the header calls it."""
 
+OTHER_PROCESS = "contradicted_transfer_syntax"
+"""Warning of a JPEG that is coded otherwise than the transfer syntax says."""
+
+PROCESSES = {
+    Family.JPEG_BASELINE: {0xC0},
+    Family.JPEG_EXTENDED: {0xC0, 0xC1},
+    Family.JPEG_LOSSLESS: {0xC3},
+}
+"""Frame markers of the processes that a transfer syntax names (PS3.5 A.4.1)."""
+
 APP0, APP14 = 0xE0, 0xEE
 
 SIZ = b"\xff\x4f\xff\x51"
@@ -176,6 +186,8 @@ def doubts_of(code: bytes, header: Header) -> tuple[str, ...]:
     found = []
     if family in SEQUENTIAL and _scan_is_illegal(code):
         found.append("illegal_jpeg_scan")
+    if family in PROCESSES and not PROCESSES[family] & {each for each, _ in jpeg_segments(code)}:
+        found.append(OTHER_PROCESS)
     if header.samples_per_pixel > 1 and _contradicts(code, family, header):
         found.append(CONTRADICTED)
     return tuple(found)

@@ -23,6 +23,7 @@ from service.errors.studies import UndecodablePixels
 from workers.formats.derived import Source
 from workers.parcels import ImageFacts
 from workers.pixels.arrays import ArrayWriter
+from workers.pixels.codecs import OTHER_PROCESS
 from workers.pixels.display import chosen_window, show_color, show_gray
 from workers.pixels.modality import Modality, modality_of
 from workers.pixels.padding import Mask, padding_of, without_holes
@@ -212,7 +213,7 @@ def facts_of(
         stored_maximum=math.ceil(high),
         value_minimum=value_low,
         value_maximum=value_high,
-        lossy=is_lossy(found.dataset, header),
+        lossy=is_lossy(found.dataset, header) or OTHER_PROCESS in pixels.doubts,
         uptake_scale=uptake_scale(found.dataset),
         regions=regions_of(found.dataset, header),
         window=(voi.center, voi.width) if linear and isinstance(voi, Window) else None,

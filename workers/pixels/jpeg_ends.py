@@ -6,7 +6,7 @@ byte and zeros behind it are decoded as if they were data, before libjpeg sees t
 there; below one cut short it has seen that already, and all is gray.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,15 +24,24 @@ from workers.pixels.jpeg_markers import (
 )
 
 Decoder = Callable[[bytes], NDArray[Any]]
-LOSSLESS = 0xC3
+LOSSLESS, PROGRESSIVE = 0xC3, 0xC2
+"""Frame markers of these processes."""
+
 BLOCK = 8
 """Rows and columns of a block, where there are blocks."""
+
+COEFFICIENTS = BLOCK**2
+SCAN_HEADER = 6
+"""Bytes of a scan header of one component."""
 
 MOST_ROWS = 0xFFFF
 """Most that a code stream can name; libjpeg refuses less."""
 
-TAILS = (b"", b"\x5a\xa5", b"\x35\xca\x9c\x63")
-"""What is put behind the data in turn: zeros alone may mean gray."""
+TAILS = (
+    *(b"", b"\x5a\xa5", b"\x35\xca\x9c\x63"),
+    *(b"\x96\x69\xd2", b"\xe3\x1c\x71", b"\xb4\x4b\x2d"),
+)
+"""What is put behind the data in turn: zeros alone may mean gray, and one may mean what lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,9 @@ class Layout:
     block: int
     """Rows and columns of what is coded at once."""
 
+    process: int
+    """The frame's marker."""
+
     several: bool
     """Whether there are several scans."""
 
@@ -70,10 +82,10 @@ class Layout:
         UndecodablePixels
             It has no frame or scan header, or one of another form.
         """
-        at, place, frame, lossless, scan, restarts = 2, 0, b"", False, b"", False
+        at, place, process, frame, scan, restarts = 2, 0, 0, b"", b"", False
         for marker, segment in jpeg_segments(code):
             if marker in FRAME_MARKERS:
-                place, frame, lossless = at + 5, segment, marker == LOSSLESS
+                place, process, frame = at + 5, marker, segment
             elif marker == START_OF_SCAN:
                 scan = segment
             restarts = restarts or (marker == RESTART_INTERVAL and any(segment))
@@ -90,8 +102,9 @@ class Layout:
             flat=1 << frame[0] - 1,
             components=frame[6::3],
             factors=(max(h for h, _ in used), max(v for _, v in used)),
-            block=1 if lossless else BLOCK,
-            several=several,
+            block=1 if process == LOSSLESS else BLOCK,
+            process=process,
+            several=several or process == PROGRESSIVE,
             restarts=restarts,
         )
 
@@ -109,8 +122,9 @@ class Layout:
 
     @property
     def above(self) -> slice:
-        """Rows of the image's blocks that those below do not show in."""
-        return slice(self.below.start - 4 * self.halved)
+        """Rows that those below do not show in: of the image, or in one scan of its blocks."""
+        own = self.rows if self.several else self.below.start
+        return slice(min(own, self.below.start - 4 * self.halved))
 
     @property
     def least(self) -> int:
@@ -138,14 +152,14 @@ def decoded_whole(code: bytes, decode: Decoder, apart: Decoder) -> NDArray[Any] 
         Decodes it with its components as they are coded.
     """
     layout = Layout.of(code)
-    if layout.several or layout.halved:
+    if layout.several:
         frame = np.asarray(decode(code))
-        whole = not layout.several and bool((frame[-1, -1] != layout.flat).any())
-    else:
-        tall = np.asarray(decode(layout.taller(code)))
-        frame = tall[: layout.rows]
-        whole = bool((tall[layout.below] != layout.flat).any())
-    return frame if whole or _reaches_end(code, layout, apart) else None
+        reaches = _is_refined if layout.process == PROGRESSIVE else _reaches_end
+        return frame if reaches(code, layout, apart) else None
+    tall = np.asarray(decode(layout.taller(code)))
+    frame = np.asarray(decode(code)) if layout.halved else tall[: layout.rows]
+    below = bool((tall[layout.below] != layout.flat).any())
+    return frame if below or _reaches_end(code, layout, apart) else None
 
 
 def _reaches_end(code: bytes, layout: Layout, apart: Decoder) -> bool:
@@ -155,13 +169,37 @@ def _reaches_end(code: bytes, layout: Layout, apart: Decoder) -> bool:
     if set(b"".join(named)) != set(layout.components):
         return False
     last = [layout.components.index(each) for each in named[-1]]
-    tall = {tail: np.atleast_3d(apart(layout.taller(code, tail)))[..., last] for tail in TAILS}
-    if any((each[layout.above] != tall[b""][layout.above]).any() for each in tall.values()):
-        return False  # the image itself made use of what is behind its data
-    if any((each[layout.below] != layout.flat).any() for each in tall.values()):
+    tall = [each[..., last] for each in _tailed(code, layout, apart)]
+    if _leans(tall, layout):
+        return False
+    if any((each[layout.below] != layout.flat).any() for each in tall):
         return True
-    image = tall[b""][: layout.rows]
+    image = tall[0][: layout.rows]
     if layout.restarts and (image[-1, -1] != layout.flat).any():
         return True  # an interval ends with the image; the next could begin with a marker alone
     enough = headers[-1][1] * 8 >= layout.least * len(last)
     return enough and bool((image == layout.flat).all())  # perhaps no code but that of gray
+
+
+def _is_refined(code: bytes, layout: Layout, apart: Decoder) -> bool:
+    """Tell whether progressive scans lead each coefficient to its last bit (ISO 10918-1 G.1.1).
+
+    And whether the last one's data reach its end.
+    """
+    left = {(each, place) for each in layout.components for place in range(COEFFICIENTS)}
+    for header, _ in scans(code):
+        if len(header) >= SCAN_HEADER and header[-1] & 0xF == 0:
+            band = range(header[-3], header[-2] + 1)
+            left -= {(each, place) for each in header[1:-3:2] for place in band}
+    return not left and not _leans(_tailed(code, layout, apart), layout)
+
+
+def _tailed(code: bytes, layout: Layout, apart: Decoder) -> list[NDArray[Any]]:
+    """Decode the image and what is below, with each tail behind the data."""
+    return [np.atleast_3d(apart(layout.taller(code, tail))) for tail in TAILS]
+
+
+def _leans(tall: Sequence[NDArray[Any]], layout: Layout) -> bool:
+    """Tell whether the image itself made use of what is behind its data."""
+    first, *others = (each[layout.above] for each in tall)
+    return any((each != first).any() for each in others)

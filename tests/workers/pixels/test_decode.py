@@ -3,6 +3,7 @@ import io
 import imagecodecs
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -16,6 +17,7 @@ from tests.support.phantom_dicom import (
     JPEG_2000,
     JPEG_BASELINE,
     JPEG_EXTENDED,
+    JPEG_LOSSLESS,
     JPEG_LS,
     LOSSLESS,
     RLE,
@@ -194,6 +196,36 @@ def test_a_sequential_jpeg_with_a_scan_of_zeros_is_read_and_doubted(decode):
     assert np.array_equal(legal[1], hurt[1])
     assert "illegal_jpeg_scan" in hurt[0].warnings
     assert "illegal_jpeg_scan" not in legal[0].warnings
+
+
+def jpeg(**how):
+    """The ramp as a JPEG of 8 bits, by Pillow."""
+    into = io.BytesIO()
+    Image.fromarray((RAMP >> 4).astype(np.uint8)).save(into, "JPEG", quality=95, **how)
+    return into.getvalue()
+
+
+LOSSLESS_JPEG = bytes(imagecodecs.jpeg8_encode((RAMP >> 4).astype(np.uint8), lossless=True))
+
+
+@pytest.mark.parametrize(
+    ("syntax", "code", "other", "lossy"),
+    [
+        (JPEG_BASELINE, jpeg(), False, True),
+        (JPEG_BASELINE, jpeg(progressive=True), True, True),
+        (JPEG_EXTENDED, jpeg(), False, True),
+        (JPEG_EXTENDED, jpeg(progressive=True), True, True),
+        (JPEG_LOSSLESS, LOSSLESS_JPEG, False, False),
+        (JPEG_LOSSLESS, jpeg(), True, True),
+    ],
+)
+def test_a_jpeg_of_another_process_than_its_syntax_names_is_read_and_doubted(
+    decode, syntax, code, other, lossy
+):
+    facts, values, _, _ = decode(compressed(of_pixels((RAMP >> 4).astype(np.uint8)), syntax, code))
+    assert np.abs(values[0].astype(int) - (RAMP >> 4)).max() <= 4
+    assert ("contradicted_transfer_syntax" in facts.warnings) is other
+    assert facts.lossy is lossy
 
 
 @pytest.mark.parametrize("shift", [0, 4])
