@@ -11,7 +11,7 @@ from service.domain.grid import Grid, scaling
 from service.errors.studies import NotAcceptedByModel
 from workers.parcels import ImageFacts
 from workers.steps.base import STEPS, Step, StepImage
-from workers.steps.sampling import Interpolation, resampled
+from workers.steps.sampling import Interpolation, first_shown, resampled
 
 Millimeters = Annotated[float, Field(gt=0, le=100)]
 LARGEST = 1 << 28
@@ -49,6 +49,9 @@ class Resample(Step):
         if np.prod(size, dtype=float) > LARGEST:
             raise NotAcceptedByModel("The volume is too large for the spacing of the model.")
         scale = source / np.array(size)
+        first = first_shown(
+            image.values.shape[1:], size, antialias=self.antialias, interpolation=self.interpolation
+        )
         padding = image.padding
         if padding is not None:
             share = self._resample(padding[None].astype(np.float32), size)
@@ -57,7 +60,7 @@ class Resample(Step):
             image,
             values=self._resample(image.values, size),
             padding=padding,
-            grid=Grid(size, scaling(scale, (scale - 1) / 2)).within(image.grid),
+            grid=Grid(size, scaling(scale, first)).within(image.grid),
         )
 
     def _resample(

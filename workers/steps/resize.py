@@ -10,7 +10,7 @@ from typing_extensions import override
 from service.domain.grid import Grid, scaling
 from workers.parcels import ImageFacts
 from workers.steps.base import STEPS, Step, StepImage, demand_axes
-from workers.steps.sampling import Interpolation, Values, resampled
+from workers.steps.sampling import Interpolation, Values, first_shown, resampled
 
 Side = Annotated[int, Field(ge=8, le=4096)]
 Size = tuple[Side, Side] | tuple[Side | None, Side, Side]
@@ -54,7 +54,10 @@ class Resize(Step):
         before = [(total - part) // 2 for total, part in zip(size, inner, strict=True)]
         values = self._place(self._resample(image.values, inner), before, size)
         scale = np.array(source) / np.array(inner)
-        offset = (scale - 1) / 2 - scale * np.array(before)
+        first = first_shown(
+            source, inner, antialias=self.antialias, interpolation=self.interpolation
+        )
+        offset = first - scale * np.array(before)
         grid = Grid(size, scaling(scale, offset)).within(image.grid)
         padding = None
         if image.padding is not None:  # a pixel is padding when half of its area or more is

@@ -70,10 +70,37 @@ def _along_rows(rows: Values, to: int, antialias: bool, interpolation: Interpola
     source = len(rows)
     if antialias and to < source:
         return average_rows(rows, to)
-    at = np.clip((np.arange(to) + 0.5) * source / to - 0.5, 0, source - 1)
-    if interpolation == "nearest":
-        at = np.floor(at + 0.5)
-    return between_rows(np.ascontiguousarray(rows), at)
+    return between_rows(np.ascontiguousarray(rows), _samples(source, to, interpolation))
+
+
+def first_shown(
+    source: tuple[int, ...], size: tuple[int, ...], *, antialias: bool, interpolation: Interpolation
+) -> NDArray[np.float64]:
+    """Return where in the image that which the first cell shows lies, along each axis.
+
+    It is its center, but of samples that are the nearest ones: these lie beside the cells'
+    centers. How far differs from cell to cell unless an axis shrinks by a whole factor, and is
+    then taken midway.
+    """
+    first = []
+    for length, to in zip(source, size, strict=True):
+        centers = _centers(length, to)
+        aside = np.zeros(1)
+        if interpolation == "nearest" and not (antialias and to < length):
+            aside = _samples(length, to, interpolation) - centers
+        first.append(centers[0] + (aside.min() + aside.max()) / 2)
+    return np.array(first)
+
+
+def _centers(source: int, to: int) -> NDArray[np.float64]:
+    """Return where the centers of cells lie in the row that they share evenly."""
+    return np.asarray((np.arange(to) + 0.5) * source / to - 0.5)
+
+
+def _samples(source: int, to: int, interpolation: Interpolation) -> NDArray[np.float64]:
+    """Return where the cells are sampled."""
+    at = np.clip(_centers(source, to), 0, source - 1)
+    return np.floor(at + 0.5) if interpolation == "nearest" else at
 
 
 def between_rows(channel: Values, at: NDArray[np.float64]) -> Values:

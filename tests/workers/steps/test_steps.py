@@ -249,6 +249,15 @@ def test_inner_cells_lie_where_the_grid_says_to_a_fiftieth_of_a_pixel(size):
     assert_allclose(held, out.grid.to_source(inner), atol=0.02)
 
 
+@pytest.mark.parametrize("sizes", [[(32, 24)], [(32, 12), (8, 12)], [(64, 48), (16, 24), (8, 8)]])
+def test_whole_factors_of_nearest_lie_exactly_where_the_grid_says(sizes):
+    out = image(np.indices((64, 48)))
+    for size in sizes:
+        out = run("resize", out, size=size, antialias=False, interpolation="nearest")
+    said = out.grid.to_source(np.moveaxis(np.indices(sizes[-1]), 0, -1))
+    assert_allclose(np.moveaxis(out.values, 0, -1), said, atol=1e-5)
+
+
 def test_steps_run_in_the_order_of_the_manifest(tmp_path: Path):
     np.save(tmp_path / "pixels.npy", noise()[None])
     steps = (
