@@ -34,6 +34,7 @@ GROUPS = {
     "PlanePositionSequence": (),
     "PlaneOrientationSequence": (),
     "PixelMeasuresSequence": (),
+    "FramePixelDataPropertiesSequence": (),
 }
 """Functional groups whose attributes a single-frame image holds itself (PS3.3 C.7.6.16).
 

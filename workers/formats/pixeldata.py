@@ -8,7 +8,8 @@ transform, which is the code stream's own affair (PS3.3 A.8.5.4, PS3.5 8.2.4).
 
 import io
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +28,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from service.dicom.dataset import items_of
 from service.domain.request import TransferSyntax
 from workers.formats.derived import Source
 
@@ -42,13 +44,15 @@ RLE_HEAD: Final = 64
 """Bytes of the count and the offsets of up to 15 segments (PS3.5 G.5)."""
 
 
-SIDES: Final = (
-    "PixelSpacing",
-    "ImagerPixelSpacing",
-    "NominalScannedPixelSpacing",
-    "PixelAspectRatio",
-)
-"""What tells height and width of a pixel; the last counts where there is no spacing."""
+SPACINGS: Final = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+"""What tells height and width of a pixel."""
+
+MEASURED: Final = {
+    "RegionSpatialFormat": (1,),
+    "PhysicalUnitsXDirection": (3,),
+    "PhysicalUnitsYDirection": (3,),
+}
+"""What a region of ultrasound says that lies in space, in centimeters (PS3.3 C.8.5.5.1)."""
 
 FINEST: Final = 1000
 """Greatest denominator of a ratio: spacings come rounded."""
@@ -59,14 +63,36 @@ def aspect_of(source: Source) -> tuple[int, int]:
 
     1 to 1 where the source says nothing valid (PS3.3 C.7.6.3.1.7).
     """
-    for keyword in SIDES:
-        sides = source.numbers(keyword)
-        if len(sides) == 2 and min(sides) > 0:  # noqa: PLR2004 - height, width
-            exact = Fraction(sides[0]) / Fraction(sides[1])
-            if max(exact, 1 / exact) <= FINEST:
-                ratio = exact.limit_denominator(FINEST)
-                return ratio.numerator, ratio.denominator
-    return 1, 1
+    ratio = next(filter(None, _ratios(source)), Fraction(1))
+    return ratio.numerator, ratio.denominator
+
+
+def _ratios(source: Source) -> Iterator[Fraction | None]:
+    """Yield what the source says of height to width, what is measured first."""
+    for keyword in SPACINGS:
+        yield _ratio(source.numbers(keyword))
+    yield _calibrated(source)
+    yield _ratio(source.numbers("PixelAspectRatio"))
+
+
+def _calibrated(source: Source) -> Fraction | None:
+    """Return what the regions of an ultrasound image say; nothing unless they agree."""
+    found: set[Fraction | None] = set()
+    for item in items_of(source.dataset, "SequenceOfUltrasoundRegions"):
+        region = replace(source, dataset=item)
+        if all(region.numbers(keyword) == value for keyword, value in MEASURED.items()):
+            steps = (*region.numbers("PhysicalDeltaY"), *region.numbers("PhysicalDeltaX"))
+            found.add(_ratio([abs(each) for each in steps]))  # an axis may lead either way
+    found.discard(None)
+    return found.pop() if len(found) == 1 else None
+
+
+def _ratio(sides: Sequence[float]) -> Fraction | None:
+    """Return height to width, where they can be those of a pixel."""
+    if len(sides) != 2 or min(sides) <= 0:  # noqa: PLR2004 - height, width
+        return None
+    exact = Fraction(sides[0]) / Fraction(sides[1])
+    return exact.limit_denominator(FINEST) if max(exact, 1 / exact) <= FINEST else None
 
 
 def describe_aspect(ds: Dataset, source: Source) -> None:

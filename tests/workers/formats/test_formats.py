@@ -182,6 +182,18 @@ def test_the_capture_says_what_it_is(made):
         assert word in ds.DerivationDescription
 
 
+def regions(*deltas, units=3, form=1):
+    """Regions of ultrasound whose pixels are so wide and so high."""
+    items = []
+    for across, down in deltas:
+        item = pydicom.Dataset()
+        item.RegionSpatialFormat = form
+        item.PhysicalUnitsXDirection = item.PhysicalUnitsYDirection = units
+        item.PhysicalDeltaX, item.PhysicalDeltaY = across, down
+        items.append(item)
+    return {"SequenceOfUltrasoundRegions": items}
+
+
 ASPECTS = [
     ({"PixelAspectRatio": ["2", "1"]}, [2, 1]),
     ({"PixelAspectRatio": ["40", "30"]}, [4, 3]),
@@ -193,6 +205,13 @@ ASPECTS = [
     ({"PixelSpacing": ["0", "0"], "PixelAspectRatio": ["2", "1"]}, [2, 1]),
     ({"PixelAspectRatio": ["0", "1"]}, None),
     ({"PixelAspectRatio": ["1", "99999"]}, None),
+    (regions((0.02, 0.03)), [3, 2]),
+    (regions((0.02, -0.03), (0.04, 0.06)) | {"PixelAspectRatio": ["1", "1"]}, [3, 2]),
+    (regions((0.02, 0.03)) | {"PixelSpacing": ["0.2", "0.2"]}, None),
+    (regions((0.02, 0.03), (0.02, 0.02)) | {"PixelAspectRatio": ["2", "1"]}, [2, 1]),
+    (regions((0.02, 0.03), units=4), None),
+    (regions((0.02, 0.03), form=2), None),
+    (regions((0.02, 0), (0.0, 0.0)), None),
     ({}, None),
 ]
 

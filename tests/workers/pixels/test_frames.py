@@ -24,6 +24,7 @@ from tests.support.phantom_dicom import (
     of_pixels,
 )
 from workers.formats.derived import Source
+from workers.formats.pixeldata import aspect_of
 from workers.formats.plane import plane_of
 from workers.pixels.decode import decode_file
 
@@ -234,3 +235,15 @@ def test_a_group_without_a_value_leaves_it_to_the_object(read):
     ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = None
     plane = plane_of(read(encoded(ds), 1)[2])
     assert (plane.spacing, plane.thickness) == ((2, 2), 7)
+
+
+@pytest.mark.parametrize("frame", [1, 2, 3])
+def test_a_frame_of_a_detector_has_its_own_proportions(read, frame):
+    ds = several(FRAMES, Modality="XA")
+    spacings = [["0.2", "0.2"], ["0.2", "0.1"], ["0.1", "0.4"]]
+    ds.PerFrameFunctionalGroupsSequence = Sequence(
+        group(FramePixelDataPropertiesSequence=group(ImagerPixelSpacing=each))[0]
+        for each in spacings
+    )
+    expected = [(1, 1), (2, 1), (1, 4)]
+    assert aspect_of(read(encoded(ds), frame)[2]) == expected[frame - 1]
