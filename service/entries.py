@@ -1,12 +1,20 @@
 """What a manifest alone tells the catalog of a model, and whether it agrees with itself."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from service.domain.catalog import ClassEntry, ModelEntry, ValueEntry
 from service.domain.manifest import Manifest
 from service.domain.outputs import ClassSpec, ValueSpec
+from service.domain.target import DEFAULT_TARGETS
 from service.errors.requests import InvalidTarget
 from service.targets import check_target
+
+UNDECIDED: Final = (
+    "No class that is for use has a 'threshold', so a request that names no target would have"
+    " nothing to explain: give the thresholds at which the model is used, or list what is explained"
+    " under 'explain.default_targets', such as [{of: KEY}]."
+)
 
 
 def entry_of(manifest: Manifest, package: str) -> ModelEntry:
@@ -44,6 +52,8 @@ def contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
             )
             yield f"/selftests/{place}/{manifest.activation}", message
     if "default_targets" not in manifest.explain.model_fields_set:
+        if manifest.default_targets == DEFAULT_TARGETS and not manifest.decided:
+            yield "/outputs/0/classes", UNDECIDED
         return
     entry = entry_of(manifest, "")
     for place, target in enumerate(manifest.explain.default_targets):

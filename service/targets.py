@@ -36,8 +36,10 @@ def check_target(target: Target, pointer: str, model: ModelEntry) -> None:
             kinds=[*model.target_kinds],
         )
     match target:
-        case ClassTarget() if target.of in (TOP1, ABOVE_THRESHOLD):
+        case ClassTarget() if target.of == TOP1:
             return
+        case ClassTarget() if target.of == ABOVE_THRESHOLD:
+            _check_thresholds(f"{pointer}/of", model)
         case ClassTarget():
             also = ", an index, 'top1' or 'above_threshold'"
             _usable(target.of, f"{pointer}/of", model, also)
@@ -53,10 +55,22 @@ def check_target(target: Target, pointer: str, model: ModelEntry) -> None:
 
 def _check_view(target: ViewTarget, pointer: str, model: ModelEntry) -> None:
     """Refuse a view that the model does not take, or a class or value that it does not have."""
-    if not (model.classes and target.of in (TOP1, ABOVE_THRESHOLD)):
+    if model.classes and target.of == ABOVE_THRESHOLD:
+        _check_thresholds(f"{pointer}/of", model)
+    elif not (model.classes and target.of == TOP1):
         _usable(target.of, f"{pointer}/of", model)
     if model.views:  # the images of a bag are known by the study alone
         check_among(target, pointer, model.views)
+
+
+def _check_thresholds(pointer: str, model: ModelEntry) -> None:
+    """Refuse what is above its threshold, of a model whose classes have none."""
+    if all(each.threshold is None for each in model.classes if each.not_for_use is None):
+        raise InvalidTarget(
+            "No class of the model has a threshold to be above; name one of 'classes', or 'top1'.",
+            pointer=pointer,
+            classes=_keys(model),
+        )
 
 
 def check_among(target: ViewTarget, pointer: str, views: Sequence[View]) -> None:

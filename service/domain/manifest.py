@@ -17,6 +17,8 @@ from service.domain.regions import MaskRegion, Region
 from service.domain.target import (
     DEFAULT_TARGETS,
     KINDS,
+    TOP1,
+    ClassTarget,
     DetectionTarget,
     RegressionTarget,
     SegmentationTarget,
@@ -30,7 +32,10 @@ class Explain(Value):
     """How the model is explained when the request does not say."""
 
     default_targets: tuple[Target, ...] = Field(default=DEFAULT_TARGETS, min_length=1)
-    """If not given: what is above its threshold, each value, or each class's predicted mask."""
+    """If not given: what is above its threshold, each value, or each class's predicted mask.
+
+    Of classes that exclude each other and have no thresholds, the likeliest.
+    """
 
     layers: tuple[Layer, ...] = ()
     """Target layers of CAM methods; the first is the default."""
@@ -365,6 +370,11 @@ class Manifest(Value):
         return self.task.startswith("classification") or self.task == "segmentation"
 
     @property
+    def decided(self) -> bool:
+        """Whether some class that may be asked for has a threshold to be above."""
+        return any(each.threshold is not None for each in self.classes if not each.not_for_use)
+
+    @property
     def exclusive(self) -> bool:
         """Whether classes exclude each other, so that their probabilities are a softmax's."""
         voxels = self.outputs[0].decoding == "voxel_classes"
@@ -382,7 +392,7 @@ class Manifest(Value):
             return tuple(SegmentationTarget(kind="segmentation", of=key) for key in keys)
         if self.task == "detection":
             return tuple(DetectionTarget(kind="detection", of=key) for key in keys)
-        return DEFAULT_TARGETS
+        return (ClassTarget(of=TOP1),) if self.exclusive and not self.decided else DEFAULT_TARGETS
 
     @property
     def target_kinds(self) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ def read_onnx(path: Path) -> Draft:
         shape = _shape(each)
         draft.fields["outputs"] = [{"name": each.name, "classes": []}]
         draft.notes["/outputs/0/classes"] = (
-            f"Name the classes in their order; the output's shape is {shape!r}."
+            f"Name the classes in their order, with thresholds; the output's shape is {shape!r}."
         )
         last = next((node for node in model.graph.node if each.name in node.output), None)
         if last is not None and last.op_type in {"Sigmoid", "Softmax"}:

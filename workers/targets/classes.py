@@ -75,7 +75,7 @@ def check(target: ClassTarget, manifest: Manifest) -> None:
         if target.of in (spec.key, index) and spec.not_for_use is not None:
             raise InvalidTarget("The model's publisher marked this class as not for use.")
     if target.of == ABOVE_THRESHOLD:
-        if all(spec.threshold is None for spec in manifest.classes):
+        if not manifest.decided:
             raise InvalidTarget("The model declares no thresholds; name a class or 'top1'.")
     elif isinstance(target.of, int):
         if target.of >= len(keys):

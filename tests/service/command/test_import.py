@@ -24,7 +24,7 @@ PERSON = {
     "publisher": "Tests",
     "intended_use": "Tests.",
     "not_for": "Anything else.",
-    "task": "classification-multilabel",
+    "task": "classification-multiclass",
 }
 """What no foreign document says."""
 

@@ -130,6 +130,27 @@ def test_of_another_class_nothing_can_be_said(field, entry, of):
     assert refusal.value.facts["classes"] == ["nodule", "effusion"]
 
 
+BARE = tuple(
+    ClassEntry(key=each, label=each, index=k, threshold=None) for k, each in enumerate("ab")
+)
+
+
+@pytest.mark.parametrize("kind", ["class", "view"])
+def test_what_is_above_its_threshold_cannot_be_asked_for_where_nothing_has_one(kind):
+    bare = model("bare@1.0.0", "b" * 64, classes=BARE, target_kinds=("class", "view"))
+    catalog = CATALOG.model_copy(update={"models": (bare,)})
+    sides = {"laterality": "L"} if kind == "view" else {}
+    with pytest.raises(InvalidTarget) as refusal:
+        check_against_catalog(
+            request(model="bare", targets=[{"kind": kind, "of": "above_threshold", **sides}]),
+            catalog,
+        )
+    assert refusal.value.pointer == "/targets/0/of"
+    assert refusal.value.facts["classes"] == ["a", "b"]
+    top = request(model="bare", targets=[{"kind": kind, "of": "top1", **sides}])
+    assert check_against_catalog(top, catalog) == bare
+
+
 @pytest.mark.parametrize("again", ["nodule", 0])
 def test_a_class_is_observed_once_by_whichever_name(again):
     said = [{"of": each, "score": 0.5} for each in ("nodule", 1, again)]

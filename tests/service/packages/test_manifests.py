@@ -116,6 +116,28 @@ CASES: list[tuple[Change, str, str]] = [
         "/explain/default_targets/0/kind",
         "no targets of this kind",
     ),
+    (
+        lambda m: m["outputs"][0]["classes"][0].pop("threshold"),
+        "/outputs/0/classes",
+        "'explain.default_targets'",
+    ),
+    (
+        lambda m: (
+            m["outputs"][0]["classes"][0].update(not_for_use="Too few cases."),
+            m["outputs"][0]["classes"].append({"key": "mass", "label": "Mass"}),
+            m["selftests"][0].update(logits=[0.0, 1.0]),
+        ),
+        "/outputs/0/classes",
+        "No class that is for use has a 'threshold'",
+    ),
+    (
+        lambda m: (
+            m["outputs"][0]["classes"][0].pop("threshold"),
+            m.update(explain={"default_targets": [{"of": "above_threshold"}]}),
+        ),
+        "/explain/default_targets/0/of",
+        "threshold to be above",
+    ),
     (lambda m: m.update(selftests=[]), "/selftests", "at least 1"),
     (
         lambda m: m["outputs"][0]["classes"][0].update(threshold=-1),
@@ -248,6 +270,28 @@ def test_numbers_beside_the_image_are_declared_one_by_one(fields: dict[str, Any]
     fields["remote"] = REMOTE | {"input": "age"}
     ((_, message),) = defects(fields)
     assert "'remote.input' is the image's tensor" in message
+
+
+def test_without_thresholds_a_request_without_targets_explains_what_the_package_says(
+    fields: dict[str, Any],
+) -> None:
+    def explained() -> list[str]:
+        targets = read_manifest(yaml.safe_dump(fields).encode()).default_targets
+        return [str(each.of) for each in targets]
+
+    assert explained() == ["above_threshold"]
+    bare = [{"key": each, "label": each} for each in ("benign", "malignant")]
+    fields |= {"task": "classification-multiclass", "outputs": [{"classes": bare}]}
+    fields["selftests"][0]["logits"] = [0.5, 1.5]
+    assert explained() == ["top1"]
+    bare[1]["threshold"] = 0.3
+    assert explained() == ["above_threshold"]
+    del bare[1]["threshold"]
+    fields |= {
+        "task": "classification-multilabel",
+        "explain": {"default_targets": [{"of": "malignant"}]},
+    }
+    assert explained() == ["malignant"]
 
 
 def test_all_defects_are_named_at_once(fields: dict[str, Any]) -> None:

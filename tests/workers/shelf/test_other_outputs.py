@@ -13,7 +13,7 @@ from tests.support.small_model import CLASSES, SIDE, network
 from tests.workers.shelf.conftest import Room
 
 BACKGROUND = {"key": "background", "label": "Background"}
-LESION = {"key": "lesion", "label": "Lesion"}
+LESION = {"key": "lesion", "label": "Lesion", "threshold": 0.5}
 
 
 class Map(nn.Module):
@@ -48,7 +48,7 @@ PACKAGES: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str, str]] = 
         Map,
         {
             "task": "segmentation",
-            "outputs": [{"decoding": "voxel_regions", "classes": [LESION | {"threshold": 0.5}]}],
+            "outputs": [{"decoding": "voxel_regions", "classes": [LESION]}],
             "selftests": tests_of(0.0),
         },
         "/outputs/0/classes",
