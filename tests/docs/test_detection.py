@@ -1,4 +1,7 @@
-"""The page on detectors, executed: a registration, the words for outputs, what is refused."""
+"""The page on detectors, executed: the words for outputs, what is refused.
+
+The registration itself is among those of `test_registrations`.
+"""
 
 import json
 import re
@@ -19,11 +22,11 @@ from service.domain.inputs import Input
 from service.domain.outputs import Output
 from service.domain.target import DetectionTarget
 from service.errors.models import ModelUnavailable
-from tests.docs.test_registrations import DETECTION, run
-from tests.docs.test_registrations import said as said_on_page
 from tests.support.detector import OF_SPHERES, Exported, Sorting
 from tests.support.exported import onnx_of
 from tests.support.phantom_dicom import encoded
+from tests.support.registrations import DETECTION, run
+from tests.support.registrations import said as said_on_page
 from workers.methods.base import METHODS
 
 TITLE = "A detector as an ONNX file"
@@ -67,17 +70,6 @@ def write_package(network, answer=None, **words):
         logits, found = answer or own_program(session, picture)
         test |= {"logits": [*logits], "boxes": [*found]}
     Path("package/model.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
-
-
-def test_a_detector_as_an_onnx_file(desk):
-    write_package(Exported().eval())
-    assert run(TITLE, "seal") == 0
-    entry = desk()
-    assert entry.state == "ready", entry.failure
-    assert entry.target_kinds == ("detection",)
-    assert [(each.key, each.threshold) for each in entry.classes] == [("cyst", 0.5), ("stone", 0.5)]
-    assert {"layer_cam", "integrated_gradients", "occlusion"} <= set(entry.methods)
-    assert entry.default_targets[0].of == "cyst"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +117,8 @@ def test_a_detector_for_volumes_is_declared_as_the_page_says():
 
 
 def test_what_the_page_asks_and_shows_is_what_there_is():
-    blocks = re.findall(r"```json\n(.*?)```", DETECTION, re.DOTALL)
+    rest = DETECTION.split("## How an output is read")[1]
+    blocks = re.findall(r"```json\n(.*?)```", rest, re.DOTALL)
     shown, *asked = map(json.loads, blocks)
     assert len([DetectionTarget.model_validate(each) for each in asked]) == 3
     Detection.model_validate(shown | {"logit": 0, "probability": 0.5})
