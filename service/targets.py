@@ -21,6 +21,7 @@ from service.domain.target import (
     Segment,
     SegmentationTarget,
     Target,
+    TimeToEventTarget,
     ViewTarget,
 )
 from service.domain.view import View
@@ -47,6 +48,8 @@ def check_target(target: Target, pointer: str, model: ModelEntry) -> None:
             _check_contrast(target, pointer, model)
         case ViewTarget():
             _check_view(target, pointer, model)
+        case TimeToEventTarget():
+            _check_time(target, pointer, model)
         case _:
             _usable(target.of, f"{pointer}/of", model)
     for where, place in _places(target):
@@ -55,9 +58,10 @@ def check_target(target: Target, pointer: str, model: ModelEntry) -> None:
 
 def _check_view(target: ViewTarget, pointer: str, model: ModelEntry) -> None:
     """Refuse a view that the model does not take, or a class or value that it does not have."""
-    if model.classes and target.of == ABOVE_THRESHOLD:
+    picks = "class" in model.target_kinds
+    if picks and target.of == ABOVE_THRESHOLD:
         _check_thresholds(f"{pointer}/of", model)
-    elif not (model.classes and target.of == TOP1):
+    elif not (picks and target.of == TOP1):
         _usable(target.of, f"{pointer}/of", model)
     if model.views:  # the images of a bag are known by the study alone
         check_among(target, pointer, model.views)
@@ -80,6 +84,26 @@ def check_among(target: ViewTarget, pointer: str, views: Sequence[View]) -> None
             "The model takes no such view; name one of 'views', or a side that one of them is of.",
             pointer=f"{pointer}/{'laterality' if target.view is None else 'view'}",
             views=[each.key for each in views],
+        )
+
+
+def _check_time(target: TimeToEventTarget, pointer: str, model: ModelEntry) -> None:
+    """Refuse a time that the model does not tell of, or a risk that it does not give."""
+    event = model.event
+    if event is None or not event.horizons:
+        if target.horizon is not None:
+            raise InvalidTarget(
+                "The model gives one risk, whatever the time: leave 'horizon' out, and name one of"
+                " 'of' as 'of'.",
+                pointer=f"{pointer}/horizon",
+                of=["risk"],
+            )
+    elif target.horizon not in event.usable:
+        raise InvalidTarget(
+            "The model does not tell of this; name one of 'horizons', in 'unit', as 'horizon'.",
+            pointer=f"{pointer}/{'of' if target.horizon is None else 'horizon'}",
+            horizons=[*event.usable],
+            unit=event.unit,
         )
 
 

@@ -6,6 +6,7 @@ from pydantic import JsonValue
 
 from service.domain.certificate import Certified, Compared, Quantiles, Similarity
 from service.domain.inputs import ImageCount
+from service.domain.outputs import EventSpec
 from service.domain.precision import PrecisionRecord
 from service.domain.target import DEFAULT_TARGETS, Target
 from service.domain.value import Name, Sha256, Value
@@ -183,7 +184,10 @@ class ModelEntry(Value):
 
     classes: tuple[ClassEntry, ...] = ()
     values: tuple[ValueEntry, ...] = ()
-    """Of a regression, in place of classes."""
+    """Of a regression, in place of classes; of a survival model that gives one risk, this."""
+
+    event: EventSpec | None = None
+    """Of a survival model; `classes` are the event by each of its times."""
 
     variables: tuple[Variable, ...] = ()
     """What it takes beside the image; a request gives them as `values`."""

@@ -193,6 +193,27 @@ class DetectionTarget(Value):
         return self
 
 
+class TimeToEventTarget(Value):
+    """Why an event is foretold: the log hazard, or that the event comes by a time."""
+
+    kind: Literal["time_to_event"]
+    of: Literal["risk"] | None = Field(
+        default=None, description="'risk': the log hazard, of a model that gives one."
+    )
+    horizon: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="In its place, of a model in discrete time: one of the model's times, in its"
+        " unit.",
+    )
+
+    @model_validator(mode="after")
+    def _says_which(self) -> "TimeToEventTarget":
+        """Require one of the two."""
+        if (self.of is None) == (self.horizon is None):
+            raise ValueError('name a time as \'horizon\', or say "of": "risk", not both')
+        return self
+
+
 class ViewTarget(OfViews):
     """A class or value, with the maps of some of the model's views alone.
 
@@ -202,7 +223,8 @@ class ViewTarget(OfViews):
 
     kind: Literal["view"]
     of: Of = Field(
-        description="Class key or index, 'top1' or 'above_threshold'; of a regression, the value."
+        description="Class key or index, 'top1' or 'above_threshold'; of a regression, the value;"
+        " of a survival model, the key of its risk or of the event by a time."
     )
 
 
@@ -212,6 +234,7 @@ Target = Annotated[
     | Annotated[RegressionTarget, _tag("regression")]
     | Annotated[SegmentationTarget, _tag("segmentation")]
     | Annotated[DetectionTarget, _tag("detection")]
+    | Annotated[TimeToEventTarget, _tag("time_to_event")]
     | Annotated[ViewTarget, _tag("view")],
     Discriminator(_kind),
 ]
@@ -224,6 +247,7 @@ KINDS: Final = MappingProxyType(
         "regression": ("regression",),
         "segmentation": ("segmentation",),
         "detection": ("detection",),
+        "survival": ("time_to_event",),
     }
 )
 """Kinds of target that a model of a task has; one of several views has ``view`` as well."""
@@ -249,7 +273,9 @@ class FrozenRegion(Value):
 class ResolvedTarget(Value):
     """A target as the model's answer on the image made it definite."""
 
-    kind: Literal["class", "contrast", "regression", "segmentation", "detection"] = "class"
+    kind: Literal[
+        "class", "contrast", "regression", "segmentation", "detection", "time_to_event"
+    ] = "class"
     key: Slug
     """Names the target in artifact names: the key of a class or value, or begins with it."""
 

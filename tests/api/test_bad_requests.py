@@ -94,7 +94,7 @@ def test_a_wrong_field_is_named(client, ask, change, status, code, *, pointer):
             "/targets/0",
             (
                 "Expected one of the kinds 'class', 'contrast', 'regression', 'segmentation',"
-                " 'detection', 'view'."
+                " 'detection', 'time_to_event', 'view'."
             ),
         ),
         (

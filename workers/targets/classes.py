@@ -17,8 +17,10 @@ from workers.targets.scalars import ClassLogit
 ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "classification-multilabel": torch.sigmoid,
     "classification-multiclass": lambda logits: logits.softmax(0),
+    "survival": torch.sigmoid,
 }
-"""By task: logits ``(classes,)`` to probabilities."""
+"""By task: logits ``(classes,)`` to probabilities. Of a survival model they are the log odds of
+the event by each time."""
 
 
 def predictions_of(manifest: Manifest, logits: Sequence[float]) -> tuple[Prediction, ...]:

@@ -13,13 +13,21 @@ from service.domain.target import (
     RegressionTarget,
     SegmentationTarget,
     Target,
+    TimeToEventTarget,
     ViewTarget,
 )
 from service.domain.view import View
 from service.errors.base import Failure
 from service.errors.requests import InvalidTarget
 from service.errors.studies import NothingToExplain
-from workers.targets import classes, contrasts, detections, regressions, segmentations
+from workers.targets import (
+    classes,
+    contrasts,
+    detections,
+    regressions,
+    segmentations,
+    survival,
+)
 from workers.targets.base import Answer, Chosen
 from workers.targets.views import in_views
 
@@ -71,6 +79,8 @@ def predict(answer: Answer) -> tuple[Prediction, ...]:
             return segmentations.predictions_of(answer)
         case "detection":
             return detections.predictions_of(answer)
+        case "survival":
+            return survival.predictions_of(answer)
         case _:
             return classes.predictions_of(answer.manifest, answer.outputs.tolist())
 
@@ -131,11 +141,7 @@ def _resolved(
     if target.kind not in kinds:
         raise InvalidTarget("The model has no targets of this kind.", kinds=list(kinds))
     if isinstance(target, ViewTarget):
-        target = (
-            RegressionTarget(kind="regression", of=target.of)
-            if answer.manifest.task == "regression"
-            else ClassTarget(of=target.of)
-        )
+        target = _of_all_views(target, answer)
     match target:
         case ClassTarget():
             return classes.resolve([target], answer.manifest, answer.outputs.tolist())
@@ -149,3 +155,18 @@ def _resolved(
         case DetectionTarget():
             box = detections.resolve(target, answer)
             return () if box is None else (box,)
+        case TimeToEventTarget():
+            return (survival.resolve(target, answer, predictions),)
+
+
+def _of_all_views(
+    target: ViewTarget, answer: Answer
+) -> ClassTarget | RegressionTarget | TimeToEventTarget:
+    """Return what is explained in a view: the scalar is that of all."""
+    match answer.manifest.task:
+        case "regression":
+            return RegressionTarget(kind="regression", of=target.of)
+        case "survival":
+            return survival.named(target.of, answer.manifest)
+        case _:
+            return ClassTarget(of=target.of)
