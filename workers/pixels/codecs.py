@@ -20,14 +20,12 @@ from numpy.typing import NDArray
 
 from service.dicom.damage import is_damage
 from service.dicom.header import Header
-from service.dicom.photometric import COMPONENTS, PARTIAL
-from service.dicom.syntaxes import FAMILIES, JPEG_COLOR, SEQUENTIAL, Family
+from service.dicom.syntaxes import FAMILIES, JPEG_COLOR, Family
 from service.errors.studies import UndecodablePixels
 from workers.pixels.jpeg_ends import decoded_whole
 from workers.pixels.jpeg_markers import (
     END_OF_IMAGE,
     FRAME_MARKERS,
-    START_OF_SCAN,
     is_in_order,
     jpeg_segments,
 )
@@ -37,26 +35,16 @@ HTJ2K_LOSSY = "1.2.840.10008.1.2.4.203"
 OTHER_IMAGE = "The compressed pixels are of another size or depth than the header says."
 DAMAGED = "The compressed pixels are damaged; send the image again."
 CUT_SHORT = "The compressed pixels end before the image does; send it again, whole."
-CONTRADICTED = "contradicted_color_label"
-"""Warning of color that is not what the header calls it."""
-
-OTHER_PROCESS = "contradicted_transfer_syntax"
-"""Warning of a JPEG that is coded otherwise than the transfer syntax says."""
-
-PROCESSES = {
-    Family.JPEG_BASELINE: {0xC0},
-    Family.JPEG_EXTENDED: {0xC0, 0xC1},
-    Family.JPEG_LOSSLESS: {0xC3},
-}
-"""Frame markers of the processes that a transfer syntax names (PS3.5 A.4.1)."""
-
 APP0, APP14 = 0xE0, 0xEE
 
 SIZ = b"\xff\x4f\xff\x51"
 """A JPEG 2000 code stream's start and its first marker (ISO 15444-1 A.5.1)."""
 
-CODING_STYLE = 0x52
-"""Second byte of the marker COD of JPEG 2000."""
+CODING_STYLE, COMPONENTS_AT, WAVELET_AT = 0x52, 4, 9
+"""Second byte of the marker COD of JPEG 2000; where its segment tells of components and wavelet."""
+
+IRREVERSIBLE = b"\0"
+"""The wavelet that loses (ISO 15444-1 A.6.1)."""
 
 START_OF_TILE_PART, TILE_PART = b"\xff\x90", 12
 """Marker SOT of JPEG 2000, and the bytes of its segment with it (ISO 15444-1 A.4.2)."""
@@ -180,54 +168,29 @@ def _tile_parts(code: bytes) -> Iterator[tuple[int, int]]:
         at += length
 
 
-def doubts_of(code: bytes, header: Header) -> tuple[str, ...]:
-    """Return codes of what a code stream says wrongly, or other than the header does."""
-    family = FAMILIES[header.transfer_syntax_uid]
-    found = []
-    if family in SEQUENTIAL and _scan_is_illegal(code):
-        found.append("illegal_jpeg_scan")
-    if family in PROCESSES and not PROCESSES[family] & {each for each, _ in jpeg_segments(code)}:
-        found.append(OTHER_PROCESS)
-    if header.samples_per_pixel > 1 and _contradicts(code, family, header):
-        found.append(CONTRADICTED)
-    return tuple(found)
+def _coding_style(code: bytes) -> bytes:
+    """Return how a JPEG 2000 code stream is coded, its marker COD's segment (ISO 15444-1 A.6.1).
 
-
-def _scan_is_illegal(code: bytes) -> bool:
-    """Tell a sequential JPEG whose scan header names no 0, 63, 0 (ISO 10918-1 B.2.3).
-
-    Some writers put zeros there; libjpeg-turbo reads on, as if it were right.
+    Empty where there is none.
     """
-    for marker, segment in jpeg_segments(code):
-        if marker in FRAME_MARKERS and marker not in {0xC0, 0xC1}:
-            return False
-        if marker == START_OF_SCAN:
-            return segment[-3:] != b"\x00\x3f\x00"
-    return False
-
-
-def _contradicts(code: bytes, family: Family, header: Header) -> bool:
-    """Tell whether a code stream cannot have, or says not to have, the header's color."""
-    label = header.photometric_interpretation
-    if family in {Family.JPEG_2000, Family.HTJ2K}:
-        return has_component_transform(code) != (label in COMPONENTS)
-    if label in COMPONENTS | PARTIAL:
-        return True
-    if family not in JPEG_COLOR:
-        return False
-    said = _said_transform(code)
-    return said is not None and said != (label != "RGB")
+    at = code.find(SIZ, 0, BOXES)
+    at = at + 2 if at >= 0 else len(code)
+    while at + 4 <= len(code) and code[at] == 0xFF:  # noqa: PLR2004 - a marker's first byte
+        length = int.from_bytes(code[at + 2 : at + 4], "big")
+        if code[at + 1] == CODING_STYLE:
+            return code[at + 4 : at + 2 + length]
+        at += 2 + length
+    return b""
 
 
 def has_component_transform(code: bytes) -> bool:
-    """Tell whether a JPEG 2000 code stream transforms its components (ISO 15444-1 A.6.1)."""
-    at = code.find(SIZ, 0, BOXES)
-    at = at + 2 if at >= 0 else len(code)
-    while at + 10 <= len(code) and code[at] == 0xFF:  # noqa: PLR2004 - a marker's first byte
-        if code[at + 1] == CODING_STYLE:
-            return code[at + 8] != 0
-        at += 2 + int.from_bytes(code[at + 2 : at + 4], "big")
-    return False
+    """Tell whether a JPEG 2000 code stream transforms its components."""
+    return any(_coding_style(code)[COMPONENTS_AT : COMPONENTS_AT + 1])
+
+
+def is_irreversible(code: bytes) -> bool:
+    """Tell whether a JPEG 2000 code stream is of the wavelet that loses."""
+    return _coding_style(code)[WAVELET_AT : WAVELET_AT + 1] == IRREVERSIBLE
 
 
 def _jpeg(code: bytes, header: Header) -> Frame:
@@ -250,11 +213,11 @@ def has_color_transform(code: bytes, photometric_interpretation: str) -> bool:
     A JFIF marker says yes, an Adobe marker says which, component identifiers
     'R', 'G', 'B' say no; only where the stream is silent the header is asked.
     """
-    said = _said_transform(code)
+    said = said_transform(code)
     return photometric_interpretation != "RGB" if said is None else said
 
 
-def _said_transform(code: bytes) -> bool | None:
+def said_transform(code: bytes) -> bool | None:
     """Return what a JPEG code stream itself says of its color; `None` where it is silent."""
     for marker, segment in jpeg_segments(code):
         if marker == APP0 and segment.startswith(b"JFIF"):
@@ -279,7 +242,8 @@ def _htj2k(code: bytes, header: Header) -> Frame:
 
     Nor does it notice that a tile-part lacks bytes whose length is not said.
     """
-    if header.transfer_syntax_uid == HTJ2K_LOSSY or not all(size for _, size in _tile_parts(code)):
+    lossy = header.transfer_syntax_uid == HTJ2K_LOSSY or is_irreversible(code)
+    if lossy or not all(size for _, size in _tile_parts(code)):
         return np.asarray(imagecodecs.jpeg2k_decode(code))
     with _raising():
         return np.asarray(imagecodecs.htj2k_decode(code))

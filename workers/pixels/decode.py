@@ -23,8 +23,8 @@ from service.errors.studies import UndecodablePixels
 from workers.formats.derived import Source
 from workers.parcels import ImageFacts
 from workers.pixels.arrays import ArrayWriter
-from workers.pixels.codecs import OTHER_PROCESS
 from workers.pixels.display import chosen_window, show_color, show_gray
+from workers.pixels.doubts import OTHER_PROCESS
 from workers.pixels.modality import Modality, modality_of
 from workers.pixels.padding import Mask, padding_of, without_holes
 from workers.pixels.stored import Pixels, read_stored

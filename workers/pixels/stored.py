@@ -20,12 +20,11 @@ from service.dicom.syntaxes import Family
 from service.errors.studies import NoPixelData, UnsupportedImage
 from workers.pixels import palette
 from workers.pixels.codecs import (
-    CONTRADICTED,
     code_image,
     decode_frame,
-    doubts_of,
     has_component_transform,
 )
+from workers.pixels.doubts import CONTRADICTED, doubts_of
 
 Stored = NDArray[Any]
 SURPLUS = "surplus_pixel_data"

@@ -198,14 +198,17 @@ def test_a_sequential_jpeg_with_a_scan_of_zeros_is_read_and_doubted(decode):
     assert "illegal_jpeg_scan" not in legal[0].warnings
 
 
+EIGHT = np.clip(RAMP >> 3, 0, 255).astype(np.uint8)
+
+
 def jpeg(**how):
-    """The ramp as a JPEG of 8 bits, by Pillow."""
+    """The ramp in 8 bits as a JPEG, by Pillow."""
     into = io.BytesIO()
-    Image.fromarray((RAMP >> 4).astype(np.uint8)).save(into, "JPEG", quality=95, **how)
+    Image.fromarray(EIGHT).save(into, "JPEG", quality=95, **how)
     return into.getvalue()
 
 
-LOSSLESS_JPEG = bytes(imagecodecs.jpeg8_encode((RAMP >> 4).astype(np.uint8), lossless=True))
+LOSSLESS_JPEG = bytes(imagecodecs.jpeg8_encode(EIGHT, lossless=True))
 
 
 @pytest.mark.parametrize(
@@ -217,13 +220,19 @@ LOSSLESS_JPEG = bytes(imagecodecs.jpeg8_encode((RAMP >> 4).astype(np.uint8), los
         (JPEG_EXTENDED, jpeg(progressive=True), True, True),
         (JPEG_LOSSLESS, LOSSLESS_JPEG, False, False),
         (JPEG_LOSSLESS, jpeg(), True, True),
+        (JPEG_LS, imagecodecs.jpegls_encode(EIGHT), False, False),
+        (JPEG_LS, imagecodecs.jpegls_encode(EIGHT, level=2), True, True),
+        (JPEG_2000, compress(EIGHT, JPEG_2000), False, False),
+        (JPEG_2000, imagecodecs.jpeg2k_encode(EIGHT, level=50, codecformat="j2k"), True, True),
+        (HTJ2K, compress(EIGHT, HTJ2K), False, False),
+        (HTJ2K, imagecodecs.htj2k_encode(EIGHT, level=0.01), True, True),
     ],
 )
-def test_a_jpeg_of_another_process_than_its_syntax_names_is_read_and_doubted(
+def test_what_is_coded_otherwise_than_its_syntax_says_is_read_and_doubted(
     decode, syntax, code, other, lossy
 ):
-    facts, values, _, _ = decode(compressed(of_pixels((RAMP >> 4).astype(np.uint8)), syntax, code))
-    assert np.abs(values[0].astype(int) - (RAMP >> 4)).max() <= 4
+    facts, values, _, _ = decode(compressed(of_pixels(EIGHT), syntax, bytes(code)))
+    assert np.abs(values[0].astype(int) - EIGHT).max() <= 4
     assert ("contradicted_transfer_syntax" in facts.warnings) is other
     assert facts.lossy is lossy
 
