@@ -176,7 +176,15 @@ def install(app: FastAPI) -> None:
 
 
 def invalid(found: Sequence[ErrorDetails], prefix: str = "") -> InvalidRequest:
-    """Return what pydantic found wrong in a body as one failure, without its values.
+    """Return what pydantic found wrong in a body as one failure; parameters as of `places`."""
+    return InvalidRequest(
+        "A field is missing, misspelt or out of range; 'errors' says which.",
+        errors=places(found, prefix),
+    )
+
+
+def places(found: Sequence[ErrorDetails], prefix: str = "") -> list[JsonValue]:
+    """Return each wrong field of a body once, with what is wrong, without its values.
 
     Parameters
     ----------
@@ -185,16 +193,13 @@ def invalid(found: Sequence[ErrorDetails], prefix: str = "") -> InvalidRequest:
     prefix
         JSON Pointer of the document within the request.
     """
-    places: dict[str, list[ErrorDetails]] = defaultdict(list)
+    by_pointer: dict[str, list[ErrorDetails]] = defaultdict(list)
     for each in innermost(found):
-        places[prefix + _pointer(each)].append(each)
-    return InvalidRequest(
-        "A field is missing, misspelt or out of range; 'errors' says which.",
-        errors=[
-            {"pointer": pointer, "detail": _detail(them)}
-            for pointer, them in islice(places.items(), PLACES_SHOWN)
-        ],
-    )
+        by_pointer[prefix + _pointer(each)].append(each)
+    return [
+        {"pointer": pointer, "detail": _detail(them)}
+        for pointer, them in islice(by_pointer.items(), PLACES_SHOWN)
+    ]
 
 
 # ------------------------------------------------------------------- in detail

@@ -14,16 +14,13 @@ from pydantic import JsonValue
 
 from service.acceptance import choose_image, choose_series
 from service.additions import Addition, addition
-from service.bags import choose_bag, views_of
+from service.bags import choose_bag
 from service.certification import demand_certified
 from service.domain.catalog import Catalog, ModelEntry
 from service.domain.inputs import Accept, ImageCount
 from service.domain.request import ExplanationRequest, Observed
 from service.domain.study import Instance, Study
-from service.domain.target import (
-    ABOVE_THRESHOLD,
-    ViewTarget,
-)
+from service.domain.target import ABOVE_THRESHOLD, InstanceTarget
 from service.errors.base import Failure, Kind
 from service.errors.jobs import NoWorker
 from service.errors.models import ModelSilent, ModelUnavailable
@@ -34,9 +31,11 @@ from service.errors.requests import (
     UnknownModel,
 )
 from service.fleet.base import WorkerRecord
+from service.instances import check_image, check_slice
 from service.parameters import check_method
 from service.precision import demand_offered
-from service.targets import check_among, check_target, named, with_segmentations, with_targets
+from service.scoring import demand_suited
+from service.targets import check_target, named, with_segmentations, with_targets
 from service.views import choose_views
 from service.wording import escaped
 
@@ -52,10 +51,10 @@ ABOVE_THRESHOLD_GUESS = 2
 SCALES: Final[Mapping[str, tuple[str, ...]]] = {
     "classification-multilabel": ("probability", "logit"),
     "classification-multiclass": ("probability", "logit"),
+    "regression": ("value",),
     "detection": ("probability", "logit"),
-    "survival": ("probability", "logit"),
 }
-"""By task: the kinds of numbers that observed ones can be compared with, of classes."""
+"""By task: the kinds of numbers that observed ones can be compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +144,9 @@ def _with_subject(
     if request.annotations:
         raise InvalidRequest("Boxes are of single images, not of a volume.", pointer="/annotations")
     chosen = choose_series(study, accept, request)
+    for place, target in enumerate(request.targets):
+        if isinstance(target, InstanceTarget):
+            check_slice(target, f"/targets/{place}", chosen.instances)
     return request.model_copy(update={"series": chosen.series}), chosen.instances
 
 
@@ -164,10 +166,9 @@ def _with_bag(
     """Return the request with the images of the bag, and these images."""
     chosen = choose_bag(study, accept, images, request)
     _check_boxes(request, {each.id: each for each in chosen})
-    views = views_of(chosen)
     for place, target in enumerate(request.targets):
-        if isinstance(target, ViewTarget):
-            check_among(target, f"/targets/{place}", views)
+        if isinstance(target, InstanceTarget):
+            check_image(target, f"/targets/{place}", chosen)
     names = tuple(each.id for each in chosen)
     return request.model_copy(update={"instances": names}), chosen
 
@@ -184,8 +185,10 @@ def check_against_catalog(request: ExplanationRequest, catalog: Catalog) -> Mode
     demand_offered(request, model)
     for place, target in enumerate(request.targets):
         check_target(target, f"/targets/{place}", model)
+    demand_suited(request, methods, model)
     _check_observed(request.observed, model)
     _check_values(request, model)
+    _check_inputs(request.inputs, model)
     for place, annotation in enumerate(request.annotations):
         named(annotation.of, f"/annotations/{place}/of", model)
     formats = [each.name for each in catalog.formats]
@@ -302,7 +305,7 @@ def _check_observed(observed: Sequence[Observed], model: ModelEntry) -> None:
                 "This class is observed already; give its score and decision together.",
                 pointer=f"/observed/{place}/of",
             )
-        scales = ("value",) if model.values else SCALES.get(model.task, ())
+        scales = SCALES.get(model.task, ())
         if each.score is not None and each.scale not in scales:
             raise InvalidRequest(
                 f"A model of task '{model.task}' gives no such numbers; set one of 'scales'."
@@ -344,6 +347,26 @@ def _check_values(request: ExplanationRequest, model: ModelEntry) -> None:
             "The model needs values beside the image; give those of 'missing' in 'values'.",
             pointer="/values",
             missing=missing,
+        )
+
+
+def _check_inputs(asked: str | Sequence[str], model: ModelEntry) -> None:
+    """Refuse inputs that the model does not take, and a request that leaves out the image."""
+    if isinstance(asked, str):
+        return
+    for place, name in enumerate(asked):
+        if name not in model.inputs:
+            raise InvalidRequest(
+                "The model takes no such input; name some of 'inputs', or say 'all'.",
+                pointer=f"/inputs/{place}",
+                inputs=[*model.inputs],
+            )
+    if model.inputs[0] not in asked:
+        raise InvalidRequest(
+            "A result is a map of the image, with numbers beside it: name the first of 'inputs' as"
+            " well.",
+            pointer="/inputs",
+            inputs=[*model.inputs],
         )
 
 

@@ -6,6 +6,7 @@ from typing import Final
 from service.domain.catalog import ClassEntry, ModelEntry, ValueEntry
 from service.domain.manifest import Manifest
 from service.domain.outputs import ClassSpec, ValueSpec
+from service.domain.scores import scores_of
 from service.domain.target import DEFAULT_TARGETS
 from service.errors.requests import InvalidTarget
 from service.targets import check_target
@@ -32,11 +33,12 @@ def entry_of(manifest: Manifest, package: str) -> ModelEntry:
         state="unavailable",
         classes=tuple(_class(index, each) for index, each in enumerate(manifest.classes)),
         values=tuple(_value(index, each) for index, each in enumerate(manifest.values)),
-        event=manifest.outputs[0].event,
+        inputs=tuple(each.name for each in manifest.inputs),
         variables=manifest.variables,
         views=manifest.image.views,
         images=manifest.image.images,
         target_kinds=manifest.target_kinds,
+        scores=scores_of(manifest.task, manifest.outputs[0]),
         default_targets=manifest.default_targets,
         accept=manifest.image.accept.model_dump(mode="json"),
     )
@@ -44,7 +46,7 @@ def entry_of(manifest: Manifest, package: str) -> ModelEntry:
 
 def contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
     """Yield each field that says otherwise than `outputs`, as a JSON pointer, and what is wrong."""
-    count = manifest.width
+    count = len(manifest.named)
     for place, test in enumerate(manifest.selftests):
         if len(test.expected) != count:
             message = (
@@ -68,9 +70,8 @@ def contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
 def outputs_of(manifest: Manifest) -> str:
     """Return how many outputs a manifest names, in words."""
     one, many = ("value", "values") if manifest.values else ("class", "classes")
-    if manifest.outputs[0].event is not None:
-        one, many = "number", "numbers"
-    return f"{manifest.width} {one if manifest.width == 1 else many}"
+    count = len(manifest.named)
+    return f"{count} {one if count == 1 else many}"
 
 
 def _class(index: int, spec: ClassSpec) -> ClassEntry:

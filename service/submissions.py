@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pydantic import JsonValue
@@ -209,20 +210,36 @@ class Submissions:
                 self._wishes.enter(model.package, choice)
             raise
 
+    def target_kinds(self, caller: Caller, model: str) -> tuple[str, ...]:
+        """Return the kinds of target that a model has, by ``name`` or ``name@version``.
+
+        Raises
+        ------
+        UnknownModel, ModelUnavailable, ModelSilent, NoWorker
+            As of `submit`.
+        """
+        with self._awaiting_workers(catalog := self._catalog(caller)):
+            return find_model(model, catalog.models).target_kinds
+
     def _catalog(self, caller: Caller) -> Catalog:
         """Return what a caller can ask for: models of others are as if they were not there."""
         return self._fleet.catalog().seen_by(caller.tenant)
 
-    def _admit(self, caller: Caller, request: ExplanationRequest) -> Admitted:
-        """Check a request and its study's room; with no worker a model may only be unloaded."""
-        catalog = self._catalog(caller)
+    @contextmanager
+    def _awaiting_workers(self, catalog: Catalog) -> Iterator[None]:
+        """Say of a model that nobody knows that no worker was here, where none was."""
         try:
-            study = self._studies.get(caller.tenant, request.study)
-            admitted = admit(request, catalog, study)
+            yield
         except UnknownModel:
             if not catalog.models and not self._fleet.workers():
                 raise NoWorker("No worker has been here yet; start one.", workers=0) from None
             raise
+
+    def _admit(self, caller: Caller, request: ExplanationRequest) -> Admitted:
+        """Check a request and its study's room; with no worker a model may only be unloaded."""
+        with self._awaiting_workers(catalog := self._catalog(caller)):
+            study = self._studies.get(caller.tenant, request.study)
+            admitted = admit(request, catalog, study)
         self._additions.demand_room(caller.tenant, admitted.addition)
         return admitted
 

@@ -16,55 +16,67 @@ from service.domain.target import (
     ClassTarget,
     ContrastTarget,
     DetectionTarget,
+    InstanceTarget,
     Of,
     Point,
     Segment,
     SegmentationTarget,
     Target,
-    TimeToEventTarget,
     ViewTarget,
 )
 from service.domain.view import View
 from service.errors.requests import InvalidTarget
+from service.instances import check_name
+from service.scoring import check_score
 
 
 def check_target(target: Target, pointer: str, model: ModelEntry) -> None:
-    """Refuse a target that the model does not have."""
+    """Refuse a target that the model does not have; the refusal lists the kinds that it has.
+
+    Raises
+    ------
+    InvalidTarget
+        There is no such kind, class, value, view or score.
+    """
+    try:
+        _check(target, pointer, model)
+    except InvalidTarget as error:
+        facts: dict[str, JsonValue] = {"kinds": [*model.target_kinds], **error.facts}
+        raise InvalidTarget(error.detail, pointer=error.pointer, **facts) from None
+
+
+def _check(target: Target, pointer: str, model: ModelEntry) -> None:
     if target.kind not in model.target_kinds:
         raise InvalidTarget(
             f"A model of task '{model.task}' has no targets of this kind; choose one of 'kinds'.",
             pointer=f"{pointer}/kind",
-            kinds=[*model.target_kinds],
         )
     match target:
-        case ClassTarget() if target.of == TOP1:
-            return
-        case ClassTarget() if target.of == ABOVE_THRESHOLD:
-            _check_thresholds(f"{pointer}/of", model)
-        case ClassTarget():
-            also = ", an index, 'top1' or 'above_threshold'"
-            _usable(target.of, f"{pointer}/of", model, also)
+        case ClassTarget() | ViewTarget() | InstanceTarget():
+            _check_of(target, f"{pointer}/of", model)
         case ContrastTarget():
             _check_contrast(target, pointer, model)
-        case ViewTarget():
-            _check_view(target, pointer, model)
-        case TimeToEventTarget():
-            _check_time(target, pointer, model)
         case _:
             _usable(target.of, f"{pointer}/of", model)
+    if isinstance(target, ViewTarget):
+        _check_among(target, pointer, model.views)
+    if isinstance(target, InstanceTarget):
+        check_name(target, pointer, model)
+    check_score(target, f"{pointer}/score", model)
     for where, place in _places(target):
         _check_axes(place, f"{pointer}/{where}", model)
 
 
-def _check_view(target: ViewTarget, pointer: str, model: ModelEntry) -> None:
-    """Refuse a view that the model does not take, or a class or value that it does not have."""
-    picks = "class" in model.target_kinds
-    if picks and target.of == ABOVE_THRESHOLD:
-        _check_thresholds(f"{pointer}/of", model)
-    elif not (picks and target.of == TOP1):
-        _usable(target.of, f"{pointer}/of", model)
-    if model.views:  # the images of a bag are known by the study alone
-        check_among(target, pointer, model.views)
+def _check_of(
+    target: ClassTarget | ViewTarget | InstanceTarget, pointer: str, model: ModelEntry
+) -> None:
+    """Refuse a class or value that the model does not have."""
+    if not model.classes:
+        _usable(target.of, pointer, model)
+    elif target.of == ABOVE_THRESHOLD:
+        _check_thresholds(pointer, model)
+    elif target.of != TOP1:
+        _usable(target.of, pointer, model, ", an index, 'top1' or 'above_threshold'")
 
 
 def _check_thresholds(pointer: str, model: ModelEntry) -> None:
@@ -77,33 +89,13 @@ def _check_thresholds(pointer: str, model: ModelEntry) -> None:
         )
 
 
-def check_among(target: ViewTarget, pointer: str, views: Sequence[View]) -> None:
+def _check_among(target: ViewTarget, pointer: str, views: Sequence[View]) -> None:
     """Refuse a target of a view that is none of those that the model sees."""
     if not target.among(views):
         raise InvalidTarget(
             "The model takes no such view; name one of 'views', or a side that one of them is of.",
             pointer=f"{pointer}/{'laterality' if target.view is None else 'view'}",
             views=[each.key for each in views],
-        )
-
-
-def _check_time(target: TimeToEventTarget, pointer: str, model: ModelEntry) -> None:
-    """Refuse a time that the model does not tell of, or a risk that it does not give."""
-    event = model.event
-    if event is None or not event.horizons:
-        if target.horizon is not None:
-            raise InvalidTarget(
-                "The model gives one risk, whatever the time: leave 'horizon' out, and name one of"
-                " 'of' as 'of'.",
-                pointer=f"{pointer}/horizon",
-                of=["risk"],
-            )
-    elif target.horizon not in event.usable:
-        raise InvalidTarget(
-            "The model does not tell of this; name one of 'horizons', in 'unit', as 'horizon'.",
-            pointer=f"{pointer}/{'of' if target.horizon is None else 'horizon'}",
-            horizons=[*event.usable],
-            unit=event.unit,
         )
 
 

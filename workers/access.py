@@ -47,6 +47,9 @@ class Access:
     tabular: Tabular | None = None
     """What stands beside the job's image, if something does."""
 
+    explained: Tabular | None = None
+    """The same as methods share the score out to it; `None` where they do so to the image alone."""
+
     def beside(self, prepared: Prepared) -> "Access":
         """Return the way of a job whose input is prepared: with the values beside it."""
         runtime, variables = self.model.runtime, self.model.manifest.variables
@@ -54,7 +57,9 @@ class Access:
             return self
         like = torch.empty(0, dtype=runtime.dtype, device=runtime.device)
         given = [each.value for each in prepared.variables]
-        return replace(self, tabular=Tabular.of(variables, given, like))
+        tabular = Tabular.of(variables, given, like)
+        asked = self.model.manifest.explained(prepared.decoded.fetched.request.inputs)
+        return replace(self, tabular=tabular, explained=tabular.only(asked))
 
     @property
     def _sliding(self) -> Sliding | None:
@@ -86,12 +91,12 @@ class Access:
         several = self.model.manifest.image.several
         rows = cost_of(method, image.shape, len(targets), several=several).rows
         if several:
-            return self.planned(maps(method, image, targets, self.tabular), rows, image, targets)
+            return self.planned(maps(method, image, targets, self.explained), rows, image, targets)
         sliding = self._sliding
         if sliding is None:
-            plan = method.joint(image, targets, self.tabular)
+            plan = method.joint(image, targets, self.explained)
         else:
-            plan = sliding.maps(method, image, targets, self.tabular)
+            plan = sliding.maps(method, image, targets, self.explained)
             rows *= sliding.windows(image.shape, targets)
         return Planned(accompanied(plan, self.tabular), rows)
 

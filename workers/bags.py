@@ -7,20 +7,22 @@ much of an instance goes in, not what it says.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from service.domain.explanation import InstanceShare
+from service.domain.explanation import BagInstance, InstanceShare
 from service.domain.grid import Grid
 from service.domain.inputs import Bag
 from service.domain.manifest import Manifest
-from service.errors.models import ModelError
+from service.domain.view import ViewShare
+from service.errors.models import MethodError, ModelError
+from workers.drawing.overlay import own_full
 from workers.parcels import Prepared
 from workers.passes import Forward, Plan, Tap, Targets
 from workers.rows import Clean, LeftOut
 from workers.runtimes.base import Probe
+from workers.views import Piece
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,24 +73,25 @@ def ranked(weighed: Weighed, target: int, prepared: Prepared) -> tuple[InstanceS
     """Return what each instance adds to one score, the most first."""
     said = zip(weighed.falls[target].tolist(), weighed.attention, strict=True)
     shares = [
-        InstanceShare(**named, relevance=fall, attention=attention)
-        for named, (fall, attention) in zip(_named(prepared), said, strict=True)
+        InstanceShare(**dict(each), relevance=fall, attention=attention)
+        for each, (fall, attention) in zip(named(prepared), said, strict=True)
     ]
     return tuple(sorted(shares, key=lambda each: -each.relevance))
 
 
-def _named(prepared: Prepared) -> list[dict[str, Any]]:
+def named(prepared: Prepared) -> tuple[BagInstance, ...]:
     """Return what each instance is called, in the order of the model's input."""
     if prepared.views:
-        return [{"instance": each.decoded.fetched.instance.id} for each in prepared.views]
+        found = (each.decoded.fetched.instance.id for each in prepared.views)
+        return tuple(BagInstance(instance=each) for each in found)
     volume, fetched = prepared.decoded.volume, prepared.decoded.fetched
     assert volume is not None  # noqa: S101 - a bag's slices form a volume
     ids = {each.sop_instance_uid: each.id for each in fetched.instances}
     slices = [(number, volume.slices[number]) for number in slices_of(prepared.grid)]
-    return [
-        {"slice": number + 1, "instance": ids[each.sop_instance_uid], "frame": each.frame}
+    return tuple(
+        BagInstance(slice=number + 1, instance=ids[each.sop_instance_uid], frame=each.frame)
         for number, each in slices
-    ]
+    )
 
 
 def slices_of(grid: Grid) -> Sequence[int]:
@@ -104,3 +107,35 @@ def bagged(manifest: Manifest, probe: Probe) -> Probe:
         return probe
     layers = tuple(each for each in probe.layers if each.name != bag.attention.name)
     return replace(probe, layers=layers)
+
+
+def alone(own: Piece, prepared: Prepared, number: int, *, signed: bool) -> tuple[Piece, ViewShare]:
+    """Return a target's map of a bag with one slice alone, zero elsewhere, and its share of all.
+
+    Values that are not finite count as 0 in the share.
+
+    Parameters
+    ----------
+    number
+        Of the slice, counted from 1.
+
+    Raises
+    ------
+    MethodError
+        The map does not keep the slices apart.
+    """
+    place, count = prepared.place(number), prepared.grid.shape[0]
+    if place is None or own.values.shape[1] != count:
+        raise MethodError("The map does not keep the slices of the bag apart.")
+    values = np.zeros_like(own.values)
+    values[:, place] = own.values[:, place]
+    relevance = np.nan_to_num(own.values.sum(0), nan=0.0, posinf=0.0, neginf=0.0)
+    masses = np.abs(relevance).sum((1, 2), dtype=np.float64)
+    rest = own.values.sum(dtype=np.float64) - values.sum(dtype=np.float64)
+    return replace(own, values=values, elsewhere=float(rest)), ViewShare(
+        key=f"slice_{number}",
+        label=f"Slice {number} of {count}",
+        share=float(masses[place] / masses.sum()) if masses.any() else None,
+        together=True,
+        full=own_full(relevance, signed=signed),
+    )

@@ -264,6 +264,8 @@ def _method(name: str) -> MethodEntry:
         cost=method.cost,
         weaknesses=method.weaknesses,
         weak=method.weak,
+        differentiates=method.differentiates(),
+        linear=method.linear,
     )
 
 

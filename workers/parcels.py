@@ -7,7 +7,7 @@ slices, rows, columns)`` of a volume.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,14 +199,26 @@ class Prepared:
         found = (each.decoded.fetched.view for each in self.views)
         return tuple(each for each in found if each is not None)
 
-    def place(self, view: str | None) -> int | None:
-        """Return the number of a view, by its key; `None` of one image or volume."""
-        return next((k for k, each in enumerate(self.seen) if each.key == view), None)
+    def place(self, part: str | int | None) -> int | None:
+        """Return where a view lies, by its key, or a slice, by its number from 1; else `None`."""
+        if isinstance(part, int):
+            first, step = self.grid.affine[0, -1], self.grid.affine[0, 0]
+            return round(float((part - 1 - first) / step))
+        return next((k for k, each in enumerate(self.seen) if each.key == part), None)
 
-    def of(self, view: str | None) -> "Prepared":
-        """Return a view by itself, by its key; of one image or volume, all there is."""
-        place = self.place(view)
-        return self if place is None else self.views[place]
+    def of(self, part: str | int | None) -> "Prepared":
+        """Return a view or a slice by itself; of one image or volume, all there is."""
+        place = self.place(part)
+        if place is None:
+            return self
+        return self.views[place] if self.views else self._slice(place)
+
+    def _slice(self, place: int) -> "Prepared":
+        """Return a volume's slice as an image; its files stay those of the volume."""
+        plane = Grid(self.grid.shape[1:], self.grid.affine[1:, 1:])
+        facts = self.decoded.facts.model_copy(update={"slices": None})
+        decoded = replace(self.decoded, facts=facts, volume=None)
+        return replace(self, decoded=decoded, tensor=self.tensor[:, place], grid=plane)
 
 
 @dataclass(frozen=True, slots=True)

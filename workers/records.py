@@ -26,6 +26,9 @@ MOST: Final = 512
 NO_CLASS: Final = "target_is_no_class"
 """Why nothing was measured of a target that is no class: classes alone are exchanged."""
 
+NO_LOGIT: Final = "score_is_no_logit"
+"""Why nothing was measured of another number of a class: maps of logits alone are compared."""
+
 Pending = Literal["pending"]
 
 

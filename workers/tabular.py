@@ -44,6 +44,16 @@ class Tabular:
         """From the baseline to the values, shape ``(variables,)``."""
         return self.values - self.baseline
 
+    def only(self, asked: Sequence[bool]) -> "Tabular | None":
+        """Return them with those values as their own baseline that are not asked about.
+
+        So they stay as they are; `None` where none is asked about.
+        """
+        if not any(asked):
+            return None
+        kept = torch.tensor(list(asked), device=self.values.device)
+        return Tabular(self.values, torch.where(kept, self.baseline, self.values))
+
     def along(self, weights: Sequence[float]) -> Tensor:
         """Return points on the way from the baseline, shape ``(weights, variables)``."""
         shares = torch.tensor(weights, dtype=torch.float64).to(self.values)[:, None]
@@ -56,11 +66,14 @@ class Tabular:
         return rows
 
 
-def shared(facts: Sequence[VariableFact], shares: Sequence[float]) -> tuple[VariableShare, ...]:
-    """Return what each value adds to the score, by name."""
+def shared(
+    facts: Sequence[VariableFact], shares: Sequence[float], asked: Sequence[bool]
+) -> tuple[VariableShare, ...]:
+    """Return what each value that is asked about adds to the score, by name."""
     return tuple(
         VariableShare(key=each.key, label=each.label, relevance=float(share))
-        for each, share in zip(facts, shares, strict=True)
+        for each, share, wanted in zip(facts, shares, asked, strict=True)
+        if wanted
     )
 
 

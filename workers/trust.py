@@ -20,9 +20,8 @@ from service.domain.trust import (
 )
 from workers.methods.base import METHODS
 from workers.parcels import Attribution
-from workers.records import NO_CLASS
 
-Known = MethodRecord | Literal["pending", "target_is_no_class"] | None
+Known = MethodRecord | Literal["pending", "target_is_no_class", "score_is_no_logit"] | None
 """What is known of a method on a model: its record, that it is being measured or cannot be for
 such a target, or nothing."""
 
@@ -120,6 +119,8 @@ def _of_target(attribution: Attribution, parity: ParityReport) -> Iterable[Flag]
         yield Flag.PARITY_MISMATCH if own else Flag.PARITY_MISMATCH_ELSEWHERE
     if target is not None and target.above_threshold is False:
         yield Flag.BELOW_THRESHOLD
+    if target is not None and target.saturated:
+        yield Flag.SATURATED
     if attribution.executed_on == "surrogate":
         yield Flag.SURROGATE
 
@@ -135,7 +136,7 @@ def _certificate(known: Known) -> CertificateRef | None:
         return None
     if known == "pending":
         return CertificateRef(outcome="pending")
-    if known == NO_CLASS:
+    if not isinstance(known, MethodRecord):
         return CertificateRef(outcome="not_certifiable", reason=known)
     found = known.certificate
     return CertificateRef(

@@ -153,7 +153,7 @@ async def create(
     """
     match request.headers.get("content-type", "").partition(";")[0].strip().lower():
         case "application/json":
-            ask = await read_request(request, here)
+            ask = await read_request(request, here, caller)
             submitted = await run_in_threadpool(
                 here.explain.submissions.submit, caller, ask, idempotency_key
             )
@@ -175,7 +175,7 @@ async def create(
 )
 async def validate(request: Request, here: Here, caller: Writer) -> PlanBody:
     """Tell what a request would lead to, with every parameter; nothing is queued."""
-    ask = await read_request(request, here)
+    ask = await read_request(request, here, caller)
     return PlanBody.of(await run_in_threadpool(here.explain.submissions.validate, caller, ask))
 
 
@@ -292,7 +292,7 @@ async def _submit_form(
 ) -> Submitted:
     """Take the study in and ask for its explanation, both or neither."""
     with here.scratch.room() as room:
-        fields, parts = await read_form(request, here, room)
+        fields, parts = await read_form(request, here, room, caller)
         return await run_in_threadpool(
             here.explain.submissions.submit_with_study, caller, parts, fields, key
         )

@@ -1,5 +1,7 @@
 """Detection: how a detector's outputs are read as boxes, and the boxes that were found."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -34,6 +36,14 @@ STEPPED: Final = frozenset({"distances", "offset_size"})
 
 PLACED: Final = STEPPED | {"anchor_deltas"}
 """Forms of proposals that stand on a grid."""
+
+EDGES: Final[Mapping[int, tuple[str, ...]]] = MappingProxyType(
+    {
+        4: ("top", "left", "bottom", "right"),
+        6: ("first_slice", "top", "left", "end_slice", "bottom", "right"),
+    }
+)
+"""Of a box, in the order of its numbers, by how many there are."""
 
 
 class BoxDecoding(Value):

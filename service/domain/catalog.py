@@ -6,8 +6,8 @@ from pydantic import JsonValue
 
 from service.domain.certificate import Certified, Compared, Quantiles, Similarity
 from service.domain.inputs import ImageCount
-from service.domain.outputs import EventSpec
 from service.domain.precision import PrecisionRecord
+from service.domain.scores import ScoreEntry
 from service.domain.target import DEFAULT_TARGETS, Target
 from service.domain.value import Name, Sha256, Value
 from service.domain.variable import Variable
@@ -41,6 +41,12 @@ class MethodEntry(Value):
     weaknesses: str
     weak: bool = False
     """Whether it is weak evidence on any model: its maps are graded ``weak`` at best."""
+
+    differentiates: bool = False
+    """Whether it takes derivatives, and so needs a score that has them (`smooth`)."""
+
+    linear: bool = False
+    """Whether it is right of scores alone that are weighted sums of outputs (`linear`)."""
 
 
 class LayerEntry(Value):
@@ -184,22 +190,25 @@ class ModelEntry(Value):
 
     classes: tuple[ClassEntry, ...] = ()
     values: tuple[ValueEntry, ...] = ()
-    """Of a regression, in place of classes; of a survival model that gives one risk, this."""
+    """Of a regression, in place of classes."""
 
-    event: EventSpec | None = None
-    """Of a survival model; `classes` are the event by each of its times."""
+    inputs: tuple[str, ...] = ()
+    """Names of what it takes, the image or volume first."""
 
     variables: tuple[Variable, ...] = ()
     """What it takes beside the image; a request gives them as `values`."""
 
     views: tuple[View, ...] = ()
+    """The images that it takes at once; empty of a model of one image or volume."""
+
     images: ImageCount | None = None
     """Of a model that takes single images of a study in any number, as a bag: how many."""
 
-    """The images that it takes at once; empty of a model of one image or volume."""
-
     target_kinds: tuple[str, ...] = ("class",)
     """Kinds of target that can be asked for."""
+
+    scores: tuple[ScoreEntry, ...] = ()
+    """What a target may say in `score`, of kinds that leave a choice."""
 
     default_targets: tuple[Target, ...] = DEFAULT_TARGETS
     """What is explained when a request does not say."""

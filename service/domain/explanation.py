@@ -40,14 +40,13 @@ class Prediction(Value):
     index: int
     logit: float
     """What the network put out; of a segmentation, the greatest of all pixels; of a detection,
-    the log odds of its best proposal; of a survival model in discrete time, those of the event by
-    the time."""
+    the log odds of its best proposal."""
 
     probability: float | None
     threshold: float | None
     above_threshold: bool | None
     value: float | None = None
-    """Of a regression, in its unit; of a survival model without times, the log hazard."""
+    """Of a regression, in its unit."""
 
     unit: str | None = None
     cells: int | None = None
@@ -272,8 +271,8 @@ class Omission(Value):
     reason: Failure
 
 
-class InstanceShare(Value):
-    """What one instance of a bag adds to the explained score."""
+class BagInstance(Value):
+    """What one instance of a bag is called."""
 
     slice: int | None = None
     """Of the series in its order in the patient, counted from 1; `None` of a single image."""
@@ -283,6 +282,10 @@ class InstanceShare(Value):
 
     frame: int | None = None
     """Of an object with several, counted from 1."""
+
+
+class InstanceShare(BagInstance):
+    """What one instance of a bag adds to the explained score."""
 
     relevance: float
     """How far the score falls when the instance is left out of the bag."""

@@ -4,6 +4,7 @@ An unknown key is refused, so that a misspelt one is never silently ignored.
 No code of a package is ever run: a manifest holds names out of closed lists.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -12,7 +13,7 @@ from service.domain.canonical import digest_of
 from service.domain.files import Calibration, File, SelfTest
 from service.domain.inputs import AnyInput, ImageCount, Input, SlidingWindow, TabularInput
 from service.domain.network import Architecture, Head, KeyMap, Layer, Members, Remote, Surrogate
-from service.domain.outputs import ClassSpec, EventSpec, Output, ValueSpec
+from service.domain.outputs import ClassSpec, Output, ValueSpec
 from service.domain.regions import MaskRegion, Region
 from service.domain.target import (
     DEFAULT_TARGETS,
@@ -23,7 +24,6 @@ from service.domain.target import (
     RegressionTarget,
     SegmentationTarget,
     Target,
-    TimeToEventTarget,
 )
 from service.domain.value import Slug, Value, Version
 from service.domain.variable import Variable
@@ -48,15 +48,8 @@ class Explain(Value):
     """Where evidence may lie; that the score needs what is outside is reported."""
 
 
-DECODINGS = {
-    "segmentation": ("voxel_classes", "voxel_regions"),
-    "detection": ("boxes",),
-    "survival": ("log_hazard", "hazards", "masses"),
-}
+DECODINGS = {"segmentation": ("voxel_classes", "voxel_regions"), "detection": ("boxes",)}
 """By task; of others the logits themselves are what is said."""
-
-NAMED = {"regression": "values", "survival": "event"}
-"""What the outputs of a task name; of the others it is `classes`."""
 
 LOADED = {"torch": ("weights", "safetensors"), "onnx": ("forward", "onnx")}
 """Role and format of the file that each runtime loads; one that loads none is not here."""
@@ -81,7 +74,6 @@ class Manifest(Value):
         "regression",
         "segmentation",
         "detection",
-        "survival",
     ]
     activation: Literal["logits", "probabilities"] = "logits"
     """What the network puts out; with ``probabilities`` a sigmoid or softmax is part of it."""
@@ -219,18 +211,14 @@ class Manifest(Value):
     def _outputs_fit_the_task(self) -> "Manifest":
         """Require what the task puts out, and nothing else."""
         output, decodings = self.outputs[0], DECODINGS.get(self.task, ("logits",))
-        named = NAMED.get(self.task, "classes")
-        said = {"classes": output.classes, "values": output.values, "event": output.event}
-        if [each for each, content in said.items() if content] != [named]:
+        named, others = (
+            ("values", output.classes) if self.task == "regression" else ("classes", output.values)
+        )
+        if others or not self.named:
             raise ValueError(f"an output of task '{self.task}' needs '{named}', and they alone")
         if output.decoding not in decodings:
             words = " or ".join(f"'{each}'" for each in decodings)
             raise ValueError(f"an output of task '{self.task}' needs decoding {words}")
-        if output.event and bool(output.event.horizons) != (output.decoding != "log_hazard"):
-            raise ValueError(
-                "an 'event' of decoding 'hazards' or 'masses' needs its 'horizons', and of"
-                " 'log_hazard' has none"
-            )
         keys = [each.key for each in self.named]
         if len(set(keys)) != len(keys):
             raise ValueError(f"keys of {named} must differ")
@@ -246,8 +234,8 @@ class Manifest(Value):
         if self.activation == "probabilities":
             if not self.decides:
                 raise ValueError(
-                    "'activation: probabilities' is for classifications, segmentations, and the"
-                    " hazards or masses of an event; how scores of boxes are read stands in 'boxes'"
+                    "'activation: probabilities' is for classifications and segmentations; how a"
+                    " detection's scores are read stands in its 'boxes'"
                 )
             if self.runtime == "torch":
                 raise ValueError(
@@ -282,8 +270,8 @@ class Manifest(Value):
             return self
         if self.runtime != "torch":
             raise ValueError("'members' are for runtime 'torch' alone")
-        if self.task in NAMED and self.members.combine != "logits":
-            raise ValueError(f"members of task '{self.task}' are combined by their logits alone")
+        if self.task == "regression" and self.members.combine != "logits":
+            raise ValueError("a regression has no probabilities to combine")
         listed = {file.path for file in self.files if (file.role, file.format) == LOADED["torch"]}
         if missing := sorted(set(self.members.weights) - listed):
             raise ValueError(f"'members' need files of role 'weights', safetensors: {missing}")
@@ -362,33 +350,33 @@ class Manifest(Value):
         """The numbers of all inputs beside the image, in their order."""
         return tuple(each for tensor in self.tabular for each in tensor.variables)
 
+    def explained(self, inputs: str | Sequence[str]) -> tuple[bool, ...]:
+        """Tell of each variable whether a request's `inputs` have the score shared out to it."""
+        return tuple(
+            inputs == "all" or tensor.name in inputs
+            for tensor in self.tabular
+            for _ in tensor.variables
+        )
+
     @property
     def classes(self) -> tuple[ClassSpec, ...]:
-        """Classes of the one output, in logit order; of a survival model its event by each time."""
-        output = self.outputs[0]
-        return output.event.classes if output.event else output.classes
+        """Classes of the one output, in logit order; none of a regression."""
+        return self.outputs[0].classes
 
     @property
     def values(self) -> tuple[ValueSpec, ...]:
-        """Values of a regression, in the order of its outputs; of a survival model its risk."""
-        output = self.outputs[0]
-        return output.event.values if output.event else output.values
+        """Values of a regression, in the order of its outputs."""
+        return self.outputs[0].values
 
     @property
     def named(self) -> "tuple[ClassSpec, ...] | tuple[ValueSpec, ...]":
         """Classes or values of the one output, in its order."""
-        return self.classes or self.values
-
-    @property
-    def width(self) -> int:
-        """How many numbers the network gives; of a segmentation, at each pixel."""
-        return len(self.named) + (self.outputs[0].decoding == "masses")
+        return self.outputs[0].classes or self.outputs[0].values
 
     @property
     def decides(self) -> bool:
-        """Whether its outputs are logits: of classes, by pixel or by image, or of times."""
-        timed = self.outputs[0].decoding in {"hazards", "masses"}
-        return timed or self.task == "segmentation" or self.task.startswith("classification")
+        """Whether its outputs are logits of classes, pixel by pixel or of the whole image."""
+        return self.task.startswith("classification") or self.task == "segmentation"
 
     @property
     def decided(self) -> bool:
@@ -397,18 +385,15 @@ class Manifest(Value):
 
     @property
     def exclusive(self) -> bool:
-        """Whether what is said excludes each other, so that probabilities are a softmax's."""
-        told = self.outputs[0].decoding in {"voxel_classes", "masses"}
-        return told or self.task == "classification-multiclass"
+        """Whether classes exclude each other, so that their probabilities are a softmax's."""
+        voxels = self.outputs[0].decoding == "voxel_classes"
+        return voxels or self.task == "classification-multiclass"
 
     @property
     def default_targets(self) -> tuple[Target, ...]:
         """What is explained when the request does not say."""
         if "default_targets" in self.explain.model_fields_set:
             return self.explain.default_targets
-        event = self.outputs[0].event
-        if event is not None:
-            return (_latest(event),)
         keys = [each.key for each in self.named if each.not_for_use is None]
         if self.task == "regression":
             return tuple(RegressionTarget(kind="regression", of=key) for key in keys)
@@ -421,7 +406,8 @@ class Manifest(Value):
     @property
     def target_kinds(self) -> tuple[str, ...]:
         """Kinds of target that can be asked for."""
-        return (*KINDS[self.task], *(("view",) if self.image.several else ()))
+        parts = {"view": bool(self.image.views), "instance": self.image.bag is not None}
+        return (*KINDS[self.task], *(kind for kind, there in parts.items() if there))
 
     @property
     def ref(self) -> str:
@@ -453,10 +439,3 @@ class Manifest(Value):
     def file(self, role: str, format_: str) -> File:
         """Return the first file of this role and format; `StopIteration` if there is none."""
         return next(f for f in self.files if (f.role, f.format) == (role, format_))
-
-
-def _latest(event: EventSpec) -> TimeToEventTarget:
-    """Return the target of the event by the latest time that may be asked for, or of the risk."""
-    if event.horizons:
-        return TimeToEventTarget(kind="time_to_event", horizon=event.usable[-1])
-    return TimeToEventTarget(kind="time_to_event", of="risk")

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, field_validator, model_validator
 
+from service.domain.inputs import TensorName
 from service.domain.job import Priority
 from service.domain.precision import Precision
 from service.domain.study import MOST_FRAMES
@@ -125,6 +126,7 @@ class Annotation(Value):
 QUESTION = (
     "methods",
     "values",
+    "inputs",
     "precision",
     "targets",
     "checks",
@@ -168,6 +170,13 @@ class ExplanationRequest(Value):
         max_length=64,
         description="Numbers or words that the model takes beside the image, by the keys of its"
         " 'variables'; one that is not given is read from the image's header, or is the default.",
+    )
+    inputs: (
+        Literal["all"] | Annotated[tuple[TensorName, ...], Field(min_length=1, max_length=64)]
+    ) = Field(
+        default="all",
+        description="Which inputs of the model the score is shared out among, by the names of its"
+        " 'inputs', the image always among them; others stay as they are.",
     )
     views: dict[Name, Slug] = Field(
         default={},

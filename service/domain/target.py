@@ -7,12 +7,15 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from service.domain.boxes import PatientBox
+from service.domain.study import MOST_FRAMES
 from service.domain.value import TAG, Name, Sha256, Slug, Value
 from service.domain.view import OfViews
 
 TOP1 = "top1"
 ABOVE_THRESHOLD = "above_threshold"
 REST = "rest"
+LOGIT: Final = "logit"
+"""A class's own logit: what certificates and calibration are of."""
 
 Of = Annotated[int, Field(ge=0, le=100_000)] | Slug
 """An output of the model, by key or by index."""
@@ -22,6 +25,16 @@ Number = Annotated[int, Field(ge=1, le=65_535)]
 
 Place = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 """A coordinate in source pixels."""
+
+
+ClassScore = Literal["logit", "probability", "margin"]
+"""Which number of a class is explained."""
+
+SCORE: Final = (
+    "The scalar: the class's logit; its probability, which hardly changes near 0 and 1; or the"
+    " margin of its logit over that of the next best class, or, of classes that do not exclude each"
+    " other, over its own threshold."
+)
 
 
 class ClassTarget(Value):
@@ -34,10 +47,7 @@ class ClassTarget(Value):
 
     kind: Literal["class"] = "class"
     of: Of = Field(description="Class key, class index, 'top1' or 'above_threshold'.")
-    score: Literal["logit"] = Field(
-        default="logit",
-        description="The scalar: the class's logit, before any activation.",
-    )
+    score: ClassScore = Field(default="logit", description=SCORE)
 
 
 class ContrastTarget(Value):
@@ -182,6 +192,22 @@ class DetectionTarget(Value):
         description="In place of a number: the best proposal whose box holds this place is"
         " explained, found or not.",
     )
+    score: Literal[
+        "class",
+        "objectness",
+        "iou_weighted",
+        "first_slice",
+        "end_slice",
+        "top",
+        "left",
+        "bottom",
+        "right",
+    ] = Field(
+        default="class",
+        description="The scalar: the class's score; the objectness, of detectors that have one; the"
+        " class's probability times the overlap with the box; or where an edge of the box lies, in"
+        " source pixels.",
+    )
 
     @model_validator(mode="after")
     def _says_which(self) -> "DetectionTarget":
@@ -193,25 +219,8 @@ class DetectionTarget(Value):
         return self
 
 
-class TimeToEventTarget(Value):
-    """Why an event is foretold: the log hazard, or that the event comes by a time."""
-
-    kind: Literal["time_to_event"]
-    of: Literal["risk"] | None = Field(
-        default=None, description="'risk': the log hazard, of a model that gives one."
-    )
-    horizon: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        default=None,
-        description="In its place, of a model in discrete time: one of the model's times, in its"
-        " unit.",
-    )
-
-    @model_validator(mode="after")
-    def _says_which(self) -> "TimeToEventTarget":
-        """Require one of the two."""
-        if (self.of is None) == (self.horizon is None):
-            raise ValueError('name a time as \'horizon\', or say "of": "risk", not both')
-        return self
+OF_SEVERAL: Final = "Class key or index, 'top1' or 'above_threshold'; of a regression, the value."
+SCORE_OF_SEVERAL: Final = "Of a class, as there; of a regression none."
 
 
 class ViewTarget(OfViews):
@@ -222,10 +231,44 @@ class ViewTarget(OfViews):
     """
 
     kind: Literal["view"]
-    of: Of = Field(
-        description="Class key or index, 'top1' or 'above_threshold'; of a regression, the value;"
-        " of a survival model, the key of its risk or of the event by a time."
+    of: Of = Field(description=OF_SEVERAL)
+    score: ClassScore | None = Field(default=None, description=SCORE_OF_SEVERAL)
+
+
+class InstanceTarget(Value):
+    """A class or value, with the map of one instance of the model's bag alone.
+
+    The scalar is that of the whole bag: a model has but one answer.
+    """
+
+    kind: Literal["instance"]
+    of: Of = Field(description=OF_SEVERAL)
+    score: ClassScore | None = Field(default=None, description=SCORE_OF_SEVERAL)
+    instance: Slug | None = Field(
+        default=None, description="The object's name in the study, such as 'in_0002'."
     )
+    frame: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_FRAMES,
+        description="Of an object with several frames: which, counted from 1.",
+    )
+    slice: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_FRAMES,
+        description="Of a bag of slices, in place of a name: which slice, counted from 1, as"
+        " results list them.",
+    )
+
+    @model_validator(mode="after")
+    def _says_which(self) -> "InstanceTarget":
+        """Require one way to name the instance."""
+        if (self.instance is None) == (self.slice is None):
+            raise ValueError("name an 'instance' of the study, or a 'slice' by its number")
+        if self.frame is not None and self.instance is None:
+            raise ValueError("a 'frame' is of an 'instance': name that as well")
+        return self
 
 
 Target = Annotated[
@@ -234,8 +277,8 @@ Target = Annotated[
     | Annotated[RegressionTarget, _tag("regression")]
     | Annotated[SegmentationTarget, _tag("segmentation")]
     | Annotated[DetectionTarget, _tag("detection")]
-    | Annotated[TimeToEventTarget, _tag("time_to_event")]
-    | Annotated[ViewTarget, _tag("view")],
+    | Annotated[ViewTarget, _tag("view")]
+    | Annotated[InstanceTarget, _tag("instance")],
     Discriminator(_kind),
 ]
 """Every kind of target, told by `kind`; one that does not say is a class."""
@@ -247,10 +290,10 @@ KINDS: Final = MappingProxyType(
         "regression": ("regression",),
         "segmentation": ("segmentation",),
         "detection": ("detection",),
-        "survival": ("time_to_event",),
     }
 )
-"""Kinds of target that a model of a task has; one of several views has ``view`` as well."""
+"""Kinds of target that a model of a task has; one of several views has ``view`` as well, and one
+of bags ``instance``."""
 
 DEFAULT_TARGETS: tuple[Target, ...] = (ClassTarget(of=ABOVE_THRESHOLD),)
 """What is explained when neither request nor package of a classifier says."""
@@ -273,9 +316,7 @@ class FrozenRegion(Value):
 class ResolvedTarget(Value):
     """A target as the model's answer on the image made it definite."""
 
-    kind: Literal[
-        "class", "contrast", "regression", "segmentation", "detection", "time_to_event"
-    ] = "class"
+    kind: Literal["class", "contrast", "regression", "segmentation", "detection"] = "class"
     key: Slug
     """Names the target in artifact names: the key of a class or value, or begins with it."""
 
@@ -287,7 +328,11 @@ class ResolvedTarget(Value):
     """Key of the class or value; `None` where `key` is."""
 
     view: Name | None = None
-    """Key of the view whose map this is, of a model of several."""
+    """Key of the view whose map this is, of a model of several; of a bag of images, the image's
+    name in the study."""
+
+    slice: int | None = None
+    """Which slice of a bag of slices the map is of alone, counted from 1."""
 
     asked_as: str
     """What the request said: a key, an index, ``top1``, ``above_threshold``."""
@@ -295,13 +340,19 @@ class ResolvedTarget(Value):
     score: float
     """The explained scalar on the unchanged image."""
 
-    quantity: str = "logit"
+    quantity: str = LOGIT
     """What the scalar is, in words."""
+
+    versus: Slug | None = None
+    """Of a margin, key of the class that was next best on the unchanged image."""
 
     probability: float | None
     threshold: float | None
     above_threshold: bool | None
     """Whether the probability reaches the manifest's threshold."""
+
+    saturated: bool = False
+    """Whether a probability is explained that hardly changes with its logit any more."""
 
     value: float | None = None
     """The number that a regression gives."""
@@ -331,3 +382,13 @@ class ResolvedTarget(Value):
     def about(self) -> str:
         """Key of the class or value that is explained."""
         return self.of or self.key
+
+    @property
+    def is_logit(self) -> bool:
+        """Whether it is a class's own logit, which alone is certified and calibrated."""
+        return self.kind == "class" and self.quantity == LOGIT
+
+    @property
+    def part(self) -> str | int | None:
+        """Which of several views or images its map is of, by key, or which slice, from 1."""
+        return self.slice if self.view is None else self.view

@@ -38,6 +38,7 @@ class Flag(StrEnum):
     PARITY_MISMATCH = "parity_mismatch"
     PARITY_MISMATCH_ELSEWHERE = "parity_mismatch_elsewhere"
     BELOW_THRESHOLD = "below_threshold"
+    SATURATED = "saturated"
     SURROGATE = "surrogate"
     DUPLICATE = "duplicate"
     NOT_REPEATABLE = "not_repeatable"
@@ -124,6 +125,10 @@ STATEMENTS: Final = MappingProxyType(
         ),
         Flag.BELOW_THRESHOLD: (
             "The score is below the model's threshold: the model did not report this finding."
+        ),
+        Flag.SATURATED: (
+            "The probability explained is so near none or certainty that it hardly changes with"
+            " what the model sees: an empty or faint map does not mean that there is no evidence."
         ),
         Flag.SURROGATE: "It was computed on a substitute of the model, not on the model itself.",
         Flag.DUPLICATE: (

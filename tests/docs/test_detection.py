@@ -120,7 +120,7 @@ def test_what_the_page_asks_and_shows_is_what_there_is():
     rest = DETECTION.split("## How an output is read")[1]
     blocks = re.findall(r"```json\n(.*?)```", rest, re.DOTALL)
     shown, *asked = map(json.loads, blocks)
-    assert len([DetectionTarget.model_validate(each) for each in asked]) == 3
+    assert len([DetectionTarget.model_validate(each) for each in asked]) == 4
     Detection.model_validate(shown | {"logit": 0, "probability": 0.5})
     low, high = np.split(np.array(shown["box"]), 2)
     spacing = np.array(shown["patient"]["size"]) / (high - low)

@@ -142,11 +142,14 @@ class MapRecord(Value):
 
     @property
     def instance(self) -> InstanceShare | None:
-        """Of a bag of single images, what the map's own image adds; else `None`."""
-        if self.view is None:
-            return None
-        key = self.view.key
-        return next((each for each in self.instances if each.instance == key), None)
+        """Of a bag, what the map's own image or slice adds; `None` where it has none."""
+        image, number = self.target.view, self.target.slice
+        own = (
+            each
+            for each in self.instances
+            if (each.slice == number if number is not None else each.instance == image)
+        )
+        return next(own, None)
 
     @property
     def peaks(self) -> bool:
@@ -231,17 +234,19 @@ class Sheet:
 
         A map without evidence is shown on the middle slice.
         """
-        volume = self._volume
-        if self.record.slices == "all":
-            return tuple(range(len(volume.slices)))
+        if self.record.slices == "all" and self.record.target.slice is None:
+            return tuple(range(len(self._volume.slices)))
         return self.relevant_slices
 
     @cached_property
     def relevant_slices(self) -> tuple[int, ...]:
         """The volume's slices with the most evidence, `MOST_SLICES` at most, in their order.
 
-        Of a bag, those of the instances without which the score falls most.
+        Of a bag, those of the instances without which the score falls most, or the one that is
+        asked about.
         """
+        if self.record.target.slice is not None:
+            return (self.record.target.slice - 1,)
         if self.record.instances:
             helping = [slice_of(each) for each in self.record.helping]
             return tuple(sorted(helping)) or (slice_of(self.record.instances[0]),)
@@ -299,6 +304,8 @@ class Sheet:
     @property
     def peak_slice(self) -> int:
         """The volume's slice on which the evidence peaks, counted from 0; of a bag, the first."""
+        if self.record.target.slice is not None:
+            return self.record.target.slice - 1
         if self.record.instances:
             return slice_of(self.record.instances[0])
         if self.record.degenerate:

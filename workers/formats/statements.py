@@ -10,7 +10,8 @@ import numpy as np
 from highdicom.sr import CodedConcept, Measurement, QualitativeEvaluation
 from pydicom.sr.codedict import codes
 
-from service.domain.target import ResolvedTarget
+from service.domain.boxes import EDGES
+from service.domain.target import LOGIT, ResolvedTarget
 from service.domain.trust import ALWAYS
 from workers.formats.base import MapRecord, Sheet
 from workers.formats.plane import Plane
@@ -21,14 +22,6 @@ SQUARE_MILLIMETERS: Final = CodedConcept("mm2", "UCUM", "square millimeter")
 CUBIC_MILLIMETERS: Final = CodedConcept("mm3", "UCUM", "cubic millimeter")
 NO_UNITS: Final = codes.UCUM.NoUnits
 MILLIMETERS: Final = CodedConcept("mm", "UCUM", "millimeter")
-EDGES: Final[Mapping[int, tuple[str, ...]]] = MappingProxyType(
-    {
-        4: ("top", "left", "bottom", "right"),
-        6: ("first_slice", "top", "left", "end_slice", "bottom", "right"),
-    }
-)
-"""Of a box, in the order of its numbers, by how many there are."""
-
 SLICED: Final[Mapping[str, str]] = MappingProxyType(
     {"first_slice": "First slice, from 0,", "end_slice": "End of the slices, from 0,"}
 )
@@ -113,7 +106,7 @@ def _score(record: MapRecord) -> Iterator[Number]:
         yield own("value", "Value that the model gives"), target.value, unit
     if target.reference is not None:
         yield own("reference", "Value that the score is counted from"), target.reference, unit
-    name = "logit" if target.quantity == "logit" else "score"
+    name = "logit" if target.quantity == LOGIT else "score"
     yield own(name, f"Score that is explained ({target.quantity})"), target.score, unit
     yield from _box(target)
     if target.overlap is not None:

@@ -96,6 +96,10 @@ class Method(BaseModel, ABC):
     """Whether it marks all that looks alike, whichever of several objects is asked about: because
     it weighs the channels of a layer for the whole image, or asks for no target."""
 
+    linear: ClassVar[bool] = False
+    """Whether it is right of scores alone that are weighted sums of what the model puts out: it
+    reads them off the layer before, or knows no rule for what is made of outputs."""
+
     paper: ClassVar[str]
     cost: ClassVar[str]
     """Rows in words, such as ``steps gradient rows``."""

@@ -40,6 +40,7 @@ class ClassActivationMap(GradientCam):
     needs: ClassVar = frozenset({Ability.LAYER_GRADIENT, Ability.LINEAR_HEAD})
     signed: ClassVar = True
     marks_alike: ClassVar = True
+    linear: ClassVar = True
     paper: ClassVar = "Zhou et al. (2016), arXiv:1512.04150, eq. 1-2"
     weaknesses: ClassVar = (
         "As coarse as the layer's grid, and each cell has seen all of its receptive field: what "

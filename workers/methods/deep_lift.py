@@ -51,6 +51,7 @@ class DeepLift(LentMethod):
 
     title: ClassVar = "DeepLIFT"
     needs: ClassVar = frozenset({Ability.EXCLUSIVE, Ability.RESCALE_RULE})
+    linear: ClassVar = True
     paper: ClassVar = "Shrikumar, Greenside, Kundaje (2017), arXiv:1704.02685, section 3.5.1"
     cost: ClassVar = "2 gradient rows for each target; 2 forward rows"
     weaknesses: ClassVar = (

@@ -44,6 +44,7 @@ class DeepLiftShap(LentMethod):
 
     title: ClassVar = "DeepLIFT SHAP"
     needs: ClassVar = frozenset({Ability.EXCLUSIVE, Ability.RESCALE_RULE})
+    linear: ClassVar = True
     paper: ClassVar = "Lundberg, Lee (2017), arXiv:1705.07874, section 4.2"
     cost: ClassVar = "2 x samples gradient rows for each target; samples + 1 forward rows"
     weaknesses: ClassVar = (

@@ -40,6 +40,7 @@ class GradCamPlusPlus(GradientCam):
     title: ClassVar = "Grad-CAM++"
     signed: ClassVar = False
     marks_alike: ClassVar = True
+    linear: ClassVar = True
     paper: ClassVar = "Chattopadhay et al. (2018), arXiv:1710.11063, eq. 10 and 19"
     weaknesses: ClassVar = (
         "As coarse as the layer's grid. Evidence against the target is not shown. The formula "

@@ -13,17 +13,18 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from service.domain.explanation import ExecutedOn, InstanceShare, TargetLayer
+from service.domain.explanation import BagInstance, ExecutedOn, InstanceShare, TargetLayer
 from service.domain.parity import Parity
 from service.domain.precision import Precision
 from service.domain.request import MethodChoice
 from service.domain.target import ResolvedTarget
+from service.domain.variable import VariableShare
 from service.errors.base import Failure, WhylightError
 from service.errors.models import SurrogateDisagrees
 from service.errors.studies import NothingToExplain
 from workers.access import Access
 from workers.agreement import disagreement
-from workers.bags import ranked, weighed
+from workers.bags import alone, named, ranked, weighed
 from workers.binding import bound
 from workers.device import sent
 from workers.methods.base import Maps, Method
@@ -86,6 +87,7 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
         volume=None if volume is None else volume.matrix,
         given=prepared.given,
         views=prepared.seen,
+        slices=_slices(prepared),
     )
     predictions = predict(answer)
     parity = access.held.parity = compare(request.observed, predictions)
@@ -107,6 +109,12 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
     maps = bound(prepared, model.ref, attributions)
     chosen = tuple(each for target in asked.chosen for each in target.every)
     return Attributed(prepared, predictions, maps, parity, chosen)
+
+
+def _slices(prepared: Prepared) -> tuple[BagInstance, ...]:
+    """Return what the slices of a bag are called; nothing of all else."""
+    bag = prepared.decoded.fetched.manifest.image.bag
+    return named(prepared) if bag is not None and not prepared.views else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +282,15 @@ def _answer(image: Tensor, lease: Lease) -> Tensor:
     return answer
 
 
+def _shared(prepared: Prepared, shares: Sequence[float] | None) -> tuple[VariableShare, ...]:
+    """Return what the values beside the image add, of those inputs that are asked about."""
+    if shares is None:
+        return ()
+    fetched = prepared.decoded.fetched
+    asked = fetched.manifest.explained(fetched.request.inputs)
+    return shared(prepared.variables, shares, asked)
+
+
 def _attributions(
     tried: _Tried,
     targets: Sequence[Chosen],
@@ -291,6 +308,9 @@ def _attributions(
     for each in targets:
         k, image = scalars.index(each.scalar), prepared.of(each.target.view)
         own = piece(outcome, k, prepared.place(each.target.view))
+        among = share(outcome, k, prepared, image, signed=tried.signed)
+        if each.target.slice is not None:
+            own, among = alone(own, prepared, each.target.slice, signed=tried.signed)
         cells = own.cells.within(image.grid)
         values, restriction = restrict(own.values, cells, image.decoded.facts.regions)
         made.append(
@@ -304,8 +324,8 @@ def _attributions(
                 grid=cells,
                 layer=tried.layer,
                 restriction=restriction,
-                variables=() if own.shares is None else shared(prepared.variables, own.shares),
-                view=share(outcome, k, prepared, image, signed=tried.signed),
+                variables=_shared(prepared, own.shares),
+                view=among,
                 elsewhere=own.elsewhere,
                 extras=dict(own.extras),
                 executed_on=tried.executed_on,

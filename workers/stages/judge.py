@@ -35,7 +35,7 @@ from workers.measures.integrity import DEGENERATE
 from workers.methods.base import METHODS, Maps, Method
 from workers.parcels import Attributed, Attribution, Judged, Prepared, Verdict
 from workers.passes import Ability, Scalar
-from workers.records import NO_CLASS
+from workers.records import NO_CLASS, NO_LOGIT
 from workers.regions import inside
 from workers.restriction import restrict
 from workers.running import Planned
@@ -55,8 +55,11 @@ DECIMALS: Final = 3
 
 Values = NDArray[np.float32]
 
-Answers = Mapping[str | None, Mapping[str, Any]]
-"""What the model answered, by view and inquiry; of one image or volume, by `None` as its view."""
+Part = str | int | None
+"""Key of a view, number of a bag's slice, or `None` of one image or volume."""
+
+Answers = Mapping[Part, Mapping[str, Any]]
+"""What the model answered, by part and inquiry."""
 
 
 def judge(attributed: Attributed, access: Access, seen: Seen) -> Judged:
@@ -99,8 +102,8 @@ class _Bench:
             return {}, {}
         image = self._image()
         asked = [
-            (view, scene, inquiry)
-            for view, scene in self._scenes(image)
+            (part, scene, inquiry)
+            for part, scene in self._scenes(image)
             for inquiry in self._inquiries()
             if inquiry.rows(scene)
         ]
@@ -110,10 +113,10 @@ class _Bench:
             self.access.mapped(method, image, tuple(dict.fromkeys(map(self._scalar, targets))))
             for method, targets in repeated
         ]
-        answers: dict[str | None, dict[str, Any]] = {}
-        for (view, _, inquiry), said in zip(asked, self._served(plans, "float32"), strict=True):
+        answers: dict[Part, dict[str, Any]] = {}
+        for (part, _, inquiry), said in zip(asked, self._served(plans, "float32"), strict=True):
             if not isinstance(said, WhylightError):
-                answers.setdefault(view, {})[inquiry.name] = said
+                answers.setdefault(part, {})[inquiry.name] = said
         runs = zip(repeated, self._served(again, self._precision), strict=True)
         return answers, {
             method.name: self._by_key(targets, maps)
@@ -121,12 +124,10 @@ class _Bench:
             if not isinstance(maps, WhylightError) and not maps.partial
         }
 
-    def _planned(
-        self, image: Tensor, view: str | None, scene: Scene, inquiry: Inquiry
-    ) -> Planned[Any]:
-        """Return the plan of an inquiry; about one of several views, others stay as they are."""
+    def _planned(self, image: Tensor, part: Part, scene: Scene, inquiry: Inquiry) -> Planned[Any]:
+        """Return the plan of an inquiry; about one view or slice, others stay as they are."""
         plan, rows = inquiry.plan(scene), inquiry.rows(scene)
-        place = self.attributed.prepared.place(view)
+        place = self.attributed.prepared.place(part)
         if place is not None:
             plan = seen(plan, Place(image, place, scene.image))
         return self.access.planned(plan, rows, image, scene.scalars)
@@ -136,7 +137,7 @@ class _Bench:
         scalars = list(dict.fromkeys(map(self._scalar, targets)))
         place = self.attributed.prepared.place
         return {
-            each.key: piece(maps, scalars.index(self._scalar(each)), place(each.view)).values
+            each.key: piece(maps, scalars.index(self._scalar(each)), place(each.part)).values
             for each in targets
         }
 
@@ -157,15 +158,15 @@ class _Bench:
         tensor = torch.from_numpy(self.attributed.prepared.tensor)
         return sent(tensor, runtime.device, runtime.dtype)
 
-    def _scenes(self, image: Tensor) -> Iterator[tuple[str | None, Scene]]:
-        """Yield the image as measures see it; of several views, each by itself with its key."""
-        views = self.attributed.prepared.views
-        if not views:
-            yield None, self._scene(image, self.attributed.prepared)
-        for place, each in enumerate(views):
-            view = each.decoded.fetched.view
-            key = None if view is None else view.key
-            yield key, self._scene(image[:, place].contiguous(), each)
+    def _scenes(self, image: Tensor) -> Iterator[tuple[Part, Scene]]:
+        """Yield the image as measures see it; each view by itself, and each slice asked about."""
+        prepared = self.attributed.prepared
+        views: list[Part] = [each.key for each in prepared.seen]
+        asked = {each.target.part for each in self.attributed.chosen}
+        for part in views or sorted(asked, key=str):
+            place = prepared.place(part)
+            own = image if place is None else image[:, place].contiguous()
+            yield part, self._scene(own, prepared.of(part))
 
     def _scene(self, image: Tensor, prepared: Prepared) -> Scene:
         facts, model = prepared.decoded.facts, self.access.model
@@ -233,18 +234,18 @@ class _Bench:
             if each.values is not None and each.grid is not None and each.target is not None
         }
         known = {k: self._known(each) for k, each in maps.items()}
-        views: dict[str | None, list[int]] = {}
+        parts: dict[Part, list[int]] = {}
         for k, each in maps.items():
-            views.setdefault(each.target.view if each.target else None, []).append(k)
+            parts.setdefault(each.target.part if each.target else None, []).append(k)
         asked = self._measures() or [MEASURES["integrity"]]
         judged: dict[int, Verdict] = {}
-        for view, of_view in views.items():
+        for part, of_part in parts.items():
             cases = [
-                self._case(maps[k], answers.get(view, {}), known[k], again.get(maps[k].method, {}))
-                for k in of_view
+                self._case(maps[k], answers.get(part, {}), known[k], again.get(maps[k].method, {}))
+                for k in of_part
             ]
             said = zip(*(measure().judge_all(cases) for measure in asked), strict=True)
-            for k, case, checks in zip(of_view, cases, said, strict=True):
+            for k, case, checks in zip(of_part, cases, said, strict=True):
                 judged[k] = self._verdict(maps[k], known[k], case, checks)
         return tuple(judged.get(k, UNJUDGED) for k in range(len(self.attributed.attributions)))
 
@@ -275,9 +276,11 @@ class _Bench:
         )
 
     def _known(self, attribution: Attribution) -> Known:
-        """Return what is known of the method on this model, which is of classes alone."""
+        """Return what is known of the method on this model, which is of classes' logits alone."""
         if attribution.target is None or attribution.target.kind != "class":
             return NO_CLASS
+        if not attribution.target.is_logit:
+            return NO_LOGIT
         return self.access.model.records.record(settled(attribution))
 
     def _measured(self, attribution: Attribution) -> PrecisionRecord | None:
@@ -298,14 +301,17 @@ class _Bench:
         assert attribution.values is not None  # noqa: S101 - the caller looked
         assert grid is not None  # noqa: S101 - likewise
         assert target is not None  # noqa: S101 - likewise
-        prepared = self.attributed.prepared.of(target.view)
-        classes, of_class = self._classes, target.kind == "class"
+        prepared = self.attributed.prepared.of(target.part)
+        classes, of_class = self._classes, target.is_logit
         regions, second = prepared.decoded.facts.regions, again.get(target.key)
-        place = self.attributed.prepared.place(target.view) or 0
+        place = self.attributed.prepared.place(target.part) or 0
+        values = np.asarray(attribution.values, np.float32)
+        if target.slice is not None:  # its map is zero elsewhere
+            values, grid = values[:, place], Grid(grid.shape[1:], grid.affine[1:, 1:])
         known_margins = self.access.model.known_margins[place : place + 1]
         back = np.asarray(np.linalg.inv(prepared.grid.affine) @ grid.affine, np.float64)
         return Case(
-            values=np.asarray(attribution.values, np.float32),
+            values=values,
             score=target.score,
             of_scores=METHODS[attribution.method].needs <= SCORES_ALONE,
             extras=attribution.extras,

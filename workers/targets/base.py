@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from service.domain.explanation import BagInstance
 from service.domain.grid import Grid
 from service.domain.manifest import Manifest
 from service.domain.outputs import ClassSpec, ValueSpec
@@ -71,6 +73,9 @@ class Answer:
     views: Sequence[View] = ()
     """Of several images that the model saw at once: which is which."""
 
+    slices: Sequence[BagInstance] = ()
+    """Of a bag of slices, what each is called, in the order of the model's input."""
+
 
 def found(of: Of, specs: Sequence[Spec]) -> tuple[int, Spec]:
     """Return a class or value by key or index, and its index.
@@ -86,6 +91,12 @@ def found(of: Of, specs: Sequence[Spec]) -> tuple[int, Spec]:
                 raise InvalidTarget("The model's publisher marked this as not for use.")
             return index, spec
     raise InvalidTarget("The model has no such output.", keys=[each.key for each in specs[:100]])
+
+
+def threshold_logit(spec: ClassSpec) -> float:
+    """Return the logit from which on a class of its own is seen; without a threshold, 0."""
+    threshold = 0.5 if spec.threshold is None else spec.threshold
+    return float(torch.logit(torch.tensor(threshold, dtype=torch.float64)))
 
 
 def demand_axes(count: int, grid: Grid) -> None:

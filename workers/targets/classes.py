@@ -1,6 +1,7 @@
-"""Targets of a classifier: which logit is explained, once the model has answered."""
+"""Targets of a classifier: which number of a class is explained, once the model has answered."""
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
@@ -9,18 +10,30 @@ from torch import Tensor
 from service.domain.explanation import Prediction
 from service.domain.manifest import Manifest
 from service.domain.outputs import ClassSpec
-from service.domain.target import ABOVE_THRESHOLD, TOP1, ClassTarget, ResolvedTarget
+from service.domain.scores import usable
+from service.domain.target import (
+    ABOVE_THRESHOLD,
+    LOGIT,
+    TOP1,
+    ClassScore,
+    ClassTarget,
+    ResolvedTarget,
+)
 from service.errors.requests import InvalidTarget
-from workers.targets.base import Chosen
-from workers.targets.scalars import ClassLogit
+from workers.passes import Scalar
+from workers.targets.base import Answer, Chosen, key_of, threshold_logit
+from workers.targets.scalars import ClassLogit, ClassProbability, Linear
 
 ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "classification-multilabel": torch.sigmoid,
     "classification-multiclass": lambda logits: logits.softmax(0),
-    "survival": torch.sigmoid,
 }
-"""By task: logits ``(classes,)`` to probabilities. Of a survival model they are the log odds of
-the event by each time."""
+"""By task: logits ``(classes,)`` to probabilities."""
+
+SLOPE: Final = 0.01
+"""Derivative of a probability with respect to its logit, ``p (1 - p)``, under which it counts as
+saturated: p is over 0.99 or under 0.01, and a place whose hiding takes 1 off the logit takes less
+than 0.02 off the probability."""
 
 
 def predictions_of(manifest: Manifest, logits: Sequence[float]) -> tuple[Prediction, ...]:
@@ -89,31 +102,20 @@ def check(target: ClassTarget, manifest: Manifest) -> None:
 
 
 def resolve(
-    targets: Iterable[ClassTarget], manifest: Manifest, logits: Sequence[float]
+    target: ClassTarget, answer: Answer, predictions: Sequence[Prediction]
 ) -> tuple[Chosen, ...]:
-    """Make targets definite by the model's answer on the unchanged image.
+    """Make a target definite by the model's answer on the unchanged image.
 
-    Each class comes once, as it was first asked for, because maps are named by
-    class. Nothing above a threshold is no error: it adds no target.
-
-    Parameters
-    ----------
-    logits
-        One finite number for each class of the manifest.
+    Nothing above a threshold is no error: it gives no target.
 
     Raises
     ------
     InvalidTarget
         If the model has no such target.
     """
-    answered = predictions_of(manifest, logits)
-    chosen: dict[int, Chosen] = {}
-    for target in targets:
-        check(target, manifest)
-        for each in _answers(target, answered, manifest):
-            definite = _resolved(each, str(target.of))
-            chosen.setdefault(each.index, Chosen(definite, ClassLogit(each.index)))
-    return tuple(chosen.values())
+    check(target, answer.manifest)
+    meant = _answers(target, predictions, answer.manifest)
+    return tuple(_chosen(target, each, answer, predictions) for each in meant)
 
 
 def _answers(
@@ -123,20 +125,67 @@ def _answers(
     if target.of == ABOVE_THRESHOLD:
         return [each for each in answered if each.above_threshold]
     if target.of == TOP1:
-        usable = [each for each in answered if manifest.classes[each.index].not_for_use is None]
-        return [max(usable, key=lambda each: each.logit)]
+        among = (answered[index] for index in usable(manifest.classes))
+        return [max(among, key=lambda each: each.logit)]
     return [each for each in answered if target.of in (each.key, each.index)]
 
 
-def _resolved(answer: Prediction, asked_as: str) -> ResolvedTarget:
-    """Return the record of one class as a target."""
-    return ResolvedTarget(
-        key=answer.key,
-        label=answer.label,
-        index=answer.index,
-        asked_as=asked_as,
-        score=answer.logit,
-        probability=answer.probability,
-        threshold=answer.threshold,
-        above_threshold=answer.above_threshold,
+def _chosen(
+    target: ClassTarget, said: Prediction, answer: Answer, predictions: Sequence[Prediction]
+) -> Chosen:
+    """Return one class as a target, by the number that is asked for."""
+    scalar, quantity, versus = _scored(target.score, said, answer.manifest, predictions)
+    plain = target.score == "logit"
+    return Chosen(
+        ResolvedTarget(
+            key=said.key if plain else key_of(said.key, target.score),
+            label=said.label,
+            index=said.index,
+            of=None if plain else said.key,
+            asked_as=str(target.of),
+            score=scalar(answer.outputs[None]).item(),
+            quantity=quantity,
+            versus=versus,
+            probability=said.probability,
+            threshold=said.threshold,
+            above_threshold=said.above_threshold,
+            saturated=target.score == "probability" and _saturated(said.probability),
+            again=None if plain else ClassTarget(of=said.key, score=target.score),
+        ),
+        scalar,
     )
+
+
+def _scored(
+    score: ClassScore, said: Prediction, manifest: Manifest, predictions: Sequence[Prediction]
+) -> tuple[Scalar, str, str | None]:
+    """Return what is explained of a class, what that is in words, and the class held against."""
+    match score:
+        case "logit":
+            return ClassLogit(said.index), LOGIT, None
+        case "probability":
+            return ClassProbability(said.index, manifest.exclusive), "probability", None
+        case "margin" if manifest.exclusive:
+            rival = _next_best(said, manifest, predictions)
+            scalar = Linear(((said.index, 1.0), (rival.index, -1.0)))
+            return scalar, "margin over the next best class", rival.key
+        case "margin":
+            threshold = threshold_logit(manifest.classes[said.index])
+            if not math.isfinite(threshold):
+                raise InvalidTarget("No logit has a margin over a threshold of 0 or 1.")
+            return Linear(((said.index, 1.0),), -threshold), "logit above its threshold", None
+
+
+def _next_best(
+    said: Prediction, manifest: Manifest, predictions: Sequence[Prediction]
+) -> Prediction:
+    """Return the class that is best of the others."""
+    others = [predictions[index] for index in usable(manifest.classes) if index != said.index]
+    if not others:
+        raise InvalidTarget("There is no class beside this one that a margin could be over.")
+    return max(others, key=lambda each: each.logit)
+
+
+def _saturated(probability: float | None) -> bool:
+    """Tell whether a probability hardly changes with its logit any more."""
+    return probability is not None and probability * (1 - probability) < SLOPE

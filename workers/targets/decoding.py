@@ -87,6 +87,11 @@ class Decoder:
         together = together.clamp(max=-CERTAIN)
         return together - torch.log(-torch.expm1(together))
 
+    def objectness(self, proposals: Tensor) -> Tensor:
+        """Return the log odds of each proposal's objectness, ``(N, P)``, if there is one."""
+        own = self._part(proposals, "objectness")[..., 0]
+        return own if self.decoding.scores == "sigmoid" else torch.logit(own, eps=CERTAIN)
+
     def boxes(self, proposals: Tensor) -> Tensor:
         """Return boxes in input pixels, cut to the input; of `A` axes ``(N, P, 2 * A)``."""
         numbers = self._part(proposals, "box")

@@ -14,93 +14,29 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from typing_extensions import override
 
-from service.domain.boxes import Detection, PatientBox
+from service.domain.boxes import EDGES, Detection, PatientBox
 from service.domain.explanation import Prediction
 from service.domain.grid import Grid, apply
 from service.domain.manifest import Manifest
 from service.domain.outputs import ClassSpec
 from service.domain.target import DetectionTarget, ResolvedTarget
 from service.errors.requests import InvalidTarget
+from workers.passes import Scalar
 from workers.targets.base import Answer, Chosen, demand_axes, found, key_of
 from workers.targets.decoding import Decoder, corners, kept, overlaps
+from workers.targets.proposals import Box, BoxSimilarity, ProposalEdge, ProposalLogit
 
 MOST: Final = 100
 """Boxes of one class that are listed, the best of them."""
 
 LOGIT: Final = "log odds of the box's score"
 SIMILARITY: Final = "probability of the box times overlap"
-
-Box = tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ProposalLogit:
-    """The log odds of one class's score at one proposal, whatever becomes of its box."""
-
-    decoder: Decoder
-    proposal: int
-    index: int
-
-    @property
-    def weights(self) -> None:
-        """It is read out of more than a row of outputs."""
-        return
-
-    @override
-    def __hash__(self) -> int:
-        """Hash by value."""
-        return hash((ProposalLogit, self.decoder, self.proposal, self.index))
-
-    def __call__(self, outputs: Tensor) -> Tensor:
-        """Return the logit of each row, shape ``(rows,)``."""
-        one = self.decoder.proposals(outputs)[:, self.proposal : self.proposal + 1]
-        return self.decoder.logits(one)[:, 0, self.index]
-
-
-@dataclass(frozen=True, slots=True)
-class BoxSimilarity:
-    r"""How much of a box is found in a changed image, anywhere among the proposals.
-
-    .. math:: s = \max_j \, \mathrm{IoU}(b, b_j) \, p_j
-
-    with `p` the probability of the box's class. D-RISE takes the cosine of all
-    classes' scores in its place, and the objectness: of a detector with one class
-    the cosine is 1 whatever it says, and of independent classes it forgets how
-    sure it is.
-
-    Parameters
-    ----------
-    box
-        As it was found on the unchanged image, in input pixels.
-
-    References
-    ----------
-    V. Petsiuk et al., "Black-box explanation of object detectors via saliency maps",
-    CVPR 2021, section 3.2.
-    """
-
-    decoder: Decoder
-    box: Box
-    index: int
-
-    @property
-    def weights(self) -> None:
-        """It is not linear."""
-        return
-
-    @override
-    def __hash__(self) -> int:
-        """Hash by value."""
-        return hash((BoxSimilarity, self.decoder, self.box, self.index))
-
-    def __call__(self, outputs: Tensor) -> Tensor:
-        """Return the similarity of each row, shape ``(rows,)``."""
-        proposals = self.decoder.proposals(outputs)
-        probabilities = self.decoder.logits(proposals)[..., self.index].sigmoid()
-        box = torch.tensor(self.box, dtype=outputs.dtype, device=outputs.device)
-        return (probabilities * overlaps(self.decoder.boxes(proposals), box)).amax(1)
+OBJECTNESS: Final = "log odds of the objectness"
+OBJECT_SIMILARITY: Final = "objectness times overlap with the box"
+EDGE: Final = "{edge} edge of the box"
+PLACES: Final = {"first_slice": "first slice of the box", "end_slice": "end of the box's slices"}
+"""What those edges are called that are no edges of a picture."""
 
 
 def decoder_of(manifest: Manifest, extent: Sequence[int]) -> Decoder:
@@ -139,6 +75,7 @@ def resolve(target: DetectionTarget, answer: Answer) -> Chosen | None:
     if proposal is None:
         return None
     box, logit = seen.boxes[proposal], seen.logits[proposal, index]
+    (score, quantity), *perturbed = _scored(target, seen, proposal, index)
     probability, place = logit.sigmoid().item(), seen.in_source(proposal)
     resolved = ResolvedTarget(
         kind="detection",
@@ -147,8 +84,8 @@ def resolve(target: DetectionTarget, answer: Answer) -> Chosen | None:
         index=index,
         of=spec.key,
         asked_as=str(target.of),
-        score=logit.item(),
-        quantity=LOGIT,
+        score=score(answer.outputs[None]).item(),
+        quantity=quantity,
         probability=probability,
         threshold=spec.threshold,
         above_threshold=spec.threshold is not None and probability >= spec.threshold,
@@ -157,12 +94,33 @@ def resolve(target: DetectionTarget, answer: Answer) -> Chosen | None:
         overlap=None if asked is None else overlaps(box, asked).item(),
         again=target.model_copy(update={"of": spec.key}),
     )
-    similarity = BoxSimilarity(seen.decoder, tuple(box.tolist()), index)
-    said = similarity(answer.outputs[None]).item()
-    changed = resolved.model_copy(update={"score": said, "quantity": SIMILARITY})
-    return Chosen(
-        resolved, ProposalLogit(seen.decoder, proposal, index), Chosen(changed, similarity)
-    )
+    for other, words in perturbed:
+        said = {"score": other(answer.outputs[None]).item(), "quantity": words}
+        return Chosen(resolved, score, Chosen(resolved.model_copy(update=said), other))
+    return Chosen(resolved, score)
+
+
+def _scored(
+    target: DetectionTarget, seen: "_Seen", proposal: int, index: int
+) -> tuple[tuple[Scalar, str], ...]:
+    """Return what is explained of a box, with words for it.
+
+    A second one is what methods explain that take no derivatives.
+    """
+    decoder, box = seen.decoder, tuple(seen.boxes[proposal].tolist())
+    match target.score:
+        case "class":
+            similarity = BoxSimilarity(decoder, box, index), SIMILARITY
+            return (ProposalLogit(decoder, proposal, index), LOGIT), similarity
+        case "objectness":
+            alike = BoxSimilarity(decoder, box, None), OBJECT_SIMILARITY
+            return (ProposalLogit(decoder, proposal, None), OBJECTNESS), alike
+        case "iou_weighted":
+            return ((BoxSimilarity(decoder, box, index), SIMILARITY),)
+        case edge:
+            factors, constant = seen.edge(edge)
+            scalar = ProposalEdge(decoder, proposal, factors, constant)
+            return ((scalar, PLACES.get(edge, EDGE.format(edge=edge))),)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -219,6 +177,28 @@ class _Seen:
         """Return a proposal's box in source pixels, to a tenth of a pixel."""
         box = _carried(self.boxes[proposal].numpy(), self.grid.to_source)
         return tuple(round(max(0.0, float(each)), 1) for each in box)
+
+    def edge(self, name: str) -> tuple[tuple[float, ...], float]:
+        """Return how an edge in source pixels is made of a box's numbers in input pixels.
+
+        They are weighed and added up. Where an axis is turned round, what begins in the one
+        ends in the other.
+
+        Raises
+        ------
+        InvalidTarget
+            A box has no such edge.
+        """
+        rank = len(self.grid.shape)
+        edges = EDGES[2 * rank]
+        if name not in edges:
+            raise InvalidTarget("The box has no such edge.", edges=[*edges])
+        end, axis = divmod(edges.index(name), rank)
+        *steps, first = self.grid.affine[axis].tolist()
+        rising = [max(each, 0.0) for each in steps]
+        falling = [min(each, 0.0) for each in steps]
+        factors = falling + rising if end else rising + falling
+        return tuple(factors), first + (1 - sum(steps)) / 2  # pixel i is [i, i + 1) of a box
 
     def in_patient(self, box: Box) -> PatientBox | None:
         """Return where a box of the source lies in the patient, of a volume, to 0.01 mm."""
@@ -282,8 +262,10 @@ def _carried(
 
 
 def _key(target: DetectionTarget, key: str) -> str:
-    """Return the class's key, and which box it is if not the best."""
+    """Return the class's key, which box it is if not the best, and the score if not the class's."""
+    parts = [key]
     for kind, numbers in (("box", target.box), ("at", target.at)):
-        if numbers is not None:
-            return key_of(key, kind, *(f"{each:.10g}" for each in numbers))
-    return key_of(key, str(target.number)) if target.number else key
+        parts += [kind, *(f"{each:.10g}" for each in numbers)] if numbers is not None else []
+    parts += [str(target.number)] if target.number else []
+    parts += [target.score] if target.score != "class" else []
+    return key_of(*parts)

@@ -10,26 +10,18 @@ from service.domain.target import (
     ClassTarget,
     ContrastTarget,
     DetectionTarget,
+    InstanceTarget,
     RegressionTarget,
     SegmentationTarget,
     Target,
-    TimeToEventTarget,
     ViewTarget,
 )
-from service.domain.view import View
 from service.errors.base import Failure
 from service.errors.requests import InvalidTarget
 from service.errors.studies import NothingToExplain
-from workers.targets import (
-    classes,
-    contrasts,
-    detections,
-    regressions,
-    segmentations,
-    survival,
-)
+from workers.targets import classes, contrasts, detections, regressions, segmentations
 from workers.targets.base import Answer, Chosen
-from workers.targets.views import in_views
+from workers.targets.views import in_parts
 
 NOTHING_ABOVE: Final = NothingToExplain(
     "No class reaches its threshold on this image; name a class or 'top1' to see one explained."
@@ -79,8 +71,6 @@ def predict(answer: Answer) -> tuple[Prediction, ...]:
             return segmentations.predictions_of(answer)
         case "detection":
             return detections.predictions_of(answer)
-        case "survival":
-            return survival.predictions_of(answer)
         case _:
             return classes.predictions_of(answer.manifest, answer.outputs.tolist())
 
@@ -100,29 +90,12 @@ def resolve(
     for target in targets:
         made = _resolved(target, answer, predictions)
         for each in made:
-            for seen in in_views(each, _views(target, answer)):
+            for seen in in_parts(each, target, answer):
                 chosen.setdefault(seen.target.key, seen)
         reason = _reason(target)
         if not made and reason not in nothing:
             nothing.append(reason)
     return Resolution(tuple(chosen.values()), tuple(nothing))
-
-
-def _views(target: Target, answer: Answer) -> tuple[View, ...]:
-    """Return the views whose maps are asked for: all, unless the target names some.
-
-    Raises
-    ------
-    InvalidTarget
-        There are no such views.
-    """
-    views = tuple(answer.views)
-    if not isinstance(target, ViewTarget):
-        return views
-    named = target.among(views)
-    if not named:
-        raise InvalidTarget("The model has no such view.", views=[each.key for each in views])
-    return named
 
 
 def _reason(target: Target) -> Failure:
@@ -140,11 +113,15 @@ def _resolved(
     kinds = answer.manifest.target_kinds
     if target.kind not in kinds:
         raise InvalidTarget("The model has no targets of this kind.", kinds=list(kinds))
-    if isinstance(target, ViewTarget):
-        target = _of_all_views(target, answer)
+    if isinstance(target, ViewTarget | InstanceTarget):
+        target = (
+            RegressionTarget(kind="regression", of=target.of)
+            if answer.manifest.task == "regression"
+            else ClassTarget(of=target.of, score=target.score or "logit")
+        )
     match target:
         case ClassTarget():
-            return classes.resolve([target], answer.manifest, answer.outputs.tolist())
+            return classes.resolve(target, answer, predictions)
         case ContrastTarget():
             return (contrasts.resolve(target, answer, predictions),)
         case RegressionTarget():
@@ -155,18 +132,3 @@ def _resolved(
         case DetectionTarget():
             box = detections.resolve(target, answer)
             return () if box is None else (box,)
-        case TimeToEventTarget():
-            return (survival.resolve(target, answer, predictions),)
-
-
-def _of_all_views(
-    target: ViewTarget, answer: Answer
-) -> ClassTarget | RegressionTarget | TimeToEventTarget:
-    """Return what is explained in a view: the scalar is that of all."""
-    match answer.manifest.task:
-        case "regression":
-            return RegressionTarget(kind="regression", of=target.of)
-        case "survival":
-            return survival.named(target.of, answer.manifest)
-        case _:
-            return ClassTarget(of=target.of)

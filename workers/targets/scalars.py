@@ -34,6 +34,42 @@ class ClassLogit:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassProbability:
+    r"""What the network's activation makes of a class's logit.
+
+    .. math:: s = \frac{e^{z_k}}{\sum_j e^{z_j}} \quad\text{or}\quad s = \frac{1}{1 + e^{-z_k}}
+
+    Its derivative with respect to the logit is ``s (1 - s)``, next to nothing where the network
+    is certain.
+
+    Parameters
+    ----------
+    index
+        The class.
+    exclusive
+        Whether classes exclude each other, so that probabilities are a softmax's.
+    """
+
+    index: int
+    exclusive: bool
+
+    @property
+    def weights(self) -> None:
+        """It is not linear."""
+        return
+
+    @override
+    def __hash__(self) -> int:
+        """Hash by value."""
+        return hash((ClassProbability, self.index, self.exclusive))
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """Return the class's probability in each row, shape ``(rows,)``."""
+        every = outputs.softmax(1) if self.exclusive else outputs.sigmoid()
+        return every[:, self.index]
+
+
+@dataclass(frozen=True, slots=True)
 class Linear:
     """Outputs times weights, plus a constant."""
 

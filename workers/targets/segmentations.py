@@ -4,7 +4,6 @@ import hashlib
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from service.domain.explanation import Prediction
@@ -21,7 +20,7 @@ from service.domain.target import (
     SegmentationTarget,
 )
 from service.errors.requests import InvalidTarget
-from workers.targets.base import Answer, Chosen, demand_axes, found, key_of
+from workers.targets.base import Answer, Chosen, demand_axes, found, key_of, threshold_logit
 from workers.targets.scalars import RegionLogits
 
 QUANTITIES = {
@@ -132,21 +131,19 @@ def _predicted(answer: Answer, index: int) -> Mask:
     if answer.manifest.outputs[0].decoding == "voxel_classes":
         seen = answer.outputs.argmax(0) == index
     else:
-        seen = answer.outputs[index] >= _logit(answer.manifest.classes[index])
+        seen = answer.outputs[index] >= threshold_logit(answer.manifest.classes[index])
     return np.asarray(seen.numpy(), np.bool_)
-
-
-def _logit(spec: ClassSpec) -> float:
-    """Return the logit from which on a class of its own is seen."""
-    threshold = 0.5 if spec.threshold is None else spec.threshold
-    return float(torch.logit(torch.tensor(threshold, dtype=torch.float64)))
 
 
 def _against(target: SegmentationTarget, answer: Answer, spec: ClassSpec) -> float | str | None:
     """Return what margins are over: the other classes, or the class's own threshold."""
     if target.reduce != "margin":
         return None
-    return "others" if answer.manifest.outputs[0].decoding == "voxel_classes" else _logit(spec)
+    return (
+        "others"
+        if answer.manifest.outputs[0].decoding == "voxel_classes"
+        else threshold_logit(spec)
+    )
 
 
 def _mask(region: Region, answer: Answer, index: int) -> Mask:

@@ -62,7 +62,7 @@ def test_a_request_comes_back_from_json_as_it_went() -> None:
         ({"methods": [{"name": "a", "steps": 3}]}, "methods"),
         ({"targets": []}, "targets"),
         ({"targets": [-1]}, "targets"),
-        ({"targets": [{"of": "a", "score": "probability"}]}, "targets"),
+        ({"targets": [{"of": "a", "score": "odds"}]}, "targets"),
         ({"targets": ["No Slug"]}, "targets"),
         ({"study": "../x"}, "study"),
         ({"instance": "a/b"}, "instance"),

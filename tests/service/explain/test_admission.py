@@ -135,11 +135,11 @@ BARE = tuple(
 )
 
 
-@pytest.mark.parametrize("kind", ["class", "view"])
+@pytest.mark.parametrize("kind", ["class", "instance"])
 def test_what_is_above_its_threshold_cannot_be_asked_for_where_nothing_has_one(kind):
-    bare = model("bare@1.0.0", "b" * 64, classes=BARE, target_kinds=("class", "view"))
+    bare = model("bare@1.0.0", "b" * 64, classes=BARE, target_kinds=("class", "instance"))
     catalog = CATALOG.model_copy(update={"models": (bare,)})
-    sides = {"laterality": "L"} if kind == "view" else {}
+    sides = {"instance": "in_0001"} if kind == "instance" else {}
     with pytest.raises(InvalidTarget) as refusal:
         check_against_catalog(
             request(model="bare", targets=[{"kind": kind, "of": "above_threshold", **sides}]),
@@ -182,6 +182,7 @@ def test_a_decision_is_compared_only_where_the_model_decides():
 AGED = model(
     "aged@1.0.0",
     "g",
+    inputs=("image", "history", "laboratory"),
     variables=(
         Variable(key="age", label="Age", unit="a", minimum=0, maximum=18, baseline=9),
         Variable(key="sex", label="Sex", codes={"F": 0, "M": 1}, baseline=0.5, source="PatientSex"),
@@ -226,6 +227,25 @@ def test_other_values_are_refused_by_name_and_not_repeated(name, values, pointer
 def test_a_value_is_a_finite_number_or_a_word(value):
     with pytest.raises(ValidationError):
         request(values={"age": value})
+
+
+@pytest.mark.parametrize("inputs", ["all", ["image"], ["history", "image"]])
+def test_inputs_that_the_model_takes_may_be_asked_about(inputs):
+    catalog = CATALOG.model_copy(update={"models": (AGED,)})
+    asked = request(model="aged", values={"age": 9}, inputs=inputs)
+    assert check_against_catalog(asked, catalog) == AGED
+
+
+@pytest.mark.parametrize(
+    ("inputs", "pointer"),
+    [(["image", "ecg"], "/inputs/1"), (["history"], "/inputs")],
+)
+def test_other_inputs_are_refused_with_those_that_the_model_takes(inputs, pointer):
+    catalog = CATALOG.model_copy(update={"models": (AGED,)})
+    with pytest.raises(InvalidRequest) as refusal:
+        check_against_catalog(request(model="aged", values={"age": 9}, inputs=inputs), catalog)
+    assert refusal.value.pointer == pointer
+    assert refusal.value.facts["inputs"] == ["image", "history", "laboratory"]
 
 
 def test_the_least_busy_able_worker_is_chosen():
@@ -514,7 +534,7 @@ def test_a_bag_of_images_is_frozen_with_a_series_for_each_image():
         "films@1.0.0",
         "f",
         images=ImageCount(least=2, most=3),
-        target_kinds=("class", "view"),
+        target_kinds=("class", "instance"),
         accept={"modalities": ["CR"]},
     )
     offered = CATALOG.model_copy(update={"models": (films,)})
@@ -526,12 +546,16 @@ def test_a_bag_of_images_is_frozen_with_a_series_for_each_image():
     admitted = ask(artifacts=["dicom_sc"])
     assert admitted.request.instances == ("in_0001", "in_0002")
     assert {name.rpartition(".")[2] for name in admitted.addition.series} == {"in_0001", "in_0002"}
-    right = {"kind": "view", "of": "nodule"}
-    assert ask(targets=[right | {"laterality": "R"}]).request.targets[0].laterality == "R"
+    one = {"kind": "instance", "of": "nodule"}
+    assert ask(targets=[one | {"instance": "in_0002"}]).request.targets[0].instance == "in_0002"
     with pytest.raises(InvalidTarget) as refused:
-        ask(targets=["nodule", right | {"view": "in_0003"}])
-    assert refused.value.pointer == "/targets/1/view"
-    assert refused.value.facts["views"] == ["in_0001", "in_0002"]
+        ask(targets=["nodule", one | {"instance": "in_0003"}])
+    assert refused.value.pointer == "/targets/1/instance"
+    assert refused.value.facts["instances"] == ["in_0001", "in_0002"]
+    for none, field in (({"slice": 1}, "slice"), ({"instance": "in_0001", "frame": 1}, "frame")):
+        with pytest.raises(InvalidTarget) as strange:
+            ask(targets=[one | none])
+        assert strange.value.pointer == f"/targets/0/{field}"
     box = {"of": "nodule", "box": [1, 1, 4, 4]}
     assert ask(annotations=[box | {"view": "in_0002"}])
     with pytest.raises(InvalidRequest) as unplaced:

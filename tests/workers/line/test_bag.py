@@ -112,6 +112,7 @@ def test_the_catalog_says_which_methods_would_mix_instances(clinic):
     assert "alike in every instance" in served.refused["grad_cam"]
     assert set(METHODS) <= set(served.methods)
     assert [each.name for each in served.layers] == ["peaks"]
+    assert served.target_kinds == ("class", "contrast", "instance")
 
 
 def test_a_model_that_does_not_show_the_attention_it_names_is_unavailable(clinic):
@@ -124,3 +125,87 @@ def test_a_model_that_does_not_show_the_attention_it_names_is_unavailable(clinic
     (entry,) = found
     assert entry.state == "unavailable"
     assert entry.failure.facts["field"] == "/inputs/0/bag"
+
+
+@pytest.fixture(scope="module")
+def alone(clinic, explained):
+    """The map of the slice that the score needs most, and of one far from the sphere."""
+    best = explained[1].results[0].instances[0]
+    far = min(set(range(1, SHAPE[0] + 1)) - BEARING)
+    targets = [
+        {"kind": "instance", "of": FINDING, "slice": best.slice},
+        {"kind": "instance", "of": FINDING, "slice": far, "score": "probability"},
+        {"kind": "instance", "of": FINDING, "instance": best.instance},
+    ]
+    formats = ["json", "dicom_sc", "dicom_ko", "dicom_sr", "png"]
+    asked = {"targets": targets, "methods": METHODS, "artifacts": formats, "checks": "full"}
+    return *clinic.explain(MODEL, explained[2], series="se_0001", **asked), best, far
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_slices_map_is_that_part_of_the_bags(clinic, explained, alone, method):
+    whole, told, _ = explained
+    record, found, best, _ = alone
+    assert record.state is State.SUCCEEDED, found.failure
+    (entire,) = [each for each in told.results if each.method == method]
+    (entry, _) = [each for each in found.results if each.method == method]  # named twice, once
+    assert entry.target.key == f"{FINDING}-slice-{best.slice}"
+    assert entry.target.score == entire.target.score
+    values = np.array(json.loads(clinic.artifact(whole, entire, "json"))["map"]["values"])
+    own = np.array(json.loads(clinic.artifact(record, entry, "json"))["map"]["values"])
+    place = best.slice - 1
+    np.testing.assert_allclose(own[:, place], values[:, place], rtol=1e-4, atol=1e-7)
+    assert not np.delete(own, place, axis=1).any()
+    masses = np.abs(values.sum(0)).sum((1, 2))
+    assert entry.view.share == pytest.approx(masses[place] / masses.sum(), rel=1e-4)
+    assert round(entry.map.peak[0]) == place
+    assert entry.instances == entire.instances
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_slices_map_is_held_against_its_own_places(explained, alone, method):
+    _, found, _, _ = alone
+    entry, other = (each for each in found.results if each.method == method)
+    checks = {each.name: each for each in entry.checks}
+    assert checks["integrity"].outcome == "pass"
+    assert checks["repeat"].outcome == "pass"
+    assert checks["probe_bank"].values["r"] > 0.2  # a map of the sphere, and places of its slice
+    if method == "integrated_gradients":  # what adds up does so with what the other slices hold
+        (entire,) = [each for each in explained[1].results if each.method == method]
+        (whole,) = [each for each in entire.checks if each.name == "completeness"]
+        assert checks["completeness"].values == pytest.approx(whole.values, rel=1e-4)
+    assert other.trust.grade != "supported"
+
+
+def test_pictures_of_one_slice_show_it_alone_and_scaled_as_the_bag(clinic, alone):
+    record, found, best, far = alone
+    for entry in found.results:
+        number = far if entry.target.slice == far else best.slice
+        capture = pydicom.dcmread(io.BytesIO(clinic.artifact(record, entry, "dicom_sc")))
+        assert int(capture.get("NumberOfFrames", 1)) == 1
+        assert entry.view.label == f"Slice {number} of {SHAPE[0]}"
+    report = pydicom.dcmread(io.BytesIO(clinic.artifact(record, found.results[0], "dicom_sr")))
+    assert "Fall of the score without this image of the bag" in str(report)
+    faint = [each for each in found.results if each.target.slice == far]
+    for entry in faint:
+        drawn = json.loads(clinic.artifact(record, entry, "json"))["display"]
+        assert drawn["joint_scale"] or not drawn["drawn"]
+        assert entry.target.key == f"{FINDING}-probability-slice-{far}"
+        assert entry.target.again.score == "probability"
+
+
+@pytest.mark.parametrize("which", [{"slice": SHAPE[0] + 1}, {"instance": "in_0999"}])
+def test_a_slice_that_is_not_there_fails_by_its_name(clinic, explained, which):
+    target = {"kind": "instance", "of": FINDING, **which}
+    asked = {"targets": [target], "methods": METHODS[:1], "series": "se_0001"}
+    record, _ = clinic.explain(MODEL, explained[2], **asked)
+    assert record.failure.code == "invalid_target"
+
+
+def test_a_slice_of_an_enhanced_object_is_named_by_its_frame(clinic):
+    study = clinic.take_in([enhanced(PHANTOM, "bag")])
+    number = max(BEARING)
+    target = {"kind": "instance", "of": FINDING, "instance": "in_0001", "frame": number}
+    record, told = clinic.explain(MODEL, study, targets=[target], methods=METHODS[:1])
+    assert record.state is State.SUCCEEDED, told.failure
+    assert told.results[0].target.slice == number

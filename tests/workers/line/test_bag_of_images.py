@@ -132,7 +132,7 @@ def test_what_adds_up_adds_up_over_all_images(explained):
 
 def test_some_images_may_be_named_and_one_of_them_shown_alone(clinic, study):
     named = [name_of(4), name_of(1)]
-    targets = [{"kind": "view", "of": FINDING, "view": name_of(1)}]
+    targets = [{"kind": "instance", "of": FINDING, "instance": name_of(1)}]
     record, told = clinic.explain(
         "images", study, targets=targets, methods=["hires_cam"], instances=named
     )
@@ -147,5 +147,5 @@ def test_some_images_may_be_named_and_one_of_them_shown_alone(clinic, study):
 def test_the_catalog_tells_how_many_images_make_a_bag(clinic):
     (entry,) = [each for each in clinic.backends.fleet.catalog().models if each.name == "images"]
     assert (entry.images.least, entry.images.most) == (2, 8)
-    assert "view" in entry.target_kinds
+    assert entry.target_kinds == ("class", "contrast", "instance")
     assert {"occlusion", "rise", "grad_cam", "kernel_shap", "hires_cam"} <= set(entry.methods)

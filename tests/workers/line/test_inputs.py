@@ -132,3 +132,31 @@ def test_a_job_whose_image_lacks_a_number_fails_and_names_it(clinic):
     assert record.state is State.FAILED
     assert told.failure.code == "missing_value"
     assert told.failure.facts == {"missing": [], "off_range": ["sex"], "contradicted": []}
+
+
+# ----------------------------------------------------------- some of the inputs alone
+
+
+def test_an_input_that_is_not_asked_about_stays_as_it_is(clinic, boy):
+    """Occlusion hides places beside the patient's own numbers anyway; a path leaves from them."""
+    record, told = explain(
+        clinic,
+        plate(BOY, "boy", "HAND"),
+        targets=AGE,
+        methods=[*SHARING[:1], OCCLUSION],
+        artifacts=["json"],
+        inputs=["image"],
+    )
+    assert record.state is State.SUCCEEDED, told.failure
+    before, joint = of(boy[1], "integrated_gradients"), of(boy[1], "occlusion")
+    path, hidden = of(told, "integrated_gradients"), of(told, "occlusion")
+    assert path.variables == hidden.variables == ()
+    assert before.variables
+    assert (hidden.map.sum, hidden.map.peak) == (pytest.approx(joint.map.sum), joint.map.peak)
+    assert path.map.sum == pytest.approx(path.extras["score_change"], rel=0.05)
+    sex = next(each.relevance for each in before.variables if each.key == "sex")
+    change = before.extras["score_change"] - path.extras["score_change"]
+    assert change == pytest.approx(LATER / 2, abs=5)  # what the sex adds beside no image at all
+    assert abs(sex) > 5
+    written = json.loads(clinic.artifact(record, path, "json"))["variables"]
+    assert [each["relevance"] for each in written] == [None, None]
