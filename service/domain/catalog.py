@@ -150,10 +150,10 @@ class SurrogateEntry(Value):
 
 
 class MemoryEntry(Value):
-    """What a model takes of a device's memory, by trial runs of one row and of two.
+    """What a model takes of a device's memory, by trial runs of two batches.
 
-    Of an ONNX file they are runs of its graph as it is interpreted; where it cannot be, a row is
-    reckoned from the size of the input.
+    Of an ONNX file ``forward`` is by how much the process grows in a run of onnxruntime, and
+    ``gradient`` is of its graph as it is interpreted.
     """
 
     fixed_bytes: int

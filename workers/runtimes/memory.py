@@ -1,5 +1,6 @@
 """What memory a model takes: a fixed part, a part for each row, and what is made of it later."""
 
+import ctypes
 import os
 import threading
 import weakref
@@ -7,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -15,6 +16,11 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from typing_extensions import override
+
+STATUS: Final = Path("/proc/self/status")
+PEAK_RESET: Final = Path("/proc/self/clear_refs")
+RESET: Final = "5"
+"""What has the kernel forget the most memory that the process ever had."""
 
 
 class _LiveStorage(TorchDispatchMode):
@@ -92,13 +98,38 @@ def needed(
     else:
         kept = [*model.parameters(), *model.buffers()]
         peaks = [peak_bytes(partial(run, count), kept) for count in rows]
-    one = peaks[0]
-    row = max(1, peaks[-1] - one if len(peaks) > 1 else one)
+    return line(rows, peaks)
+
+
+def line(rows: Sequence[int], peaks: Sequence[int]) -> Need:
+    """Return the line through the peaks of one row and of the last of `rows`, if there are more."""
+    one, *_ = peaks
+    row = max(1, (peaks[-1] - one) // (rows[-1] - 1) if len(rows) > 1 else one)
     return Need(max(0, one - row), row)
 
 
+def peaked(run: Callable[[], object]) -> int | None:
+    """Return by how many bytes the process is larger at most while `run` works; at least 0.
+
+    `None` if the kernel does not count that; `run` has worked all the same.
+    """
+    before = resident_bytes()
+    try:
+        PEAK_RESET.write_text(RESET)
+    except OSError:
+        run()
+        return None
+    run()
+    (peak,) = (each for each in STATUS.read_text().splitlines() if each.startswith("VmHWM:"))
+    return max(0, int(peak.split()[1]) * 1024 - before)
+
+
 def resident_bytes() -> int:
-    """Return the bytes of this process that lie in the host's memory."""
+    """Return the bytes of this process that lie in the host's memory, and are in use.
+
+    What was freed is given back first: else it would be used again and not be seen.
+    """
+    ctypes.CDLL(None).malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 

@@ -29,8 +29,8 @@ from workers.runtimes.graph.ending import bare, demand_ending
 from workers.runtimes.graph.join import joined
 from workers.runtimes.graph.operators.base import UnsupportedGraph
 from workers.runtimes.graph.read import read_model
-from workers.runtimes.memory import resident_bytes
-from workers.runtimes.session import exposed, image_of, session, unloadable
+from workers.runtimes.memory import peaked, resident_bytes
+from workers.runtimes.session import exposed, image_of, memory_of, session, unloadable
 from workers.runtimes.surrogate import difference, surrogate
 from workers.runtimes.taken import told_of_graph, tried
 from workers.runtimes.torch import TorchRuntime
@@ -38,12 +38,6 @@ from workers.runtimes.torch_probe import layer_facts, noise
 from workers.tabular import Companions
 
 UNREAD: Final = "Its graph cannot be interpreted."
-
-ROW_BYTES_A_PIXEL: Final = 256
-"""Least working memory assumed for each input value: onnxruntime tells of none.
-
-More is assumed where the interpreted graph takes more.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +118,16 @@ class OnnxRuntime:
         try:
             self._output = model.graph.output[0].name
             self._tensors, self._missing = exposed(model, layers)
-            content = model.SerializeToString()
             before = resident_bytes()
+            content = model.SerializeToString()
             self._session = session(content)
-            # it keeps weights in layouts of its own beside those of the file
+            # it keeps the file, and weights in layouts of its own beside it
             self._bytes = max(len(content), resident_bytes() - before)
         except Exception:  # noqa: BLE001 - foreign parsers raise what they like
             raise unloadable(model) from None
         self._input = image_of(self._session, self._beside)
-        tried(lambda: self._run(noise(self, 1), [self._output]), self._untaken)
+        first = partial(self._run, noise(self, 1), [self._output])
+        self._peak = peaked(lambda: tried(first, self._untaken))
         self._twin, self._difference = self._admitted(twin, limit or Surrogate())
 
     def _untaken(self) -> InvalidPackage:
@@ -173,11 +168,7 @@ class OnnxRuntime:
             outputs=own.outputs,
             mixes_rows=own.mixes_rows or twin.mixes_rows,
             row_seconds={**twin.row_seconds, **own.row_seconds},
-            row_bytes={
-                **twin.row_bytes,
-                # the session computes the same tensors, and keeps no more of them
-                "forward": max(own.row_bytes["forward"], twin.row_bytes["forward"]),
-            },
+            row_bytes={**twin.row_bytes, **own.row_bytes},
             fixed_bytes=own.fixed_bytes + twin.fixed_bytes,
             surrogate=twin.abilities - own.abilities,
             difference=self._difference,
@@ -200,15 +191,18 @@ class OnnxRuntime:
             layer_facts(name, tap.shape[1:], self.shape)
             for name, tap in zip(self._tensors, taps, strict=True)
         )
+        mixes = self._mixes_rows()
+        need = memory_of(partial(self._run, names=[self._output]), self._peak, self, alone=mixes)
+        beside = one.numel() + outputs.numel()  # handed to the session, and handed on by it
         return Probe(
             abilities=frozenset({Ability.FORWARD} | ({Ability.ACTIVATIONS} if layers else set())),
             layers=layers,
             refused=self._missing,
             outputs=tuple(outputs.shape[1:]),
-            mixes_rows=self._mixes_rows(),
+            mixes_rows=mixes,
             row_seconds={"forward": usual_seconds(lambda: self._run(one, [self._output]))},
-            row_bytes={"forward": ROW_BYTES_A_PIXEL * one.numel()},
-            fixed_bytes=self._bytes,
+            row_bytes={"forward": need.row + beside * one.element_size()},
+            fixed_bytes=self._bytes + need.fixed,
         )
 
     def group(self, work: Work) -> Hashable:

@@ -1,26 +1,70 @@
 """A session of onnxruntime, and the names of what goes in and comes out of it."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import onnx
 import onnxruntime
 from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
+from torch import Tensor
 
 from service.errors.models import InvalidPackage
 from service.wording import nearest
+from workers.runtimes.memory import Need, line, peaked
+from workers.runtimes.torch_probe import Sized, noise
+
+A_VALUE: Final = 256
+"""Guess at the bytes of a row for each of its values."""
+
+SEEN: Final = 64 << 20
+"""Bytes that the larger of two measured batches should take: less drowns in what pages hold."""
+
+MOST_ROWS: Final = 64
+"""Of that batch."""
 
 SHOWN: Final = 5
 """Operators that an error tells."""
 
 
 def session(model: bytes) -> Any:
-    """Return a session with one thread: workers are as many as cores."""
+    """Return a session with one thread: workers are as many as cores.
+
+    It has no arena, which would keep the memory of its largest batch while other models need it.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = False
     options.log_severity_level = 4  # its texts may quote what it read
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def memory_of(
+    run: Callable[[Tensor], object], one: int | None, subject: Sized, *, alone: bool
+) -> Need:
+    """Return what memory a session takes of a batch, beside what goes in and what comes out.
+
+    A batch of a size that it never had takes more than later ones: it is what counts.
+
+    Parameters
+    ----------
+    run
+        Runs a batch.
+    one
+        Peak of the first run, of one row; if `None`, this kernel does not count peaks, and
+        `A_VALUE` is assumed.
+    alone
+        Whether it takes one row at a time.
+    """
+    guess = A_VALUE * math.prod(subject.shape)
+    if one is None:
+        return Need(0, guess)
+    if alone:
+        return line((1,), (one,))
+    rows = max(3, min(MOST_ROWS, SEEN // guess))
+    return line((1, rows), (one, peaked(partial(run, noise(subject, rows))) or one))
 
 
 def unloadable(model: Any) -> InvalidPackage:

@@ -1,5 +1,6 @@
 """ONNX gives what torch gives: on onnxruntime, or on its graph interpreted in torch."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import onnx
 import pytest
 import torch
 from onnx import helper
-from torch import Tensor
+from torch import Tensor, nn
 
 from service.contents import inspect
 from service.errors.models import InvalidPackage, UnservablePass
@@ -26,9 +27,12 @@ from tests.support.small_model import SIDE, network
 from workers.methods.base import METHODS, ModelFacts
 from workers.methods.occlusion import Occlusion
 from workers.passes import Ability, Exclusive, Forward, Gradient, Plan, Step, Tap
-from workers.rows import Ablated, Clean
+from workers.rows import Ablated, Clean, Given
+from workers.runtimes import memory
+from workers.runtimes.base import Segment
 from workers.runtimes.graph.operators import base
 from workers.runtimes.graph.read import read_model
+from workers.runtimes.memory import peaked, resident_bytes
 from workers.runtimes.onnx import OnnxOpener, OnnxRuntime
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
@@ -287,3 +291,50 @@ def test_external_data_that_the_manifest_does_not_list_is_refused(tmp_path: Path
     folder = write_onnx_package(tmp_path / "package", {"model.onnx": model, "other.bin": data})
     with pytest.raises(InvalidPackage, match="none of the package's"):
         opened(folder)
+
+
+# ------------------------------------------------------------------------------- memory
+
+
+def wide(*, readable: bool = True) -> bytes:
+    """Return a network that takes more for a row than most: 48 channels at the image's size."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 48, 3, padding=1), nn.GELU(), nn.Conv2d(48, 48, 1), nn.GELU()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 5))
+    content = onnx_of(model.eval(), torch.zeros(1, 64, 64))
+    return content if readable else uninterpreted(content)
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_batch_takes_the_memory_that_was_probed_and_gives_it_back(readable: bool) -> None:
+    """Of twice as many rows as were probed; also where the graph cannot be interpreted."""
+    runtime = OnnxRuntime(read_model(wide(readable=readable)), (1, 64, 64))
+    probed, rows = runtime.probed, 128
+    assert probed.stood_in == readable
+    work = work_of([Forward(Given(torch.randn(rows, 1, 64, 64)), logits(1))])
+    segment = Segment(work, 0, rows)
+    before = resident_bytes()
+    grew = peaked(lambda: runtime.serve(runtime.group(work), [segment]))
+    assert grew is not None
+    expected = rows * probed.row_bytes["forward"]
+    assert expected > 40 << 20
+    assert 0.6 * expected < grew < 1.25 * expected
+    assert resident_bytes() - before < 0.1 * grew
+
+
+def test_a_graph_of_one_row_is_measured_by_that_row() -> None:
+    content = onnx_of(network(), torch.zeros(1, 256, 256), fixed=True)
+    runtime = OnnxRuntime(read_model(content), (1, 256, 256))
+    assert runtime.probed.mixes_rows
+    work = work_of([Forward(Given(torch.randn(1, 1, 256, 256)), logits(1))])
+    grew = peaked(lambda: runtime.serve(runtime.group(work), [Segment(work, 0, 1)]))
+    assert grew is not None
+    assert 0.3 * runtime.probed.row_bytes["forward"] < grew
+    assert grew < 1.1 * runtime.probed.row_bytes["forward"] + 65_536
+
+
+def test_where_peaks_are_not_counted_a_guess_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "PEAK_RESET", Path("/proc/self/no_such_file/at_all"))
+    probed = runtime_of().probed
+    values = math.prod(SHAPES[2])
+    assert probed.row_bytes["forward"] == 256 * values + 4 * (values + 5)
