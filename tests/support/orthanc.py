@@ -21,6 +21,9 @@ PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 START = 30.0
 """Seconds within which it must answer."""
 
+ONE_REQUEST = httpx.Limits(max_keepalive_connections=0)
+"""It closes idle connections, perhaps just as the next request is sent on one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Orthanc:
@@ -89,7 +92,9 @@ def running() -> Iterator[Orthanc]:
                 ["Orthanc", folder / "orthanc.json"], stdout=log, stderr=log, cwd=folder
             )
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as client:
+            with httpx.Client(
+                base_url=f"http://127.0.0.1:{port}", timeout=300, limits=ONE_REQUEST
+            ) as client:
                 orthanc = Orthanc(client, dicom_port)
                 _wait(orthanc, process, folder / "log")
                 yield orthanc
