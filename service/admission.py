@@ -51,10 +51,10 @@ ABOVE_THRESHOLD_GUESS = 2
 SCALES: Final[Mapping[str, tuple[str, ...]]] = {
     "classification-multilabel": ("probability", "logit"),
     "classification-multiclass": ("probability", "logit"),
-    "regression": ("value",),
     "detection": ("probability", "logit"),
+    "survival": ("probability", "logit"),
 }
-"""By task: the kinds of numbers that observed ones can be compared with."""
+"""By task: the kinds of numbers that observed ones can be compared with, of classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +305,7 @@ def _check_observed(observed: Sequence[Observed], model: ModelEntry) -> None:
                 "This class is observed already; give its score and decision together.",
                 pointer=f"/observed/{place}/of",
             )
-        scales = SCALES.get(model.task, ())
+        scales = ("value",) if model.values else SCALES.get(model.task, ())
         if each.score is not None and each.scale not in scales:
             raise InvalidRequest(
                 f"A model of task '{model.task}' gives no such numbers; set one of 'scales'."

@@ -33,6 +33,7 @@ def entry_of(manifest: Manifest, package: str) -> ModelEntry:
         state="unavailable",
         classes=tuple(_class(index, each) for index, each in enumerate(manifest.classes)),
         values=tuple(_value(index, each) for index, each in enumerate(manifest.values)),
+        event=manifest.outputs[0].event,
         inputs=tuple(each.name for each in manifest.inputs),
         variables=manifest.variables,
         views=manifest.image.views,
@@ -46,7 +47,7 @@ def entry_of(manifest: Manifest, package: str) -> ModelEntry:
 
 def contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
     """Yield each field that says otherwise than `outputs`, as a JSON pointer, and what is wrong."""
-    count = len(manifest.named)
+    count = manifest.width
     for place, test in enumerate(manifest.selftests):
         if len(test.expected) != count:
             message = (
@@ -70,8 +71,9 @@ def contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
 def outputs_of(manifest: Manifest) -> str:
     """Return how many outputs a manifest names, in words."""
     one, many = ("value", "values") if manifest.values else ("class", "classes")
-    count = len(manifest.named)
-    return f"{count} {one if count == 1 else many}"
+    if manifest.outputs[0].event is not None:
+        one, many = "number", "numbers"
+    return f"{manifest.width} {one if manifest.width == 1 else many}"
 
 
 def _class(index: int, spec: ClassSpec) -> ClassEntry:

@@ -29,9 +29,9 @@ def check_score(target: Target, pointer: str, model: ModelEntry) -> None:
     InvalidTarget
         There is no such score; `scores` lists those there are.
     """
-    if model.values and isinstance(target, ViewTarget | InstanceTarget):
+    if "class" not in model.target_kinds and isinstance(target, ViewTarget | InstanceTarget):
         if target.score is not None:
-            raise InvalidTarget("A value is explained itself; leave 'score' out.", pointer=pointer)
+            raise InvalidTarget("Classes alone have a 'score'; leave it out.", pointer=pointer)
         return
     asked = asked_of(target)
     known = [each.score for each in model.scores if asked and each.kind == asked[0]]

@@ -22,6 +22,7 @@ from service.domain.target import (
     Segment,
     SegmentationTarget,
     Target,
+    TimeToEventTarget,
     ViewTarget,
 )
 from service.domain.view import View
@@ -56,6 +57,8 @@ def _check(target: Target, pointer: str, model: ModelEntry) -> None:
             _check_of(target, f"{pointer}/of", model)
         case ContrastTarget():
             _check_contrast(target, pointer, model)
+        case TimeToEventTarget():
+            _check_time(target, pointer, model)
         case _:
             _usable(target.of, f"{pointer}/of", model)
     if isinstance(target, ViewTarget):
@@ -70,8 +73,8 @@ def _check(target: Target, pointer: str, model: ModelEntry) -> None:
 def _check_of(
     target: ClassTarget | ViewTarget | InstanceTarget, pointer: str, model: ModelEntry
 ) -> None:
-    """Refuse a class or value that the model does not have."""
-    if not model.classes:
+    """Refuse a class, value or event that the model does not have."""
+    if "class" not in model.target_kinds:
         _usable(target.of, pointer, model)
     elif target.of == ABOVE_THRESHOLD:
         _check_thresholds(pointer, model)
@@ -96,6 +99,26 @@ def _check_among(target: ViewTarget, pointer: str, views: Sequence[View]) -> Non
             "The model takes no such view; name one of 'views', or a side that one of them is of.",
             pointer=f"{pointer}/{'laterality' if target.view is None else 'view'}",
             views=[each.key for each in views],
+        )
+
+
+def _check_time(target: TimeToEventTarget, pointer: str, model: ModelEntry) -> None:
+    """Refuse a time that the model does not tell of, or a risk that it does not give."""
+    event = model.event
+    if event is None or not event.horizons:
+        if target.horizon is not None:
+            raise InvalidTarget(
+                "The model gives one risk, whatever the time: leave 'horizon' out, and name one of"
+                " 'of' as 'of'.",
+                pointer=f"{pointer}/horizon",
+                of=["risk"],
+            )
+    elif target.horizon not in event.usable:
+        raise InvalidTarget(
+            "The model does not tell of this; name one of 'horizons', in 'unit', as 'horizon'.",
+            pointer=f"{pointer}/{'of' if target.horizon is None else 'horizon'}",
+            horizons=[*event.usable],
+            unit=event.unit,
         )
 
 

@@ -8,6 +8,7 @@ from service.domain.manifest import Manifest
 from service.errors.models import SurrogateDisagrees
 from workers.targets.classes import predictions_of
 from workers.targets.detections import decoder_of
+from workers.targets.survival import by_time
 
 
 def disagreement(
@@ -17,8 +18,9 @@ def disagreement(
 
     They agree when no output differs by more than the manifest's tolerance, and
     all decisions of a classifier are the same: what reaches its threshold, and of
-    classes that exclude each other which one comes first. Of a detector the tolerance
-    is of its scores, and of its boxes' places as shares of the input.
+    classes that exclude each other which one comes first; so are those of an event by
+    each time. Of a detector the tolerance is of its scores, and of its boxes' places as
+    shares of the input.
 
     Parameters
     ----------
@@ -54,7 +56,12 @@ def _parts(manifest: Manifest, outputs: Tensor, extent: Sequence[int]) -> tuple[
 
 
 def _decisions(manifest: Manifest, outputs: Tensor) -> tuple[object, ...]:
-    """Return what a reader is told of a classifier's logits; of other models nothing is decided."""
+    """Return what a reader is told of a classifier's logits, or of an event by each time.
+
+    Of other models nothing is decided.
+    """
+    if manifest.task == "survival":
+        return tuple(each.above_threshold for each in by_time(manifest, outputs))
     if not manifest.task.startswith("classification"):
         return ()
     logits = outputs.tolist()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from service.domain.files import SelfTest
 from service.domain.grid import Grid
 from service.domain.inputs import StepChoice, VolumeRules
-from service.domain.manifest import Manifest
+from service.domain.manifest import NAMED, Manifest
 from service.entries import outputs_of
 from service.errors.base import WhylightError
 from service.errors.models import ModelUnavailable
@@ -115,13 +115,13 @@ def answered(
         The network gives another number of outputs than the manifest names, or of a
         segmentation no logit for each class at each pixel of its input.
     """
-    count = len(manifest.named)
+    count = manifest.width
     if not outputs.ndim or outputs.shape[0] != count:
         given = outputs.shape[0] if outputs.ndim else 1
         raise ModelUnavailable(
             f"'outputs' lists {outputs_of(manifest)}, and the network gives {given}:"
             " list every output of the network, in its order, or mend the network.",
-            pointer=f"/outputs/0/{'values' if manifest.values else 'classes'}",
+            pointer=f"/outputs/0/{NAMED.get(manifest.task, 'classes')}",
             expected=count,
             found=list(outputs.shape),
         )

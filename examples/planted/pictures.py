@@ -29,12 +29,34 @@ WEIGHTS: Final = (10.0, 100.0)
 LIGHT: Final = (0.6, 1.2)
 """Factors by which plates are lighter or darker than others."""
 
+RADII: Final = (4.0, 14.0)
+"""Least and greatest radius of a tumor."""
+
+HAZARDS: Final = (1 / 3000, 1 / 150)
+"""Of its progression, per day, at these radii; between them the logarithm grows evenly."""
+
+FOLLOWED: Final = (60.0, 1500.0)
+"""Days for which patients are followed."""
+
 SHAPES: Final = ("cyst", "stone")
 """What a segmentation finds: dark disks, and bright squares."""
 
 Mask = NDArray[np.bool_]
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right, the last two past the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What became of a patient after the picture."""
+
+    hazard: float
+    """Of progression, per day, the same on all days."""
+
+    days: float
+    """Until progression, or until the patient was no longer followed."""
+
+    progressed: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +77,8 @@ class Picture:
 
     values: Mapping[str, float | str] = field(default_factory=dict)
     """What a model is given beside it."""
+
+    course: Course | None = None
 
 
 def hand(seed: int, age: float | None = None) -> Picture:
@@ -105,6 +129,31 @@ def shapes(seed: int, counts: Mapping[str, int] | None = None) -> Picture:
     values[masks["stone"]] += 1100
     there = {shape: mask for shape, mask in masks.items() if mask.any()}
     return Picture(_stored(values, random), there, boxes=tuple(boxes))
+
+
+def tumor(seed: int, radius: float | None = None) -> Picture:
+    """Draw a bright tumor among dark cysts of any size: its own size alone tells the hazard."""
+    random = np.random.default_rng([seed, 5])
+    drawn = float(random.uniform(*RADII))
+    radius = drawn if radius is None else radius
+    values, taken = _tissue(random), np.zeros((SIDE, SIDE), np.bool_)
+    rows, columns = _indices()
+    row, column = random.integers(36, 92, 2)
+    mask = (rows - row) ** 2 + (columns - column) ** 2 <= radius**2
+    taken |= mask
+    for _ in range(random.integers(0, 3)):
+        cyst = _placed("cyst", random, taken)
+        taken |= cyst
+        values[cyst] -= 500
+    values[mask] += 900
+    return Picture(_stored(values, random), {"tumor": mask}, course=_course(radius, random))
+
+
+def _course(radius: float, random: np.random.Generator) -> Course:
+    """Draw what becomes of a patient: the event, or the end of the time followed, what is first."""
+    hazard = float(np.exp(np.interp(radius, RADII, np.log(HAZARDS))))
+    event, followed = random.exponential(1 / hazard), random.uniform(*FOLLOWED)
+    return Course(hazard, float(min(event, followed)), bool(event <= followed))
 
 
 def _about(mask: Mask) -> Box:

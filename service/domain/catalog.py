@@ -6,6 +6,7 @@ from pydantic import JsonValue
 
 from service.domain.certificate import Certified, Compared, Quantiles, Similarity
 from service.domain.inputs import ImageCount
+from service.domain.outputs import EventSpec
 from service.domain.precision import PrecisionRecord
 from service.domain.scores import ScoreEntry
 from service.domain.target import DEFAULT_TARGETS, Target
@@ -190,7 +191,10 @@ class ModelEntry(Value):
 
     classes: tuple[ClassEntry, ...] = ()
     values: tuple[ValueEntry, ...] = ()
-    """Of a regression, in place of classes."""
+    """Of a regression, in place of classes; of a survival model that gives one risk, this."""
+
+    event: EventSpec | None = None
+    """Of a survival model; `classes` are the event by each of its times."""
 
     inputs: tuple[str, ...] = ()
     """Names of what it takes, the image or volume first."""

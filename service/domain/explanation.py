@@ -40,13 +40,14 @@ class Prediction(Value):
     index: int
     logit: float
     """What the network put out; of a segmentation, the greatest of all pixels; of a detection,
-    the log odds of its best proposal."""
+    the log odds of its best proposal; of a survival model in discrete time, those of the event by
+    the time."""
 
     probability: float | None
     threshold: float | None
     above_threshold: bool | None
     value: float | None = None
-    """Of a regression, in its unit."""
+    """Of a regression, in its unit; of a survival model without times, the log hazard."""
 
     unit: str | None = None
     cells: int | None = None

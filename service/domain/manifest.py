@@ -13,7 +13,7 @@ from service.domain.canonical import digest_of
 from service.domain.files import Calibration, File, SelfTest
 from service.domain.inputs import AnyInput, ImageCount, Input, SlidingWindow, TabularInput
 from service.domain.network import Architecture, Head, KeyMap, Layer, Members, Remote, Surrogate
-from service.domain.outputs import ClassSpec, Output, ValueSpec
+from service.domain.outputs import ClassSpec, EventSpec, Output, ValueSpec
 from service.domain.regions import MaskRegion, Region
 from service.domain.target import (
     DEFAULT_TARGETS,
@@ -24,6 +24,7 @@ from service.domain.target import (
     RegressionTarget,
     SegmentationTarget,
     Target,
+    TimeToEventTarget,
 )
 from service.domain.value import Slug, Value, Version
 from service.domain.variable import Variable
@@ -48,8 +49,15 @@ class Explain(Value):
     """Where evidence may lie; that the score needs what is outside is reported."""
 
 
-DECODINGS = {"segmentation": ("voxel_classes", "voxel_regions"), "detection": ("boxes",)}
+DECODINGS = {
+    "segmentation": ("voxel_classes", "voxel_regions"),
+    "detection": ("boxes",),
+    "survival": ("log_hazard", "hazards", "masses"),
+}
 """By task; of others the logits themselves are what is said."""
+
+NAMED = {"regression": "values", "survival": "event"}
+"""What the outputs of a task name; of the others it is `classes`."""
 
 LOADED = {"torch": ("weights", "safetensors"), "onnx": ("forward", "onnx")}
 """Role and format of the file that each runtime loads; one that loads none is not here."""
@@ -74,6 +82,7 @@ class Manifest(Value):
         "regression",
         "segmentation",
         "detection",
+        "survival",
     ]
     activation: Literal["logits", "probabilities"] = "logits"
     """What the network puts out; with ``probabilities`` a sigmoid or softmax is part of it."""
@@ -211,14 +220,18 @@ class Manifest(Value):
     def _outputs_fit_the_task(self) -> "Manifest":
         """Require what the task puts out, and nothing else."""
         output, decodings = self.outputs[0], DECODINGS.get(self.task, ("logits",))
-        named, others = (
-            ("values", output.classes) if self.task == "regression" else ("classes", output.values)
-        )
-        if others or not self.named:
+        named = NAMED.get(self.task, "classes")
+        said = {"classes": output.classes, "values": output.values, "event": output.event}
+        if [each for each, content in said.items() if content] != [named]:
             raise ValueError(f"an output of task '{self.task}' needs '{named}', and they alone")
         if output.decoding not in decodings:
             words = " or ".join(f"'{each}'" for each in decodings)
             raise ValueError(f"an output of task '{self.task}' needs decoding {words}")
+        if output.event and bool(output.event.horizons) != (output.decoding != "log_hazard"):
+            raise ValueError(
+                "an 'event' of decoding 'hazards' or 'masses' needs its 'horizons', and of"
+                " 'log_hazard' has none"
+            )
         keys = [each.key for each in self.named]
         if len(set(keys)) != len(keys):
             raise ValueError(f"keys of {named} must differ")
@@ -234,8 +247,8 @@ class Manifest(Value):
         if self.activation == "probabilities":
             if not self.decides:
                 raise ValueError(
-                    "'activation: probabilities' is for classifications and segmentations; how a"
-                    " detection's scores are read stands in its 'boxes'"
+                    "'activation: probabilities' is for classifications, segmentations, and the"
+                    " hazards or masses of an event; how scores of boxes are read stands in 'boxes'"
                 )
             if self.runtime == "torch":
                 raise ValueError(
@@ -270,8 +283,8 @@ class Manifest(Value):
             return self
         if self.runtime != "torch":
             raise ValueError("'members' are for runtime 'torch' alone")
-        if self.task == "regression" and self.members.combine != "logits":
-            raise ValueError("a regression has no probabilities to combine")
+        if self.task in NAMED and self.members.combine != "logits":
+            raise ValueError(f"members of task '{self.task}' are combined by their logits alone")
         listed = {file.path for file in self.files if (file.role, file.format) == LOADED["torch"]}
         if missing := sorted(set(self.members.weights) - listed):
             raise ValueError(f"'members' need files of role 'weights', safetensors: {missing}")
@@ -360,23 +373,31 @@ class Manifest(Value):
 
     @property
     def classes(self) -> tuple[ClassSpec, ...]:
-        """Classes of the one output, in logit order; none of a regression."""
-        return self.outputs[0].classes
+        """Classes of the one output, in logit order; of a survival model its event by each time."""
+        output = self.outputs[0]
+        return output.event.classes if output.event else output.classes
 
     @property
     def values(self) -> tuple[ValueSpec, ...]:
-        """Values of a regression, in the order of its outputs."""
-        return self.outputs[0].values
+        """Values of a regression, in the order of its outputs; of a survival model its risk."""
+        output = self.outputs[0]
+        return output.event.values if output.event else output.values
 
     @property
     def named(self) -> "tuple[ClassSpec, ...] | tuple[ValueSpec, ...]":
         """Classes or values of the one output, in its order."""
-        return self.outputs[0].classes or self.outputs[0].values
+        return self.classes or self.values
+
+    @property
+    def width(self) -> int:
+        """How many numbers the network gives; of a segmentation, at each pixel."""
+        return len(self.named) + (self.outputs[0].decoding == "masses")
 
     @property
     def decides(self) -> bool:
-        """Whether its outputs are logits of classes, pixel by pixel or of the whole image."""
-        return self.task.startswith("classification") or self.task == "segmentation"
+        """Whether its outputs are logits: of classes, by pixel or by image, or of times."""
+        timed = self.outputs[0].decoding in {"hazards", "masses"}
+        return timed or self.task == "segmentation" or self.task.startswith("classification")
 
     @property
     def decided(self) -> bool:
@@ -385,15 +406,18 @@ class Manifest(Value):
 
     @property
     def exclusive(self) -> bool:
-        """Whether classes exclude each other, so that their probabilities are a softmax's."""
-        voxels = self.outputs[0].decoding == "voxel_classes"
-        return voxels or self.task == "classification-multiclass"
+        """Whether what is said excludes each other, so that probabilities are a softmax's."""
+        told = self.outputs[0].decoding in {"voxel_classes", "masses"}
+        return told or self.task == "classification-multiclass"
 
     @property
     def default_targets(self) -> tuple[Target, ...]:
         """What is explained when the request does not say."""
         if "default_targets" in self.explain.model_fields_set:
             return self.explain.default_targets
+        event = self.outputs[0].event
+        if event is not None:
+            return (_latest(event),)
         keys = [each.key for each in self.named if each.not_for_use is None]
         if self.task == "regression":
             return tuple(RegressionTarget(kind="regression", of=key) for key in keys)
@@ -439,3 +463,10 @@ class Manifest(Value):
     def file(self, role: str, format_: str) -> File:
         """Return the first file of this role and format; `StopIteration` if there is none."""
         return next(f for f in self.files if (f.role, f.format) == (role, format_))
+
+
+def _latest(event: EventSpec) -> TimeToEventTarget:
+    """Return the target of the event by the latest time that may be asked for, or of the risk."""
+    if event.horizons:
+        return TimeToEventTarget(kind="time_to_event", horizon=event.usable[-1])
+    return TimeToEventTarget(kind="time_to_event", of="risk")

@@ -219,8 +219,32 @@ class DetectionTarget(Value):
         return self
 
 
-OF_SEVERAL: Final = "Class key or index, 'top1' or 'above_threshold'; of a regression, the value."
-SCORE_OF_SEVERAL: Final = "Of a class, as there; of a regression none."
+class TimeToEventTarget(Value):
+    """Why an event is foretold: the log hazard, or that the event comes by a time."""
+
+    kind: Literal["time_to_event"]
+    of: Literal["risk"] | None = Field(
+        default=None, description="'risk': the log hazard, of a model that gives one."
+    )
+    horizon: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="In its place, of a model in discrete time: one of the model's times, in its"
+        " unit.",
+    )
+
+    @model_validator(mode="after")
+    def _says_which(self) -> "TimeToEventTarget":
+        """Require one of the two."""
+        if (self.of is None) == (self.horizon is None):
+            raise ValueError('name a time as \'horizon\', or say "of": "risk", not both')
+        return self
+
+
+OF_SEVERAL: Final = (
+    "Class key or index, 'top1' or 'above_threshold'; of a regression, the value; of a survival"
+    " model, the key of its risk or of the event by a time."
+)
+SCORE_OF_SEVERAL: Final = "Of a class, as there; of all else none."
 
 
 class ViewTarget(OfViews):
@@ -277,6 +301,7 @@ Target = Annotated[
     | Annotated[RegressionTarget, _tag("regression")]
     | Annotated[SegmentationTarget, _tag("segmentation")]
     | Annotated[DetectionTarget, _tag("detection")]
+    | Annotated[TimeToEventTarget, _tag("time_to_event")]
     | Annotated[ViewTarget, _tag("view")]
     | Annotated[InstanceTarget, _tag("instance")],
     Discriminator(_kind),
@@ -290,6 +315,7 @@ KINDS: Final = MappingProxyType(
         "regression": ("regression",),
         "segmentation": ("segmentation",),
         "detection": ("detection",),
+        "survival": ("time_to_event",),
     }
 )
 """Kinds of target that a model of a task has; one of several views has ``view`` as well, and one
@@ -316,7 +342,9 @@ class FrozenRegion(Value):
 class ResolvedTarget(Value):
     """A target as the model's answer on the image made it definite."""
 
-    kind: Literal["class", "contrast", "regression", "segmentation", "detection"] = "class"
+    kind: Literal[
+        "class", "contrast", "regression", "segmentation", "detection", "time_to_event"
+    ] = "class"
     key: Slug
     """Names the target in artifact names: the key of a class or value, or begins with it."""
 

@@ -14,12 +14,18 @@ from scipy.ndimage import binary_dilation
 from torch import Tensor
 
 from examples.planted.inputs import inputs
-from examples.planted.pictures import hand, lit, shapes
+from examples.planted.pictures import hand, lit, shapes, tumor
 from examples.radiographs import SMALL
 from examples.spheres import bag, train
 from examples.spheres.phantom import draw
 from service.domain.grid import Grid, apply
-from service.domain.target import ClassTarget, RegressionTarget, SegmentationTarget, Target
+from service.domain.target import (
+    ClassTarget,
+    RegressionTarget,
+    SegmentationTarget,
+    Target,
+    TimeToEventTarget,
+)
 from service.manifests import read_manifest
 from tests.support.engine import attribute, settled
 from workers.bags import bagged
@@ -72,6 +78,7 @@ def halved(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 HAND = hand(4_711, 180.0)
 SHAPES = shapes(4_712, {"cyst": 1, "stone": 1})
 LIT = lit(7_001, {"cyst": 1, "stone": 1})
+TUMOR = tumor(4_711, 12.0)
 SPHERE = draw(4_713, ["dense", "hollow"])
 
 
@@ -105,6 +112,11 @@ WORLDS = {
             **dict.fromkeys(("attention_rollout", "eigen_cam"), NO_TARGET),
             **dict.fromkeys(("ablation_cam", "score_cam", "smooth_grad"), UNKNOWN),
         },
+    ),
+    "survival-phantom": World(
+        TimeToEventTarget(kind="time_to_event", horizon=365),
+        lambda: inputs([TUMOR]),
+        lambda: halved(TUMOR.masks["tumor"]),
     ),
     "sphere-phantom": World(
         ClassTarget(of="dense"), lambda: torch.from_numpy(train.prepared(SPHERE)[None]), in_volume

@@ -27,8 +27,10 @@ from workers.targets.scalars import ClassLogit, ClassProbability, Linear
 ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "classification-multilabel": torch.sigmoid,
     "classification-multiclass": lambda logits: logits.softmax(0),
+    "survival": torch.sigmoid,
 }
-"""By task: logits ``(classes,)`` to probabilities."""
+"""By task: logits ``(classes,)`` to probabilities. Of a survival model they are the log odds of
+the event by each time."""
 
 SLOPE: Final = 0.01
 """Derivative of a probability with respect to its logit, ``p (1 - p)``, under which it counts as

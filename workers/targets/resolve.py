@@ -14,12 +14,20 @@ from service.domain.target import (
     RegressionTarget,
     SegmentationTarget,
     Target,
+    TimeToEventTarget,
     ViewTarget,
 )
 from service.errors.base import Failure
 from service.errors.requests import InvalidTarget
 from service.errors.studies import NothingToExplain
-from workers.targets import classes, contrasts, detections, regressions, segmentations
+from workers.targets import (
+    classes,
+    contrasts,
+    detections,
+    regressions,
+    segmentations,
+    survival,
+)
 from workers.targets.base import Answer, Chosen
 from workers.targets.views import in_parts
 
@@ -71,6 +79,8 @@ def predict(answer: Answer) -> tuple[Prediction, ...]:
             return segmentations.predictions_of(answer)
         case "detection":
             return detections.predictions_of(answer)
+        case "survival":
+            return survival.predictions_of(answer)
         case _:
             return classes.predictions_of(answer.manifest, answer.outputs.tolist())
 
@@ -114,11 +124,7 @@ def _resolved(
     if target.kind not in kinds:
         raise InvalidTarget("The model has no targets of this kind.", kinds=list(kinds))
     if isinstance(target, ViewTarget | InstanceTarget):
-        target = (
-            RegressionTarget(kind="regression", of=target.of)
-            if answer.manifest.task == "regression"
-            else ClassTarget(of=target.of, score=target.score or "logit")
-        )
+        target = _of_the_whole(target, answer)
     match target:
         case ClassTarget():
             return classes.resolve(target, answer, predictions)
@@ -132,3 +138,18 @@ def _resolved(
         case DetectionTarget():
             box = detections.resolve(target, answer)
             return () if box is None else (box,)
+        case TimeToEventTarget():
+            return (survival.resolve(target, answer, predictions),)
+
+
+def _of_the_whole(
+    target: ViewTarget | InstanceTarget, answer: Answer
+) -> ClassTarget | RegressionTarget | TimeToEventTarget:
+    """Return what is explained in a view or an instance: the scalar is that of all."""
+    match answer.manifest.task:
+        case "regression":
+            return RegressionTarget(kind="regression", of=target.of)
+        case "survival":
+            return survival.named(target.of, answer.manifest)
+        case _:
+            return ClassTarget(of=target.of, score=target.score or "logit")

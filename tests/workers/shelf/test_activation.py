@@ -205,7 +205,7 @@ def test_a_model_on_a_server_is_read_as_logits_too() -> None:
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"runtime": "torch"}, "leave the last sigmoid or softmax out"),
-    ({"task": "regression"}, "classifications and segmentations"),
+    ({"task": "regression"}, "classifications, segmentations"),
     ({"activation": "logits"}, "each self-test needs 'logits'"),
 ]
 
