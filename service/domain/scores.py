@@ -12,12 +12,16 @@ from service.domain.target import (
     DetectionTarget,
     InstanceTarget,
     Target,
+    TimeToEventTarget,
     ViewTarget,
 )
 from service.domain.value import Name, Value
 
 DIFFERENCE: Final = "difference"
 """A contrast's score, unless it is with the rest."""
+
+RISK, BY_A_TIME = "risk", "horizon"
+"""Scores of an event: the log hazard, or the log odds of the event by a time."""
 
 
 class ScoreEntry(Value):
@@ -28,7 +32,8 @@ class ScoreEntry(Value):
     ``class``."""
 
     score: Name
-    """What the target says in `score`; of a contrast, ``difference``, or ``rest`` as `versus`."""
+    """What the target says in `score`; of a contrast ``difference``, or ``rest`` as `versus`; of an
+    event ``risk``, or ``horizon`` of any time."""
 
     linear: bool
     """Whether it is a weighted sum of what the network puts out."""
@@ -45,6 +50,8 @@ def scores_of(task: str, output: Output) -> tuple[ScoreEntry, ...]:
         return tuple(_of_classes(exclusive=False))
     if task == "classification-multiclass":
         return tuple(_of_classes(exclusive=True, rivals=len(usable(output.classes)) > 1))
+    if task == "survival":
+        return (_of_event(output),)
     return ()
 
 
@@ -57,6 +64,8 @@ def asked_of(target: Target) -> tuple[str, str] | None:
             return target.kind, REST if target.versus == REST else DIFFERENCE
         case DetectionTarget():
             return target.kind, target.score
+        case TimeToEventTarget():
+            return target.kind, RISK if target.horizon is None else BY_A_TIME
         case _:
             return None
 
@@ -74,6 +83,15 @@ def _of_classes(*, exclusive: bool, rivals: bool = True) -> Iterator[ScoreEntry]
     yield ScoreEntry(kind="contrast", score=DIFFERENCE, linear=True)
     if exclusive:
         yield ScoreEntry(kind="contrast", score=REST, linear=False)
+
+
+def _of_event(output: Output) -> ScoreEntry:
+    """Return what is asked of an event: of intervals, more than one decide."""
+    if output.decoding == "log_hazard":
+        return ScoreEntry(kind="time_to_event", score=RISK, linear=True)
+    intervals = 0 if output.event is None else len(output.event.horizons)
+    alone = output.decoding == "hazards" and intervals == 1
+    return ScoreEntry(kind="time_to_event", score=BY_A_TIME, linear=alone)
 
 
 def _of_boxes(boxes: BoxDecoding) -> Iterator[ScoreEntry]:

@@ -17,6 +17,10 @@ REST = "rest"
 LOGIT: Final = "logit"
 """A class's own logit: what certificates and calibration are of."""
 
+PROBABILITY: Final = "probability"
+PIXELS: Final = "{pixels}"
+"""Source pixels, as a unit of UCUM."""
+
 Of = Annotated[int, Field(ge=0, le=100_000)] | Slug
 """An output of the model, by key or by index."""
 
@@ -386,7 +390,7 @@ class ResolvedTarget(Value):
     """The number that a regression gives."""
 
     unit: str | None = None
-    """Its unit, as of UCUM."""
+    """Its unit, as of UCUM, or that of the score where an edge of a box is explained."""
 
     reference: float | None = None
     """What the score of a regression is counted from."""

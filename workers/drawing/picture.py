@@ -12,7 +12,7 @@ from service.domain.grid import Grid
 from service.domain.parity import WORDS as PARITY_WORDS
 from service.domain.parity import MapParity, Parity
 from service.domain.request import Style
-from service.domain.target import ResolvedTarget
+from service.domain.target import PROBABILITY, ResolvedTarget
 from service.domain.trust import (
     ALWAYS,
     OF_THE_METHOD,
@@ -278,6 +278,7 @@ def _grade(words: Words) -> str:
 def _figures(target: ResolvedTarget) -> str:
     """Say the score in one line, after what the model says."""
     score = f"{target.quantity} {target.score:.2f}"
+    score += "" if target.versus is None else f" ({target.versus})"
     if target.value is not None:
         unit = "" if target.unit in (None, "1") else f" {target.unit}"
         against = "" if target.reference is None else f" (reference {target.reference:.1f}{unit})"
@@ -289,7 +290,7 @@ def _figures(target: ResolvedTarget) -> str:
     text = f"probability {target.probability:.3f}"
     if target.threshold is not None:
         text += f" (threshold {target.threshold:.2f})"
-    return f"{text}, {score}"
+    return f"{text}, explained itself" if target.quantity == PROBABILITY else f"{text}, {score}"
 
 
 def _warnings(words: Words, scale: Scale | None, own: str) -> list[str]:

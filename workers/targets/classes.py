@@ -14,6 +14,7 @@ from service.domain.scores import usable
 from service.domain.target import (
     ABOVE_THRESHOLD,
     LOGIT,
+    PROBABILITY,
     TOP1,
     ClassScore,
     ClassTarget,
@@ -166,7 +167,7 @@ def _scored(
         case "logit":
             return ClassLogit(said.index), LOGIT, None
         case "probability":
-            return ClassProbability(said.index, manifest.exclusive), "probability", None
+            return ClassProbability(said.index, manifest.exclusive), PROBABILITY, None
         case "margin" if manifest.exclusive:
             rival = _next_best(said, manifest, predictions)
             scalar = Linear(((said.index, 1.0), (rival.index, -1.0)))

@@ -20,7 +20,7 @@ from service.domain.explanation import Prediction
 from service.domain.grid import Grid, apply
 from service.domain.manifest import Manifest
 from service.domain.outputs import ClassSpec
-from service.domain.target import DetectionTarget, ResolvedTarget
+from service.domain.target import PIXELS, DetectionTarget, ResolvedTarget
 from service.errors.requests import InvalidTarget
 from workers.passes import Scalar
 from workers.targets.base import Answer, Chosen, demand_axes, found, key_of
@@ -89,6 +89,7 @@ def resolve(target: DetectionTarget, answer: Answer) -> Chosen | None:
         probability=probability,
         threshold=spec.threshold,
         above_threshold=spec.threshold is not None and probability >= spec.threshold,
+        unit=PIXELS if isinstance(score, ProposalEdge) else None,
         box=place,
         patient=seen.in_patient(place),
         overlap=None if asked is None else overlaps(box, asked).item(),

@@ -117,9 +117,9 @@ class ProposalEdge:
 
     def __call__(self, outputs: Tensor) -> Tensor:
         """Return the edge's place in each row, in source pixels, shape ``(rows,)``."""
-        one = self.decoder.proposals(outputs)[:, self.proposal : self.proposal + 1]
-        weights = torch.tensor(self.factors, dtype=torch.float64)
-        return self.decoder.boxes(one)[:, 0] @ sent(weights, one.device, one.dtype) + self.constant
+        every = self.decoder.boxes(self.decoder.proposals(outputs))  # each from its own place
+        factors = sent(torch.tensor(self.factors, dtype=torch.float64), every.device, every.dtype)
+        return every[:, self.proposal] @ factors + self.constant
 
 
 def logits_of(decoder: Decoder, proposals: Tensor, index: int | None) -> Tensor:

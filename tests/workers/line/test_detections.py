@@ -1,6 +1,10 @@
 """A detector through the whole line, as weights and as ONNX: boxes found, and explained."""
 
+import io
+import json
+
 import numpy as np
+import pydicom
 import pytest
 
 from examples.planted.dicom import plate
@@ -142,3 +146,31 @@ def test_an_export_with_boxes_and_probabilities_says_and_shows_the_same(clinic, 
         assert entry.executed_on == ("original" if entry.method == "occlusion" else "surrogate")
         assert entry.target.score == pytest.approx(before.target.score, abs=1e-3)
         assert entry.map.peak == before.map.peak
+
+
+@pytest.mark.parametrize("package", ["detector-phantom", "exported"])
+def test_where_an_edge_lies_is_explained_by_what_is_seen_there(clinic, package):
+    """Hiding a place far from the box moves no edge; the evidence lies about the box."""
+    targets = [{"kind": "detection", "of": "stone", "score": edge} for edge in ("left", "bottom")]
+    record, told = explain(
+        clinic,
+        package,
+        targets=targets,
+        methods=METHODS[1:],
+        artifacts=["json", "png", "dicom_sr"],
+    )
+    assert record.state is State.SUCCEEDED, told.failure
+    top, left, bottom, right = told.predictions[1].detections[0].box
+    for entry in told.results:
+        edge = entry.target.key.rpartition("-")[2]
+        assert entry.target.score == pytest.approx(left if edge == "left" else bottom, abs=0.06)
+        assert entry.target.quantity == f"{edge} edge of the box"
+        assert entry.target.unit == "{pixels}"
+        assert entry.trust.certificate.reason == "target_is_no_class"
+        values = np.abs(json.loads(clinic.artifact(record, entry, "json"))["map"]["values"]).sum(0)
+        cells = np.stack(np.meshgrid(*map(np.arange, values.shape), indexing="ij"), -1)
+        places = cells @ np.array(entry.map.affine)[:2, :2].T + np.array(entry.map.affine)[:2, 2]
+        near = (places >= np.array([top, left]) - 20) & (places < np.array([bottom, right]) + 20)
+        assert values[near.all(-1)].sum() > 0.8 * values.sum()
+        report = str(pydicom.dcmread(io.BytesIO(clinic.artifact(record, entry, "dicom_sr"))))
+        assert f"Score that is explained ({edge} edge of the box)" in report

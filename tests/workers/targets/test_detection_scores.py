@@ -108,12 +108,14 @@ def test_an_edge_of_a_turned_volume_is_that_of_its_source():
 
 def test_an_edge_that_an_anchor_decodes_has_the_slope_of_what_it_is_made_of():
     rows = np.array([[0.1, -0.2, 0.3, -0.1, 2.0, -4.0], [0.0, 0.0, 0.0, 0.0, 1.0, 1.0]])
-    rows = np.concatenate([rows, rows - 1.0])
+    rows = np.concatenate([rows - 1.0, rows])  # the third is the best, and stands at (12, 4)
     outputs = {"classes": detection().outputs[0].model_dump()["classes"], "decoding": "boxes"}
     given = answer(detection(outputs=[outputs | {"boxes": ANCHORED}]), rows, SHRUNK)
     values = torch.tensor(rows)
     for edge in EDGES[4]:
         found = one(given, kind="detection", of="nodule", score=edge)
+        place = found.target.box[EDGES[4].index(edge)]
+        assert found.target.score == pytest.approx(place, abs=0.06)  # told to a tenth
         torch.testing.assert_close(
             derivative(found, values), slope(found, values), rtol=1e-5, atol=1e-6
         )
