@@ -189,7 +189,9 @@ class _Embedding(nn.Module):
     @override
     def forward(self, image: Tensor) -> Tensor:
         axes = len(self.patch)
-        patches = cut(image.movedim(1, -1), self.patch).movedim(-1, axes + 1)
+        last = image.permute(0, *range(2, axes + 2), 1)
+        boxes, edges = range(axes + 1), range(axes + 1, 2 * axes + 1)
+        patches = cut(last, self.patch).permute(*boxes, 2 * axes + 1, *edges)
         tokens: Tensor = self.norm(self.lift(patches.flatten(axes + 1)))
         return tokens
 
@@ -283,7 +285,7 @@ class _Attention(nn.Module):
 
     def _within(self, windows: Tensor) -> Tensor:
         """Return what attention makes of tokens ``(rows, windows, n, width)``."""
-        parts = self.queries_keys_values(windows).unflatten(3, (3, self.heads, -1))
+        parts = self.queries_keys_values(windows).reshape(*windows.shape[:3], 3, self.heads, -1)
         queries, keys, values = parts.permute(3, 0, 1, 4, 2, 5)
         bias = self.biases[self.near].permute(2, 0, 1).masked_fill(self.apart, -torch.inf)
         seen = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
@@ -294,7 +296,7 @@ class _Attention(nn.Module):
 def cut(tokens: Tensor, edges: Grid) -> Tensor:
     """Return tokens ``(rows, *grid, width)`` in boxes, ``(rows, *boxes, *edges, width)``."""
     axes = len(edges)
-    shape = [len(tokens)]
+    shape = [tokens.shape[0]]  # and not its length, which exporters take for a constant
     for size, edge in zip(tokens.shape[1:-1], edges, strict=True):
         shape += [size // edge, edge]
     places, offsets = range(1, 2 * axes, 2), range(2, 2 * axes + 1, 2)
@@ -306,7 +308,7 @@ def joined(boxes: Tensor) -> Tensor:
     axes = (boxes.dim() - 2) // 2
     pairs = [axis for k in range(1, axes + 1) for axis in (k, k + axes)]
     sizes = [boxes.shape[k] * boxes.shape[k + axes] for k in range(1, axes + 1)]
-    return boxes.permute(0, *pairs, 2 * axes + 1).reshape(len(boxes), *sizes, boxes.shape[-1])
+    return boxes.permute(0, *pairs, 2 * axes + 1).reshape(boxes.shape[0], *sizes, boxes.shape[-1])
 
 
 def _differences(window: Grid) -> int:
