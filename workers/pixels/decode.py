@@ -178,7 +178,7 @@ def _write_gray(
             part = slice(start, start + BLOCK)
             values = modality.apply(stored[part])
             mask = None if padding is None else padding[part]
-            pixels.append(stored[part] if kept == stored.dtype else values)
+            pixels.append(values if kept.kind == "f" else stored[part])
             display.append(show_gray(values, voi, mask, inverted=inverted))
 
 

@@ -40,7 +40,8 @@ class Modality:
             return self.table.take(stored).astype(np.float32)
         whole = self.slope.is_integer() and self.intercept.is_integer()
         if stored.dtype.itemsize > 2 or not whole:  # noqa: PLR2004 - else float32 is exact
-            return (stored * self.slope + self.intercept).astype(np.float32)
+            exact = stored * np.float64(self.slope) + self.intercept
+            return exact.astype(np.float32)
         values = stored.astype(np.float32)
         if not self.identity:
             values *= np.float32(self.slope)

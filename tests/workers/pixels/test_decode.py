@@ -4,8 +4,9 @@ import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom import dcmwrite
+from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
+from pydicom.pixels import apply_rescale
 from pydicom.sequence import Sequence
 
 from service.errors.base import WhylightError
@@ -280,6 +281,16 @@ def test_floating_point_pixels_come_as_they_are(decode, dtype):
     assert (facts.value_minimum, facts.value_maximum) == (pixels.min(), pixels.max())
     low, high = np.percentile(pixels, (0.5, 99.5))
     assert np.abs(display - np.clip((pixels - low) / (high - low), 0, 1) * 255).max() <= 0.51
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_rescale_of_floating_point_pixels_is_applied(decode, dtype):
+    pixels = np.random.default_rng(7).normal(4000, 900, (64, 48)).astype(dtype)
+    data = encoded(real_pixels(pixels, RescaleSlope="0.25", RescaleIntercept="-1000.5"))
+    facts, values, _, _ = decode(data)
+    oracle = apply_rescale(pixels.astype(np.float64), dcmread(io.BytesIO(data)))
+    assert np.array_equal(values[0], oracle.astype(np.float32))
+    assert facts.value_maximum == pytest.approx(oracle.max())
 
 
 @pytest.mark.parametrize("hole", [np.nan, np.inf, -1e300, 7.5])
