@@ -42,7 +42,7 @@ from tests.support import redis_server
 from tests.support.hospital import ask, document, register, take_in
 from tests.support.phantom_dicom import encoded
 from tests.support.volumes import Series
-from workers.sliding.tiling import Tiling
+from workers.tiling import Tiling
 from workers.wiring import assembled
 
 PACKAGES = ("numpy", "torch", "pydicom")

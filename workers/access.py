@@ -89,15 +89,16 @@ class Access:
     def mapped(self, method: Method, image: Tensor, targets: Targets) -> Planned[Maps]:
         """Return the plan of a method on an image, shape ``(C, *spatial)``, likewise."""
         several = self.model.manifest.image.several
-        rows = cost_of(method, image.shape, len(targets), several=several).rows
         if several:
+            rows = cost_of(method, image.shape, len(targets), several=True).rows
             return self.planned(maps(method, image, targets, self.explained), rows, image, targets)
         sliding = self._sliding
         if sliding is None:
+            rows = method.estimate(image.shape, len(targets)).rows
             plan = method.joint(image, targets, self.explained)
         else:
+            rows = sliding.rows(method, image.shape, targets)
             plan = sliding.maps(method, image, targets, self.explained)
-            rows *= sliding.windows(image.shape, targets)
         return Planned(accompanied(plan, self.tabular), rows)
 
     def serve(

@@ -7,7 +7,7 @@ from torch import Tensor
 from service.domain.manifest import Manifest
 from service.errors.models import SurrogateDisagrees
 from workers.targets.classes import predictions_of
-from workers.targets.detections import decoder_of
+from workers.targets.detections import by_window, decoder_of
 from workers.targets.survival import by_time
 
 
@@ -27,7 +27,7 @@ def disagreement(
     original, surrogate
         Outputs on the image that is explained, one row without its axis.
     extent
-        Spatial shape of the model's input.
+        Spatial shape of the prepared image.
     """
     limit = manifest.surrogate
     parts = zip(
@@ -51,8 +51,8 @@ def _parts(manifest: Manifest, outputs: Tensor, extent: Sequence[int]) -> tuple[
     if manifest.task != "detection":
         return (outputs,)
     decoder = decoder_of(manifest, extent)
-    proposals = decoder.proposals(outputs[None])
-    return decoder.logits(proposals), decoder.boxes(proposals) / max(extent)
+    proposals = decoder.proposals(by_window(manifest, outputs))
+    return decoder.logits(proposals), decoder.boxes(proposals) / max(decoder.extent)
 
 
 def _decisions(manifest: Manifest, outputs: Tensor) -> tuple[object, ...]:

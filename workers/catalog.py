@@ -1,6 +1,6 @@
 """What this worker can do, told out of the registries and the probes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -29,7 +29,7 @@ from workers.passes import Ability
 from workers.precisions import Precisions
 from workers.records import PROTOCOL, Pending, Records
 from workers.runtimes.base import Probe
-from workers.sliding.tiling import Tiling
+from workers.tiling import Tiling
 from workers.views import cost_of
 
 ALIKE: Final = (
@@ -84,8 +84,7 @@ def ready_model(
         How long it took to read, test and probe it.
     """
     refused = {name: reason for name in METHODS if (reason := refusal(name, probe, manifest))}
-    rules = manifest.sliding_window
-    pieces = 1 if rules is None else Tiling(rules, tuple(shape[1:])).count
+    one, pieces = _pieces(manifest, shape)
     served = tuple(name for name in METHODS if name not in refused)
     return entry_of(manifest, package).model_copy(
         update={
@@ -104,7 +103,7 @@ def ready_model(
             "memory": MemoryEntry(fixed_bytes=probe.fixed_bytes, row_bytes=dict(probe.row_bytes)),
             "load_seconds": None if load_seconds is None else round(load_seconds, 3),
             "method_rows": {
-                name: _rows(name, shape, pieces, facts, several=manifest.image.several)
+                name: _rows(name, one, pieces, facts, several=manifest.image.several)
                 for name in served
             },
         }
@@ -202,15 +201,35 @@ def _surrogate(manifest: Manifest, probe: Probe, served: Sequence[str]) -> Surro
     )
 
 
+def _pieces(manifest: Manifest, shape: Sequence[int]) -> tuple[Sequence[int], dict[str, int]]:
+    """Return the shape of what a method is run on, and the windows of a row by kind of pass.
+
+    A box has derivatives in its own window alone, and is seen by those about it.
+    """
+    rules = manifest.sliding_window
+    if rules is None:
+        return shape, {"forward": 1, "gradient": 1}
+    tiling = Tiling(rules, tuple(shape[1:]))
+    if rules.blend == "none":
+        _, part = tiling.around(tiling.crowd)
+        return (shape[0], *part.shape), {"forward": part.count, "gradient": 1}
+    return shape, {"forward": tiling.count, "gradient": tiling.count}
+
+
 def _rows(
-    method: str, shape: Sequence[int], pieces: int, facts: ModelFacts, *, several: bool
+    method: str,
+    shape: Sequence[int],
+    pieces: Mapping[str, int],
+    facts: ModelFacts,
+    *,
+    several: bool,
 ) -> dict[str, int]:
     """Return the rows of one target by default, for the estimate at admission.
 
     Parameters
     ----------
     pieces
-        Windows in which the model is given an image; 1 if whole.
+        Windows of a row by kind of pass.
     several
         Whether it is given several images at once.
     """
@@ -218,7 +237,8 @@ def _rows(
         cost = cost_of(METHODS[method]().settled(facts), shape, 1, several=several)
     except (WhylightError, ValueError):  # a method without defaults cannot be estimated
         return {}
-    return {"forward": cost.forward_rows * pieces, "gradient": cost.gradient_rows * pieces}
+    rows = {"forward": cost.forward_rows, "gradient": cost.gradient_rows}
+    return {kind: count * pieces[kind] for kind, count in rows.items()}
 
 
 def _certificate(

@@ -118,7 +118,7 @@ class Loader:
         manifest = fitted(manifest, shape[0])
         try:
             probe = self._owned(lambda: runtime.probed)
-            probe = probe if rules is None else windowed(probe)
+            probe = probe if rules is None else windowed(probe, rules)
             probe = kept_apart(manifest, bagged(manifest, probe), shape[1])
             apart = gaps(manifest, folder, shape, partial(self._logits, runtime, package))
         except WhylightError:
@@ -131,7 +131,7 @@ class Loader:
             attentions=probe.attentions,
             tokens=probe.tokens,
             baseline=manifest.explain.baseline,
-            sizes=tuple(shape[1:]),
+            sizes=tuple(shape[1:]) if rules is None or rules.blend != "none" else rules.size,
         )
         seconds = time.monotonic() - began
         entry = ready_model(manifest, package, probe, shape, facts, load_seconds=seconds)
@@ -249,8 +249,7 @@ class Loader:
         if manifest.task != "detection":
             return selftests.answered(manifest, activation.told(manifest, outputs), grid.shape)
         probed = self._owned(lambda: runtime.probed).outputs
-        expected.demand_fixed(outputs.shape, probed)
-        return expected.demand_boxes(manifest, test, torch.from_numpy(outputs), grid)
+        return expected.demand_boxes(manifest, test, torch.from_numpy(outputs), grid, probed)
 
     def _require_bag(
         self,

@@ -26,7 +26,7 @@ from service.domain.manifest import Explain
 from service.domain.network import Layer
 from service.domain.outputs import ClassSpec, Output
 from workers.architectures.plain_conv_unet import PlainConvUNet
-from workers.sliding.tiling import Tiling
+from workers.tiling import Tiling
 
 EDGE: Final = 16
 """Cells along each edge of a patch, and of a window."""

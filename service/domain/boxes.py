@@ -178,6 +178,20 @@ class PatientBox(Value):
     """Edges along the volume's slices, rows and columns, which may lie aslant in the patient."""
 
 
+class BoxWindows(Value):
+    """Of a model that sees windows: those that the score of a box depends on."""
+
+    count: int
+    """One where a proposal is explained; all that overlap the box where its similarity is."""
+
+    of: int
+    """Windows of the image in all."""
+
+    box: tuple[float, ...]
+    """Where they lie together in source pixels, as of `Bounds`. Nothing outside has any influence,
+    and the map is 0 there."""
+
+
 class Detection(Value):
     """A box that the model found."""
 

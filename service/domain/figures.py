@@ -6,6 +6,7 @@ study, for pictures and summaries alike.
 
 from collections.abc import Iterable
 
+from service.domain.boxes import BoxWindows
 from service.domain.explanation import Check, Restriction
 
 
@@ -53,6 +54,14 @@ def same_as_mean(checks: Iterable[Check]) -> str | None:
     if not isinstance(likeness, float) or not isinstance(start, float):
         return None
     return f"Likeness to the class's mean map {likeness:.2f} (flagged from {start:.2f} on)."
+
+
+def in_windows(windows: BoxWindows) -> str:
+    """Return in how much of the image a box is explained, of a model that sees windows."""
+    return (
+        f"The model sees windows of the image, and this is explained in {windows.count} of"
+        f" {windows.of}: outside of them the map is empty, whatever is there."
+    )
 
 
 def kept_to(restriction: Restriction) -> str:

@@ -196,7 +196,7 @@ AnyInput = Annotated[
 
 
 class SlidingWindow(Value):
-    """How a segmentation is given an image of any size: window by window, its answers blended."""
+    """How a network is given an image of any size: window by window."""
 
     size: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(min_length=2, max_length=3)
     """Cells of a window along each spatial axis of the prepared image.
@@ -207,8 +207,9 @@ class SlidingWindow(Value):
     overlap: float = Field(default=0.5, ge=0, lt=1)
     """Share of a window's edge that it has in common with the next one, at least."""
 
-    blend: Literal["gaussian", "constant"] = "gaussian"
-    """How windows count where they overlap: most at their centers, or alike."""
+    blend: Literal["gaussian", "constant", "none"] = "gaussian"
+    """How windows of a segmentation count where they overlap: most at their centers, or alike. Of a
+    detection `none`: the boxes of all windows are gathered, and suppressed together."""
 
     convention: Literal["monai", "nnunet"] = "monai"
     """Whose windows these are to the cell: those of MONAI's ``sliding_window_inference``, or

@@ -266,11 +266,16 @@ class Manifest(Value):
 
     @model_validator(mode="after")
     def _windows_fit_the_input(self) -> "Manifest":
-        """Require that windows are of a segmentation and have the axes of its input."""
+        """Require of windows that they fit the task, and have the axes of the input."""
         if self.sliding_window is None:
             return self
-        if self.task != "segmentation":
-            raise ValueError("'sliding_window' is for segmentations alone")
+        if self.task not in {"segmentation", "detection"}:
+            raise ValueError("'sliding_window' is for segmentations and detections alone")
+        if (self.sliding_window.blend == "none") != (self.task == "detection"):
+            raise ValueError(
+                "'sliding_window.blend' of a detection is 'none', and of a segmentation another:"
+                " boxes of windows are not blended, but suppressed together"
+            )
         axes = len(self.image.layout) - 2
         if len(self.sliding_window.size) != axes:
             raise ValueError(f"'sliding_window.size' needs one number for each of {axes} axes")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from service.domain.boxes import PatientBox
+from service.domain.boxes import BoxWindows, PatientBox
 from service.domain.study import MOST_FRAMES
 from service.domain.value import TAG, Name, Sha256, Slug, Value
 from service.domain.view import OfViews
@@ -403,6 +403,9 @@ class ResolvedTarget(Value):
 
     patient: PatientBox | None = None
     """Where that lies in the patient, of a volume."""
+
+    windows: BoxWindows | None = None
+    """What of the image the explained score depends on, of a model that sees windows."""
 
     overlap: float | None = None
     """Of it and the box that was asked for (IoU); `None` where none was."""

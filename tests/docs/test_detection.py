@@ -18,7 +18,8 @@ from examples.planted.dicom import plate
 from examples.planted.inputs import inputs
 from examples.planted.pictures import shapes
 from service.domain.boxes import BoxDecoding, Detection
-from service.domain.inputs import Input
+from service.domain.inputs import Input, SlidingWindow
+from service.domain.manifest import Manifest
 from service.domain.outputs import Output
 from service.domain.target import DetectionTarget
 from service.errors.models import ModelUnavailable
@@ -131,3 +132,9 @@ def test_the_methods_that_the_page_calls_refused_are():
     (sentence,) = re.findall(r"\*\*Some methods are refused\.\*\*(.*?)often", DETECTION, re.DOTALL)
     named = set(re.findall(r"`(\w+)`", sentence))
     assert named == {name for name in METHODS if METHODS[name].marks_alike}
+
+
+def test_windows_are_declared_as_the_page_says():
+    windows = SlidingWindow.model_validate(said_on_page("In windows")["sliding_window"])
+    manifest = OF_SPHERES.manifest.model_dump() | {"sliding_window": windows}
+    assert Manifest.model_validate(manifest).sliding_window.blend == "none"

@@ -39,10 +39,10 @@ from tests.support.small_model import picture, write_image
 from tests.support.volumes import Series, enhanced
 from tests.support.volumes import facts as volume_facts
 from workers.architectures.base import ARCHITECTURES
-from workers.sliding.tiling import Tiling
 from workers.stages.prepare import parse_steps
 from workers.state_dicts import install
 from workers.steps.base import StepImage
+from workers.tiling import Tiling
 
 ROOT = Path(__file__).parents[2]
 PHANTOM = ROOT / "models" / "chest-phantom"

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,12 +11,14 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from examples.boxes import STEP, Detecting
+from examples.boxes import STEP, THRESHOLD, Detecting
 from examples.planted import recipes as planted
 from examples.spheres import detector as spheres
+from examples.spheres.phantom import draw
 from service.domain.manifest import Manifest
 from service.manifests import read_manifest
 from tests.support.exported import onnx_of
+from tests.support.windowed_boxes import proposals_in_windows
 from workers.architectures.base import Architecture
 
 MODELS: Final = Path(__file__).parents[2] / "models"
@@ -100,6 +102,35 @@ def write_exported_detector(folder: Path, shipped: Shipped = OF_SHAPES, **change
     manifest |= {"id": "exported-detector", "runtime": "onnx", "explain": explain}
     (folder / "model.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
     return folder
+
+
+EDGE: Final = 24
+"""Of the windows of a detector that is given its volumes in windows, a whole one being 32."""
+
+
+def write_windowed_detector(folder: Path) -> Shipped:
+    """Write the package of the detector of spheres, given its volumes in windows.
+
+    What its self-tests expect is what MONAI's windows and suppression give.
+    """
+    shipped = OF_SPHERES
+    shutil.copytree(shipped.package, folder)
+    manifest = yaml.safe_load((folder / "model.yaml").read_text())
+    windows = {"size": [EDGE] * 3, "overlap": 0.5, "blend": "none"}
+    manifest |= {"id": "windowed-detector", "sliding_window": windows}
+    detecting = shipped.detecting
+    scale = torch.tensor(detecting.drawn * 2) / torch.tensor(detecting.small * 2)
+    for test, (_, findings, seed) in zip(manifest["selftests"], spheres.KNOWN, strict=True):
+        (image,) = spheres.inputs([draw(seed, findings)])
+        found = proposals_in_windows(shipped.network(), image, windows["size"], 0.5)
+        test["logits"] = found.logits.amax(0).tolist()
+        test["boxes"] = [
+            {"of": key, "box": (found.boxes[each] * scale).tolist()}
+            for k, key in enumerate(detecting.classes)
+            for each in found.kept(k, THRESHOLD, detecting.decoding.overlap).tolist()
+        ]
+    (folder / "model.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
+    return Shipped(folder, shipped.architecture, replace(detecting, small=(EDGE,) * 3))
 
 
 class Sorting(Exported):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.explanation import Check, ModelRef, Restriction
-from service.domain.figures import fall_outside, kept_to, largest_fall, probed
+from service.domain.figures import fall_outside, in_windows, kept_to, largest_fall, probed
 from service.domain.grid import Grid
 from service.domain.parity import WORDS as PARITY_WORDS
 from service.domain.parity import MapParity, Parity
@@ -218,6 +218,7 @@ def _legend(words: Words, edges: tuple[float, ...], number: int | None, *more: s
             *_precision(words.trust.precision),
             *_beside(words),
             *_box(target, number),
+            *([] if target.windows is None else [in_windows(target.windows)]),
             f"One map cell covers {cell} image {'pixels' if len(edges) == PLANE else 'voxels'}.",
             *([] if words.restriction is None else [kept_to(words.restriction)]),
             *more,

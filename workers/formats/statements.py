@@ -11,6 +11,7 @@ from highdicom.sr import CodedConcept, Measurement, QualitativeEvaluation
 from pydicom.sr.codedict import codes
 
 from service.domain.boxes import EDGES
+from service.domain.figures import in_windows
 from service.domain.target import LOGIT, ResolvedTarget
 from service.domain.trust import ALWAYS
 from workers.formats.base import MapRecord, Sheet
@@ -91,6 +92,7 @@ def sentences(record: MapRecord) -> str:
     """Return what a reader should be told, out of the fixed table."""
     said = list(record.trust.statements)
     said += [] if record.restriction is None else [RESTRICTED]
+    said += [] if record.target.windows is None else [in_windows(record.target.windows)]
     return " ".join(said if ALWAYS in said else (*said, ALWAYS))
 
 

@@ -62,7 +62,7 @@ class ModelFacts:
     """The model's reference value of a pixel, in model-input units."""
 
     sizes: tuple[int, ...] = ()
-    """Of its input along each spatial axis, in pixels; empty if not known."""
+    """Of what it is run on along each spatial axis, in pixels; empty if not known."""
 
     attentions: tuple[str, ...] = ()
     """Places of a transformer's attention weights, from the first block on."""

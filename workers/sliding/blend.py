@@ -7,14 +7,10 @@ from torch import Tensor
 
 from workers.passes import Forward, Plan, Step
 from workers.rows import Box
-from workers.sliding.regions import Region, Share
+from workers.sliding.regions import Region
 from workers.sliding.rows import Source
-from workers.sliding.tiling import overlap, within
-
-
-def met_by(regions: Sequence[Region]) -> list[int]:
-    """Return the windows that matter to any region, ascending."""
-    return sorted({window for each in regions for window in each.windows})
+from workers.sliding.seen import Seen, regions_among
+from workers.tiling import overlap, within
 
 
 def blended(source: Source) -> Plan[Tensor]:
@@ -47,18 +43,19 @@ def blend(source: Source, windows: Sequence[int], box: Box) -> Plan[Tensor]:
     return total
 
 
-def parts(source: Source, regions: Sequence[Region], windows: Sequence[int]) -> Plan[Tensor]:
-    """Return what windows add to scores without rivals, float64, shape ``(K, windows)``."""
+def parts(source: Source, seen: Sequence[Seen], windows: Sequence[int]) -> Plan[Tensor]:
+    """Return what windows say of targets without rivals, float64, shape ``(K, windows)``.
+
+    It is 0 of windows that a target does not depend on.
+    """
     added: list[Tensor] = []
 
     def fold(start: int, step: Step) -> None:
         assert step.outputs is not None  # noqa: S101 - they were asked for
         for window, logits in zip(windows[start:], step.outputs, strict=False):
             one = [
-                Share(each, window, None)(logits[None])
-                if window in each.windows
-                else logits.new_zeros(1)
-                for each in regions
+                each.part(window)(logits[None]) if window in each.windows else logits.new_zeros(1)
+                for each in seen
             ]
             added.append(torch.cat(one).double())
 
@@ -78,13 +75,13 @@ def _around(source: Source, regions: Sequence[Region]) -> Plan[tuple[Tensor, Box
     return (yield from blend(source, tiling.meeting(held), box)), box
 
 
-def rivals_of(source: Source, regions: Sequence[Region]) -> Plan[list[Tensor | None]]:
+def rivals_of(source: Source, seen: Sequence[Seen]) -> Plan[list[Tensor | None]]:
     """Return the highest other class at each cell of each region whose score depends on it."""
-    margins = [each for each in regions if each.of_others]
+    margins = [each for each in regions_among(seen) if each.of_others]
     if not margins:
-        return [None] * len(regions)
+        return [None] * len(seen)
     logits, box = yield from _around(source, margins)
-    return [each.rivals(logits, box) if each.of_others else None for each in regions]
+    return [each.rivals(logits, box) if each.of_others else None for each in regions_among(seen)]
 
 
 def blended_scores(source: Source, regions: Sequence[Region]) -> Plan[Tensor]:

@@ -4,7 +4,8 @@ A pass over whole images becomes passes over their windows, with nothing kept
 but sums: of logits for the blend, of gradients on the image's grid. So memory
 is that of the result and of one window, and other jobs take their turns, and
 this one can be stopped, between two windows. Scores and gradients are those
-of the blended answer, exactly; see `workers.sliding.regions`. Numbers beside the
+of the blended answer, exactly; see `workers.sliding.regions`. What windows say of
+boxes is not blended but kept apart; see `workers.sliding.boxes`. Numbers beside the
 image stand beside every window of it; their gradients add up.
 """
 
@@ -35,12 +36,14 @@ from workers.passes import (
 )
 from workers.rows import INPUT, LEAVES, VALUES, Box, Clean, ablated
 from workers.runtimes.base import Probe
-from workers.sliding.blend import blended, blended_scores, met_by, parts, rivals_of
+from workers.sliding.blend import blended, blended_scores, parts, rivals_of
+from workers.sliding.boxes import Placed, gathered, parts_of
 from workers.sliding.lent import led
 from workers.sliding.regions import Region, Share
 from workers.sliding.rows import Source
-from workers.sliding.tiling import Tiling
+from workers.sliding.seen import Seen, demand_sums, met_by, regions_among, seen_of
 from workers.tabular import Tabular
+from workers.tiling import Tiling
 from workers.union import joined
 
 R = TypeVar("R")
@@ -62,12 +65,17 @@ UNSERVED: Final = (
 )
 
 
-def windowed(probe: Probe) -> Probe:
+LOST_WITH_BOXES: Final = frozenset({Ability.ACTIVATIONS, Ability.ABLATION})
+"""Abilities that a detection in windows lacks: methods with derivatives are run in the one window
+of a box, where the network can do all that it can; others see every window of the box."""
+
+
+def windowed(probe: Probe, rules: SlidingWindow) -> Probe:
     """Return what of a network's abilities holds for images that are given in windows."""
-    lost = probe.abilities - SERVED
+    lost = LOST_WITH_BOXES if rules.blend == "none" else probe.abilities - SERVED
     return replace(
         probe,
-        abilities=probe.abilities & SERVED,
+        abilities=probe.abilities - lost,
         unable={**probe.unable, **dict.fromkeys(lost, UNSERVED)},
     )
 
@@ -82,20 +90,33 @@ class Sliding:
         What the manifest says of windows.
     like
         A tensor of the model's floating type, on its device.
+    part
+        The windows, where an image is a part of a larger one.
     """
 
     rules: SlidingWindow
     like: Tensor
+    part: Tiling | None = None
 
     def tiling(self, shape: Sequence[int]) -> Tiling:
         """Return the windows over an image of shape ``(C, *spatial)``."""
-        return Tiling(self.rules, tuple(shape[1:]))
+        return self.part or Tiling(self.rules, tuple(shape[1:]))
 
     def windows(self, shape: Sequence[int], targets: Targets = ()) -> int:
         """Return how many windows of an image matter to targets, or to its whole answer."""
         tiling = self.tiling(shape)
-        met = {k for each in targets for k in Region(each, tiling).windows}
+        met = met_by([seen_of(each, tiling) for each in targets])
         return len(met) if targets else tiling.count
+
+    def rows(self, method: Method, shape: Sequence[int], targets: Targets) -> int:
+        """Return the windows that the network is given for the maps of a method."""
+        if self.rules.blend != "none":
+            return method.estimate(shape, len(targets)).rows * self.windows(shape, targets)
+        return sum(
+            method.estimate((shape[0], *each.tiling.shape), len(each.asked)).rows
+            * each.tiling.count
+            for each in parts_of(targets, self.tiling(shape))
+        )
 
     def led(self, plan: Plan[R]) -> Plan[R]:
         """Return a plan of passes over windows that does what `plan` does over whole images."""
@@ -120,11 +141,31 @@ class Sliding:
         """Return a plan of a method on an image, shape ``(C, *spatial)``, and what is beside it.
 
         A method that looks into a layer makes a map of each window, of what that
-        window alone says of the region; the maps are blended as answers are.
+        window alone says of the region; the maps are blended as answers are. Of a
+        box every method makes a map of what its windows cover.
         """
+        if self.rules.blend == "none":
+            return self._placed_maps(method, image, targets, tabular)
         if Ability.LAYER_GRADIENT in method.needs:
             return self._blended_maps(method, image, targets)
         return self.led(method.joint(image, targets, tabular))
+
+    def _placed_maps(
+        self, method: Method, image: Tensor, targets: Targets, tabular: Tabular | None
+    ) -> Plan[Maps]:
+        tiling = self.tiling(image.shape)
+        padded, placed = tiling.padded(image), Placed(tiling, len(targets))
+        for part in parts_of(targets, tiling):
+            if placed.partial:  # time is up, and of these boxes there is nothing
+                raise TimeUp
+            own = padded[:, *part.box].contiguous()
+            if method.differentiates():
+                plan = method.joint(own, part.alone, tabular)
+            else:
+                within = replace(self, part=part.tiling)
+                plan = within.led(method.joint(own, part.targets, tabular))
+            placed.add(part, (yield from plan))
+        return placed.maps()
 
     def _blended_maps(self, method: Method, image: Tensor, targets: Targets) -> Plan[Maps]:
         tiling = self.tiling(image.shape)
@@ -153,9 +194,9 @@ class _Guide:
     def __init__(self, sliding: Sliding) -> None:
         self._sliding = sliding
         self._known: dict[tuple[Hashable, Targets], dict[int, Tensor]] = {}
-        """What a window of an unchanged image adds to each score, shape ``(K,)``, by number."""
+        """What a window of an unchanged image says of each target, shape ``(K,)``, by number."""
 
-        self._met: dict[tuple[Scalar, tuple[int, ...]], Region] = {}
+        self._met: dict[tuple[Scalar, tuple[int, ...]], Seen] = {}
 
     def answer(self, asked: Pass | tuple[Pass, ...]) -> Plan[Any]:
         """Return what a plan is resumed with."""
@@ -186,11 +227,11 @@ class _Guide:
                 ask.fold(row, step)
         return joined(steps, ask.rows.count)
 
-    def _regions(self, targets: Targets, tiling: Tiling) -> list[Region]:
+    def _seen(self, targets: Targets, tiling: Tiling) -> list[Seen]:
         """Return targets under a tiling; their masks are looked through but once."""
         for each in targets:
             if (each, tiling.shape) not in self._met:
-                self._met[each, tiling.shape] = Region(each, tiling)
+                self._met[each, tiling.shape] = seen_of(each, tiling)
         return [self._met[each, tiling.shape] for each in targets]
 
     # -------------------------------------------------------------------- scores
@@ -198,53 +239,60 @@ class _Guide:
     def _forward(self, ask: Forward, row: int, source: Source) -> Plan[Step]:
         """Serve one row of a forward pass."""
         if ask.outputs:
-            outputs = yield from blended(source)
+            whole = gathered if self._sliding.rules.blend == "none" else blended
+            outputs = yield from whole(source)
             said = [target(outputs) for target in ask.targets]
             return Step(row, 1, scores=torch.stack(said, 1) if said else None, outputs=outputs)
-        regions = self._regions(ask.targets, source.tiling)
+        seen = self._seen(ask.targets, source.tiling)
+        regions = regions_among(seen)
         if any(each.of_others for each in regions):
             scores = yield from blended_scores(source, regions)
         else:
-            scores = yield from self._linear_scores(source, regions)
+            scores = yield from self._joined_scores(source, ask.targets, seen)
         return Step(row, 1, scores=scores[None].to(self._sliding.like.dtype))
 
-    def _linear_scores(self, source: Source, regions: Sequence[Region]) -> Plan[Tensor]:
-        """Return the scores of a row, float64, shape ``(K,)``.
+    def _joined_scores(
+        self, source: Source, targets: Targets, seen: Sequence[Seen]
+    ) -> Plan[Tensor]:
+        """Return the scores of a row, of what each window says of them; float64, shape ``(K,)``.
 
         Of a changed version of an image only the windows that changed are
-        computed: every window adds to the score what it always does.
+        computed: every other window says what it always does.
         """
-        windows = met_by(regions)
+        windows = met_by(seen)
         clean = source.clean
-        if clean is None:
-            return (yield from parts(source, regions, windows)).sum(1)
-        key = (clean.token, tuple(each.scalar for each in regions))
-        known = self._known.setdefault(key, {})
-        changed = [each for each in windows if source.touches(each)]
+        known = {} if clean is None else self._known.setdefault((clean.token, targets), {})
+        changed = [each for each in windows if clean is None or source.touches(each)]
         missing = [each for each in windows if each not in known and each not in changed]
-        if missing:
-            known.update(zip(missing, (yield from parts(clean, regions, missing)).T, strict=True))
-        added = dict(known)
+        if clean is not None and missing:
+            known.update(zip(missing, (yield from parts(clean, seen, missing)).T, strict=True))
+        said = dict(known)
         if changed:
-            new = yield from parts(source, regions, changed)
-            added.update(zip(changed, new.T, strict=True))
-        return torch.stack([added[each] for each in windows], 1).sum(1)
+            new = yield from parts(source, seen, changed)
+            said.update(zip(changed, new.T, strict=True))
+        return torch.stack(
+            [
+                each.total(torch.stack([said[window][k] for window in each.windows]))
+                for k, each in enumerate(seen)
+            ]
+        )
 
     # ----------------------------------------------------------------- gradients
 
     def _gradient(self, ask: Gradient, row: int, source: Source) -> Plan[Step]:
         """Serve one row of a gradient pass."""
         tiling = source.tiling
-        regions = self._regions(ask.targets, tiling)
-        rivals = yield from rivals_of(source, regions)
-        sums = _Sums.over(source, len(regions), self._sliding.like)
+        seen = self._seen(ask.targets, tiling)
+        demand_sums(seen)
+        rivals = yield from rivals_of(source, seen)
+        sums = _Sums.over(source, len(seen), self._sliding.like)
         asks = []
-        for window in met_by(regions):
-            meeting = [k for k, each in enumerate(regions) if window in each.windows]
+        for window in met_by(seen):
+            meeting = [k for k, each in enumerate(seen) if window in each.windows]
             asks.append(
                 Gradient(
                     source.rows((window,)),
-                    tuple(Share(regions[k], window, rivals[k]) for k in meeting),
+                    tuple(seen[k].part(window, rivals[k]) for k in meeting),
                     at=ask.at,
                     rule=ask.rule,
                     fold=partial(sums.add, meeting, tiling.boxes[window]),

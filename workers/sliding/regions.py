@@ -19,8 +19,8 @@ from service.errors.models import UnservablePass
 from workers.device import sent
 from workers.passes import Scalar
 from workers.rows import Box
-from workers.sliding.tiling import Tiling, overlap, within
 from workers.targets.scalars import RegionLogits
+from workers.tiling import Tiling, overlap, within
 
 
 class Region:
@@ -45,6 +45,14 @@ class Region:
     def of_others(self) -> bool:
         """Whether the score depends on which other class is highest."""
         return self.scalar.against == "others"
+
+    def part(self, window: int, rivals: Tensor | None = None) -> "Share":
+        """Return what one window adds to the score; `rivals` as of `Region.rivals`."""
+        return Share(self, window, rivals)
+
+    def total(self, parts: Tensor) -> Tensor:
+        """Return the score of what its windows add to it, shape ``(windows,)``."""
+        return parts.sum()
 
     @cached_property
     def cells(self) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from workers.rows import INPUT, Beside, Clean, Patched, Rows
-from workers.sliding.tiling import Tiling, overlap, within
+from workers.tiling import Tiling, overlap, within
 
 
 class Source:

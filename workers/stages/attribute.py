@@ -172,7 +172,8 @@ class _Bench:
 
     def outputs(self) -> Tensor:
         """Return the model's answer on the unchanged image, as of `Answer`."""
-        dense = self.access.model.manifest.task == "segmentation"
+        manifest = self.access.model.manifest
+        dense = manifest.task == "segmentation" or manifest.sliding_window is not None
 
         def plan() -> Plan[Tensor]:
             step = yield Forward(Clean(self.image), outputs=True)

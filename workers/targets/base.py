@@ -58,8 +58,8 @@ class Answer:
     manifest: Manifest
     outputs: Tensor
     """On the CPU, float64 of shape ``(outputs,)``; of a detection, as its decoding says; of a
-    segmentation ``(classes, *spatial)`` as the network gave them, because in double they would be
-    the largest thing held of a volume."""
+    segmentation ``(classes, *spatial)``, and of a detection in windows those of each window, as the
+    network gave them, because in double they would be the largest thing held of a volume."""
 
     grid: Grid
     """The model input's pixels in the source image."""

@@ -31,16 +31,19 @@ class Decoder:
     extent
         Rows and columns of the model's input; slices first, of a volume. A box is as many
         numbers twice, starts before ends, of the axes in this order.
+    inner
+        Where the image lies in the input along each axis, start and end, if it was padded.
     """
 
     decoding: BoxDecoding
     classes: int
     extent: tuple[int, ...]
+    inner: tuple[tuple[int, int], ...] | None = None
 
     @override
     def __hash__(self) -> int:
         """Hash by value."""
-        return hash((self.decoding, self.classes, self.extent))
+        return hash((self.decoding, self.classes, self.extent, self.inner))
 
     def fault(self, shape: Sequence[int]) -> tuple[list[int], list[int]] | None:
         """Return shape expected and found of one row's outputs, if they are none of these words.
@@ -93,14 +96,15 @@ class Decoder:
         return own if self.decoding.scores == "sigmoid" else torch.logit(own, eps=CERTAIN)
 
     def boxes(self, proposals: Tensor) -> Tensor:
-        """Return boxes in input pixels, cut to the input; of `A` axes ``(N, P, 2 * A)``."""
+        """Return boxes in input pixels, cut to the image; of `A` axes ``(N, P, 2 * A)``."""
         numbers = self._part(proposals, "box")
         first, second = numbers.unflatten(-1, (2, self.decoding.rank)).unbind(-2)
         if self.decoding.axes.startswith("x"):
             first, second = first.flip(-1), second.flip(-1)
         low, high = self._corners(first, second)
-        extent = _constant(self.extent, proposals)
-        low, high = (torch.minimum(each.clamp(min=0), extent) for each in (low, high))
+        inner = self.inner or tuple((0, length) for length in self.extent)
+        starts, ends = (_constant(each, proposals) for each in zip(*inner, strict=True))
+        low, high = (each.maximum(starts).minimum(ends) for each in (low, high))
         return torch.cat([low, high], -1)
 
     @property

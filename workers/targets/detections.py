@@ -2,7 +2,9 @@
 
 Suppression picks boxes and has no derivative. So a box is found once, on the
 unchanged image, and what is explained from then on is the score of the proposal
-that it came from, before any suppression.
+that it came from, before any suppression. Of a model that sees windows the boxes
+of all of them are suppressed together, which leaves each box as it was: it comes
+from one proposal of one window.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +17,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from service.domain.boxes import EDGES, Detection, PatientBox
+from service.domain.boxes import EDGES, BoxWindows, Detection, PatientBox
 from service.domain.explanation import Prediction
 from service.domain.grid import Grid, apply
 from service.domain.manifest import Manifest
@@ -26,6 +28,7 @@ from workers.passes import Scalar
 from workers.targets.base import Answer, Chosen, demand_axes, found, key_of
 from workers.targets.decoding import Decoder, corners, kept, overlaps
 from workers.targets.proposals import Box, BoxSimilarity, ProposalEdge, ProposalLogit
+from workers.targets.windows import Windows
 
 MOST: Final = 100
 """Boxes of one class that are listed, the best of them."""
@@ -40,10 +43,22 @@ PLACES: Final = {"first_slice": "first slice of the box", "end_slice": "end of t
 
 
 def decoder_of(manifest: Manifest, extent: Sequence[int]) -> Decoder:
-    """Return what reads a detector's outputs, `extent` being the spatial shape of its input."""
+    """Return what reads a detector's outputs, or those of each window.
+
+    Parameters
+    ----------
+    extent
+        Spatial shape of the prepared image.
+    """
     boxes = manifest.outputs[0].boxes
     assert boxes is not None  # noqa: S101 - the manifest requires it of its task
-    return Decoder(boxes, len(manifest.classes), tuple(extent))
+    windows = Windows(manifest.sliding_window, extent)
+    return Decoder(boxes, len(manifest.classes), windows.extent, windows.inner)
+
+
+def by_window(manifest: Manifest, outputs: Tensor) -> Tensor:
+    """Return a detector's outputs on one image as those of each window, ``(windows, ...)``."""
+    return outputs if manifest.sliding_window else outputs[None]
 
 
 def predictions_of(answer: Answer) -> tuple[Prediction, ...]:
@@ -92,12 +107,14 @@ def resolve(target: DetectionTarget, answer: Answer) -> Chosen | None:
         unit=PIXELS if isinstance(score, ProposalEdge) else None,
         box=place,
         patient=seen.in_patient(place),
+        windows=seen.told(score),
         overlap=None if asked is None else overlaps(box, asked).item(),
         again=target.model_copy(update={"of": spec.key}),
     )
     for other, words in perturbed:
         said = {"score": other(answer.outputs[None]).item(), "quantity": words}
-        return Chosen(resolved, score, Chosen(resolved.model_copy(update=said), other))
+        changed = resolved.model_copy(update=said | {"windows": seen.told(other)})
+        return Chosen(resolved, score, Chosen(changed, other))
     return Chosen(resolved, score)
 
 
@@ -108,20 +125,19 @@ def _scored(
 
     A second one is what methods explain that take no derivatives.
     """
-    decoder, box = seen.decoder, tuple(seen.boxes[proposal].tolist())
     match target.score:
         case "class":
-            similarity = BoxSimilarity(decoder, box, index), SIMILARITY
-            return (ProposalLogit(decoder, proposal, index), LOGIT), similarity
+            similarity = seen.similarity_of(proposal, index), SIMILARITY
+            return (seen.logit_of(proposal, index), LOGIT), similarity
         case "objectness":
-            alike = BoxSimilarity(decoder, box, None), OBJECT_SIMILARITY
-            return (ProposalLogit(decoder, proposal, None), OBJECTNESS), alike
+            alike = seen.similarity_of(proposal, None), OBJECT_SIMILARITY
+            return (seen.logit_of(proposal, None), OBJECTNESS), alike
         case "iou_weighted":
-            return ((BoxSimilarity(decoder, box, index), SIMILARITY),)
+            here = seen.similarity_there(proposal, index)  # a maximum has one window's derivatives
+            each_once = dict.fromkeys((here, seen.similarity_of(proposal, index)))
+            return tuple((scalar, SIMILARITY) for scalar in each_once)
         case edge:
-            factors, constant = seen.edge(edge)
-            scalar = ProposalEdge(decoder, proposal, factors, constant)
-            return ((scalar, PLACES.get(edge, EDGE.format(edge=edge))),)
+            return ((seen.edge_of(proposal, edge), PLACES.get(edge, EDGE.format(edge=edge))),)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,26 +149,72 @@ class _Seen:
     volume: NDArray[np.float64] | None
     """As of `Answer`."""
 
+    windows: Windows
+
+    decoded: Tensor
+    """Boxes in pixels of each one's window, float64, as of `Decoder`; window by window."""
+
     boxes: Tensor
-    """In input pixels, float64, as of `Decoder`."""
+    """The same in pixels of the prepared image."""
 
     logits: Tensor
-    """Float64, shape ``(P, K)``."""
+    """Float64, shape ``(P, K)``, likewise."""
 
     @classmethod
     def of(cls, answer: Answer) -> "_Seen":
         """Read an answer. Errors as of `predictions_of`."""
         decoder = decoder_of(answer.manifest, answer.grid.shape)
-        if decoder.fault(answer.outputs.shape) is not None:
+        outputs = by_window(answer.manifest, answer.outputs)
+        if decoder.fault(outputs.shape[1:]) is not None:
             raise InvalidTarget("The model's outputs are not what its manifest says of boxes.")
-        proposals = decoder.proposals(answer.outputs[None])
-        boxes, logits = decoder.boxes(proposals)[0], decoder.logits(proposals)[0]
-        return cls(decoder, answer.grid, answer.volume, boxes, logits)
+        proposals = decoder.proposals(outputs.double())
+        boxes, logits = decoder.boxes(proposals), decoder.logits(proposals)
+        windows = Windows(answer.manifest.sliding_window, answer.grid.shape)
+        placed = boxes + windows.firsts.repeat(1, 2)[:, None]
+        flat = (each.flatten(0, 1) for each in (boxes, placed, logits))
+        return cls(decoder, answer.grid, answer.volume, windows, *flat)
+
+    def logit_of(self, proposal: int, index: int | None) -> Scalar:
+        """Return the score of a proposal, whatever becomes of its box."""
+        window, own = self._own(proposal)
+        return self.windows.here(window, ProposalLogit(self.decoder, own, index))
+
+    def similarity_of(self, proposal: int, index: int | None) -> Scalar:
+        """Return how much of a proposal's box is found, in whichever window overlaps it."""
+        return self.windows.about(
+            self.boxes[proposal], lambda window: self._similarity(proposal, index, window)
+        )
+
+    def similarity_there(self, proposal: int, index: int) -> Scalar:
+        """Return how much of a proposal's box is found in its own window."""
+        window, _ = self._own(proposal)
+        return self.windows.here(window, self._similarity(proposal, index, window))
+
+    def _similarity(self, proposal: int, index: int | None, window: int) -> BoxSimilarity:
+        own, _ = self._own(proposal)
+        away = self.windows.firsts[own] - self.windows.firsts[window]
+        box = self.decoded[proposal] + away.repeat(2)
+        return BoxSimilarity(self.decoder, tuple(box.tolist()), index)
+
+    def _own(self, proposal: int) -> tuple[int, int]:
+        """Return the window of a proposal, and the proposal's number in it."""
+        return divmod(proposal, len(self.boxes) // len(self.windows.firsts))
+
+    def told(self, scalar: Scalar) -> BoxWindows | None:
+        """Return which windows a score depends on, of a model that sees windows."""
+        covered = self.windows.covered(scalar)
+        if covered is None:
+            return None
+        count, box = covered
+        return BoxWindows(
+            count=count, of=len(self.windows.firsts), box=self._in_source(box.numpy())
+        )
 
     def found(self, index: int, spec: ClassSpec) -> list[int]:
         """Return the proposals of a class that are found, the best first."""
         scores = self.logits[:, index].sigmoid()
-        (above,) = torch.where(scores >= (spec.threshold or 0.0))
+        low, high = corners(self.boxes)  # of what lies beside the image nothing is left
+        (above,) = torch.where((scores >= (spec.threshold or 0.0)) & (low < high).all(-1))
         left = kept(self.boxes[above], scores[above], self.decoder.decoding.overlap, MOST)
         return above[left].tolist()
 
@@ -176,14 +238,13 @@ class _Seen:
 
     def in_source(self, proposal: int) -> Box:
         """Return a proposal's box in source pixels, to a tenth of a pixel."""
-        box = _carried(self.boxes[proposal].numpy(), self.grid.to_source)
-        return tuple(round(max(0.0, float(each)), 1) for each in box)
+        return self._in_source(self.boxes[proposal].numpy())
 
-    def edge(self, name: str) -> tuple[tuple[float, ...], float]:
-        """Return how an edge in source pixels is made of a box's numbers in input pixels.
+    def edge_of(self, proposal: int, name: str) -> Scalar:
+        """Return where an edge of a proposal's box lies, in source pixels.
 
-        They are weighed and added up. Where an axis is turned round, what begins in the one
-        ends in the other.
+        The box's numbers in input pixels are weighed and added up. Where an axis is turned
+        round, what begins in the one ends in the other.
 
         Raises
         ------
@@ -199,7 +260,10 @@ class _Seen:
         rising = [max(each, 0.0) for each in steps]
         falling = [min(each, 0.0) for each in steps]
         factors = falling + rising if end else rising + falling
-        return tuple(factors), first + (1 - sum(steps)) / 2  # pixel i is [i, i + 1) of a box
+        window, own = self._own(proposal)
+        before = float(np.dot(factors, self.windows.firsts[window].repeat(2).numpy()))
+        constant = first + before + (1 - sum(steps)) / 2  # pixel i is [i, i + 1) of a box
+        return self.windows.here(window, ProposalEdge(self.decoder, own, tuple(factors), constant))
 
     def in_patient(self, box: Box) -> PatientBox | None:
         """Return where a box of the source lies in the patient, of a volume, to 0.01 mm."""
@@ -210,6 +274,11 @@ class _Seen:
         size = (high - low) * np.linalg.norm(self.volume[:3, :3], axis=0)
         x, y, z, *edges = (round(float(each), 2) for each in (*center, *size))
         return PatientBox(center=(x, y, z), size=(edges[0], edges[1], edges[2]))
+
+    def _in_source(self, box: ArrayLike) -> Box:
+        """Return a box of the prepared image in source pixels, to a tenth of a pixel."""
+        carried = _carried(box, self.grid.to_source)
+        return tuple(round(max(0.0, float(each)), 1) for each in carried)
 
     def _best(self, index: int, among: Tensor) -> int | None:
         """Return the best of some proposals, told by a mask; `None` if there are none."""

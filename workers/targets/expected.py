@@ -15,7 +15,7 @@ from service.domain.manifest import Manifest
 from service.errors.models import ModelUnavailable
 from workers.targets.base import Answer
 from workers.targets.decoding import overlaps
-from workers.targets.detections import decoder_of, predictions_of
+from workers.targets.detections import by_window, decoder_of, predictions_of
 
 SAME: Final = 0.9
 """Overlap (IoU) of a box that is found with the one expected."""
@@ -40,23 +40,28 @@ def demand_fixed(found: Sequence[int], probed: Sequence[int]) -> None:
 
 
 def demand_boxes(
-    manifest: Manifest, test: SelfTest, outputs: Tensor, grid: Grid
+    manifest: Manifest, test: SelfTest, outputs: Tensor, grid: Grid, probed: Sequence[int]
 ) -> NDArray[np.float64]:
     """Return each class's best logit, the boxes being those expected.
 
     Parameters
     ----------
     outputs
-        Of the one image, float64, without the batch axis.
+        Of the one image, float64, without the batch axis; of a model that sees windows, of each.
     grid
         The model input's pixels in the test's image.
+    probed
+        Shape of the network's outputs on another image, or on another window.
 
     Raises
     ------
     ModelUnavailable
-        The outputs are not what the manifest's decoding reads, or the boxes are others.
+        The outputs' shape depends on the image, they are not what the manifest's decoding reads,
+        or the boxes are others.
     """
-    fault = decoder_of(manifest, grid.shape).fault(outputs.shape)
+    one = by_window(manifest, outputs)[0]
+    demand_fixed(one.shape, probed)
+    fault = decoder_of(manifest, grid.shape).fault(one.shape)
     if fault is not None:
         raise ModelUnavailable(
             "The model's output has another shape than its 'boxes' read; -1 is any number. Mend"

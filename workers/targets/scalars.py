@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from service.domain.value import Sha256
 from workers.device import sent
+from workers.passes import Scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,43 @@ class LogOdds:
         """Return the log odds of each row, shape ``(rows,)``."""
         others = torch.cat([outputs[:, : self.index], outputs[:, self.index + 1 :]], 1)
         return outputs[:, self.index] - others.logsumexp(1)
+
+
+@dataclass(frozen=True, slots=True)
+class OfWindows:
+    """The greatest of what several windows say, each of its own outputs.
+
+    Parameters
+    ----------
+    parts
+        Windows by their numbers, ascending, each with what is read out of its outputs.
+    """
+
+    parts: tuple[tuple[int, Scalar], ...]
+
+    @property
+    def weights(self) -> None:
+        """It is not linear."""
+        return
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Those that it depends on."""
+        return tuple(window for window, _ in self.parts)
+
+    def renumbered(self) -> "OfWindows":
+        """Return the same of an image that has these windows alone."""
+        return OfWindows(tuple(enumerate(part for _, part in self.parts)))
+
+    @override
+    def __hash__(self) -> int:
+        """Hash by value."""
+        return hash((OfWindows, self.parts))
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """Reduce outputs of all windows, ``(rows, windows, ...)``, to ``(rows,)``."""
+        said = [part(outputs[:, window]) for window, part in self.parts]
+        return torch.stack(said).amax(0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

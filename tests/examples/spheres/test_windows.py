@@ -79,7 +79,7 @@ def test_it_outlines_what_was_planted(network):
 
 def test_methods_that_need_more_than_a_window_gives_are_refused(room):
     runtime, *_ = room
-    assert windowed(runtime.probed).abilities == ALONE
+    assert windowed(runtime.probed, MANIFEST.sliding_window).abilities == ALONE
     assert {"score_cam", "ablation_cam", "eigen_cam", "attention_rollout"}.isdisjoint(SERVED)
     assert len(SERVED) >= 15
 

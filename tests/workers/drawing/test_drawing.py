@@ -3,6 +3,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
+from service.domain.boxes import BoxWindows
 from service.domain.explanation import Check
 from service.domain.grid import Grid, scaling
 from service.domain.parity import WORDS as PARITY_WORDS
@@ -451,3 +452,13 @@ def test_a_box_that_is_explained_is_framed_on_the_image_alone(style):
     assert_array_equal(framed[110:290, 60:440], plain[110:290, 60:440])
     assert_array_equal(framed[310:], plain[310:])
     assert not np.array_equal(pages[0][600:], pages[1][600 : len(pages[0])])  # the legend says so
+
+
+def test_of_a_model_that_sees_windows_the_legend_says_in_how_many_a_box_is_explained(legends):
+    windows = BoxWindows(count=2, of=12, box=(0, 0, 400, 500))
+    for told in (None, windows):
+        target = TARGET.model_copy(update={"box": (100, 50, 300, 450), "windows": told})
+        picture(np.eye(12, dtype=np.float32)[None], target=target)
+    whole, part = (" ".join(each.lines) for each in legends)
+    assert "windows" not in whole
+    assert "explained in 2 of 12: outside of them the map is empty" in part

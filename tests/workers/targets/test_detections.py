@@ -326,7 +326,12 @@ def selftests(*boxes: list[float]) -> list[dict[str, Any]]:
         (
             {"axes": "zyx"},
             {"inputs": [VOLUME], "sliding_window": {"size": [8, 8, 8]}},
-            "segmentations alone",
+            "of a detection is 'none'",
+        ),
+        (
+            {},
+            {"sliding_window": {"size": [8, 8, 8], "blend": "none"}},
+            "one number for each of 2 axes",
         ),
     ],
 )

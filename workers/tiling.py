@@ -44,10 +44,14 @@ class Tiling:
         What the manifest says of windows.
     shape
         Spatial shape of the image.
+    fixed
+        First cells of the windows along each axis, of a part of a larger image, where they
+        stand as they do there.
     """
 
     rules: SlidingWindow
     shape: tuple[int, ...]
+    fixed: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -71,6 +75,8 @@ class Tiling:
     @cached_property
     def starts(self) -> tuple[tuple[int, ...], ...]:
         """First cells of the windows along each axis, ascending."""
+        if self.fixed is not None:
+            return self.fixed
         axes = zip(self.extent, self.size, strict=True)
         return tuple(_STARTS[self.rules.convention](*each, self.rules.overlap) for each in axes)
 
@@ -86,6 +92,43 @@ class Tiling:
             tuple(slice(at, at + edge) for at, edge in zip(corner, self.size, strict=True))
             for corner in itertools.product(*self.starts)
         )
+
+    @cached_property
+    def corners(self) -> tuple[tuple[int, ...], ...]:
+        """First cells of the windows as places in the image; below 0 where it is padded."""
+        return tuple(
+            tuple(at.start - inner.start for at, inner in zip(box, self.inner, strict=True))
+            for box in self.boxes
+        )
+
+    @property
+    def crowd(self) -> tuple[int, ...]:
+        """Windows that hold one and the same cell, as many as there are of any cell."""
+        cell = []
+        for starts, edge in zip(self.starts, self.size, strict=True):
+            held = {at: sum(first <= at < first + edge for first in starts) for at in starts}
+            cell.append(max(held, key=held.__getitem__))
+        holding = (
+            all(side.start <= at < side.stop for side, at in zip(box, cell, strict=True))
+            for box in self.boxes
+        )
+        return tuple(k for k, held in enumerate(holding) if held)
+
+    def around(self, windows: Sequence[int]) -> tuple[Box, "Tiling"]:
+        """Return the box that windows cover in the padded image, and their tiling of it.
+
+        They are ascending, and all of those that hold something of one box.
+        """
+        sides = list(zip(*(self.boxes[each] for each in windows), strict=True))
+        box = tuple(
+            slice(min(at.start for at in axis), max(at.stop for at in axis)) for axis in sides
+        )
+        starts = tuple(
+            tuple(sorted({at.start - whole.start for at in axis}))
+            for axis, whole in zip(sides, box, strict=True)
+        )
+        shape = tuple(each.stop - each.start for each in box)
+        return box, Tiling(self.rules, shape, starts)
 
     def share(self, window: int) -> Tensor:
         """Return the window's share in the blend at its own cells, float32, shape `size`.
