@@ -66,7 +66,7 @@ REQUEST_SCHEMA: Final[dict[str, Any]] = {"$ref": "#/components/schemas/Explanati
 EXAMPLE: Final[dict[str, JsonValue]] = {
     "study": "st_0123456789abcdefghjkmnpqrs",
     "model": "chest-phantom",
-    "targets": ["top1"],
+    "targets": ["top1", {"kind": "class", "of": "nodule", "score": "margin"}],
     "methods": ["grad_cam", {"name": "integrated_gradients", "parameters": {"steps": 32}}],
     "artifacts": ["dicom_sc", "png", "json"],
     "observed": [{"of": "nodule", "score": 0.93, "positive": True}],

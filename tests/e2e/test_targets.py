@@ -69,6 +69,25 @@ def test_why_one_class_and_not_another(client):
     assert {each["format"] for each in result["artifacts"]} == set(FORMATS)
 
 
+def test_how_many_percent_a_place_is_worth(client):
+    study = journey.upload(client)
+    target = {"kind": "class", "of": "nodule", "score": "probability"}
+    job, result = explained(client, study, journey.MODEL, target)
+    said = {each["key"]: each["probability"] for each in job["predictions"]}
+    told = result["target"]
+    assert told["key"] == "nodule-probability"
+    assert told["score"] == pytest.approx(said["nodule"], abs=1e-5)
+    assert told["saturated"] is (said["nodule"] * (1 - said["nodule"]) < 0.01)
+    assert ("saturated" in result["trust"]["flags"]) is told["saturated"]
+    assert result["trust"]["certificate"]["reason"] == "score_is_no_logit"
+    assert "Score that is explained (probability)" in str(report(client, job, result))
+    asked = journey.request(study["id"], "grad_cam_plus_plus", targets=[target])
+    refused = client.post("/v1/explanations", json=asked).json()
+    assert refused["code"] == "method_not_applicable"
+    assert refused["facts"]["score"] == "probability"
+    assert "grad_cam" in refused["facts"]["methods"]
+
+
 def test_why_a_value_is_higher_than_a_reference(client):
     study = sent(client, encoded(plate(HAND, "e2e hand", "HAND")))
     target = {"kind": "regression", "of": "bone_age", "reference": 120}
