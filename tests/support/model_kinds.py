@@ -17,6 +17,8 @@ from typing import Any, Final
 import torch
 import yaml
 from onnxruntime import quantization
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from typing_extensions import override
 
 from service.domain.catalog import ModelEntry
@@ -33,7 +35,18 @@ from tests.support.exported import (
 from tests.support.image_bag import write_image_bag
 from tests.support.inference_server import InferenceServer, serving
 from tests.support.method_pages import ours
-from tests.support.small_model import CLASSES, SIDE, network, write_package
+from tests.support.phantom_dicom import encoded
+from tests.support.small_model import (
+    CLASSES,
+    SIDE,
+    entry_of,
+    model_input,
+    network,
+    picture,
+    write_package,
+)
+from tests.support.volumes import Series, enhanced
+from workers.architectures.base import ARCHITECTURES
 from workers.loading import Loader
 from workers.model import Model
 from workers.scheduler import Scheduler
@@ -86,18 +99,17 @@ def bundled() -> Iterator[tuple[str, Path]]:
 
 def drawn(folder: Path, endpoint: str) -> Iterator[tuple[str, Path]]:
     """Yield a small package of each kind that is not bundled, written into `folder`."""
-    for architecture, shape in TRANSFORMERS.items():
+    unnamed = {"explain": {"baseline": 0.0}}
+    for architecture, shape in LISTED.items():
         path = folder / architecture
-        yield (
-            f"a `{architecture}`",
-            write_package(
-                path,
-                name=architecture,
-                architecture=architecture,
-                shape={"classes": len(CLASSES), "image": [SIDE] * 2, **shape},
-                changes={"explain": {"baseline": 0.0}},
-            ),
-        )
+        options = {"name": architecture, "architecture": architecture, "shape": shape}
+        told = "MONAI's" if architecture == "densenet" else "a"
+        yield f"{told} `{architecture}`", write_package(path, **options, changes=unnamed)
+    exclusive = {"task": "classification-multiclass", **unnamed}
+    path = write_package(folder / "exclusive", name="exclusive", changes=exclusive)
+    yield "a `residual_cnn` of classes that exclude each other", path
+    yield "MONAI's `segresnet`", outlining_volumes(folder / "segresnet")
+    yield "a U-Net's file", outlining(folder / "outlining")
     yield "a file in int8 (QDQ)", rounded(folder)
     plain = onnx_of(network(), torch.zeros(1, SIDE, SIDE))
     strange = {"model.onnx": uninterpreted(plain)}
@@ -106,10 +118,84 @@ def drawn(folder: Path, endpoint: str) -> Iterator[tuple[str, Path]]:
     yield "a model on a server", write_remote_package(folder / "remote", endpoint=endpoint)
 
 
-TRANSFORMERS: Final[dict[str, dict[str, Any]]] = {
-    "vit": {"patch": 8, "width": 16, "depth": 2, "heads": 2},
-    "swin": {"patch": 2, "width": 8, "depths": [2, 2], "heads": [2, 2], "window": 4},
+TOKENS: Final = {"classes": len(CLASSES), "image": [SIDE] * 2}
+LISTED: Final[dict[str, dict[str, Any]]] = {
+    "densenet": {
+        "spatial_dims": 2,
+        "in_channels": 1,
+        "out_channels": len(CLASSES),
+        "init_features": 8,
+        "growth_rate": 4,
+        "block_config": [2, 2],
+    },
+    "convnext": {"classes": len(CLASSES), "widths": [8, 16], "depths": [1, 1]},
+    "vit": {**TOKENS, "patch": 8, "width": 16, "depth": 2, "heads": 2},
+    "swin": {**TOKENS, "patch": 2, "width": 8, "depths": [2, 2], "heads": [2, 2], "window": 4},
 }
+"""Networks of the list, MONAI's `densenet` among them, with arguments that make them small."""
+
+LINES: Final = {
+    "task": "segmentation",
+    "outputs": [
+        {
+            "decoding": "voxel_classes",
+            "classes": [{"key": each, "label": each.title()} for each in ("tissue", "lesion")],
+        }
+    ],
+    "explain": {"baseline": 0.0},
+}
+"""What a package of a segmentation says otherwise than a classifier's."""
+
+
+def said(model: nn.Module, image: Tensor) -> list[float]:
+    """Return each class's mean logit on an image ``(C, *spatial)``."""
+    with torch.no_grad():
+        mean: list[float] = model.eval()(image[None])[0].flatten(1).mean(1).tolist()
+    return mean
+
+
+def outlining(folder: Path) -> Path:
+    """Write the package of a U-Net's ONNX file, which outlines in images."""
+    torch.manual_seed(0)
+    scales = {"kernel_sizes": [[3, 3]] * 2, "strides": [[1, 1], [2, 2]]}
+    convolutions = {"n_conv_per_stage": [1, 1], "n_conv_per_stage_decoder": [1]}
+    shape = {"input_channels": 1, "num_classes": 2, "features_per_stage": [4, 8]}
+    unet = ARCHITECTURES["plain_conv_unet"].model_validate(shape | scales | convolutions).build()
+    logits = said(unet, model_input(picture()))
+    test = {"title": "plain", "input": "plain.dcm", "logits": logits, "tolerance": 1e-3}
+    files = {"model.onnx": onnx_of(unet, torch.zeros(1, SIDE, SIDE))}
+    return write_onnx_package(folder, files, id="outlining", selftests=[test], **LINES)
+
+
+def outlining_volumes(folder: Path) -> Path:
+    """Write the package of MONAI's SegResNet, which outlines in volumes."""
+    shape = {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]}
+    series = Series(shape=(8, 16, 16))
+    fields = yaml.safe_load((write_package(folder, name="segresnet") / "model.yaml").read_text())
+    model = network(architecture="segresnet", **shape)
+    save_file(model.state_dict(), folder / "weights.safetensors")
+    (folder / "plain.dcm").write_bytes(encoded(enhanced(series)))
+    (folder / "inverted.dcm").unlink()
+    logits = said(model, torch.from_numpy((series.values + 500) / 500)[None])
+    fields |= LINES
+    fields["architecture"] = {"name": "segresnet", "parameters": shape}
+    fields["files"] = [
+        entry_of(folder, "weights.safetensors", "weights", "safetensors"),
+        entry_of(folder, "plain.dcm", "selftest", "dicom"),
+    ]
+    fields["inputs"] = [
+        {
+            "kind": "volume",
+            "layout": "NCDHW",
+            "accept": {"modalities": ["CT"], "volume": {}},
+            "steps": [{"name": "normalize", "parameters": {"mean": [-500.0], "std": [500.0]}}],
+        }
+    ]
+    fields["selftests"] = [
+        {"title": "plain", "input": "plain.dcm", "logits": logits, "tolerance": 1e-3}
+    ]
+    (folder / "model.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
+    return folder
 
 
 def rounded(folder: Path) -> Path:
