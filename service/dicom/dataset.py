@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 from pydicom import config
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.sequence import Sequence as Items
 
@@ -202,9 +202,10 @@ def _looks_like_dicom(stream: BinaryIO) -> bool:
 
 
 def _parse(stream: BinaryIO, file: Path, max_samples: int) -> Parsed:
-    uid = _declared_syntax(stream)
-    if uid == syntaxes.DEFLATED:
-        return _parse_deflated(stream, file, max_samples)
+    meta = _meta(stream)
+    if meta.get("TransferSyntaxUID") == syntaxes.DEFLATED:
+        return _parse_deflated(stream, meta, max_samples)
+    stream.seek(0)
     watched, stop = _Watched(stream, str(file)), _Stop()
     with watched.bounded():
         dataset = read_partial(cast(BinaryIO, watched), stop, defer_size=DEFERRED, force=True)
@@ -213,18 +214,14 @@ def _parse(stream: BinaryIO, file: Path, max_samples: int) -> Parsed:
     return replace(found, guessed=not uid)
 
 
-def _declared_syntax(stream: BinaryIO) -> str:
-    """Read the Transfer Syntax UID out of the file meta information alone."""
+def _meta(stream: BinaryIO) -> FileMetaDataset:
+    """Read the file meta information, and nothing behind it; empty where it lacks."""
     if stream.read(PREAMBLE)[PREAMBLE - 4 :] != b"DICM":
-        stream.seek(0)
-        return ""
+        return FileMetaDataset()
     watched = _Watched(stream, "")
     with watched.bounded():
         meta = read_dataset(cast(BinaryIO, watched), False, True, stop_when=_after_meta)
-    uid = str(meta.get("TransferSyntaxUID") or "")
-    if uid != syntaxes.DEFLATED:
-        stream.seek(0)
-    return uid
+    return FileMetaDataset(meta)
 
 
 def _after_meta(tag: Any, vr: str | None, length: int) -> bool:  # noqa: ARG001 - pydicom's callback
@@ -239,20 +236,26 @@ def _recognized(dataset: Dataset) -> str:
     return syntaxes.EXPLICIT_LITTLE if little else syntaxes.EXPLICIT_BIG
 
 
-def _parse_deflated(stream: BinaryIO, file: Path, max_samples: int) -> Parsed:
-    """Inflate what follows the meta information into a file without a name."""
-    inflated = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - closed by `parsed`
+def _parse_deflated(stream: BinaryIO, meta: FileMetaDataset, max_samples: int) -> Parsed:
+    """Inflate what follows the meta information into a file that is gone once it is closed.
+
+    It has a name, by which pydicom finds elements that were deferred.
+    """
+    inflated = cast(BinaryIO, tempfile.NamedTemporaryFile())  # noqa: SIM115 - closed by `parsed`
     try:
         _inflate(stream, inflated, HEADER_ROOM + 4 * max_samples)
-        watched, stop = _Watched(inflated, str(file)), _Stop()
+        watched, stop = _Watched(inflated, inflated.name), _Stop()
         with watched.bounded():
-            dataset = read_dataset(
+            read = read_dataset(
                 cast(BinaryIO, watched),
                 is_implicit_VR=False,
                 is_little_endian=True,
                 stop_when=stop,
                 defer_size=DEFERRED,
             )
+        dataset = FileDataset(inflated.name, read, file_meta=meta, is_implicit_VR=False)
+        implicit, little = read.original_encoding
+        dataset.set_original_encoding(implicit, little, read.original_character_set)
         return _finish(dataset, syntaxes.DEFLATED, watched, stop, inflated)
     except BaseException:
         inflated.close()

@@ -9,12 +9,14 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRLittleEndian
 
 from service.dicom.header import read_header
 from service.errors.requests import InvalidRequest
 from service.errors.studies import TruncatedDicom, UndecodablePixels
 from tests.support import corpus
 from tests.support.phantom_dicom import (
+    DEFLATED,
     EXPLICIT_BIG,
     JPEG_LS,
     LOSSLESS,
@@ -172,11 +174,13 @@ def test_an_enhanced_objects_frame_has_its_own_groups(read, frame):
     assert (plane.spacing, plane.thickness) == ((0.5, 0.5), 7)
 
 
-def test_groups_of_any_size_are_read(read):
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DEFLATED])
+@pytest.mark.parametrize("room", [0, 1 << 20], ids=["small", "large"])
+def test_groups_of_any_size_are_read(read, syntax, room):
     ds = enhanced()
     for item in ds.PerFrameFunctionalGroupsSequence:
-        item.add_new(0x00091001, "OB", bytes(1 << 20))
-    values, _, source = read(encoded(ds), 3)
+        item.add_new(0x00091001, "OB", bytes(room))
+    values, _, source = read(encoded(ds, syntax), 3)
     assert np.array_equal(values, FRAMES[2] * 3.0 - 2)
     assert plane_of(source).position == (0, 0, 14)
 

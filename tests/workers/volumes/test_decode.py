@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian
 
 from service.domain.inputs import VolumeRules
 from service.domain.volume import Geometry
@@ -25,7 +26,7 @@ from service.errors.studies import (
 )
 from tests.support import corpus
 from tests.support.mutations import mutated
-from tests.support.phantom_dicom import JPEG_LS, compress, compressed, encoded
+from tests.support.phantom_dicom import DEFLATED, JPEG_LS, compress, compressed, encoded
 from tests.support.volumes import CORONAL, SAGITTAL, Series, enhanced
 from workers.formats.derived import Source
 from workers.volumes.decode import Survey, decode_portion, finish, survey
@@ -67,9 +68,13 @@ def test_every_voxel_is_where_its_slice_puts_it(read, orientation, tilt):
     assert seen.volume.geometry is (Geometry.SHEARED if tilt else Geometry.REGULAR)
 
 
-def test_an_enhanced_object_gives_the_volume_of_its_frames(read):
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DEFLATED])
+@pytest.mark.parametrize("room", [0, 1 << 20], ids=["small", "large"])
+def test_an_enhanced_object_gives_the_volume_of_its_frames(read, syntax, room):
     series = Series(orientation=SAGITTAL)
-    made, seen, voxels = read([encoded(enhanced(series))])
+    whole = enhanced(series)
+    whole.PerFrameFunctionalGroupsSequence[0].add_new(0x00091001, "OB", bytes(room))
+    made, seen, voxels = read([encoded(whole, syntax)])
     assert np.array_equal(voxels, series.values)
     assert [each.frame for each in seen.volume.slices] == list(range(1, 13))
     kept = Source.read(made.header)
