@@ -16,6 +16,7 @@ from service.domain.target import (
     ClassTarget,
     ContrastTarget,
     DetectionTarget,
+    EmbeddingTarget,
     InstanceTarget,
     Of,
     Point,
@@ -59,6 +60,8 @@ def _check(target: Target, pointer: str, model: ModelEntry) -> None:
             _check_contrast(target, pointer, model)
         case TimeToEventTarget():
             _check_time(target, pointer, model)
+        case EmbeddingTarget():
+            _usable(0, f"{pointer}/of", model)
         case _:
             _usable(target.of, f"{pointer}/of", model)
     if isinstance(target, ViewTarget):

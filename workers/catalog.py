@@ -37,6 +37,14 @@ ALIKE: Final = (
     " 'layer_cam' and 'hires_cam' keep the place, and so does whatever needs no layer."
 )
 
+STRANGE: Final = (
+    "It weighs the channels of a layer alike everywhere, and an autoencoder errs where one place is"
+    " not as the others; 'layer_cam' and 'hires_cam' keep the place, and so does whatever needs no"
+    " layer."
+)
+
+PLACED: Final[Mapping[str, str]] = {"detection": ALIKE, "reconstruction": STRANGE}
+"""By task: why what weighs channels alike everywhere cannot explain it."""
 
 EVEN: Final = (
     "It weighs the channels of a layer alike in every instance of a bag, which the model does not:"
@@ -168,8 +176,8 @@ def unavailable_model(
 
 def refusal(method: str, probe: Probe, manifest: Manifest) -> str | None:
     """Return why a model cannot serve a method, or `None` when it can."""
-    if manifest.task == "detection" and METHODS[method].marks_alike:
-        return ALIKE
+    if METHODS[method].marks_alike and manifest.task in PLACED:
+        return PLACED[manifest.task]
     slices = manifest.image.bag is not None and not manifest.image.several
     if slices and METHODS[method].needs <= {Ability.FORWARD}:
         return SPANNING

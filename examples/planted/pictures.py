@@ -38,6 +38,12 @@ HAZARDS: Final = (1 / 3000, 1 / 150)
 FOLLOWED: Final = (60.0, 1500.0)
 """Days for which patients are followed."""
 
+DENSITIES: Final = (1100.0, 1500.0)
+"""Least and greatest density of plain tissue."""
+
+SHADING: Final = 300.0
+"""Most by which plain tissue is denser at one edge than at the other."""
+
 SHAPES: Final = ("cyst", "stone")
 """What a segmentation finds: dark disks, and bright squares."""
 
@@ -154,6 +160,24 @@ def _course(radius: float, random: np.random.Generator) -> Course:
     hazard = float(np.exp(np.interp(radius, RADII, np.log(HAZARDS))))
     event, followed = random.exponential(1 / hazard), random.uniform(*FOLLOWED)
     return Course(hazard, float(min(event, followed)), bool(event <= followed))
+
+
+def plain(seed: int, radius: float | None = None) -> Picture:
+    """Draw tissue in an even light, and with a radius one anomaly in it: a darker or brighter disk.
+
+    The tissue is that of the same seed without the anomaly.
+    """
+    random = np.random.default_rng([seed, 7])
+    rows, columns = _indices()
+    slopes = random.uniform(-SHADING, SHADING, 2) / SIDE
+    values = random.uniform(*DENSITIES) + slopes[0] * (rows - 64) + slopes[1] * (columns - 64)
+    row, column, sign = *random.integers(24, 104, 2), random.choice([-1, 1])
+    stored = _stored(values, random)
+    if radius is None:
+        return Picture(stored, {})
+    mask = (rows - row) ** 2 + (columns - column) ** 2 <= radius**2
+    strange = np.where(mask, stored + 500.0 * sign, stored)
+    return Picture(strange.astype(np.uint16), {"anomaly": mask})
 
 
 def _about(mask: Mask) -> Box:

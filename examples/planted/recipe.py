@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from examples.planted.inputs import inputs
 from examples.planted.pictures import Picture
+from examples.radiographs import MEAN, STD
 from service.domain.outputs import Output
 from service.domain.variable import Variable
 from workers.architectures.base import Architecture
@@ -39,6 +40,9 @@ class Recipe:
     epochs: int
     rate: float = 1e-2
     pictures: int = 400
+    baseline: float = -MEAN / STD
+    """Reference value of a pixel, as the network takes it: black, if not given."""
+
     variables: tuple[Variable, ...] = ()
     """What the network takes beside the picture."""
 

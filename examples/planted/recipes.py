@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from examples.boxes import Detecting
 from examples.packaging import rounded
-from examples.planted import ages, outlines, presence, survival
+from examples.planted import ages, outlines, presence, reconstruction, survival
 from examples.planted.inputs import inputs
 from examples.planted.pictures import (
     LATER,
@@ -16,6 +16,7 @@ from examples.planted.pictures import (
     hand,
     hand_of,
     lit,
+    plain,
     shapes,
     tumor,
 )
@@ -23,10 +24,12 @@ from examples.planted.recipe import Recipe
 from examples.radiographs import SMALL
 from service.domain.outputs import ClassSpec, EventSpec, Horizon, Output, ValueSpec
 from service.domain.variable import Variable
+from workers.architectures.conv_autoencoder import ConvAutoencoder
 from workers.architectures.dense_detector import DenseDetector
 from workers.architectures.plain_conv_unet import PlainConvUNet
 from workers.architectures.residual_cnn import ResidualCnn
 from workers.architectures.vit import Vit
+from workers.deviation import Deviation
 
 
 def _outputs(network: nn.Module, *given: Tensor) -> dict[str, Any]:
@@ -35,6 +38,10 @@ def _outputs(network: nn.Module, *given: Tensor) -> dict[str, Any]:
 
 def _means(network: nn.Module, image: Tensor) -> dict[str, Any]:
     return {"logits": rounded(network(image)[0].flatten(1).mean(1))}
+
+
+def _error(network: nn.Module, image: Tensor) -> dict[str, Any]:
+    return {"logits": rounded(Deviation().said(image, network(image))[0]), "tolerance": 2e-4}
 
 
 DETECTING: Final = Detecting(
@@ -219,4 +226,37 @@ SURVIVAL: Final = Recipe(
     epochs=30,
     pictures=800,
 )
-RECIPES: Final = (BONE_AGE, BONE_AGE_BY_SEX, SHAPE_SEGMENTATION, SHAPE_DETECTION, VIT, SURVIVAL)
+AUTOENCODER: Final = Recipe(
+    id="autoencoder-phantom",
+    title="Plain drawn tissue, given back",
+    task="reconstruction",
+    body_part="BREAST",
+    network=ConvAutoencoder(widths=(8, 16, 16, 4)),
+    layer="up.2",
+    output=Output(
+        name="error",
+        decoding="squared_error",
+        values=(ValueSpec(key="reconstruction_error", label="Reconstruction error"),),
+    ),
+    draw=plain,
+    loss=reconstruction.loss,
+    said=_error,
+    judged=lambda network, others: (
+        "the error tells those with an anomaly from those without"
+        f" (AUC {reconstruction.told_apart(network, others):.3f})"
+    ),
+    baseline=reconstruction.BASELINE,
+    card="It gives back plain tissue in an even light, the only thing that it was trained on; a"
+    " darker or brighter disk (`anomaly`) it does not give back.",
+    epochs=20,
+    rate=3e-3,
+)
+RECIPES: Final = (
+    BONE_AGE,
+    BONE_AGE_BY_SEX,
+    SHAPE_SEGMENTATION,
+    SHAPE_DETECTION,
+    VIT,
+    SURVIVAL,
+    AUTOENCODER,
+)

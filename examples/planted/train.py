@@ -16,7 +16,7 @@ from examples.planted.calibration import write_cases
 from examples.planted.dicom import plate
 from examples.planted.recipe import Recipe
 from examples.planted.recipes import RECIPES
-from examples.radiographs import MEAN, STD, STEPS
+from examples.radiographs import STEPS
 from examples.training import fit_drawn, unseen
 from service.domain.files import SelfTest
 from service.domain.inputs import Accept, Input, TabularInput
@@ -80,7 +80,7 @@ def write(folder: Path, recipe: Recipe, network: nn.Module, said: str) -> None:
         task=recipe.task,
         inputs=(Input(accept=accept, steps=STEPS), *beside),
         outputs=(recipe.output,),
-        explain=Explain(layers=layers, baseline=-MEAN / STD),
+        explain=Explain(layers=layers, baseline=recipe.baseline),
         calibration=write_cases(folder, recipe.draw) if labeled else None,
     )
 

@@ -7,7 +7,7 @@ No code of a package is ever run: a manifest holds names out of closed lists.
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from service.domain.canonical import digest_of
 from service.domain.files import Calibration, File, SelfTest
@@ -20,14 +20,14 @@ from service.domain.target import (
     KINDS,
     TOP1,
     ClassTarget,
-    DetectionTarget,
-    RegressionTarget,
-    SegmentationTarget,
+    EmbeddingTarget,
     Target,
     TimeToEventTarget,
 )
 from service.domain.value import Slug, Value, Version
 from service.domain.variable import Variable
+
+_TARGET: TypeAdapter[Target] = TypeAdapter(Target)
 
 
 class Explain(Value):
@@ -53,10 +53,11 @@ DECODINGS = {
     "segmentation": ("voxel_classes", "voxel_regions"),
     "detection": ("boxes",),
     "survival": ("log_hazard", "hazards", "masses"),
+    "reconstruction": ("squared_error",),
 }
 """By task; of others the logits themselves are what is said."""
 
-NAMED = {"regression": "values", "survival": "event"}
+NAMED = {"regression": "values", "survival": "event", "reconstruction": "values"}
 """What the outputs of a task name; of the others it is `classes`."""
 
 LOADED = {"torch": ("weights", "safetensors"), "onnx": ("forward", "onnx")}
@@ -83,6 +84,7 @@ class Manifest(Value):
         "segmentation",
         "detection",
         "survival",
+        "reconstruction",
     ]
     activation: Literal["logits", "probabilities"] = "logits"
     """What the network puts out; with ``probabilities`` a sigmoid or softmax is part of it."""
@@ -227,6 +229,8 @@ class Manifest(Value):
         if output.decoding not in decodings:
             words = " or ".join(f"'{each}'" for each in decodings)
             raise ValueError(f"an output of task '{self.task}' needs decoding {words}")
+        if self.task == "reconstruction" and len(output.values) > 1:
+            raise ValueError("a reconstruction has one error: name one of 'values'")
         if output.event and bool(output.event.horizons) != (output.decoding != "log_hazard"):
             raise ValueError(
                 "an 'event' of decoding 'hazards' or 'masses' needs its 'horizons', and of"
@@ -423,13 +427,11 @@ class Manifest(Value):
         event = self.outputs[0].event
         if event is not None:
             return (_latest(event),)
+        if self.task == "reconstruction":
+            return (EmbeddingTarget(kind="embedding", of="reconstruction_error"),)
         keys = [each.key for each in self.named if each.not_for_use is None]
-        if self.task == "regression":
-            return tuple(RegressionTarget(kind="regression", of=key) for key in keys)
-        if self.task == "segmentation":
-            return tuple(SegmentationTarget(kind="segmentation", of=key) for key in keys)
-        if self.task == "detection":
-            return tuple(DetectionTarget(kind="detection", of=key) for key in keys)
+        if self.task in KINDS[self.task]:  # one target of each class or value, by default
+            return tuple(_TARGET.validate_python({"kind": self.task, "of": key}) for key in keys)
         return (ClassTarget(of=TOP1),) if self.exclusive and not self.decided else DEFAULT_TARGETS
 
     @property

@@ -131,13 +131,20 @@ class Output(Value):
     """Of classifications, segmentations and detections."""
 
     values: tuple[ValueSpec, ...] = ()
-    """Of regressions."""
+    """Of regressions; of a reconstruction its error."""
 
     event: EventSpec | None = None
     """Of survival models."""
 
     decoding: Literal[
-        "logits", "voxel_classes", "voxel_regions", "boxes", "log_hazard", "hazards", "masses"
+        "logits",
+        "voxel_classes",
+        "voxel_regions",
+        "boxes",
+        "log_hazard",
+        "hazards",
+        "masses",
+        "squared_error",
     ] = "logits"
     """What is said of logits: at each pixel of a segmentation the class of the highest one
     (``voxel_classes``), or every class that reaches its threshold (``voxel_regions``); of a
@@ -146,7 +153,9 @@ class Output(Value):
     Of a survival model: its one number is the logarithm of the hazard, over that of anybody
     (``log_hazard``); a sigmoid of each is the probability of the event within an interval, for whom
     it spared until then (``hazards``); or a softmax over all gives the probability of each
-    interval, the last one being the time beyond (``masses``)."""
+    interval, the last one being the time beyond (``masses``).
+
+    Of a reconstruction: the mean squared difference from the input (``squared_error``)."""
 
     boxes: BoxDecoding | None = None
     """How the boxes of a detection are read."""

@@ -244,6 +244,15 @@ class TimeToEventTarget(Value):
         return self
 
 
+class EmbeddingTarget(Value):
+    """How far what an autoencoder gives back is from what it was given."""
+
+    kind: Literal["embedding"]
+    of: Literal["reconstruction_error"] = Field(
+        description="'reconstruction_error': the mean squared error over the prepared image."
+    )
+
+
 OF_SEVERAL: Final = (
     "Class key or index, 'top1' or 'above_threshold'; of a regression, the value; of a survival"
     " model, the key of its risk or of the event by a time."
@@ -306,6 +315,7 @@ Target = Annotated[
     | Annotated[SegmentationTarget, _tag("segmentation")]
     | Annotated[DetectionTarget, _tag("detection")]
     | Annotated[TimeToEventTarget, _tag("time_to_event")]
+    | Annotated[EmbeddingTarget, _tag("embedding")]
     | Annotated[ViewTarget, _tag("view")]
     | Annotated[InstanceTarget, _tag("instance")],
     Discriminator(_kind),
@@ -320,6 +330,7 @@ KINDS: Final = MappingProxyType(
         "segmentation": ("segmentation",),
         "detection": ("detection",),
         "survival": ("time_to_event",),
+        "reconstruction": ("embedding",),
     }
 )
 """Kinds of target that a model of a task has; one of several views has ``view`` as well, and one
@@ -347,7 +358,13 @@ class ResolvedTarget(Value):
     """A target as the model's answer on the image made it definite."""
 
     kind: Literal[
-        "class", "contrast", "regression", "segmentation", "detection", "time_to_event"
+        "class",
+        "contrast",
+        "regression",
+        "segmentation",
+        "detection",
+        "time_to_event",
+        "embedding",
     ] = "class"
     key: Slug
     """Names the target in artifact names: the key of a class or value, or begins with it."""

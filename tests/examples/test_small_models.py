@@ -14,13 +14,14 @@ from scipy.ndimage import binary_dilation
 from torch import Tensor
 
 from examples.planted.inputs import inputs
-from examples.planted.pictures import hand, lit, shapes, tumor
+from examples.planted.pictures import hand, lit, plain, shapes, tumor
 from examples.radiographs import SMALL
 from examples.spheres import bag, train
 from examples.spheres.phantom import draw
 from service.domain.grid import Grid, apply
 from service.domain.target import (
     ClassTarget,
+    EmbeddingTarget,
     RegressionTarget,
     SegmentationTarget,
     Target,
@@ -53,6 +54,7 @@ FACTOR = 1.5
 
 NO_TARGET = "it knows no target, and shows whatever is seen"
 HIDDEN = "it hides most of the image, and with it the tissue that a cyst is darker than"
+SQUARE = "an error is nearly a square of the image: its gradient varies alike everywhere"
 UNKNOWN = "so it was found on this model; why has not been looked into"
 NEAR = 2
 """Input pixels about what was planted that count as its own: an edge is seen on both sides."""
@@ -79,6 +81,7 @@ HAND = hand(4_711, 180.0)
 SHAPES = shapes(4_712, {"cyst": 1, "stone": 1})
 LIT = lit(7_001, {"cyst": 1, "stone": 1})
 TUMOR = tumor(4_711, 12.0)
+STRANGE = plain(4_002, 8.0)
 SPHERE = draw(4_713, ["dense", "hollow"])
 
 
@@ -117,6 +120,12 @@ WORLDS = {
         TimeToEventTarget(kind="time_to_event", horizon=365),
         lambda: inputs([TUMOR]),
         lambda: halved(TUMOR.masks["tumor"]),
+    ),
+    "autoencoder-phantom": World(
+        EmbeddingTarget(kind="embedding", of="reconstruction_error"),
+        lambda: inputs([STRANGE]),
+        lambda: halved(STRANGE.masks["anomaly"]),
+        {"var_grad": SQUARE},
     ),
     "sphere-phantom": World(
         ClassTarget(of="dense"), lambda: torch.from_numpy(train.prepared(SPHERE)[None]), in_volume

@@ -53,6 +53,9 @@ FIGURES = {
 }
 """What says in numbers how much a flag weighs."""
 
+LEAST_SHOWN = 0.1
+"""Numbers nearer to zero are told by their first digits that are not zero."""
+
 PLANE = 2
 """Axes of a map on a single image."""
 
@@ -278,12 +281,14 @@ def _grade(words: Words) -> str:
 
 def _figures(target: ResolvedTarget) -> str:
     """Say the score in one line, after what the model says."""
-    score = f"{target.quantity} {target.score:.2f}"
+    score = f"{target.quantity} {_number(target.score)}"
     score += "" if target.versus is None else f" ({target.versus})"
     if target.value is not None:
         unit = "" if target.unit in (None, "1") else f" {target.unit}"
-        against = "" if target.reference is None else f" (reference {target.reference:.1f}{unit})"
-        return f"{target.value:.1f}{unit}{against}, {score}{unit}"
+        against = (
+            "" if target.reference is None else f" (reference {_number(target.reference, 1)}{unit})"
+        )
+        return f"{_number(target.value, 1)}{unit}{against}, {score}{unit}"
     if target.region is not None:
         return f"{score} ({REGIONS[target.region.kind]}, {target.region.cells} cells)"
     if target.probability is None:
@@ -292,6 +297,11 @@ def _figures(target: ResolvedTarget) -> str:
     if target.threshold is not None:
         text += f" (threshold {target.threshold:.2f})"
     return f"{text}, explained itself" if target.quantity == PROBABILITY else f"{text}, {score}"
+
+
+def _number(value: float, digits: int = 2) -> str:
+    """Return a number to some digits behind the point; a small one to two of its own."""
+    return f"{value:.2g}" if 0 < abs(value) < LEAST_SHOWN else f"{value:.{digits}f}"
 
 
 def _warnings(words: Words, scale: Scale | None, own: str) -> list[str]:

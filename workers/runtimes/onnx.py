@@ -20,7 +20,7 @@ from typing_extensions import override
 from service.domain.manifest import Manifest
 from service.domain.network import Surrogate
 from service.errors.models import InvalidPackage, UnservablePass
-from workers.activation import Activation
+from workers.endings import Ending, ending_of
 from workers.passes import Ability, Exclusive
 from workers.rows import INPUT, VALUES
 from workers.runtimes.base import RUNTIMES, Fit, Opener, Probe, Segment, Served, Work
@@ -72,8 +72,8 @@ class OnnxRuntime:
         The numbers beside the image, if it takes any.
     beside
         Names of the graph's inputs for them, in their order.
-    activation
-        What is to be undone of a graph that puts out probabilities.
+    ending
+        What is made of outputs that do not count as they are.
 
     Raises
     ------
@@ -95,14 +95,14 @@ class OnnxRuntime:
         limit: Surrogate | None = None,
         companions: Companions | None = None,
         beside: Sequence[str] = (),
-        activation: Activation | None = None,
+        ending: Ending | None = None,
     ) -> None:
         self.shape = tuple(shape)
         self._companions = companions or Companions.none()
         self._beside = tuple(beside)
         self.fixed_rows = fixed_rows
         self._channels_last = channels_last
-        self._activation = activation
+        self._ending = ending
         twin, self._why = _interpreted(
             model,
             self.shape,
@@ -111,7 +111,7 @@ class OnnxRuntime:
             channels_last=channels_last,
             companions=self._companions,
             beside=self._beside,
-            activation=activation,
+            ending=ending,
         )
         if layers is None:
             layers = {} if twin is None else {name: name for name in twin.layers}
@@ -312,10 +312,10 @@ class OnnxRuntime:
             list(names), {name: each.contiguous().numpy() for name, each in fed}
         )
         found = [torch.from_numpy(np.asarray(each)) for each in given]
-        if self._activation is None:
+        if self._ending is None:
             return found
         pairs = zip(names, found, strict=True)
-        return [self._activation.logits(t) if name == self._output else t for name, t in pairs]
+        return [self._ending.said(image, t) if name == self._output else t for name, t in pairs]
 
     def _mixes_rows(self) -> bool:
         """Tell whether a row's bits depend on its neighbor; also true if two rows are refused."""
@@ -367,9 +367,9 @@ class OnnxOpener(Opener):
         ]
         model = read_model(path.read_bytes(), path.parent, files)
         demand_ending(model, manifest)
-        activation = Activation.of(manifest)
-        if activation is not None and bare(model, manifest):
-            activation = None
+        ending = ending_of(manifest)
+        if manifest.activation == "probabilities" and bare(model, manifest):
+            ending = None
         boxes = manifest.outputs[0].boxes
         if boxes is not None and boxes.tensors:
             model = joined(model, boxes.tensors, axis=2 if boxes.layout == "rows" else 1)
@@ -383,5 +383,5 @@ class OnnxOpener(Opener):
             limit=manifest.surrogate,
             companions=Companions.of(manifest),
             beside=[each.name for each in manifest.tabular],
-            activation=activation,
+            ending=ending,
         )

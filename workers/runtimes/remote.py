@@ -29,7 +29,7 @@ from service.errors.models import (
     RemoteTensorMismatch,
     UnservablePass,
 )
-from workers.activation import Activation
+from workers.endings import Ending, ending_of
 from workers.passes import Ability, Exclusive
 from workers.rows import INPUT, VALUES
 from workers.runtimes.base import (
@@ -89,8 +89,8 @@ class RemoteRuntime:
         The numbers beside the image, if it takes any.
     beside
         Names of the server's tensors for them, in their order.
-    activation
-        What is to be undone of a model that puts out probabilities.
+    ending
+        What is made of outputs that do not count as they are.
 
     Raises
     ------
@@ -117,9 +117,9 @@ class RemoteRuntime:
         channels_last: bool = False,
         companions: Companions | None = None,
         beside: Sequence[str] = (),
-        activation: Activation | None = None,
+        ending: Ending | None = None,
     ) -> None:
-        self._activation = activation
+        self._ending = ending
         self.dtype = torch.float64 if remote.datatype == "FP64" else torch.float32
         self.shape = tuple(shape)
         self._server = server
@@ -268,9 +268,9 @@ class RemoteRuntime:
             )
 
     def _run(self, batch: torch.Tensor, values: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the outputs of a batch as logits; errors as of `_said`."""
+        """Return what counts of a batch's outputs; errors as of `_said`."""
         said = self._said(batch, values)
-        return said if self._activation is None else self._activation.logits(said)
+        return said if self._ending is None else self._ending.said(batch, said)
 
     def _said(self, batch: torch.Tensor, values: torch.Tensor | None = None) -> torch.Tensor:
         """Return the outputs of a batch, shape ``(N, ...)``; without values, beside baselines.
@@ -377,6 +377,6 @@ class RemoteOpener(Opener):
             channels_last=manifest.image.layout == "NHWC",
             companions=Companions.of(manifest),
             beside=[each.name for each in manifest.tabular],
-            activation=Activation.of(manifest),
+            ending=ending_of(manifest),
         )
         return lambda: runtime

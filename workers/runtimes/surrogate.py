@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from service.domain.network import Surrogate
-from workers.activation import Activation
+from workers.endings import Ending
 from workers.runtimes.graph.network import Network
 from workers.runtimes.graph.operators.base import UnsupportedGraph
 from workers.runtimes.graph.read import read_graph
@@ -33,7 +33,7 @@ def surrogate(
     channels_last: bool,
     companions: Companions,
     beside: Sequence[str],
-    activation: Activation | None,
+    ending: Ending | None,
 ) -> TorchRuntime:
     """Return a runtime of the same graph in torch.
 
@@ -48,8 +48,8 @@ def surrogate(
         The numbers beside the image, if it takes any.
     beside
         Names of the graph's inputs for them, in their order.
-    activation
-        What is still to be undone of a graph that puts out probabilities.
+    ending
+        What is still to be made of outputs that do not count as they are.
 
     Raises
     ------
@@ -64,8 +64,8 @@ def surrogate(
     ordered = replace(graph, inputs=(*images, *beside))
     network = Network(ordered, names, channels_last=channels_last)
     companions.join(network)
-    if activation is not None:
-        activation.join(network)
+    if ending is not None:
+        ending.join(network)
     return TorchRuntime(
         network,
         shape,

@@ -11,6 +11,7 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor, nn
 
+from service.errors.base import WhylightError
 from service.errors.models import InvalidPackage
 from workers.device import is_device_fault, is_out_of_memory
 
@@ -40,7 +41,8 @@ def tried(run: Callable[[], T], told: Callable[[], InvalidPackage]) -> T:
     try:
         return run()
     except Exception as error:
-        if is_out_of_memory(error) or is_device_fault(error):
+        own = isinstance(error, WhylightError)
+        if own or is_out_of_memory(error) or is_device_fault(error):
             raise
         raise told() from None
 

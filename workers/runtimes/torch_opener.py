@@ -15,6 +15,7 @@ from service.domain.manifest import Manifest
 from service.errors.models import ModelUnavailable
 from workers.architectures.base import ARCHITECTURES, Architecture
 from workers.choices import chosen
+from workers.endings import ending_of
 from workers.runtimes.base import RUNTIMES, Opener
 from workers.runtimes.members import Combine, Members, mean, mean_sigmoid, mean_softmax
 from workers.runtimes.taken import try_network
@@ -96,6 +97,9 @@ def _filled(manifest: Manifest, architecture: Architecture, path: Path) -> nn.Mo
     network = _built(architecture)
     install(network, weights, manifest, architecture)
     Companions.of(manifest).join(network)
+    ending = ending_of(manifest)
+    if ending is not None:
+        ending.join(network)
     return network
 
 

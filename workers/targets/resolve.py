@@ -10,6 +10,7 @@ from service.domain.target import (
     ClassTarget,
     ContrastTarget,
     DetectionTarget,
+    EmbeddingTarget,
     InstanceTarget,
     RegressionTarget,
     SegmentationTarget,
@@ -24,6 +25,7 @@ from workers.targets import (
     classes,
     contrasts,
     detections,
+    embeddings,
     regressions,
     segmentations,
     survival,
@@ -73,7 +75,7 @@ def predict(answer: Answer) -> tuple[Prediction, ...]:
         If its outputs are not those of its manifest.
     """
     match answer.manifest.task:
-        case "regression":
+        case "regression" | "reconstruction":
             return regressions.predictions_of(answer)
         case "segmentation":
             return segmentations.predictions_of(answer)
@@ -125,31 +127,35 @@ def _resolved(
         raise InvalidTarget("The model has no targets of this kind.", kinds=list(kinds))
     if isinstance(target, ViewTarget | InstanceTarget):
         target = _of_the_whole(target, answer)
+    made: Chosen | None
     match target:
         case ClassTarget():
             return classes.resolve(target, answer, predictions)
         case ContrastTarget():
-            return (contrasts.resolve(target, answer, predictions),)
+            made = contrasts.resolve(target, answer, predictions)
         case RegressionTarget():
-            return (regressions.resolve(target, answer),)
+            made = regressions.resolve(target, answer)
         case SegmentationTarget():
             made = segmentations.resolve(target, answer)
-            return () if made is None else (made,)
         case DetectionTarget():
-            box = detections.resolve(target, answer)
-            return () if box is None else (box,)
+            made = detections.resolve(target, answer)
         case TimeToEventTarget():
-            return (survival.resolve(target, answer, predictions),)
+            made = survival.resolve(target, answer, predictions)
+        case EmbeddingTarget():
+            made = embeddings.resolve(target, answer)
+    return () if made is None else (made,)
 
 
 def _of_the_whole(
     target: ViewTarget | InstanceTarget, answer: Answer
-) -> ClassTarget | RegressionTarget | TimeToEventTarget:
+) -> ClassTarget | RegressionTarget | TimeToEventTarget | EmbeddingTarget:
     """Return what is explained in a view or an instance: the scalar is that of all."""
     match answer.manifest.task:
         case "regression":
             return RegressionTarget(kind="regression", of=target.of)
         case "survival":
             return survival.named(target.of, answer.manifest)
+        case "reconstruction":
+            return EmbeddingTarget(kind="embedding", of="reconstruction_error")
         case _:
             return ClassTarget(of=target.of, score=target.score or "logit")

@@ -190,7 +190,7 @@ def test_a_model_on_a_server_is_read_as_logits_too() -> None:
     words = Remote(endpoint="lab", model="chest", input="image", output="logits")
     with serving(InferenceServer(content)) as server:
         runtime = RemoteRuntime(
-            Server(server.url, words, 5.0), words, "lab", shape, activation=Activation(False)
+            Server(server.url, words, 5.0), words, "lab", shape, ending=Activation(False)
         )
         runtime.check()
 
