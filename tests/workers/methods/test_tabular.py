@@ -78,6 +78,54 @@ def test_one_path_leads_image_and_numbers_as_captum_leads_a_tuple(index: int) ->
     torch.testing.assert_close(maps.shares[index], numbers)
 
 
+DOSE: tuple[bool, ...] = (False, False, True)
+"""The second tensor alone is asked about."""
+
+
+def of_some(method: Method, asked: tuple[bool, ...]) -> Maps:
+    """Explain image and some of the numbers; the others stay as they are."""
+    plan = method.joint(picture(), logits(*TARGETS), tabular().only(asked))
+    maps = run_alone(accompanied(plan, tabular()), fused_runtime())
+    assert isinstance(maps, Maps)
+    return maps
+
+
+def test_a_tensor_that_is_not_asked_about_stays_as_it_is_on_the_path() -> None:
+    first, second = parts(tabular().values[None])
+    _, started = parts(tabular().baseline[None])
+    net, gray = fused_net(), torch.full_like(picture(), GRAY)[None]
+    path = {"n_steps": 20, "method": "riemann_middle", "target": TARGETS[0]}
+    method = IntegratedGradients(steps=20, baseline=GRAY)
+    image, dose = CaptumIntegratedGradients(lambda x, d, rest: net(x, rest, d)).attribute(
+        (picture()[None], second), (gray, started), additional_forward_args=(first,), **path
+    )
+    both = of_some(method, DOSE)
+    torch.testing.assert_close(both.values[0], image[0].detach())
+    torch.testing.assert_close(both.shares[0], torch.tensor([0.0, 0.0, dose.item()]).double())
+    image = CaptumIntegratedGradients(net).attribute(
+        picture()[None], gray, additional_forward_args=(first, second), **path
+    )
+    alone = of_some(method, (False, False, False))
+    torch.testing.assert_close(alone.values[0], image[0].detach())
+    assert alone.shares is None
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Occlusion(window=8),
+        InputXGradient(),
+        ShapleySampling(segments=4, orders=8),
+        KernelShap(segments=4, samples=2000),
+    ],
+)
+def test_what_is_not_asked_about_gets_nothing(method: Method) -> None:
+    maps = of_some(method, DOSE)
+    assert maps.shares is not None
+    assert maps.shares[:, :2].abs().max() <= 1e-9 * maps.shares.abs().max()
+    assert maps.shares[:, 2].abs().min() > 0
+
+
 def test_map_and_shares_add_up_to_the_change_of_both() -> None:
     net, image = fused_net(), picture()
     change = net(image[None], *parts(tabular().values[None])) - net(*baselines())
