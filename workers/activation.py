@@ -66,8 +66,47 @@ class Activation:
         return self.logits(outputs)
 
     def join(self, network: nn.Module) -> None:
-        """Have a network put out logits."""
+        """Have a network put out logits, computed from its probabilities."""
         network.register_forward_hook(self)
+
+    def undo(self, network: nn.Module, row: Tensor) -> None:
+        """Have a network put out logits: its own, if a module at its end makes probabilities.
+
+        Parameters
+        ----------
+        row
+            A batch of one, to see which modules run, and in which order.
+        """
+        name = self._last(network, row)
+        if name is None:
+            self.join(network)
+        else:
+            network.set_submodule(name, nn.Identity())
+
+    def _last(self, network: nn.Module, row: Tensor) -> str | None:
+        """Return the name of the module that makes the probabilities, and does nothing else."""
+        made: list[tuple[nn.Module, Tensor]] = []
+        makers = {module: name for name, module in network.named_modules() if self._makes(module)}
+        hooks = [
+            each.register_forward_hook(lambda module, _, output: made.append((module, output)))
+            for each in makers
+        ]
+        try:
+            with torch.no_grad():
+                outputs = network(row)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        ran = [module for module, _ in made]
+        if not made or made[-1][1] is not outputs or ran.count(ran[-1]) > 1:
+            return None
+        return makers[ran[-1]] or None
+
+    def _makes(self, module: nn.Module) -> bool:
+        """Tell whether a module makes the probabilities of logits ``(N, classes, ...)``."""
+        if self.exclusive:
+            return type(module) is nn.Softmax and module.dim == 1
+        return type(module) is nn.Sigmoid
 
     def __call__(self, _network: nn.Module, _given: object, outputs: Tensor) -> Tensor:
         """Return what the network puts out in place of its probabilities."""
@@ -149,8 +188,8 @@ def demand_logits(
     raise ModelUnavailable(
         "The manifest says that the network puts out logits, and all its answers lie from 0 to 1,"
         " as probabilities do: on the self-tests, and on images far darker and brighter. Say"
-        " 'activation: probabilities' (runtimes 'onnx' and 'remote'), or leave out the last"
-        " sigmoid or softmax. If they are logits, add a self-test of which some are outside.",
+        " 'activation: probabilities', or leave out the last sigmoid or softmax. If they are"
+        " logits, add a self-test of which some are outside.",
         pointer="/activation",
         least=min(float(each.min()) for each in seen),
         greatest=max(float(each.max()) for each in seen),

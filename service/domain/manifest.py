@@ -248,17 +248,11 @@ class Manifest(Value):
     @model_validator(mode="after")
     def _selftests_fit_the_activation(self) -> "Manifest":
         """Require of self-tests the numbers that the network puts out."""
-        if self.activation == "probabilities":
-            if not self.decides:
-                raise ValueError(
-                    "'activation: probabilities' is for classifications, segmentations, and the"
-                    " hazards or masses of an event; how scores of boxes are read stands in 'boxes'"
-                )
-            if self.runtime == "torch":
-                raise ValueError(
-                    "networks of runtime 'torch' put out logits: leave the last sigmoid or softmax"
-                    " out of the architecture, and say 'activation: logits'"
-                )
+        if self.activation == "probabilities" and not self.decides:
+            raise ValueError(
+                "'activation: probabilities' is for classifications, segmentations, and the"
+                " hazards or masses of an event; how scores of boxes are read stands in 'boxes'"
+            )
         others = {"logits", "probabilities"} - {self.activation}
         for test in self.selftests:
             if not test.expected or any(getattr(test, each) for each in others):

@@ -35,7 +35,7 @@ class Architecture(BaseModel, ABC):
         """Return the network with fresh weights, in training mode.
 
         The network maps ``(N, C, *spatial)`` to logits, ``(N, classes)`` or, one for
-        each pixel, ``(N, classes, *spatial)``.
+        each pixel, ``(N, classes, *spatial)``; or to probabilities, which packages must say.
         """
 
     def tokens(self) -> Tokens | None:

@@ -77,8 +77,8 @@ def of_channels(wanted: int) -> str:
 # ------------------------------------------------------------------------ of torch
 
 
-def try_network(network: nn.Module, shape: Sequence[int], device: torch.device) -> None:
-    """Give a network one blank row.
+def try_network(network: nn.Module, shape: Sequence[int], device: torch.device) -> Tensor:
+    """Give a network one blank row, and return that.
 
     Parameters
     ----------
@@ -99,6 +99,7 @@ def try_network(network: nn.Module, shape: Sequence[int], device: torch.device) 
             return network(row)
 
     tried(run, lambda: _told_of_network(network, run, shape))
+    return row
 
 
 def _told_of_network(

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from service.domain.manifest import Manifest
 from service.errors.models import ModelUnavailable
+from workers.activation import Activation
 from workers.architectures.base import ARCHITECTURES, Architecture
 from workers.choices import chosen
 from workers.endings import ending_of
@@ -52,6 +53,7 @@ class TorchOpener(Opener):
                 fixed_rows=fixed_rows,
                 tokens=architecture.tokens(),
                 variables=len(manifest.variables),
+                activation=Activation.of(manifest),
             )
             for path in paths
         ]
@@ -64,10 +66,16 @@ def _made(
     layers: list[str] | None,
     *,
     device: torch.device,
+    activation: Activation | None,
     **options: Any,
 ) -> TorchRuntime:
-    """Return what serves a network, once it has taken a row; options as of `TorchRuntime`."""
-    try_network(network, shape, device)
+    """Return what serves a network, once it has taken a row; options as of `TorchRuntime`.
+
+    `activation` is what is to be undone of one that puts out probabilities.
+    """
+    row = try_network(network, shape, device)
+    if activation is not None:
+        activation.undo(network, row)
     return TorchRuntime(network, shape, layers, device=device, **options)
 
 

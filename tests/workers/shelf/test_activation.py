@@ -1,5 +1,6 @@
 """Networks that end in a sigmoid or a softmax: undone where that is said, refused where not."""
 
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 import yaml
 from pydantic import ValidationError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -18,9 +20,19 @@ from tests.support.engine import attribute, image_for, logits, run_alone, settle
 from tests.support.exported import onnx_of, write_onnx_package
 from tests.support.hospital import register
 from tests.support.inference_server import InferenceServer, serving
-from tests.support.small_model import CLASSES, SIDE, model_input, network, picture
+from tests.support.small_model import (
+    CLASSES,
+    LAYER,
+    SIDE,
+    entry_of,
+    model_input,
+    network,
+    picture,
+    write_package,
+)
 from tests.workers.shelf.conftest import Room
 from workers.activation import Activation
+from workers.architectures.base import ARCHITECTURES, Architecture
 from workers.methods.base import METHODS
 from workers.passes import Forward
 from workers.rows import Clean
@@ -100,6 +112,96 @@ def test_scores_and_maps_are_those_of_the_network_without_its_last_activation(
             for each in (runtime, own)
         )
         torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-3 * float(theirs.abs().max()))
+
+
+class Ended(Architecture):
+    """The small network with something behind it, as a network of a deployer's own."""
+
+    end: str
+
+    @override
+    def build(self) -> nn.Module:
+        last, _ = ENDS[self.end]
+        return nn.Sequential(OrderedDict(net=network(), last=last))
+
+
+def listed(room: Room, monkeypatch: pytest.MonkeyPatch, end: str, says: str) -> PackageRecord:
+    """Register the small network with something behind it, as one of runtime torch."""
+    monkeypatch.setitem(ARCHITECTURES._parts, "ended", Ended)
+    model = Ended(end=end).build().eval()
+    with torch.no_grad():
+        answer = model(image()[None])[0].tolist()
+    folder = write_package(room.folder / "listed", name="listed")
+    save_file(model.state_dict(), folder / "weights.safetensors")
+    fields = yaml.safe_load((folder / "model.yaml").read_text())
+    fields["files"][0] = entry_of(folder, "weights.safetensors", "weights", "safetensors")
+    for test in fields["selftests"]:
+        del test["logits"]
+        test[says] = [*answer]
+    fields |= {
+        "activation": says,
+        "task": ENDS[end][1],
+        "architecture": {"name": "ended", "parameters": {"end": end}},
+        "explain": {"layers": [{"name": f"net.{LAYER}"}], "baseline": 0.0},
+    }
+    (folder / "model.yaml").write_text(yaml.safe_dump(fields))
+    return register(room.store, folder)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_network_of_torch_is_explained_on_its_logits_too(
+    room: Room, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    record = listed(room, monkeypatch, end, "probabilities")
+    assert room.entry(record).failure is None
+    runtime = room.shelf.get(record.package).runtime
+    own = TorchRuntime(network(), (1, SIDE, SIDE), (LAYER,))
+    found = run_alone(asked(), runtime).outputs
+    expected = run_alone(asked(), own).outputs
+    written = "written" in end
+    if written and ENDS[end][1] == MULTICLASS:  # a softmax forgets what all logits share
+        expected, found = (each - each[:, :1] for each in (expected, found))
+    # behind a module they are the network's own
+    close = 1e-4 if written else 1e-6
+    torch.testing.assert_close(found, expected, rtol=close, atol=close)
+    if written and ENDS[end][1] == MULTICLASS:
+        return
+    for name in ("grad_cam", "occlusion", "integrated_gradients"):
+        ours, theirs = (
+            attribute(settled(METHODS[name](), each), each, image(), logits(0, 2)).values
+            for each in (runtime, own)
+        )
+        bound = 2e-3 * float(theirs.abs().max())
+        torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=bound)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_network_of_torch_whose_probabilities_pass_for_logits_is_refused(
+    room: Room, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    record = listed(room, monkeypatch, end, "logits")
+    assert "'activation: probabilities'" in room.refusal(record)
+    failure = room.entry(record).failure
+    assert failure is not None
+    assert failure.facts["field"] == "/activation"
+
+
+class Twice(nn.Module):
+    """Uses one sigmoid within and at its end: without it, another network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.squash = nn.Sigmoid()
+
+    @override
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.squash(3 * self.squash(rows))
+
+
+def test_a_module_that_does_something_else_as_well_stays() -> None:
+    model, rows = Twice(), torch.linspace(-2, 2, 6).view(2, 3)
+    Activation(False).undo(model, rows[:1])
+    torch.testing.assert_close(model(rows), 3 * rows.sigmoid(), rtol=1e-5, atol=1e-5)
 
 
 def asked() -> Any:
@@ -204,7 +306,6 @@ def test_a_model_on_a_server_is_read_as_logits_too() -> None:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"runtime": "torch"}, "leave the last sigmoid or softmax out"),
     ({"task": "regression"}, "classifications, segmentations"),
     ({"activation": "logits"}, "each self-test needs 'logits'"),
 ]
@@ -220,9 +321,6 @@ def test_a_manifest_whose_words_do_not_go_together_is_refused(
         test["probabilities"] = [0.5 for _ in test.pop("logits")]
     fields["activation"] = "probabilities"
     assert Manifest.model_validate(fields).activation == "probabilities"
-    if changes.get("runtime") == "torch":
-        fields["files"].append({**fields["files"][0], "role": "weights", "format": "safetensors"})
-        fields["architecture"] = {"name": "residual_cnn", "parameters": {}}
     if changes.get("task") == "regression":
         values = [{"key": key, "label": key, "unit": "mm"} for key in CLASSES]
         fields["outputs"] = [{"values": values}]
