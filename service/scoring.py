@@ -29,11 +29,9 @@ def check_score(target: Target, pointer: str, model: ModelEntry) -> None:
     InvalidTarget
         There is no such score; `scores` lists those there are.
     """
-    if "class" not in model.target_kinds and isinstance(target, ViewTarget | InstanceTarget):
-        if target.score is not None:
-            raise InvalidTarget("Classes alone have a 'score'; leave it out.", pointer=pointer)
-        return
-    asked = asked_of(target)
+    if _is_of_no_class(target, model) and getattr(target, "score", None) is not None:
+        raise InvalidTarget("Classes alone have a 'score'; leave it out.", pointer=pointer)
+    asked = _asked(target, model)
     known = [each.score for each in model.scores if asked and each.kind == asked[0]]
     if asked and known and asked[1] not in known:
         raise InvalidTarget(
@@ -55,7 +53,7 @@ def demand_suited(
         method needs that.
     """
     scores = {(each.kind, each.score): each for each in model.scores}
-    asked = dict.fromkeys(map(asked_of, request.targets))
+    asked = dict.fromkeys(_asked(each, model) for each in request.targets)
     wanted = [scores[each] for each in asked if each in scores]
     for place, choice in enumerate(request.methods):
         for score in wanted:
@@ -69,6 +67,18 @@ def demand_suited(
                     scores=_scores(methods[choice.name], score.kind, model),
                     methods=_methods(score, methods, model),
                 )
+
+
+def _is_of_no_class(target: Target, model: ModelEntry) -> bool:
+    """Tell whether a view or an instance is of something else than a class."""
+    return isinstance(target, ViewTarget | InstanceTarget) and "class" not in model.target_kinds
+
+
+def _asked(target: Target, model: ModelEntry) -> tuple[str, str] | None:
+    """Return kind and score that a target asks a model for; `None` where there is no choice."""
+    if _is_of_no_class(target, model):  # such models have one score, or none is told
+        return next(((each.kind, each.score) for each in model.scores), None)
+    return asked_of(target)
 
 
 def _unsuited(method: MethodEntry, score: ScoreEntry) -> str | None:

@@ -8,7 +8,7 @@ import pytest
 from service.domain.boxes import BoxDecoding
 from service.domain.catalog import ValueEntry
 from service.domain.inputs import ImageCount
-from service.domain.outputs import ClassSpec, Output
+from service.domain.outputs import ClassSpec, EventSpec, Horizon, Output
 from service.domain.scores import scores_of
 from tests.support.fake_fleet import CATALOG, METHODS, FakeWorker, model
 from tests.support.phantom_dicom import encoded, image
@@ -46,6 +46,18 @@ MODELS = (
         classes=(),
         values=(ValueEntry(key="age", label="Age", index=0, unit="a"),),
         images=ImageCount(),
+    ),
+)
+EVENT = EventSpec(
+    key="relapse",
+    label="Relapse",
+    unit="d",
+    horizons=(Horizon(time=90), Horizon(time=365)),
+)
+TIMES = Output(event=EVENT, decoding="hazards")
+MODELS += (
+    known("events", "survival", ("time_to_event", "instance"), TIMES).model_copy(
+        update={"event": EVENT, "images": ImageCount()}
     ),
 )
 LINEAR = METHODS[0].model_copy(update={"name": "lifting", "linear": True, "differentiates": True})
@@ -263,6 +275,20 @@ def test_a_value_has_no_score_to_be_chosen(client, ask):
             ["logit", "margin"],
             ["saliency", "integrated_gradients", "sweeping", "occlusion"],
         ),
+        (
+            "events",
+            {"kind": "time_to_event", "horizon": 365},
+            "lifting",
+            [],
+            ["saliency", "integrated_gradients", "sweeping", "occlusion"],
+        ),
+        (
+            "events",
+            {"kind": "instance", "of": 0, "instance": "in_0001"},
+            "lifting",
+            [],
+            ["saliency", "integrated_gradients", "sweeping", "occlusion"],
+        ),
     ],
 )
 def test_a_method_that_is_not_right_of_a_score_is_refused_with_those_that_are(
@@ -273,7 +299,7 @@ def test_a_method_that_is_not_right_of_a_score_is_refused_with_those_that_are(
     assert body["errors"][0]["pointer"] == "/methods/1/name"
     assert body["facts"] == {
         "method": method,
-        "score": target.get("score", "rest"),
+        "score": target.get("score", "horizon" if name == "events" else "rest"),
         "scores": scores,
         "methods": methods,
     }
