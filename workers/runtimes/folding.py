@@ -6,6 +6,7 @@ itself. Weights of these convolutions lie channels last, as its kernels like bes
 """
 
 import copy
+import weakref
 from collections import Counter
 from collections.abc import Collection, Sequence
 from itertools import chain
@@ -14,9 +15,15 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+from typing_extensions import override
 
 CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+ABOUT: Final = (torch.Size, torch.dtype, torch.device, int, str)
+"""What a tensor tells about itself without its values."""
 
 EQUAL: Final = 100
 """Roundings of the largest output by which both ways may differ."""
@@ -74,26 +81,53 @@ def _pairs(model: nn.Module, row: Tensor, kept: Collection[str]) -> dict[str, st
     def after(convolution: nn.Module, _inputs: Any, output: Any) -> None:
         ran[convolution] += 1
         last[:] = [(convolution, output)]
+        uses.watch(convolution, output)
 
     def before(norm: nn.Module, inputs: tuple[Any, ...]) -> None:
         ran[norm] += 1
         if last and inputs[0] is last[0][1]:
             found[last[0][0]] = norm
 
+    uses = _Uses()
     hooks = [
         *(each.register_forward_hook(after) for each in names if type(each) in CONVOLUTIONS),
         *(each.register_forward_pre_hook(before) for each in names if folds(each)),
     ]
     try:
-        model(row)
+        with uses:
+            model(row)
     finally:
         for hook in hooks:
             hook.remove()
     return {
         names[convolution]: names[norm]
         for convolution, norm in found.items()
-        if ran[convolution] == ran[norm] == 1 and names[convolution] not in kept
+        if ran[convolution] == ran[norm] == 1
+        and names[convolution] not in kept
+        # what also goes elsewhere, as in a skip from before the norm, must stay as it is
+        and uses.counts[convolution] == 1
     }
+
+
+class _Uses(TorchFunctionMode):
+    """Counts what computes with each convolution's output; shapes may be asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[nn.Module] = Counter()
+        self._outputs: list[tuple[weakref.ref[Tensor], nn.Module]] = []
+
+    def watch(self, convolution: nn.Module, output: Tensor) -> None:
+        self._outputs.append((weakref.ref(output), convolution))
+
+    @override
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not isinstance(result, ABOUT):
+            given = {id(each) for each in tree_leaves((args, kwargs))}
+            self._outputs = [each for each in self._outputs if each[0]() is not None]
+            self.counts.update(module for output, module in self._outputs if id(output()) in given)
+        return result
 
 
 def _twin(model: nn.Module, pairs: dict[str, str]) -> nn.Module:

@@ -34,7 +34,7 @@ from workers.runtimes.session import exposed, image_of, memory_of, session, unlo
 from workers.runtimes.surrogate import difference, surrogate
 from workers.runtimes.taken import told_of_graph, tried
 from workers.runtimes.torch import TorchRuntime
-from workers.runtimes.torch_probe import layer_facts, noise
+from workers.runtimes.torch_probe import beside, layer_facts, noise
 from workers.tabular import Companions
 
 UNREAD: Final = "Its graph cannot be interpreted."
@@ -193,7 +193,7 @@ class OnnxRuntime:
         )
         mixes = self._mixes_rows()
         need = memory_of(partial(self._run, names=[self._output]), self._peak, self, alone=mixes)
-        beside = one.numel() + outputs.numel()  # handed to the session, and handed on by it
+        handed = one.numel() + outputs.numel()  # handed to the session, and handed on by it
         return Probe(
             abilities=frozenset({Ability.FORWARD} | ({Ability.ACTIVATIONS} if layers else set())),
             layers=layers,
@@ -201,7 +201,7 @@ class OnnxRuntime:
             outputs=tuple(outputs.shape[1:]),
             mixes_rows=mixes,
             row_seconds={"forward": usual_seconds(lambda: self._run(one, [self._output]))},
-            row_bytes={"forward": need.row + beside * one.element_size()},
+            row_bytes={"forward": need.row + handed * one.element_size()},
             fixed_bytes=self._bytes + need.fixed,
         )
 
@@ -319,14 +319,13 @@ class OnnxRuntime:
 
     def _mixes_rows(self) -> bool:
         """Tell whether a row's bits depend on its neighbor; also true if two rows are refused."""
-        two = noise(self, 2)
-        other = two.clone()
-        other[1] = 0
         try:
-            (first,), (second,) = (self._run(each, [self._output]) for each in (two, other))
+            return any(
+                not torch.equal(*(self._run(each, [self._output])[0][place] for each in pair))
+                for place, pair in enumerate(beside(self))
+            )
         except Exception:  # noqa: BLE001 - a model exported with a fixed batch raises its own
             return True
-        return not torch.equal(first[0], second[0])
 
 
 def _interpreted(

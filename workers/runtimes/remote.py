@@ -51,7 +51,7 @@ from workers.runtimes.open_inference import (
     demand_datatype,
     word,
 )
-from workers.runtimes.torch_probe import noise
+from workers.runtimes.torch_probe import beside, noise
 from workers.tabular import Companions
 
 ALONE: Final = "The server of a model gives its outputs alone."
@@ -180,15 +180,16 @@ class RemoteRuntime:
 
     def _mixes_rows(self) -> bool:
         """Tell whether a row's answer depends on its neighbor; also true if two are refused."""
-        two = noise(self, 2)
-        other = two.clone()
-        other[1] = 0
         try:
-            first, second = (self._said(each)[0].ravel().tolist() for each in (two, other))
+            return any(self._differs(pair, place) for place, pair in enumerate(beside(self)))
         except ModelSilent:
             raise
         except WhylightError:
             return True
+
+    def _differs(self, pair: tuple[torch.Tensor, torch.Tensor], place: int) -> bool:
+        """Tell whether a row that is the same in two batches is answered differently."""
+        first, second = (self._said(each)[place].ravel().tolist() for each in pair)
         return ROUNDING.difference(first, second) > ROUNDING.tolerance
 
     def group(self, work: Work) -> Hashable:

@@ -104,6 +104,18 @@ class Twice(nn.Module):
         return (self.norm(value) + value).mean((2, 3))
 
 
+class Passed(nn.Module):
+    """As `Twice`, where what goes past the norm is zero on noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = self.conv(x)
+        return (self.norm(value).relu() + (value - 9).relu()).mean((2, 3))
+
+
 class Shared(nn.Module):
     """One convolution at two places, one of them before a norm."""
 
@@ -132,6 +144,7 @@ class Moody(nn.Module):
     "model",
     [
         Twice(),
+        Passed(),
         Shared(),
         Moody(),
         nn.Sequential(nn.Conv2d(2, 2, 3), nn.InstanceNorm2d(2), nn.Flatten()),

@@ -2,7 +2,7 @@
 
 import gc
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import cycle, product
 
 import pytest
@@ -265,6 +265,38 @@ class Overwriting(nn.Module):
         return (x - 2 * rectified).flatten(1)[:, 300:700]
 
 
+class Clamping(nn.Module):
+    """Changes a value in place by a statement, where noise does not show it."""
+
+    def __init__(self, change: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3, padding=1)
+        self.next = nn.Conv2d(4, 4, 3, padding=1)
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        self.change(x)
+        return self.next(x).flatten(1)[:, 300:700]
+
+
+def rectified_then_clamped(x: Tensor) -> None:
+    functional.relu(x.view(x.shape))
+    x.clamp_(max=50)
+
+
+CLAMPS: tuple[Callable[[Tensor], object], ...] = (
+    lambda x: x.clamp_(-50, 50),
+    lambda x: torch.clamp_(x, -50, 50),
+    lambda x: functional.hardtanh_(x, -50, 50),
+    lambda x: x.masked_fill_(x > 50, 50),
+    lambda x: x.view(4, -1).clamp_(-50, 50),
+    nn.Hardtanh(-50, 50, inplace=True),
+    nn.Threshold(-50, 0, inplace=True),
+    rectified_then_clamped,
+)
+
+
 class Drawing(nn.Module):
     """Adds noise: no two runs are alike."""
 
@@ -273,7 +305,7 @@ class Drawing(nn.Module):
 
 
 @pytest.mark.usefixtures("eager")
-@pytest.mark.parametrize("net", [Branching(), Overwriting(), Drawing()])
+@pytest.mark.parametrize("net", [Branching(), Overwriting(), *map(Clamping, CLAMPS), Drawing()])
 def test_what_cannot_be_followed_exactly_is_run_whole(net: nn.Module) -> None:
     assert Incremental.of(net.double().eval(), image_of(2)) is None
 

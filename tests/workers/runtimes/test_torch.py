@@ -1,6 +1,7 @@
 """What the eager runtime finds out of a model, and what it refuses."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -74,11 +75,49 @@ class Centered(nn.Module):
         return (x - x.mean(0)).flatten(1)[:, :3]
 
 
-def test_a_model_that_mixes_rows_is_found_and_runs_one_row_at_a_time() -> None:
-    runtime = TorchRuntime(Centered(), SHAPE)
+class Together(nn.Module):
+    """Brings a batch to a scale by what is found in all of its rows."""
+
+    def __init__(self, scaled: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.scaled = scaled
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.scaled(x)).flatten(1).sum(1, keepdim=True)
+
+
+TOGETHER: dict[str, Callable[[Tensor], Tensor]] = {
+    "maximum": lambda x: 3 * x / x.max(),
+    "minimum": lambda x: x - x.min(),
+    "absolute maximum": lambda x: x / x.abs().max(),
+    "minimum and maximum": lambda x: (x - x.min()) / (x.max() - x.min()),
+    "mean, no gradient": lambda x: x - x.detach().mean(),
+    "median": lambda x: x - x.median(),
+    "quantile": lambda x: x / x.quantile(0.99),
+    "threshold": lambda x: torch.where(x > x.detach().mean(), x, 0 * x),
+    "where the maximum is": lambda x: x * (x == x.amax()),
+    "the first row": lambda x: x - x[:1],
+}
+
+
+@pytest.mark.parametrize(
+    "model", [Centered(), *(pytest.param(Together(f), id=name) for name, f in TOGETHER.items())]
+)
+@pytest.mark.parametrize("shape", [SHAPE, (1, 12, 12), (1, 64, 64), (1, 128, 128), (1, 9, 8, 7)])
+def test_a_model_that_mixes_rows_is_found_and_runs_one_row_at_a_time(
+    model: nn.Module, shape: tuple[int, ...]
+) -> None:
+    runtime = TorchRuntime(model, shape)
     assert runtime.probed.mixes_rows
-    work = work_of([Forward(Noisy(image_for(), 1.0, 1, 9), logits(0))])
+    work = work_of([Forward(Noisy(torch.zeros(shape), 1.0, 1, 9), logits(0))])
     assert runtime.fits(runtime.group(work)).rows == 1
+
+
+@pytest.mark.parametrize("scaled", [torch.relu, lambda x: x / x.flatten(1).amax(1)[:, None, None]])
+def test_a_model_that_scales_each_row_by_itself_runs_many_at_once(
+    scaled: Callable[[Tensor], Tensor],
+) -> None:
+    assert not TorchRuntime(Together(lambda x: scaled(x[:, 0])), SHAPE).probed.mixes_rows
 
 
 class Twice(nn.Module):

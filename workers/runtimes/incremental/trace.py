@@ -104,8 +104,45 @@ class _Follower:
             self._constants[node] = operator.attrgetter(str(node.target))(self._model)
         elif not any(each in self._numbers for each in node.all_input_nodes):
             self._constants[node] = _call(node, self._modules, self._constants)
-        elif not self._understand(node):
-            self._add_foreign(node)
+        else:
+            self._demand_unseen_writes(node)
+            if not self._understand(node):
+                self._add_foreign(node)
+
+    def _demand_unseen_writes(self, node: fx.Node) -> None:
+        """Refuse a node that writes into a value which is used again: windows would miss it.
+
+        A copy's version tells, so that nobody needs to know which layers write in place.
+
+        Raises
+        ------
+        UntraceableError
+            It does, into the value itself or into another that shares its memory.
+        """
+        given = {each: self._copy(each) for each in node.all_input_nodes}
+        versions = {each: getattr(value, "_version", None) for each, value in given.items()}
+        _call(node, self._modules, given)
+        for each, value in given.items():
+            if getattr(value, "_version", None) == versions[each]:
+                continue
+            sharing = [other for other in self._numbers if self._shares(other, each)]
+            if not sharing or any(len(other.users) > 1 for other in sharing):
+                raise UntraceableError
+
+    def _copy(self, node: fx.Node) -> Any:
+        number = self._numbers.get(node)
+        value = self._constants[node] if number is None else self._values[number]
+        return value.clone() if isinstance(value, Tensor) else value
+
+    def _shares(self, one: fx.Node, other: fx.Node) -> bool:
+        """Tell whether the values of two nodes lie in the same memory."""
+        numbers = self._numbers.get(one), self._numbers.get(other)
+        if None in numbers:
+            return False
+        first, second = (self._values[each] for each in numbers if each is not None)
+        if not (isinstance(first, Tensor) and isinstance(second, Tensor)):
+            return first is second
+        return first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
 
     def _understand(self, node: fx.Node) -> bool:
         """Make a step through which windows go, if this is one; return whether it is."""
