@@ -14,6 +14,7 @@ from pydantic import JsonValue
 
 from service.acceptance import choose_image, choose_series
 from service.additions import Addition, addition
+from service.annotations import check_annotated, check_annotated_volume
 from service.bags import choose_bag
 from service.certification import demand_certified
 from service.domain.catalog import Catalog, ModelEntry
@@ -139,11 +140,10 @@ def _with_subject(
         )
     if accept.volume is None:
         instance = choose_image(study, accept, request)
-        _check_boxes(request, {None: instance})
+        check_annotated(request, {None: instance})
         return request.model_copy(update={"instance": instance.id}), (instance,)
-    if request.annotations:
-        raise InvalidRequest("Boxes are of single images, not of a volume.", pointer="/annotations")
     chosen = choose_series(study, accept, request)
+    check_annotated_volume(request, chosen.instances)
     for place, target in enumerate(request.targets):
         if isinstance(target, InstanceTarget):
             check_slice(target, f"/targets/{place}", chosen.instances)
@@ -155,7 +155,7 @@ def _with_views(
 ) -> tuple[ExplanationRequest, tuple[Instance, ...]]:
     """Return the request with the image of every view, and these images."""
     chosen = choose_views(study, accept, model.views, request)
-    _check_boxes(request, dict[str | None, Instance](chosen.items()))
+    check_annotated(request, dict[str | None, Instance](chosen.items()))
     names = {key: each.id for key, each in chosen.items()}
     return request.model_copy(update={"views": names}), tuple(chosen.values())
 
@@ -165,7 +165,7 @@ def _with_bag(
 ) -> tuple[ExplanationRequest, tuple[Instance, ...]]:
     """Return the request with the images of the bag, and these images."""
     chosen = choose_bag(study, accept, images, request)
-    _check_boxes(request, {each.id: each for each in chosen})
+    check_annotated(request, {each.id: each for each in chosen})
     for place, target in enumerate(request.targets):
         if isinstance(target, InstanceTarget):
             check_image(target, f"/targets/{place}", chosen)
@@ -368,25 +368,3 @@ def _check_inputs(asked: str | Sequence[str], model: ModelEntry) -> None:
             pointer="/inputs",
             inputs=[*model.inputs],
         )
-
-
-def _check_boxes(request: ExplanationRequest, images: Mapping[str | None, Instance]) -> None:
-    """Refuse an annotation that reaches beyond its image, or is of none.
-
-    `images` are by view, the one image of a model that takes no several under `None`.
-    """
-    for place, annotation in enumerate(request.annotations):
-        instance = images.get(annotation.view)
-        if instance is None:
-            raise InvalidRequest(
-                "Say which view the box is in, by one of these keys; of a model of one image none.",
-                pointer=f"/annotations/{place}/view",
-                views=[key for key in images if key],
-            )
-        if annotation.box[2] > instance.rows or annotation.box[3] > instance.columns:
-            raise InvalidRequest(
-                "The box reaches beyond the image; give it in pixels of the source image.",
-                pointer=f"/annotations/{place}/box",
-                rows=instance.rows,
-                columns=instance.columns,
-            )

@@ -8,7 +8,13 @@ from service.domain.inputs import TensorName
 from service.domain.job import Priority
 from service.domain.precision import Precision
 from service.domain.study import MOST_FRAMES
-from service.domain.target import DEFAULT_TARGETS, Segment, SegmentationTarget, Target
+from service.domain.target import (
+    DEFAULT_TARGETS,
+    Segment,
+    SegmentationTarget,
+    SourceBox,
+    Target,
+)
 from service.domain.value import Name, Slug, Value
 from service.domain.variable import Number, Word
 from service.domain.view import MOST_IMAGES
@@ -17,10 +23,6 @@ Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
 """A caller's own mark; opaque to us, it must not identify a patient."""
 
 DEFAULT_ARTIFACTS = ("dicom_sc", "json")
-
-LONGEST = 1_000_000
-"""Source pixels of the longest edge that a box may reach to."""
-
 
 TransferSyntax = Literal[
     "explicit_vr_little_endian", "jpeg_ls_lossless", "jpeg_2000_lossless", "rle_lossless"
@@ -100,27 +102,15 @@ class Observed(Value):
 
 
 class Annotation(Value):
-    """Where a reader sees the finding: a box of the source image."""
+    """Where a reader sees the finding: a box of the source image, or of the volume."""
 
     of: Annotated[int, Field(ge=0, le=100_000)] | Slug = Field(description="Class key or index.")
-    box: tuple[float, float, float, float] = Field(
-        description="Top, left, bottom, right in source pixels; the last two past the end."
-    )
-
+    box: SourceBox
     view: Name | None = Field(
         default=None,
         description="Key of the view that it is in, of a model of several views; of a bag of"
         " images, the image's name in the study.",
     )
-
-    @field_validator("box")
-    @classmethod
-    def _holds_something(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        """Require a finite box that is no line."""
-        top, left, bottom, right = value
-        if not (0 <= top < bottom <= LONGEST and 0 <= left < right <= LONGEST):
-            raise ValueError("the box needs 0 <= top < bottom and 0 <= left < right")
-        return value
 
 
 QUESTION = (

@@ -27,7 +27,10 @@ Of = Annotated[int, Field(ge=0, le=100_000)] | Slug
 Number = Annotated[int, Field(ge=1, le=65_535)]
 """Of a segment."""
 
-Place = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+LONGEST = 1_000_000
+"""Source pixels of the longest edge that a box may reach to."""
+
+Place = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
 """A coordinate in source pixels."""
 
 

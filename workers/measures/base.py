@@ -29,8 +29,8 @@ from workers.passes import Plan, Targets
 
 Outcome = Literal["pass", "weak", "fail", "not_applicable"]
 Level = Literal["standard", "full"]
-Box = tuple[float, float, float, float]
-"""Top, left, bottom, right in source pixels, the last two past the end."""
+Box = tuple[float, ...]
+"""Starts along each axis of the source in its pixels, then ends, past the end."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

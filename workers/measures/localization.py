@@ -9,16 +9,16 @@ from typing_extensions import override
 from service.domain.explanation import Check
 from workers.measures.base import MEASURES, Box, Case, Measure
 
-SIDE: Final = 256
-"""Points along each axis at which map and boxes are compared."""
+SIDES: Final = {2: 256, 3: 64}
+"""Points along each axis at which map and boxes are compared, by the number of axes."""
 
 
 @MEASURES.register("localization")
 class Localization(Measure):
     """Pointing, share of the energy, and precision against a reader's boxes.
 
-    All three are taken at evenly spaced points of the area that the map covers,
-    each with the value of its cell, so that coarse cells count by their area.
+    All three are taken at evenly spaced points of the area, or the volume, that the map
+    covers, each with the value of its cell, so that coarse cells count by their size.
 
     References
     ----------
@@ -40,7 +40,7 @@ class Localization(Measure):
     def judge(self, case: Case) -> Check:
         """Return whether the peak is inside, the energy's share, and the AUPRC."""
         finite = bool(np.isfinite(case.values).all())
-        if not case.boxes or case.values.ndim != 3 or not finite:  # noqa: PLR2004 - (C, y, x)
+        if not case.boxes or case.values.ndim - 1 not in SIDES or not finite:
             return self.check("not_applicable")
         relevance = case.values.astype(np.float64).sum(axis=0)
         if np.ptp(relevance) == 0:
@@ -67,9 +67,10 @@ class Localization(Measure):
 def _points(
     case: Case, relevance: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return points ``(n, 2)`` in source pixels, and the map's value at each."""
-    axes = [(np.arange(SIDE) + 0.5) * size / SIDE - 0.5 for size in relevance.shape]
-    cells = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+    """Return points ``(n, axes)`` in source pixels, and the map's value at each."""
+    side = SIDES[relevance.ndim]
+    axes = [(np.arange(side) + 0.5) * size / side - 0.5 for size in relevance.shape]
+    cells = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, relevance.ndim)
     index = np.rint(cells).astype(int)
     values = relevance[tuple(np.clip(index, 0, np.array(relevance.shape) - 1).T)]
     return case.source.to_source(cells), values
@@ -77,8 +78,8 @@ def _points(
 
 def _inside(points: NDArray[np.float64], boxes: tuple[Box, ...]) -> NDArray[np.bool_]:
     """Tell for each point (a pixel index: 0 is the first pixel's center) whether a box holds it."""
-    row, column = points.T + 0.5
-    held = [(t <= row) & (row < b) & (x <= column) & (column < e) for t, x, b, e in boxes]
+    ends = (np.split(np.array(each), 2) for each in boxes)
+    held = [((low <= points + 0.5) & (points + 0.5 < high)).all(1) for low, high in ends]
     return np.asarray(np.any(held, axis=0), np.bool_)
 
 

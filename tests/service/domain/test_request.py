@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from service.domain.job import Priority
-from service.domain.request import LONGEST, ExplanationRequest, MethodChoice, Observed
-from service.domain.target import ClassTarget
+from service.domain.request import ExplanationRequest, MethodChoice, Observed
+from service.domain.target import LONGEST, ClassTarget
 
 
 def asked(**changes: Any) -> ExplanationRequest:
@@ -146,6 +146,9 @@ def test_a_mismatch_is_not_allowed_unless_the_request_says_so() -> None:
         ([0, 0, float("inf"), 1], False),
         ([float("nan"), 0, 1, 1], False),
         ([0, 0, 1], False),
+        ([0, 0, 0, 1, 1, 1], True),
+        ([0, 0, 0, 1, 1, 0], False),
+        ([0, 0, 0, 1, 1], False),
     ],
 )
 def test_a_box_lies_in_an_image_and_is_no_line(box: list[float], *, holds: bool) -> None:

@@ -27,6 +27,13 @@ AWAY = (2.0, 4.0, 4.0)
 """Voxels that a peak may lie beside its box: what tells an edge lies on both sides."""
 
 
+def drawn(name, sphere):
+    """A reader's box about a sphere, with room for what tells its edge."""
+    low, high = np.split(np.array(sphere.box), 2)
+    box = np.concatenate([np.maximum(low - AWAY, 0), np.minimum(high + AWAY, SHAPE)])
+    return {"of": name, "box": box.tolist()}
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """The detector in both forms."""
@@ -48,6 +55,7 @@ def detected(clinic, study):
         methods=[*METHODS[:2], OCCLUSION],
         artifacts=["json", "png", "dicom_sc", "dicom_seg", "dicom_sr", "dicom_ko"],
         observed=[{"of": "dense", "positive": True}],
+        annotations=[drawn("dense", SPHERES["first"]), drawn("hollow", SPHERES["first"])],
     )
 
 
@@ -86,6 +94,8 @@ def test_the_map_of_a_box_peaks_in_it(detected, method):
         assert entry.target.patient.size == pytest.approx((high - low) * SPACING, abs=0.02)
         outcomes = {each.name: each.outcome for each in entry.checks}
         assert outcomes["integrity"] == "pass"
+        # the reader marked the first sphere, under both names
+        assert outcomes["localization"] == ("pass" if sphere is SPHERES["first"] else "fail")
         assert outcomes["probe_bank"] in ("pass", "weak")
         assert "uncertified" in entry.trust.flags
 

@@ -41,6 +41,22 @@ def test_half_a_cell_in_the_box_is_half_of_the_energy() -> None:
     assert check.values["energy_share"] == pytest.approx(0.5, rel=0.05)
 
 
+def test_a_volume_is_held_against_boxes_of_six_numbers() -> None:
+    values = np.zeros((1, 4, 6, 5))
+    values[0, 3, 1, 2] = 2.0
+    values[0, 0, 1, 2] = 1.0  # the same place in another slice
+    grid = Grid.partition(values.shape[1:], (12, 120, 80))
+    box = (9, 20, 32, 12, 40, 48)
+    given = {"score": 1.0, "of_scores": False, "extras": {}, "source": grid}
+    check = Localization().judge(Case(values.astype(np.float32), boxes=(box,), **given))
+    assert check.outcome == "pass"
+    assert check.values["energy_share"] == pytest.approx(2 / 3, rel=0.05)
+    assert check.values["area_share"] == pytest.approx(1 / 120, rel=0.2)
+    above = (0, *box[1:3], 3, *box[4:])
+    check = Localization().judge(Case(values.astype(np.float32), boxes=(above,), **given))
+    assert (check.outcome, round(check.values["energy_share"], 2)) == ("fail", 0.33)
+
+
 def test_without_an_annotation_or_a_peak_nothing_is_said() -> None:
     assert Localization().judge(case(one(1, 2))).outcome == "not_applicable"
     flat = case(np.ones((1, 6, 4)), (20, 40, 40, 60))
