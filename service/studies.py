@@ -2,10 +2,11 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -236,21 +237,27 @@ class Studies:
             return None
 
 
-def _require_one_study(instance: Instance, before: Iterable[Instance], part: Part) -> None:
+def _require_one_study(instance: Instance, before: Collection[Instance], part: Part) -> None:
     """Refuse an image of another study: two patients' images must not become one study."""
     if any(each.study_instance_uid != instance.study_instance_uid for each in before):
         raise SeveralStudies(
             "An object is of another study than those before it; send each study by itself.",
             part=part.number,
         )
-
-    known = [each.patient for each in before if each.patient]
-    if instance.patient and known and instance.patient != known[0]:
+    if differing := _contradictions([instance], before):
         raise SeveralPatients(
-            "An object is of another patient (Patient ID) than those before it, though of the same"
-            " study; find out whose images they are before sending them.",
+            "An object is of another patient than those before it, though of the same study;"
+            " 'differing' names the attributes. Find out whose images they are before sending"
+            " them.",
             part=part.number,
+            differing=[*differing],
         )
+
+
+def _contradictions(some: Iterable[Instance], others: Iterable[Instance]) -> tuple[str, ...]:
+    """Return by which attributes two of the instances' patients contradict each other."""
+    pairs = product({each.patient for each in some}, {each.patient for each in others})
+    return next(filter(None, (one.contradictions(other) for one, other in pairs)), ())
 
 
 def _require_same(instance: Instance, kept: Instance, part: Part) -> None:
@@ -265,13 +272,14 @@ def _require_same(instance: Instance, kept: Instance, part: Part) -> None:
 
 def _require_agreement(study: Study, held: Study) -> None:
     """Refuse a study that is held with another patient, or with other bytes of one identity."""
-    patients = {each.patient for each in (*study.instances, *held.instances) if each.patient}
-    if len(patients) > 1:
+    if differing := _contradictions(study.instances, held.instances):
         raise StudyContradicted(
-            "The study is held already, with images of another patient (Patient ID). Find out whose"
-            " images they are; if those that are held are wrong, delete them first.",
+            "The study is held already, with images of another patient; 'differing' names the"
+            " attributes. Find out whose images they are; if those that are held are wrong, delete"
+            " them first.",
             study=held.id,
             differs="patient",
+            differing=[*differing],
         )
     known = {each.sop_instance_uid: each.sha256 for each in held.instances}
     if any(

@@ -31,9 +31,9 @@ from service.dicom.dataset import (
 )
 from service.dicom.frames import PER_FRAME, SHARED, described
 from service.dicom.intents import intent_of
+from service.dicom.patient import patient_of
 from service.dicom.photometric import COLOR, GRAY, HALVED, was_defined
 from service.dicom.syntaxes import Family
-from service.domain.canonical import digest_of
 from service.domain.study import MOST_FRAMES, SEGMENTATION, ImageHeader
 from service.domain.volume import Orientation, nearest_plane
 from service.errors.base import WhylightError
@@ -154,7 +154,7 @@ def header_of(found: Parsed, *, max_samples: int, identified: bool = True) -> He
         )
     uids = identifiers(dataset, identified)
     fields = {**uids, **_strings(dataset), **_numbers(dataset)}
-    fields["patient"] = _patient(dataset, uids["study_instance_uid"])
+    fields["patient"] = patient_of(dataset, uids["study_instance_uid"])
     header = Header.model_validate({"transfer_syntax_uid": found.transfer_syntax_uid, **fields})
     _require_sane(header, max_samples)
     _require_supported(found, header)
@@ -213,12 +213,6 @@ def _in_words(keyword: str) -> str:
     """Return an element's name and tag as the standard writes them."""
     tag = Tag(keyword)
     return f"{dictionary_description(tag)} ({tag.group:04X},{tag.element:04X})"
-
-
-def _patient(dataset: Dataset, study_instance_uid: str) -> str:
-    """Return a digest of Patient ID that is of use within its study alone."""
-    patient = _text(dataset, "PatientID")
-    return digest_of([study_instance_uid, patient]) if patient else ""
 
 
 def _strings(dataset: Dataset) -> dict[str, Any]:

@@ -6,6 +6,7 @@ derived objects need. No field of it may reach a log or an error text.
 
 from pydantic import AwareDatetime, JsonValue
 
+from service.domain.patient import Patient
 from service.domain.value import Name, Sha256, Value
 from service.domain.volume import Orientation
 
@@ -24,9 +25,8 @@ class ImageHeader(Value):
     sop_instance_uid: str
     series_instance_uid: str
     study_instance_uid: str
-    patient: str = ""
-    """Digest of Patient ID within the study, by which patients are told apart and none is
-    known; empty where the object has none."""
+    patient: Patient = Patient()
+    """By which patients are told apart and none is known."""
 
     transfer_syntax_uid: str
     series_number: int | None = None

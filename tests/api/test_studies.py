@@ -296,8 +296,82 @@ def test_two_patients_of_one_study_are_not_made_one(client):
     data = zipped(("1", named(1, None)), ("2", named(2, "CANARY-A")), ("3", named(3, "CANARY-B")))
     answer = client.post("/v1/studies", content=data, headers=ZIP)
     body = problem(answer, 422, "several_patients")
-    assert body["facts"] == {"part": 3}
+    assert body["facts"] == {"part": 3, "differing": ["patient_id"]}
     assert "CANARY" not in answer.text
+
+
+JANE = {
+    "PatientID": "PID",
+    "PatientName": "Doe^Jane",
+    "PatientBirthDate": "19700101",
+    "PatientSex": "F",
+}
+NOBODY = dict.fromkeys(JANE, "")
+
+
+def sent(client, *of_patients):
+    """Send images of one study, each with what it says of its patient."""
+    images = [
+        encoded(image(**NOBODY | {"SOPInstanceUID": f"2.25.1{n}"} | said))
+        for n, said in enumerate(of_patients)
+    ]
+    data = zipped(*((str(n), each) for n, each in enumerate(images)))
+    return client.post("/v1/studies", content=data, headers=ZIP)
+
+
+@pytest.mark.usefixtures("nothing_stays")
+@pytest.mark.parametrize(
+    ("one", "other", "differing"),
+    [
+        (JANE | {"PatientID": ""}, {"PatientName": "ROE^JIM"}, ["patient_name"]),
+        (
+            JANE | {"PatientID": ""},
+            {"PatientName": "DOE^JIM", "PatientBirthDate": "19330303", "PatientSex": "M"},
+            ["patient_name", "patient_birth_date", "patient_sex"],
+        ),
+        (JANE, {"PatientName": "ROE^JIM"}, ["patient_name"]),
+        (JANE, JANE | {"PatientBirthDate": "1933.03.03"}, ["patient_birth_date"]),
+        (
+            JANE | {"IssuerOfPatientID": "HERE"},
+            JANE | {"IssuerOfPatientID": "THERE"},
+            ["issuer_of_patient_id"],
+        ),
+        (
+            {"SpecificCharacterSet": "ISO_IR 192", "PatientName": "Yamada^Tarou=山田^太郎"},
+            {"SpecificCharacterSet": "ISO_IR 192", "PatientName": "Yamada^Tarou=山本^太郎"},
+            ["patient_name"],
+        ),
+    ],
+    ids=["name", "all", "no id beside one", "birth date", "issuer", "ideographs"],
+)
+def test_patients_are_told_apart_by_all_that_names_them(client, one, other, differing):
+    answer = sent(client, one, {}, other)
+    body = problem(answer, 422, "several_patients")
+    assert body["facts"] == {"part": 3, "differing": differing}
+    assert "JIM" not in answer.text
+    assert "THERE" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"PatientName": "DOE^JANE^^Dr. ", "PatientSex": "f"},
+        {"PatientName": "Doe Jane", "PatientBirthDate": "1970.01.01"},
+        {"PatientName": "DOE", "PatientSex": "O", "PatientBirthDate": "00000000"},
+        {"PatientName": "Doe^Jane^Mary=山田^太郎", "SpecificCharacterSet": "ISO_IR 192"},
+        {"PatientName": "Dö^Jane", "SpecificCharacterSet": "ISO_IR 100"},
+        {"PatientID": " PID ", "IssuerOfPatientID": "HERE"},
+    ],
+    ids=["case", "words", "unknown", "middle", "no text", "padding"],
+)
+def test_one_patient_who_is_written_in_several_ways_is_one(client, same):
+    wrong = (b"ISO_IR 100", b"ISO_IR 192")  # makes Latin-1 bytes that no character set tells
+    data = zipped(
+        ("1", encoded(image(SOPInstanceUID="2.25.11", **JANE))),
+        ("2", encoded(image(**NOBODY | {"SOPInstanceUID": "2.25.12"} | same)).replace(*wrong)),
+    )
+    answer = client.post("/v1/studies", content=data, headers=ZIP)
+    assert answer.status_code == 201, answer.text
 
 
 @pytest.mark.usefixtures("nothing_stays")
@@ -314,7 +388,8 @@ def test_a_study_that_is_held_with_another_patient_is_refused_until_that_one_is_
     before = served.stored()
     answer = client.post("/v1/studies", content=named(2, "CANARY-B"), headers=DICOM)
     body = problem(answer, 409, "study_contradicted")
-    assert body["facts"] == {"study": first.json()["id"], "differs": "patient"}
+    differing = {"differs": "patient", "differing": ["patient_id"]}
+    assert body["facts"] == {"study": first.json()["id"], **differing}
     assert "CANARY" not in answer.text
     assert served.stored() == before
     assert client.delete(first.headers["location"]).status_code == 200

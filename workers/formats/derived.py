@@ -16,17 +16,17 @@ from pathlib import Path
 
 from pydicom.datadict import dictionary_VM
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.multival import MultiValue
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from xxhash import xxh3_128
 
 from service.dicom import syntaxes
-from service.dicom.dataset import Parsed, parsed, value_of
+from service.dicom.dataset import Parsed, parsed
 from service.dicom.header import identifiers
+from service.dicom.texts import UNKNOWN, texts_of
 from service.dicom.uids import derived_uid, instance_uid, series_uid
 from workers.formats.base import Made, MapRecord, Sheet
 
-UTF8, TO_GB_2312 = "ISO_IR 192", "\x1b$)A"
+UTF8 = "ISO_IR 192"
 LOSSY = "01"
 IMPLEMENTATION = derived_uid("implementation")
 SERIES_NUMBER = 9900
@@ -86,7 +86,7 @@ _DATE = r"(?!0000)\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
 """Of any year: those that stand for an unknown or a removed date belong to the patient, too."""
 
 _TIME = r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?"
-_PART = r"[^\\\x00-\x1f\x7f=^]*"
+_PART = rf"[^\\\x00-\x1f\x7f=^{UNKNOWN}]*"
 _NAME = rf"(?=[^=]{{0,64}}(=|$)){_PART}(\^{_PART}){{0,4}}"
 """Five parts at most, and 64 characters, in each of a name's three writings."""
 
@@ -96,9 +96,9 @@ _FORMS: dict[str, str] = {
     "CS": r"[A-Z0-9 _]{1,16}",
     "DA": _DATE,
     "DS": rf"(?=.{{1,16}}$){_NUMBER}",
-    "LO": r"[^\\\x00-\x1f\x7f]{1,64}",
+    "LO": rf"[^\\\x00-\x1f\x7f{UNKNOWN}]{{1,64}}",
     "PN": rf"{_NAME}(={_NAME}){{0,2}}",
-    "SH": r"[^\\\x00-\x1f\x7f]{1,16}",
+    "SH": rf"[^\\\x00-\x1f\x7f{UNKNOWN}]{{1,16}}",
     "TM": _TIME,
     "UI": r"(?=.{1,64}$)[012](\.(0|[1-9]\d*))+",
 }
@@ -174,17 +174,8 @@ class Source:
 
     def _raw(self, keyword: str) -> tuple[str, list[str]]:
         """Return the element's VR and its values as text, as they stand."""
-        value = value_of(self.dataset, keyword)
-        if value is None:
-            return "", []
-        several = list(value) if isinstance(value, list | tuple | MultiValue) else [value]
-        texts = ["" if each is None else _plain(str(each)).strip(" \0") for each in several]
-        return str(self.dataset[keyword].VR), texts
-
-
-def _plain(text: str) -> str:
-    """Take out the escape to GB 2312 (PS3.5 K.2), which pydicom leaves in its text."""
-    return text.replace(TO_GB_2312, "")
+        texts = texts_of(self.dataset, keyword)
+        return str(self.dataset[keyword].VR) if texts else "", texts
 
 
 @dataclass(frozen=True, slots=True)

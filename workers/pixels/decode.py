@@ -115,15 +115,18 @@ def _require_frame(header: Header, frame: int) -> None:
 def _decode(found: Parsed, header: Header, frame: int, scratch: Path) -> DecodedFiles:
     """Write the arrays; return what is known of them."""
     pixels = read_stored(found, header, frame)
+    doubts = Source.of(found).doubts()
     if pixels.color:
         _write_color(pixels, scratch)
-        return _files(scratch, facts_of(found, header, frame, pixels), None)
+        return _files(scratch, facts_of(found, header, frame, pixels, doubts=doubts), None)
     gray = gray_of(found, header, pixels)
     used = gray.voi or gray.chosen_window()
     inverted = header.photometric_interpretation == INVERTED
     stored = gray.pixels.values
     _write_gray(stored, gray.modality, used, gray.padding, scratch, inverted=inverted)
-    facts = facts_of(found, header, frame, gray.pixels, modality=gray.modality, voi=used)
+    facts = facts_of(
+        found, header, frame, gray.pixels, doubts=doubts, modality=gray.modality, voi=used
+    )
     return _files(scratch, facts, gray.padding)
 
 
@@ -194,10 +197,11 @@ def facts_of(
     frame: int,
     pixels: Pixels,
     *,
+    doubts: tuple[str, ...] = (),
     modality: Modality = AS_STORED,
     voi: Voi | None = None,
 ) -> ImageFacts:
-    """Return what is known of one frame."""
+    """Return what is known of one frame; of what derived objects copy, `doubts` tell."""
     low, high = _stored_range(pixels, header)
     value_low, value_high = modality.range(low, high)
     linear = isinstance(voi, Window) and voi.shape != "SIGMOID"
@@ -218,7 +222,7 @@ def facts_of(
         regions=regions_of(found.dataset, header),
         window=(voi.center, voi.width) if linear and isinstance(voi, Window) else None,
         warnings=(
-            *Source.of(found).doubts(),
+            *doubts,
             *((GUESSED,) if found.guessed else ()),
             *((OVERRULED,) if found.overruled else ()),
             *pixels.doubts,

@@ -31,6 +31,7 @@ from service.errors.studies import (
     UndecodablePixels,
     UnsupportedImage,
 )
+from workers.formats.derived import Source
 from workers.parcels import ImageFacts
 from workers.pixels.decode import (
     DISPLAY,
@@ -110,7 +111,8 @@ def survey(
     files
         The objects of the series, in any order.
     scratch
-        An existing folder; gets the first slice's header and the arrays, still empty.
+        An existing folder; gets a slice's header and the arrays, still empty: the first
+        slice's, or that of the first that has a Patient ID.
     rules
         Of the model.
     max_samples, max_voxels
@@ -131,6 +133,7 @@ def survey(
     """
     planes: list[Plane] = []
     places: list[Place] = []
+    named: list[bool] = []
     photometric: set[str] = set()
     for number, file in enumerate(files):
         with _opened(file, max_samples) as (found, header):
@@ -140,6 +143,7 @@ def survey(
             planes += planes_of(found, header)
             frames = range(1, header.number_of_frames + 1)
             places += [Place(file=number, frame=frame) for frame in frames]
+            named.append(bool(header.patient.id))
     if len(photometric) > 1:
         raise MixedSlices(
             "The slices of the series do not go together; send those of one volume alone.",
@@ -148,7 +152,8 @@ def survey(
     assembly = assemble(planes)
     volume = demand_volume(assembly, rules, len(planes))
     ordered = tuple(places[number] for number in assembly.order)
-    _keep_first(files[ordered[0].file], ordered[0].frame, scratch, max_samples)
+    kept = next((each for each in ordered if named[each.file]), ordered[0])
+    _keep(files[kept.file], kept.frame, scratch, max_samples)
     facts, window = _looked_at(files, ordered[len(ordered) // 2], max_samples)
     for name, dtype in ((PIXELS, np.float32), (DISPLAY, np.uint8), (PADDING, np.bool_)):
         channels = (1,) if name == PIXELS else ()
@@ -156,7 +161,7 @@ def survey(
     return Survey(
         volume=volume,
         places=ordered,
-        facts=_of_volume(facts, volume),
+        facts=_of_volume(facts, volume, Source.read(scratch / HEADER).doubts()),
         window=(window.center, window.width, window.shape),
     )
 
@@ -261,8 +266,8 @@ def _demand_room(header: Header, slices: int, limit: int) -> None:
         )
 
 
-def _keep_first(file: Path, frame: int, scratch: Path, max_samples: int) -> None:
-    """Write the first slice's header, for derived objects."""
+def _keep(file: Path, frame: int, scratch: Path, max_samples: int) -> None:
+    """Write a slice's header, for derived objects."""
     with _opened(file, max_samples) as (found, header):
         keep_header(file, flatten(found, frame, header.number_of_frames), scratch / HEADER)
 
@@ -297,14 +302,14 @@ def _read(found: Parsed, header: Header, frame: int) -> tuple[Gray, ImageFacts]:
     return gray, facts_of(alone, header, frame, gray.pixels, modality=gray.modality)
 
 
-def _of_volume(facts: ImageFacts, volume: Volume) -> ImageFacts:
-    """Return a slice's facts as those of the volume."""
+def _of_volume(facts: ImageFacts, volume: Volume, doubts: tuple[str, ...]) -> ImageFacts:
+    """Return a slice's facts as those of the volume; `doubts` are of the header that is kept."""
     sheared = (SHEARED,) if volume.geometry is Geometry.SHEARED else ()
     return facts.model_copy(
         update={
             "slices": len(volume.slices),
             "frame": None,
             "regions": (),
-            "warnings": (*facts.warnings, *sheared),
+            "warnings": (*doubts, *facts.warnings, *sheared),
         }
     )

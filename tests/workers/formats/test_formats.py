@@ -386,6 +386,19 @@ def test_names_of_any_script_come_over_as_utf8(made, charset, name):
     assert str(ds.PatientName) == name
 
 
+@pytest.mark.parametrize("declared", ["ISO_IR 192", "ISO_IR 13", "ISO_IR 166", "", "FOO_BAR"])
+def test_bytes_that_are_no_text_in_their_set_are_left_out_and_told(source, tmp_path, declared):
+    said = {"PatientName": "Müller^Jörg", "PatientID": "ÄID1", "StudyDescription": "Thorax"}
+    path = source(SpecificCharacterSet="ISO_IR 100", **said)
+    path.write_bytes(path.read_bytes().replace(b"ISO_IR 100", declared.encode().ljust(10)))
+    drawn = sheet(path, tmp_path / "work", NATIVE)
+    left_out = {"left_out_patient_name", "left_out_patient_id"}
+    assert left_out <= set(drawn.record.facts.warnings)
+    ((_, file),), _ = write(drawn, ["dicom_sc"], tmp_path)
+    ds = dicom(file.read_bytes())
+    assert (str(ds.PatientName), ds.PatientID, ds.StudyDescription) == ("", "", "Thorax")
+
+
 def test_the_objects_dates_are_the_jobs_in_the_sources_zone(made):
     plain = dicom(made("dicom_sc"))
     assert (plain.ContentDate, plain.ContentTime) == ("20251009", "085320.123000")

@@ -81,6 +81,28 @@ def test_an_enhanced_object_gives_the_volume_of_its_frames(read, syntax, room):
     assert kept.numbers("ImagePositionPatient") == pytest.approx(series.position(0))
 
 
+def test_a_volumes_patient_is_that_of_a_slice_that_names_one(read):
+    slices = Series().datasets()
+    for each in slices[:5]:
+        each.PatientID = ""
+    made, _, _ = read([encoded(each) for each in slices])
+    assert Source.read(made.header).text("PatientID") == slices[5].PatientID != ""
+    assert "missing_patient_id" not in made.facts.warnings
+    for each in slices:
+        each.PatientID = ""
+    made, _, _ = read([encoded(each) for each in slices])
+    assert "missing_patient_id" in made.facts.warnings
+
+
+def test_bytes_of_a_name_that_are_no_text_stay_so_in_the_header_that_is_kept(read):
+    multi = enhanced(Series())
+    multi.SpecificCharacterSet, multi.PatientName = "ISO_IR 100", "Müller^Jörg"
+    data = encoded(multi).replace(b"ISO_IR 100", b"ISO_IR 13 ")
+    made, _, _ = read([data])
+    assert Source.read(made.header).text("PatientName") == ""
+    assert "left_out_patient_name" in made.facts.warnings
+
+
 def test_each_slice_has_its_own_rescale_and_padding(read):
     series = Series()
     slices = series.datasets()
