@@ -6,12 +6,13 @@ from torch import nn
 
 from service.domain.inputs import SlidingWindow
 from tests.support.engine import run_alone
+from workers.methods.base import METHODS
 from workers.passes import Gradient
 from workers.rows import Clean
 from workers.runtimes.memory import peak_bytes
 from workers.runtimes.torch import TorchRuntime
 from workers.sliding.passes import Sliding
-from workers.targets.scalars import RegionLogits
+from workers.targets.scalars import ClassLogit, OfWindows, RegionLogits
 
 EDGE, WIDTH = 16, 16
 VOXEL = 4
@@ -55,3 +56,26 @@ def test_a_larger_volume_takes_its_gradient_more_and_nothing_else():
 def test_the_rest_is_what_one_window_takes():
     small, whole = peak(40)
     assert small < whole / 3
+
+
+def peak_of_a_box(side):
+    """The same for the map of a box, whose score is read out of one window."""
+    torch.manual_seed(0)
+    convolutions = [nn.Conv3d(1, WIDTH, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool3d(1)]
+    net = nn.Sequential(*convolutions, nn.Flatten()).eval()
+    runtime = TorchRuntime(net, (1, EDGE, EDGE, EDGE))
+    assert runtime.probed
+    image, target = torch.randn(1, side, side, side), OfWindows(((1, ClassLogit(0)),))
+    rules = SlidingWindow(size=(EDGE,) * 3, overlap=0.25, blend="none")
+    method = METHODS["integrated_gradients"](steps=8, baseline=0.0)
+
+    def mapped():
+        plan = Sliding(rules, torch.zeros(0)).maps(method, image, (target,), None)
+        assert run_alone(plan, runtime, 1).values.shape == (1, 1, side, side, side)
+
+    return peak_bytes(mapped, [*net.parameters(), image])
+
+
+def test_a_larger_volume_takes_the_map_of_a_box_more_and_nothing_else():
+    small, large = peak_of_a_box(24), peak_of_a_box(48)
+    assert large - small <= 1.05 * VOXEL * (48**3 - 24**3)
