@@ -154,6 +154,14 @@ def described(dataset: Dataset, frame: int) -> Dataset:
     return said
 
 
+def lacks(dataset: Dataset, frame: int, group: str) -> bool:
+    """Tell whether a frame lacks a functional group that other frames have (PS3.3 C.7.6.16)."""
+    if any(items_of(item, group) for item in items_of(dataset, SHARED)[:1]):
+        return False
+    having = [bool(items_of(item, group)) for item in items_of(dataset, PER_FRAME)]
+    return any(having) and not any(having[frame - 1 : frame])
+
+
 def _governed(said: Dataset) -> set[str]:
     """Return the attributes for which what is said of a frame stands, and nothing else."""
     named = {element.keyword for element in said if element.keyword}

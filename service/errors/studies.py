@@ -156,7 +156,7 @@ class NoSliceGeometry(WhylightError):
 
 
 class MixedSlices(WhylightError):
-    """The slices differ in orientation, spacing, size or frame of reference."""
+    """The slices differ in orientation, spacing, size, frame of reference or meaning."""
 
     kind = Kind.DATA
     code = "mixed_slices"

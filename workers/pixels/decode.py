@@ -14,12 +14,12 @@ from pydicom.uid import UID
 from service.dicom import syntaxes
 from service.dicom.damage import is_damage
 from service.dicom.dataset import Parsed, parsed, value_of
-from service.dicom.frames import flatten
+from service.dicom.frames import flatten, lacks
 from service.dicom.header import Header, header_of
 from service.domain.value import Value
 from service.errors.base import WhylightError
 from service.errors.requests import InvalidRequest
-from service.errors.studies import UndecodablePixels
+from service.errors.studies import UndecodablePixels, UnsupportedImage
 from workers.formats.derived import Source
 from workers.parcels import ImageFacts
 from workers.pixels.arrays import ArrayWriter
@@ -38,6 +38,9 @@ GUESSED = "guessed_transfer_syntax"
 
 OVERRULED = "overruled_by_functional_groups"
 """Warning of an object that says other than its frame's functional groups, which hold."""
+
+UNSCALED = "missing_rescale"
+"""Warning of a CT image that does not say how its values become Hounsfield units."""
 
 AS_STORED = Modality()
 INVERTED = "MONOCHROME1"
@@ -95,7 +98,7 @@ def decode_file(
     try:
         with parsed(file, max_samples=max_samples) as found:
             header = header_of(found, max_samples=max_samples, identified=False)
-            _require_frame(header, frame)
+            _require_frame(found, header, frame)
             flat = flatten(found, frame, header.number_of_frames)
             keep_header(file, flat, scratch / HEADER)
             return _decode(flat, header, frame, scratch)
@@ -107,9 +110,14 @@ def decode_file(
         raise UndecodablePixels("The image's pixels or their description are damaged.") from error
 
 
-def _require_frame(header: Header, frame: int) -> None:
+def _require_frame(found: Parsed, header: Header, frame: int) -> None:
     if frame > header.number_of_frames:
         raise InvalidRequest("The image has no such frame.", pointer="/frame")
+    if lacks(found.dataset, frame, "PixelValueTransformationSequence"):
+        raise UnsupportedImage(
+            "The frame has no rescale (Pixel Value Transformation) where others of the object have"
+            " one, so its values mean nothing; ask for another frame, or send the object whole."
+        )
 
 
 def _decode(found: Parsed, header: Header, frame: int, scratch: Path) -> DecodedFiles:
@@ -226,8 +234,13 @@ def facts_of(
             *((GUESSED,) if found.guessed else ()),
             *((OVERRULED,) if found.overruled else ()),
             *pixels.doubts,
+            *((UNSCALED,) if _lacks_rescale(header, pixels, modality) else ()),
         ),
     )
+
+
+def _lacks_rescale(header: Header, pixels: Pixels, modality: Modality) -> bool:
+    return header.modality == "CT" and not pixels.color and not modality.declared
 
 
 def _stored_range(pixels: Pixels, header: Header) -> tuple[float, float]:

@@ -23,11 +23,14 @@ class Modality:
         Rescale, where there is no table.
     table
         Modality LUT, which takes the place of the rescale.
+    declared
+        Whether the image says any of these.
     """
 
     slope: float = 1.0
     intercept: float = 0.0
     table: Table | None = None
+    declared: bool = False
 
     @property
     def identity(self) -> bool:
@@ -62,23 +65,29 @@ def modality_of(dataset: Dataset, *, signed: bool) -> Modality:
     Raises
     ------
     UnsupportedImage
-        There is a Modality LUT or a rescale, and it cannot be read.
+        There is a Modality LUT or a rescale, and it cannot be read; the rescale is half of one, or
+        makes all values the same.
     """
     if (item := table_item(dataset, "ModalityLUTSequence")) is not None:
-        return Modality(table=table(item, "LUTDescriptor", "LUTData", signed=signed))
-    slope, intercept = real(dataset, "RescaleSlope"), real(dataset, "RescaleIntercept")
-    if _unfit(dataset, "RescaleSlope") or _unfit(dataset, "RescaleIntercept"):
-        raise UnsupportedImage("The image's rescale is no number, so its values mean nothing.")
-    if slope is None or intercept is None or slope == 0:
+        data = table(item, "LUTDescriptor", "LUTData", signed=signed)
+        return Modality(table=data, declared=True)
+    if not any(_filled(dataset, each) for each in ("RescaleSlope", "RescaleIntercept")):
         return Modality()
-    return Modality(slope, intercept)
+    slope, intercept = real(dataset, "RescaleSlope"), real(dataset, "RescaleIntercept")
+    if not slope or intercept is None:
+        raise UnsupportedImage(
+            "The image's rescale is not a slope other than 0 and an intercept, so its values mean"
+            " nothing; send the image with both, or with neither."
+        )
+    return Modality(slope, intercept, declared=True)
 
 
-def _unfit(dataset: Dataset, keyword: str) -> bool:
-    """Tell whether a decimal attribute has a value that is no finite number."""
-    if keyword not in dataset or dataset.get_item(keyword).value in (None, "", b""):
-        return False
-    return real(dataset, keyword) is None
+def _filled(dataset: Dataset, keyword: str) -> bool:
+    """Tell whether an attribute has a value, of whatever form."""
+    value = dataset.get_item(keyword).value if keyword in dataset else None
+    if isinstance(value, bytes):
+        value = value.strip(b" \0")
+    return value not in (None, "", b"")
 
 
 def real(dataset: Dataset, keyword: str) -> float | None:

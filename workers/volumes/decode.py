@@ -27,7 +27,6 @@ from service.domain.volume import Geometry, Volume
 from service.errors.base import WhylightError
 from service.errors.studies import (
     AbsurdDimensions,
-    MixedSlices,
     UndecodablePixels,
     UnsupportedImage,
 )
@@ -51,6 +50,7 @@ from workers.pixels.stored import read_stored
 from workers.pixels.voi import Window
 from workers.volumes.assemble import assemble
 from workers.volumes.demand import SHEARED, demand_volume
+from workers.volumes.meaning import Meaning, demand_one_meaning, meaning_of
 from workers.volumes.planes import Plane, planes_of
 
 MAX_VOXELS: Final = 256 << 20
@@ -125,7 +125,7 @@ def survey(
     UnsupportedImage
         The slices are not gray.
     MixedSlices
-        They differ in photometric interpretation.
+        Their values mean different things.
     UndecodablePixels
         The middle slice is damaged.
     WhylightError
@@ -134,21 +134,17 @@ def survey(
     planes: list[Plane] = []
     places: list[Place] = []
     named: list[bool] = []
-    photometric: set[str] = set()
+    meanings: list[Meaning] = []
     for number, file in enumerate(files):
         with _opened(file, max_samples) as (found, header):
             _demand_gray(header)
-            photometric.add(header.photometric_interpretation)
             _demand_room(header, len(planes), max_voxels)
             planes += planes_of(found, header)
             frames = range(1, header.number_of_frames + 1)
             places += [Place(file=number, frame=frame) for frame in frames]
             named.append(bool(header.patient.id))
-    if len(photometric) > 1:
-        raise MixedSlices(
-            "The slices of the series do not go together; send those of one volume alone.",
-            differing=["photometric_interpretation"],
-        )
+            meanings += [meaning_of(_alone(found, header, frame), header) for frame in frames]
+    demand_one_meaning(meanings)
     assembly = assemble(planes)
     volume = demand_volume(assembly, rules, len(planes))
     ordered = tuple(places[number] for number in assembly.order)
@@ -292,11 +288,16 @@ def _frames(
                 yield number, *_read(found, header, places[number].frame)
 
 
-def _read(found: Parsed, header: Header, frame: int) -> tuple[Gray, ImageFacts]:
-    """Decode one frame; the parsed object stays as it is, for the next one."""
+def _alone(found: Parsed, header: Header, frame: int) -> Parsed:
+    """Return one frame's object; the parsed one stays as it is, for the next frame."""
     flat = Dataset()
     flat.update(found.dataset)
-    alone = flatten(replace(found, dataset=flat), frame, header.number_of_frames)
+    return flatten(replace(found, dataset=flat), frame, header.number_of_frames)
+
+
+def _read(found: Parsed, header: Header, frame: int) -> tuple[Gray, ImageFacts]:
+    """Decode one frame."""
+    alone = _alone(found, header, frame)
     pixels = read_stored(found, header, frame)
     gray = gray_of(alone, header, pixels)
     return gray, facts_of(alone, header, frame, gray.pixels, modality=gray.modality)

@@ -10,7 +10,7 @@ from pydicom.pixels import apply_rescale
 from pydicom.sequence import Sequence
 
 from service.errors.base import WhylightError
-from service.errors.studies import UndecodablePixels
+from service.errors.studies import UndecodablePixels, UnsupportedImage
 from tests.support.phantom_dicom import (
     DEFLATED,
     EXPLICIT_BIG,
@@ -261,6 +261,35 @@ def test_rescale_gives_modality_values_and_their_range(decode):
     facts, values, _, _ = decode(encoded(ds))
     assert np.array_equal(values[0], pixels * 0.5 - 1024)
     assert (facts.value_minimum, facts.value_maximum) == (-1024, 1023.5)
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept"),
+    [("0", "-1024"), ("1", None), (None, "-1024"), ("", "-1024"), ("1", ""), ("nan", "0")],
+)
+def test_half_a_rescale_or_one_that_makes_all_the_same_is_refused(decode, slope, intercept):
+    ds = of_pixels(noise(np.uint16, 12), bits=12)
+    for keyword, value in {"RescaleSlope": slope, "RescaleIntercept": intercept}.items():
+        if value is not None:
+            setattr(ds, keyword, value)
+    with pytest.raises(UnsupportedImage, match="rescale"):
+        decode(encoded(ds))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"Modality": "CT"}, True),
+        ({"Modality": "CT", "RescaleSlope": "", "RescaleIntercept": ""}, True),
+        ({"Modality": "CT", "RescaleSlope": "1", "RescaleIntercept": "0"}, False),
+        ({"Modality": "MR"}, False),
+    ],
+)
+def test_a_ct_image_without_a_rescale_is_told(decode, changes, told):
+    pixels = noise(np.uint16, 12)
+    facts, values, *_ = decode(encoded(of_pixels(pixels, bits=12, **changes)))
+    assert np.array_equal(values[0], pixels)
+    assert ("missing_rescale" in facts.warnings) is told
 
 
 def real_pixels(values, **changes):

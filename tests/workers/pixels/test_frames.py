@@ -13,7 +13,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from service.dicom.header import read_header
 from service.errors.requests import InvalidRequest
-from service.errors.studies import TruncatedDicom, UndecodablePixels
+from service.errors.studies import TruncatedDicom, UndecodablePixels, UnsupportedImage
 from tests.support import corpus
 from tests.support.phantom_dicom import (
     DEFLATED,
@@ -183,6 +183,17 @@ def test_groups_of_any_size_are_read(read, syntax, room):
     values, _, source = read(encoded(ds, syntax), 3)
     assert np.array_equal(values, FRAMES[2] * 3.0 - 2)
     assert plane_of(source).position == (0, 0, 14)
+
+
+def test_a_frame_without_the_rescale_that_others_have_is_refused(read):
+    ds = enhanced()
+    del ds.PerFrameFunctionalGroupsSequence[1].PixelValueTransformationSequence
+    with pytest.raises(UnsupportedImage, match="rescale"):
+        read(encoded(ds), 2)
+    assert np.array_equal(read(encoded(ds), 3)[0], FRAMES[2] * 3.0 - 2)
+    shared = group(RescaleSlope="2", RescaleIntercept="5", RescaleType="US")
+    ds.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence = shared
+    assert np.array_equal(read(encoded(ds), 2)[0], FRAMES[1] * 2.0 + 5)
 
 
 def test_a_position_said_once_is_no_frames_position(read):

@@ -152,6 +152,52 @@ def twice():
     return [*Series().files(), encoded(Series().dataset(4, SOPInstanceUID="2.25.5"))]
 
 
+def half_scaled(**changes):
+    """A series of twelve, four slices of which say another rescale."""
+    series = Series()
+    return [encoded(series.dataset(k, **(changes if k < 4 else {}))) for k in range(12)]
+
+
+def half_grouped():
+    """An enhanced object, four frames of which have no Pixel Value Transformation."""
+    whole = enhanced(Series())
+    for frame in whole.PerFrameFunctionalGroupsSequence[:4]:
+        del frame.PixelValueTransformationSequence
+    return [encoded(whole)]
+
+
+UNSCALED = {
+    "none": lambda: half_scaled(RescaleSlope=None, RescaleIntercept=None),
+    "empty": lambda: half_scaled(RescaleSlope="", RescaleIntercept=""),
+    "slope 0": lambda: half_scaled(RescaleSlope="0"),
+    "intercept alone": lambda: half_scaled(RescaleSlope=None),
+    "frames": half_grouped,
+}
+
+
+@pytest.mark.parametrize("objects", UNSCALED.values(), ids=UNSCALED)
+def test_slices_without_the_rescale_of_the_others_are_counted_and_refused(read, objects):
+    with pytest.raises(MixedSlices, match="4 of 12") as refusal:
+        read(objects())
+    facts = refusal.value.facts
+    assert (facts["slices_without_rescale"], facts["differing"]) == (4, ["rescale"])
+
+
+@pytest.mark.parametrize("where", ["everywhere", "where it changes nothing"])
+def test_a_rescale_may_lack_where_that_is_all_the_same(read, where):
+    none = {"RescaleSlope": None, "RescaleIntercept": None}
+    same = none if where == "everywhere" else {"RescaleSlope": "1", "RescaleIntercept": "0"}
+    series = Series(elements={"Modality": "MR", **same})
+    objects = [encoded(series.dataset(k, **(none if k % 2 else {}))) for k in range(12)]
+    assert np.array_equal(read(objects)[2], series.stored)
+
+
+@pytest.mark.parametrize(("first", "other"), [(None, "HU"), ("HU", None), ("US", "US")])
+def test_slices_of_one_rescale_type_are_a_volume(read, first, other):
+    objects = [encoded(Series().dataset(k, RescaleType=other if k else first)) for k in range(12)]
+    assert np.array_equal(read(objects)[2], Series().values)
+
+
 REFUSED = {
     "too few": (lambda: Series().files(), {"least_slices": 13}, TooFewSlices),
     "missing": (lambda: without(Series(), 5), {}, MissingSlices),
@@ -163,6 +209,8 @@ REFUSED = {
     "duplicate": (twice, {}, DuplicateSlices),
     "mixed": (lambda: changed(2, PixelSpacing=["2", "2"]), {}, MixedSlices),
     "inverted": (lambda: changed(2, PhotometricInterpretation="MONOCHROME1"), {}, MixedSlices),
+    "other unit": (lambda: changed(2, RescaleType="US"), {}, MixedSlices),
+    "other units": (lambda: changed(2, Units="CNTS"), {}, MixedSlices),
     "no place": (lambda: changed(2, ImagePositionPatient=None), {}, NoSliceGeometry),
     "aslant": (lambda: Series(tilt=9).files(), {"sheared": False}, ShearedVolume),
     "coronal": (

@@ -1,0 +1,74 @@
+"""Whether the slices of a volume mean the same by their values, as their headers say."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from service.dicom.dataset import Parsed, value_of
+from service.dicom.header import Header
+from service.errors.studies import MixedSlices, UnsupportedImage
+from workers.pixels.modality import modality_of
+
+UNITS: Final = {"CT": "HU"}
+"""Rescale Type where none is said, by modality (PS3.3 C.8.2.1); elsewhere it is unspecified."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What one slice's values are."""
+
+    photometric_interpretation: str
+
+    rescale_type: str
+
+    units: str
+    """Of a PET image."""
+
+    unscaled: bool
+    """Whether it says no rescale that can be used."""
+
+    moved: bool
+    """Whether its rescale leads to other values than the stored ones."""
+
+
+def meaning_of(found: Parsed, header: Header) -> Meaning:
+    """Return what the values of a frame are, of which `flatten` brought all to the top."""
+    try:
+        modality = modality_of(found.dataset, signed=header.pixel_representation == 1)
+    except UnsupportedImage:
+        modality = None
+    kind = str(value_of(found.dataset, "RescaleType") or "").strip()
+    return Meaning(
+        photometric_interpretation=header.photometric_interpretation,
+        rescale_type=kind or UNITS.get(header.modality, "US"),
+        units=str(value_of(found.dataset, "Units") or "").strip(),
+        unscaled=modality is None or not modality.declared,
+        moved=modality is not None and not modality.identity,
+    )
+
+
+def demand_one_meaning(slices: Sequence[Meaning]) -> None:
+    """Refuse slices whose values cannot stand in one array; each may have its own slope.
+
+    Raises
+    ------
+    MixedSlices
+        They differ in photometric interpretation, Rescale Type or Units, or some have no
+        rescale where others have one that tells: they would be off by the others' intercept.
+    """
+    unscaled = sum(each.unscaled for each in slices)
+    if unscaled and any(each.moved for each in slices):
+        raise MixedSlices(
+            f"{unscaled} of {len(slices)} slices have no rescale that can be used, and the others"
+            " have one, so their values do not go together; send the series as it was made.",
+            differing=["rescale"],
+            slices_without_rescale=unscaled,
+            slices=len(slices),
+        )
+    names = ("photometric_interpretation", "rescale_type", "units")
+    differing = [name for name in names if len({getattr(each, name) for each in slices}) > 1]
+    if differing:
+        raise MixedSlices(
+            "The slices of the series do not go together; send those of one volume alone.",
+            differing=[*differing],
+        )
