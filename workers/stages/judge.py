@@ -346,12 +346,16 @@ def _pixels(prepared: Prepared) -> float:
 
 
 def _boxes(annotations: Sequence[Annotation], target: ResolvedTarget) -> tuple[Box, ...]:
-    """Return the boxes that a reader drew for a class."""
-    return tuple(
+    """Return the boxes that a reader drew for a class; of one slice, what of them lies on it."""
+    boxes = tuple(
         each.box
         for each in annotations
         if each.of in (target.about, target.index) and each.view == target.view
     )
+    if target.slice is None:
+        return boxes
+    center = target.slice - 0.5  # slice i, from 1, covers [i - 1, i) of a box
+    return tuple((*box[1:3], *box[4:]) for box in boxes if box[0] <= center < box[3])
 
 
 def _template(known: Known, key: str) -> NDArray[np.float64] | None:

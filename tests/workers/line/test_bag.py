@@ -139,6 +139,9 @@ def alone(clinic, explained):
     ]
     formats = ["json", "dicom_sc", "dicom_ko", "dicom_sr", "png"]
     asked = {"targets": targets, "methods": METHODS, "artifacts": formats, "checks": "full"}
+    ends = np.argwhere(PHANTOM.mask(FINDING))
+    box = [*ends.min(0).tolist(), *(ends.max(0) + 1).tolist()]
+    asked["annotations"] = [{"of": FINDING, "box": box}]
     return *clinic.explain(MODEL, explained[2], series="se_0001", **asked), best, far
 
 
@@ -171,6 +174,8 @@ def test_one_slices_map_is_held_against_its_own_places(explained, alone, method)
     assert checks["integrity"].outcome == "pass"
     assert checks["repeat"].outcome == "pass"
     assert checks["probe_bank"].values["r"] > 0.2  # a map of the sphere, and places of its slice
+    assert checks["localization"].outcome == "pass"  # the peak is in the reader's box of the sphere
+    assert {each.name: each for each in other.checks}["localization"].outcome == "not_applicable"
     if method == "integrated_gradients":  # what adds up does so with what the other slices hold
         (entire,) = [each for each in explained[1].results if each.method == method]
         (whole,) = [each for each in entire.checks if each.name == "completeness"]
