@@ -6,17 +6,38 @@ alike there, other threads see nothing of it, and nothing is left behind.
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
 from service.errors.models import UnservablePass
 from workers.passes import Rule
 
-RECTIFIER: Final = "ReluBackward0"
-HIDDEN: Final = "CopySlices"
-"""What writes into a view; autograd does not tell which function did."""
+HIDING: Final[dict[str, str]] = {
+    "CopySlices": "The model writes into views, which may hide a ReLU.",
+    "WhereBackward0": "The model chooses between values (where), which may be a ReLU.",
+    "MaskedFillBackward0": "The model fills in values by a mask, which may be a ReLU.",
+    "IndexPutBackward0": "The model writes into places, which may be a ReLU.",
+    "AbsBackward0": "The model takes magnitudes (abs), which may be part of a ReLU.",
+}
+"""By node: why nobody can tell whether there is a ReLU that a rule would have to change."""
+
+MASKED: Final = "The model multiplies by zeros and ones, which may be a ReLU."
+OPAQUE: Final = "The model has a function of its own derivative, which may hide a ReLU."
+
+FLOORS: Final[dict[str, str]] = {
+    "ClampBackward0": "_saved_min",
+    "ClampBackward1": "_saved_min",
+    "ClampMinBackward0": "_saved_min",
+    "ClampMinBackward1": "_saved_min",
+    "HardtanhBackward0": "_saved_min_val",
+    "ThresholdBackward0": "_saved_threshold",
+    "LeakyReluBackward0": "_saved_negative_slope",
+    "PreluKernelBackward0": "_saved_weight",
+}
+"""By node: what must be zero for it to be a ReLU, be it one with a ceiling as ReLU6."""
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -48,12 +69,48 @@ def rectifiers(outputs: Tensor) -> tuple[list[Node], str | None]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if HIDDEN in node.name():
-            return [], "The model writes into views, which may hide a ReLU."
-        if node.name() == RECTIFIER:
+        fault = _fault(node)
+        if fault is not None:
+            return [], fault
+        if _rectifies(node):
             found.append(node)
         waiting += [each for each, _ in node.next_functions]
     return found, None if found else "The model has no ReLU."
+
+
+def _rectifies(node: Node) -> bool:
+    """Tell whether a node is a ReLU, however it is written."""
+    if node.name() == "ReluBackward0":
+        return True
+    if node.name() in {"MaximumBackward0", "FmaxBackward0"}:
+        return any(_zero(getattr(node, each)) for each in ("_saved_self", "_saved_other"))
+    floor = FLOORS.get(node.name())
+    return floor is not None and _zero(getattr(node, floor))
+
+
+def _fault(node: Node) -> str | None:
+    """Return why a node may be a ReLU that nobody can tell from something else, if so."""
+    if isinstance(node, BackwardCFunction):
+        return OPAQUE
+    for name, reason in HIDING.items():
+        if name in node.name():
+            return reason
+    if node.name() == "MulBackward0":
+        factors = (getattr(node, each) for each in ("_saved_self", "_saved_other"))
+        return MASKED if any(_is_mask(each) for each in factors) else None
+    return None
+
+
+def _zero(bound: Any) -> bool:
+    return not bound.any() if isinstance(bound, Tensor) else bound == 0 and bound is not None
+
+
+def _is_mask(factor: Tensor | None) -> bool:
+    """Tell whether a factor is of zeros and ones, some of each."""
+    if factor is None or factor.dim() == 0:
+        return False
+    ones = factor == 1
+    return bool((ones | (factor == 0)).all()) and bool(ones.any()) and not bool(ones.all())
 
 
 def _guided(inputs: Gradients, _outputs: Gradients) -> Gradients:
@@ -61,9 +118,11 @@ def _guided(inputs: Gradients, _outputs: Gradients) -> Gradients:
     return tuple(None if each is None else each.clamp(min=0) for each in inputs)
 
 
-def _deconvolution(_inputs: Gradients, outputs: Gradients) -> Gradients:
+def _deconvolution(inputs: Gradients, outputs: Gradients) -> Gradients:
     """Keep what is positive of a gradient, wherever the ReLU was active."""
-    return tuple(None if each is None else each.clamp(min=0) for each in outputs)
+    (output,) = outputs
+    kept = None if output is None else output.clamp(min=0)
+    return tuple(None if each is None else kept for each in inputs)
 
 
 HOOKS: Final[dict[Rule, Callable[[Gradients, Gradients], Gradients]]] = {

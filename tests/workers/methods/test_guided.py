@@ -1,6 +1,8 @@
 """Guided backpropagation and deconvolution: one answer, however a ReLU is written."""
 
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -85,7 +87,38 @@ class Reused(Residual):
         return self.relus[0](x)
 
 
-VARIANTS = [Residual, Functional, InPlace, Reused]
+class Clamped(Residual):
+    """Functions that are ReLU by what they are given; the other ones stay modules."""
+
+    def rectify(self, x: Tensor, which: int) -> Tensor:
+        if which == 2:
+            return self.relus[which](x)
+        return (lambda x: x.clamp(min=0), lambda x: torch.clamp_min(x, 0.0))[which](x)
+
+
+class Compared(Residual):
+    def rectify(self, x: Tensor, which: int) -> Tensor:
+        zero = torch.zeros((), dtype=x.dtype)
+        ways: tuple[Callable[[Tensor], Tensor], ...] = (
+            lambda x: torch.maximum(x, zero),
+            lambda x: functional.threshold(x, 0.0, 0.0),
+            lambda x: torch.clamp(x, min=zero),
+        )
+        return ways[which](x)
+
+
+class Sloped(Residual):
+    def rectify(self, x: Tensor, which: int) -> Tensor:
+        slope = torch.zeros(1, dtype=x.dtype)
+        ways: tuple[Callable[[Tensor], Tensor], ...] = (
+            lambda x: functional.leaky_relu(x, 0.0),
+            lambda x: functional.prelu(x, slope),
+            lambda x: functional.hardtanh(x, 0.0, 1e9),
+        )
+        return ways[which](x)
+
+
+VARIANTS = [Residual, Functional, InPlace, Reused, Clamped, Compared, Sloped]
 
 
 def variant(kind: type[Residual], axes: int = 2) -> Residual:
@@ -191,6 +224,66 @@ class Hidden(Residual):
             functional.relu(x[:, :2], inplace=True)
             return x
         return functional.relu(x)
+
+
+class Ambiguous(Residual):
+    """One ReLU of three is written so that nobody can tell it from something else."""
+
+    def __init__(self, way: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.way = way
+
+    def rectify(self, x: Tensor, which: int) -> Tensor:
+        return self.way(x) if which == 1 else functional.relu(x)
+
+
+class Own(torch.autograd.Function):
+    """A ReLU with a derivative of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return gradients[0] * (x > 0)
+
+
+def written(into: Tensor) -> Tensor:
+    into = into.clone()
+    into[into < 0] = 0
+    return into
+
+
+AMBIGUOUS: dict[str, Callable[[Tensor], Tensor]] = {
+    "where": lambda x: torch.where(x > 0, x, torch.zeros_like(x)),
+    "bool factor": lambda x: x * (x > 0),
+    "factor": lambda x: x * (x > 0).double(),
+    "filled": lambda x: x.masked_fill(x < 0, 0),
+    "written": written,
+    "magnitude": lambda x: (x + x.abs()) / 2,
+    "its own": Own.apply,
+}
+
+
+def ambiguous(way: Callable[[Tensor], Tensor]) -> Residual:
+    model = Ambiguous(way).double()
+    model(torch.zeros(1, 1, *SIZES[2], dtype=torch.float64))
+    return model
+
+
+@pytest.mark.parametrize("way", AMBIGUOUS.values(), ids=AMBIGUOUS)
+def test_a_relu_that_cannot_be_told_is_never_passed_over(way: Callable[[Tensor], Tensor]) -> None:
+    runtime = TorchRuntime(ambiguous(way), image_for().shape)
+    assert "ReLU" in runtime.probed.unable[Ability.RECTIFIER_RULES]
+    assert Ability.INPUT_GRADIENT in runtime.probed.abilities
+
+
+def test_a_factor_that_is_no_mask_is_none_either() -> None:
+    runtime = TorchRuntime(ambiguous(lambda x: x.relu() * 1.0 * x.sigmoid()), image_for().shape)
+    assert Ability.RECTIFIER_RULES in runtime.probed.abilities
 
 
 @pytest.mark.parametrize(
