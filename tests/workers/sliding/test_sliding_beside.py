@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from captum.attr import FeatureAblation as CaptumFeatureAblation
@@ -20,6 +21,7 @@ from workers.rows import INPUT, VALUES, Beside, Clean, Given, Patched
 from workers.runtimes.torch import TorchRuntime
 from workers.sliding.passes import SERVED, Sliding
 from workers.tabular import Companions, Tabular, accompanied
+from workers.targets.scalars import OfWindows, RegionLogits
 
 RULES = SlidingWindow(size=SIZE[3], overlap=0.5)
 IMAGE = image_of()
@@ -200,3 +202,21 @@ def test_every_map_is_of_the_image_beside_the_patients_values(name: str) -> None
         expected = run_alone(plan, plain).values
         span = float(expected.max() - expected.min())
         torch.testing.assert_close(made.values, expected, rtol=1e-6, atol=1e-6 * span)
+
+
+@pytest.mark.parametrize("name", ["integrated_gradients", "kernel_shap"])
+def test_of_a_box_map_and_shares_are_those_of_its_window_beside_the_values(name: str) -> None:
+    bench, window = Bench(), 3
+    bench.sliding = Sliding(RULES.model_copy(update={"blend": "none"}), bench.sliding.like)
+    scalar = RegionLogits(1, np.ones(SIZE[3], np.bool_), "0" * 64)
+    fields = {key: few for key, few in FEW.items() if key in METHODS[name].model_fields}
+    method = settled(METHODS[name](**fields), bench.runtime)
+    made = bench.maps(method, (OfWindows(((window, scalar),)),))
+    box = bench.sliding.tiling(IMAGE.shape).boxes[window]
+    alone = method.joint(IMAGE[:, *box].contiguous(), (scalar,), BESIDE)
+    expected = run_alone(accompanied(alone, BESIDE), bench.runtime)
+    close(made.shares, expected.shares)
+    assert expected.shares.ne(0).all()
+    placed = torch.zeros_like(made.values)
+    placed[0][:, *box] = expected.values[0]
+    close(made.values, placed)
