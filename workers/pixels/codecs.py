@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from service.dicom.damage import is_damage
 from service.dicom.header import Header
-from service.dicom.syntaxes import FAMILIES, JPEG_COLOR, Family
+from service.dicom.syntaxes import FAMILIES, JPEG_COLOR, SEQUENTIAL, Family
 from service.errors.studies import UndecodablePixels
 from workers.pixels.jpeg_ends import decoded_whole
 from workers.pixels.jpeg_markers import (
     END_OF_IMAGE,
     FRAME_MARKERS,
+    START_OF_SCAN,
     is_in_order,
     jpeg_segments,
 )
@@ -193,6 +194,15 @@ def is_irreversible(code: bytes) -> bool:
     return _coding_style(code)[WAVELET_AT : WAVELET_AT + 1] == IRREVERSIBLE
 
 
+def shows_loss(code: bytes, family: Family) -> bool:
+    """Tell whether a code stream itself says that values differ from those that it was made of."""
+    if family in SEQUENTIAL:
+        return True
+    if family is Family.JPEG_LS:  # how far values may be off (ISO 14495-1 C.2.3)
+        return any(any(s[-3:-2]) for marker, s in jpeg_segments(code) if marker == START_OF_SCAN)
+    return family in {Family.JPEG_2000, Family.HTJ2K} and is_irreversible(code)
+
+
 def _jpeg(code: bytes, header: Header) -> Frame:
     """Decode JPEG; the color transform is as the code stream's markers or the header say."""
     decode = apart = imagecodecs.jpeg8_decode
@@ -211,7 +221,8 @@ def has_color_transform(code: bytes, photometric_interpretation: str) -> bool:
     """Tell whether a JPEG code stream holds YCbCr.
 
     A JFIF marker says yes, an Adobe marker says which, component identifiers
-    'R', 'G', 'B' say no; only where the stream is silent the header is asked.
+    'R', 'G', 'B' say no, and components of which some have fewer samples say yes: RGB has no
+    chroma to save on. Only where the stream is silent the header is asked.
     """
     said = said_transform(code)
     return photometric_interpretation != "RGB" if said is None else said
@@ -225,7 +236,9 @@ def said_transform(code: bytes) -> bool | None:
         if marker == APP14 and segment.startswith(b"Adobe") and len(segment) > 11:  # noqa: PLR2004 - its flag
             return segment[11] != 0
         if marker in FRAME_MARKERS:
-            return False if segment[6::3][:3] == b"RGB" else None
+            if segment[6::3][:3] == b"RGB":
+                return False
+            return True if len(set(segment[7::3][:3])) > 1 else None
     return None
 
 
@@ -287,11 +300,12 @@ def _rle(code: bytes, header: Header) -> Frame:
     samples = np.empty((header.samples_per_pixel, size, planes), np.uint8)
     for number in range(count):
         sample, plane = divmod(number, planes)
-        segment = imagecodecs.packbits_decode(code[edges[number] : edges[number + 1]])
-        data = np.frombuffer(segment, np.uint8)
-        if len(data) != size:
+        segment = code[edges[number] : edges[number + 1]]
+        data = np.frombuffer(imagecodecs.packbits_decode(segment), np.uint8)
+        surplus = len(data) - size
+        if surplus < 0 or not segment.endswith(bytes(2 * surplus)):  # a zero of padding for two
             raise UndecodablePixels("An RLE segment does not hold its plane and no more.")
-        samples[sample, :, planes - 1 - plane] = data
+        samples[sample, :, planes - 1 - plane] = data[:size]
     values = samples.view(f"<u{planes}")[..., 0]
     shaped = values.reshape(header.samples_per_pixel, header.rows, header.columns)
     return shaped[0] if header.samples_per_pixel == 1 else np.moveaxis(shaped, 0, -1)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from service.dicom import syntaxes
@@ -24,7 +23,6 @@ from workers.formats.derived import Source
 from workers.parcels import ImageFacts
 from workers.pixels.arrays import ArrayWriter
 from workers.pixels.display import chosen_window, show_color, show_gray
-from workers.pixels.doubts import OTHER_PROCESS
 from workers.pixels.modality import Modality, modality_of
 from workers.pixels.padding import Mask, padding_of, without_holes
 from workers.pixels.stored import Pixels, read_stored
@@ -38,6 +36,12 @@ GUESSED = "guessed_transfer_syntax"
 
 OVERRULED = "overruled_by_functional_groups"
 """Warning of an object that says other than its frame's functional groups, which hold."""
+
+UNDECLARED = "undeclared_loss"
+"""Warning of a code stream that shows loss, of which the header says that nothing was lost."""
+
+LOSSLESS = "00"
+"""Of Lossy Image Compression: nothing was ever lost."""
 
 UNSCALED = "missing_rescale"
 """Warning of a CT image that does not say how its values become Hounsfield units."""
@@ -213,6 +217,8 @@ def facts_of(
     low, high = _stored_range(pixels, header)
     value_low, value_high = modality.range(low, high)
     linear = isinstance(voi, Window) and voi.shape != "SIGMOID"
+    declared = str(value_of(found.dataset, "LossyImageCompression") or "").strip()
+    lossy = _is_lossy(declared, header, pixels)
     return ImageFacts(
         rows=header.rows,
         columns=header.columns,
@@ -225,7 +231,7 @@ def facts_of(
         stored_maximum=math.ceil(high),
         value_minimum=value_low,
         value_maximum=value_high,
-        lossy=is_lossy(found.dataset, header) or OTHER_PROCESS in pixels.doubts,
+        lossy=lossy,
         uptake_scale=uptake_scale(found.dataset),
         regions=regions_of(found.dataset, header),
         window=(voi.center, voi.width) if linear and isinstance(voi, Window) else None,
@@ -234,6 +240,7 @@ def facts_of(
             *((GUESSED,) if found.guessed else ()),
             *((OVERRULED,) if found.overruled else ()),
             *pixels.doubts,
+            *((UNDECLARED,) if lossy and declared == LOSSLESS else ()),
             *((UNSCALED,) if _lacks_rescale(header, pixels, modality) else ()),
         ),
     )
@@ -253,15 +260,13 @@ def _stored_range(pixels: Pixels, header: Header) -> tuple[float, float]:
     return 0, (1 << bits) - 1
 
 
-def is_lossy(dataset: Dataset, header: Header) -> bool:
-    """Tell whether the pixels were ever compressed with loss, by header and syntax."""
-    declared = str(value_of(dataset, "LossyImageCompression") or "").strip()
-    family = syntaxes.FAMILIES[header.transfer_syntax_uid]
-    if declared == "01" or family in {syntaxes.Family.JPEG_BASELINE, syntaxes.Family.JPEG_EXTENDED}:
+def _is_lossy(declared: str, header: Header, pixels: Pixels) -> bool:
+    """Tell whether the pixels were ever compressed with loss, by header, syntax and code stream."""
+    if declared == "01" or pixels.lossy:
         return True
-    compressed = family is not syntaxes.Family.NATIVE
+    compressed = syntaxes.FAMILIES[header.transfer_syntax_uid] is not syntaxes.Family.NATIVE
     may_lose = compressed and header.transfer_syntax_uid not in syntaxes.LOSSLESS_ONLY
-    return may_lose and declared != "00"
+    return may_lose and declared != LOSSLESS
 
 
 def keep_header(file: Path, found: Parsed, to: Path) -> None:

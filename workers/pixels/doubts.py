@@ -3,7 +3,7 @@
 from service.dicom.header import Header
 from service.dicom.photometric import COMPONENTS, PARTIAL
 from service.dicom.syntaxes import FAMILIES, JPEG_COLOR, LOSSLESS_ONLY, SEQUENTIAL, Family
-from workers.pixels.codecs import has_component_transform, is_irreversible, said_transform
+from workers.pixels.codecs import has_component_transform, said_transform, shows_loss
 from workers.pixels.jpeg_markers import FRAME_MARKERS, START_OF_SCAN, jpeg_segments
 
 CONTRADICTED = "contradicted_color_label"
@@ -38,11 +38,7 @@ def _is_coded_otherwise(code: bytes, transfer_syntax_uid: str) -> bool:
     family = FAMILIES[transfer_syntax_uid]
     if family in PROCESSES:
         return not PROCESSES[family] & {each for each, _ in jpeg_segments(code)}
-    if transfer_syntax_uid not in LOSSLESS_ONLY or family is Family.RLE:
-        return False
-    if family is Family.JPEG_LS:  # how far values may be off (ISO 14495-1 C.2.3)
-        return any(any(s[-3:-2]) for marker, s in jpeg_segments(code) if marker == START_OF_SCAN)
-    return is_irreversible(code)
+    return transfer_syntax_uid in LOSSLESS_ONLY and shows_loss(code, family)
 
 
 def _scan_is_illegal(code: bytes) -> bool:

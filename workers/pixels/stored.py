@@ -23,8 +23,9 @@ from workers.pixels.codecs import (
     code_image,
     decode_frame,
     has_component_transform,
+    shows_loss,
 )
-from workers.pixels.doubts import CONTRADICTED, doubts_of
+from workers.pixels.doubts import CONTRADICTED, OTHER_PROCESS, doubts_of
 
 Stored = NDArray[Any]
 SURPLUS = "surplus_pixel_data"
@@ -47,6 +48,9 @@ class Pixels:
 
     doubts: tuple[str, ...] = ()
     """Codes of what the pixel data says wrongly, or other than the header."""
+
+    lossy: bool = False
+    """Whether the code stream itself shows that something was lost."""
 
     @property
     def color(self) -> bool:
@@ -80,6 +84,7 @@ def read_stored(found: Parsed, header: Header, frame: int) -> Pixels:
         raise UnsupportedImage("A segmentation is no image; it can be the region of a target.")
     label = header.photometric_interpretation
     doubts: tuple[str, ...] = ()
+    lossy = False
     if syntaxes.FAMILIES[header.transfer_syntax_uid] is Family.NATIVE:
         values = _native(found, found.pixels, header, frame)
         rgb = label in GRAY | COMPONENTS | {"RGB"}
@@ -90,15 +95,17 @@ def read_stored(found: Parsed, header: Header, frame: int) -> Pixels:
         values, deeper = _bounded(decode_frame(code, header), code, header)
         doubts = (*doubts_of(code, header), *((DEEPER,) if deeper else ()))
         rgb = _is_rgb(code, header)
+        family = syntaxes.FAMILIES[header.transfer_syntax_uid]
+        lossy = OTHER_PROCESS in doubts or shows_loss(code, family)
     if found.pixels.tag in FLOATS:
         native = values.astype(values.dtype.newbyteorder("="), copy=False)
         return Pixels(native, header.bits_allocated, doubts)
     values = _clean(values, header, header.bits_stored, _shift(found.dataset, header))
     if label == "PALETTE COLOR":
-        return Pixels(*palette.colors(values, found.dataset), doubts)
+        return Pixels(*palette.colors(values, found.dataset), doubts, lossy)
     if not rgb:
         values = _rgb(values, header)
-    return Pixels(values, header.bits_stored, doubts)
+    return Pixels(values, header.bits_stored, doubts, lossy)
 
 
 def _code(found: Parsed, element: PixelElement, header: Header, frame: int) -> bytes:
@@ -179,9 +186,10 @@ def _bounded(values: Stored, code: bytes, header: Header) -> tuple[Stored, bool]
     declared = code_image(code, syntaxes.FAMILIES[header.transfer_syntax_uid])
     if declared is None:
         return values, False
-    largest = int(values.view(f"u{values.dtype.itemsize}").max())
-    depth = max(declared.bits, largest.bit_length())  # JPEG Lossless holds 16 whatever it says
-    if depth <= header.bits_stored:
+    largest = int(values.view(f"u{values.dtype.itemsize}").max()).bit_length()
+    depth = max(declared.bits, largest)  # JPEG Lossless holds 16 whatever it says
+    bits = largest if values.dtype.kind == "u" else depth  # of unsigned ones the bits are all
+    if bits <= header.bits_stored:
         return values, False
     deep = _clean(values, header, depth)
     high = (1 << header.bits_stored - header.pixel_representation) - 1

@@ -1,5 +1,6 @@
 """Color in every form that images have it, as RGB."""
 
+import io
 import subprocess
 from itertools import product
 
@@ -203,6 +204,20 @@ def test_a_jpeg_whose_markers_contradict_the_header_is_doubted(decode, space, do
     assert ("contradicted_color_label" in facts.warnings) is doubted
 
 
+@pytest.mark.parametrize("subsampling", ["4:2:0", "4:2:2"])
+def test_a_jpeg_of_halved_chroma_is_no_rgb_whatever_its_label(decode, subsampling):
+    """As Pillow reads it with the marker that says so, which was taken away from ours."""
+    smooth = np.stack([np.add.outer(np.arange(64), np.arange(48)) * f for f in (2, 1, 0.5)], -1)
+    pixels, made = smooth.clip(0, 255).astype(np.uint8), io.BytesIO()
+    Image.fromarray(pixels).save(made, "JPEG", quality=98, subsampling=subsampling)
+    code = made.getvalue()
+    assert code[2:4] == b"\xff\xe0"
+    silent = code[:2] + code[4 + int.from_bytes(code[4:6], "big") :]
+    facts, _, display, _ = decode(compressed(of_pixels(pixels), JPEG_BASELINE, silent))
+    assert np.abs(display.astype(int) - np.asarray(Image.open(made))).max() <= 3
+    assert "contradicted_color_label" in facts.warnings
+
+
 FRAME = b"\xff\xd8\xff\xc0\x00\x11\x08\0\x08\0\x08\x03"
 """A JPEG frame header up to its three components."""
 
@@ -216,6 +231,9 @@ FRAME = b"\xff\xd8\xff\xc0\x00\x11\x08\0\x08\0\x08\x03"
         (FRAME + b"R\x11\0G\x11\0B\x11\0", "YBR_FULL", False),
         (FRAME + b"\x01\x11\0\x02\x11\0\x03\x11\0", "RGB", False),
         (FRAME + b"\x01\x11\0\x02\x11\0\x03\x11\0", "YBR_FULL", True),
+        (FRAME + b"\x01\x22\0\x02\x11\0\x03\x11\0", "RGB", True),
+        (FRAME + b"\x01\x21\0\x02\x11\0\x03\x11\0", "RGB", True),
+        (FRAME + b"R\x22\0G\x11\0B\x11\0", "YBR_FULL", False),
         (b"\xff\xd8", "YBR_FULL_422", True),
     ],
 )

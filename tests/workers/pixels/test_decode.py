@@ -176,6 +176,19 @@ def test_the_sign_of_a_deeper_code_stream_is_no_value(decode, syntax):
     assert "deeper_than_bits_stored" not in facts.warnings
 
 
+@pytest.mark.parametrize("syntax", [JPEG_LS, "1.2.840.10008.1.2.4.81"])
+def test_signed_values_of_a_code_stream_that_says_more_bits_than_it_has_are_not_doubted(
+    decode, syntax
+):
+    pixels = noise(np.int16, 12, signed=True)
+    code = bytes(imagecodecs.jpegls_encode(pixels.view(np.uint16) & 0x0FFF))
+    assert code[code.index(b"\xff\xf7") + 4] == 16
+    data = compressed(of_pixels(pixels, bits=12), syntax, code)
+    facts, values, *_ = decode(data)
+    assert np.array_equal(values[0], pixels)
+    assert "deeper_than_bits_stored" not in facts.warnings
+
+
 def test_what_overshoots_in_a_lossy_code_stream_stays_white(decode):
     pixels = np.add.outer(np.arange(64), np.arange(48)).astype(np.uint16) * 11
     code = bytes(imagecodecs.jpeg8_encode(pixels, level=100, bitspersample=12))
@@ -236,6 +249,30 @@ def test_what_is_coded_otherwise_than_its_syntax_says_is_read_and_doubted(
     assert np.abs(values[0].astype(int) - EIGHT).max() <= 4
     assert ("contradicted_transfer_syntax" in facts.warnings) is other
     assert facts.lossy is lossy
+
+
+NEAR_LOSSLESS, LOSSY_2000 = "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91"
+LOSSY_HTJ2K = "1.2.840.10008.1.2.4.203"
+
+
+@pytest.mark.parametrize(
+    ("syntax", "code", "loses"),
+    [
+        (NEAR_LOSSLESS, imagecodecs.jpegls_encode(EIGHT, level=2), True),
+        (NEAR_LOSSLESS, imagecodecs.jpegls_encode(EIGHT), False),
+        (LOSSY_2000, imagecodecs.jpeg2k_encode(EIGHT, level=50, codecformat="j2k"), True),
+        (LOSSY_2000, compress(EIGHT, JPEG_2000), False),
+        (LOSSY_HTJ2K, imagecodecs.htj2k_encode(EIGHT, level=0.01), True),
+        (JPEG_BASELINE, jpeg(), True),
+    ],
+)
+def test_loss_that_a_code_stream_shows_is_believed_before_the_header(decode, syntax, code, loses):
+    ds = of_pixels(EIGHT, LossyImageCompression="00")
+    facts, *_ = decode(compressed(ds, syntax, bytes(code)))
+    assert facts.lossy is loses
+    assert ("undeclared_loss" in facts.warnings) is loses
+    ds.LossyImageCompression = "01"
+    assert "undeclared_loss" not in decode(compressed(ds, syntax, bytes(code)))[0].warnings
 
 
 @pytest.mark.parametrize("shift", [0, 4])
