@@ -36,7 +36,7 @@ from service.instances import check_image, check_slice
 from service.parameters import check_method
 from service.precision import demand_offered
 from service.scoring import demand_suited
-from service.targets import check_target, named, with_segmentations, with_targets
+from service.targets import check_references, check_target, named, with_segmentations, with_targets
 from service.views import choose_views
 from service.wording import escaped
 
@@ -141,7 +141,9 @@ def _with_subject(
     if accept.volume is None:
         instance = choose_image(study, accept, request)
         check_annotated(request, {None: instance})
-        return request.model_copy(update={"instance": instance.id}), (instance,)
+        frozen = request.model_copy(update={"instance": instance.id})
+        check_references(frozen, accept, study)
+        return frozen, (instance,)
     chosen = choose_series(study, accept, request)
     check_annotated_volume(request, chosen.instances)
     for place, target in enumerate(request.targets):

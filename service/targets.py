@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import JsonValue
 
+from service.acceptance import refusals
 from service.domain.catalog import ClassEntry, ModelEntry, ValueEntry
 from service.domain.inputs import Accept
 from service.domain.request import ExplanationRequest
@@ -61,7 +62,7 @@ def _check(target: Target, pointer: str, model: ModelEntry) -> None:
         case TimeToEventTarget():
             _check_time(target, pointer, model)
         case EmbeddingTarget():
-            _usable(0, f"{pointer}/of", model)
+            _check_embedding(target, pointer, model)
         case _:
             _usable(target.of, f"{pointer}/of", model)
     if isinstance(target, ViewTarget):
@@ -123,6 +124,51 @@ def _check_time(target: TimeToEventTarget, pointer: str, model: ModelEntry) -> N
             horizons=[*event.usable],
             unit=event.unit,
         )
+
+
+def _check_embedding(target: EmbeddingTarget, pointer: str, model: ModelEntry) -> None:
+    """Refuse a similarity of an autoencoder, and an error of an encoder."""
+    if model.task == "reconstruction":
+        if target.of is None:
+            raise InvalidTarget(
+                "The model gives back images and no embedding: leave 'similarity_to' out, and name"
+                " one of 'of' as 'of'.",
+                pointer=f"{pointer}/similarity_to",
+                of=["reconstruction_error"],
+            )
+        _usable(0, f"{pointer}/of", model)
+    elif target.similarity_to is None:
+        raise InvalidTarget(
+            "The model gives embeddings and no image back: name an image of the study as"
+            " 'similarity_to'.",
+            pointer=f"{pointer}/of",
+        )
+
+
+def check_references(request: ExplanationRequest, accept: Accept, study: Study) -> None:
+    """Refuse an image that is held against if it is none that the model was made for.
+
+    Raises
+    ------
+    InvalidTarget
+        It is not in the study, not what the model takes, of several frames, or the very image
+        that is explained.
+    """
+    fitting = [
+        each.id
+        for each in study.instances
+        if each.id != request.instance
+        and each.number_of_frames == 1
+        and not refusals(each, accept, unnamed=False)
+    ]
+    for place, target in enumerate(request.targets):
+        if isinstance(target, EmbeddingTarget) and target.similarity_to not in (None, *fitting):
+            raise InvalidTarget(
+                "There is no such image to hold this one against: name another image of the study,"
+                " of one frame, that the model takes, one of 'instances'.",
+                pointer=f"/targets/{place}/similarity_to",
+                instances=[*fitting[:100]],
+            )
 
 
 def _check_contrast(target: ContrastTarget, pointer: str, model: ModelEntry) -> None:
@@ -242,4 +288,10 @@ def with_targets(request: ExplanationRequest, model: ModelEntry) -> ExplanationR
     """Return the request with the model's own targets where it names none."""
     if "targets" in request.model_fields_set:
         return request
+    if not model.default_targets:
+        raise InvalidTarget(
+            "The model explains how alike two images are: name the other one in 'targets'.",
+            pointer="/targets",
+            kinds=[*model.target_kinds],
+        )
     return request.model_copy(update={"targets": model.default_targets})

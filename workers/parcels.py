@@ -32,7 +32,7 @@ from service.domain.request import ExplanationRequest
 from service.domain.study import Instance
 from service.domain.target import ResolvedTarget, Segment
 from service.domain.trust import Binding, Probes, TrustReport
-from service.domain.value import Value
+from service.domain.value import Sha256, Value
 from service.domain.variable import VariableFact, VariableShare
 from service.domain.view import View, ViewShare
 from service.domain.volume import Volume
@@ -80,6 +80,9 @@ class Fetched:
 
     view: View | None = None
     """Of one of several views, or of one image of a bag: which it is."""
+
+    references: "tuple[Fetched, ...]" = ()
+    """Images that it is held against, each by itself."""
 
     seen_with: tuple[Instance, ...] = ()
     """Of one of several views: all of them, in the model's order."""
@@ -170,6 +173,20 @@ class Decoded:
     views: "tuple[Decoded, ...]" = ()
     """Each by itself, the fields above the first's; empty of one image or volume."""
 
+    references: "tuple[Decoded, ...]" = ()
+    """Images that it is held against."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """An image that the one explained is held against."""
+
+    tensor: NDArray[np.float32]
+    """As the model takes it, shape ``(C, *spatial)``."""
+
+    sha256: Sha256
+    """Of the object as it was sent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -192,6 +209,9 @@ class Prepared:
 
     views: "tuple[Prepared, ...]" = ()
     """Each by itself, in the model's order; empty of one image or volume."""
+
+    references: Mapping[str, Reference] = field(default_factory=dict)
+    """Images that it is held against, by name in the study."""
 
     @property
     def seen(self) -> tuple[View, ...]:

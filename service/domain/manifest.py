@@ -54,11 +54,12 @@ DECODINGS = {
     "detection": ("boxes",),
     "survival": ("log_hazard", "hazards", "masses"),
     "reconstruction": ("squared_error",),
+    "embedding": ("embedding",),
 }
 """By task; of others the logits themselves are what is said."""
 
 NAMED = {"regression": "values", "survival": "event", "reconstruction": "values"}
-"""What the outputs of a task name; of the others it is `classes`."""
+"""What the outputs of a task name; of the others it is `classes`, and of an encoder nothing."""
 
 LOADED = {"torch": ("weights", "safetensors"), "onnx": ("forward", "onnx")}
 """Role and format of the file that each runtime loads; one that loads none is not here."""
@@ -85,6 +86,7 @@ class Manifest(Value):
         "detection",
         "survival",
         "reconstruction",
+        "embedding",
     ]
     activation: Literal["logits", "probabilities"] = "logits"
     """What the network puts out; with ``probabilities`` a sigmoid or softmax is part of it."""
@@ -224,7 +226,10 @@ class Manifest(Value):
         output, decodings = self.outputs[0], DECODINGS.get(self.task, ("logits",))
         named = NAMED.get(self.task, "classes")
         said = {"classes": output.classes, "values": output.values, "event": output.event}
-        if [each for each, content in said.items() if content] != [named]:
+        content = [each for each, told in said.items() if told]
+        if self.task == "embedding" and content:
+            raise ValueError("an output of task 'embedding' is its vector: name nothing of it")
+        if self.task != "embedding" and content != [named]:
             raise ValueError(f"an output of task '{self.task}' needs '{named}', and they alone")
         if output.decoding not in decodings:
             words = " or ".join(f"'{each}'" for each in decodings)
@@ -239,7 +244,7 @@ class Manifest(Value):
         keys = [each.key for each in self.named]
         if len(set(keys)) != len(keys):
             raise ValueError(f"keys of {named} must differ")
-        if all(each.not_for_use is not None for each in self.named):
+        if self.named and all(each.not_for_use is not None for each in self.named):
             raise ValueError(f"at least one of the {named} must be for use")
         if self.calibration and not self.task.startswith("classification"):
             raise ValueError("'calibration' is for classifications alone")
@@ -260,6 +265,17 @@ class Manifest(Value):
                     f"each self-test needs '{self.activation}', as 'activation' says, and they"
                     " alone"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _embeddings_are_of_one_image(self) -> "Manifest":
+        """Require of an encoder that another image can stand beside the one explained."""
+        if self.task != "embedding":
+            return self
+        image = self.image
+        several = bool(image.views) or image.bag is not None or image.accept.volume is not None
+        if several or self.tabular:
+            raise ValueError("an embedding is of one image alone: no views, bag, volume or values")
         return self
 
     @model_validator(mode="after")
@@ -394,6 +410,8 @@ class Manifest(Value):
     @property
     def width(self) -> int:
         """How many numbers the network gives; of a segmentation, at each pixel."""
+        if self.task == "embedding":  # its self-tests alone tell
+            return len(self.selftests[0].expected)
         return len(self.named) + (self.outputs[0].decoding == "masses")
 
     @property
@@ -415,9 +433,11 @@ class Manifest(Value):
 
     @property
     def default_targets(self) -> tuple[Target, ...]:
-        """What is explained when the request does not say."""
+        """What is explained when the request does not say; nothing of an encoder, as it may not."""
         if "default_targets" in self.explain.model_fields_set:
             return self.explain.default_targets
+        if self.task == "embedding":
+            return ()
         event = self.outputs[0].event
         if event is not None:
             return (_latest(event),)

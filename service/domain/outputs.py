@@ -145,6 +145,7 @@ class Output(Value):
         "hazards",
         "masses",
         "squared_error",
+        "embedding",
     ] = "logits"
     """What is said of logits: at each pixel of a segmentation the class of the highest one
     (``voxel_classes``), or every class that reaches its threshold (``voxel_regions``); of a
@@ -155,7 +156,8 @@ class Output(Value):
     it spared until then (``hazards``); or a softmax over all gives the probability of each
     interval, the last one being the time beyond (``masses``).
 
-    Of a reconstruction: the mean squared difference from the input (``squared_error``)."""
+    Of a reconstruction: the mean squared difference from the input (``squared_error``). Of an
+    encoder: a vector (``embedding``)."""
 
     boxes: BoxDecoding | None = None
     """How the boxes of a detection are read."""

@@ -10,6 +10,7 @@ from service.domain.precision import Precision
 from service.domain.study import MOST_FRAMES
 from service.domain.target import (
     DEFAULT_TARGETS,
+    EmbeddingTarget,
     Segment,
     SegmentationTarget,
     SourceBox,
@@ -225,6 +226,12 @@ class ExplanationRequest(Value):
         """Every segment that is a target's region, once."""
         regions = (each.region for each in self.targets if isinstance(each, SegmentationTarget))
         return tuple(dict.fromkeys(each for each in regions if isinstance(each, Segment)))
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Every image that the one explained is held against, once."""
+        named = (each.similarity_to for each in self.targets if isinstance(each, EmbeddingTarget))
+        return tuple(dict.fromkeys(each for each in named if each is not None))
 
     @field_validator("methods", mode="before")
     @classmethod

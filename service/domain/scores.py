@@ -10,6 +10,7 @@ from service.domain.target import (
     ClassTarget,
     ContrastTarget,
     DetectionTarget,
+    EmbeddingTarget,
     InstanceTarget,
     Target,
     TimeToEventTarget,
@@ -23,6 +24,8 @@ DIFFERENCE: Final = "difference"
 RISK, BY_A_TIME = "risk", "horizon"
 """Scores of an event: the log hazard, or the log odds of the event by a time."""
 
+SIMILARITY: Final = "similarity_to"
+
 
 class ScoreEntry(Value):
     """A number that can be explained of a model."""
@@ -33,7 +36,7 @@ class ScoreEntry(Value):
 
     score: Name
     """What the target says in `score`; of a contrast ``difference``, or ``rest`` as `versus`; of an
-    event ``risk``, or ``horizon`` of any time."""
+    event ``risk``, or ``horizon`` of any time; of an encoder ``similarity_to``."""
 
     linear: bool
     """Whether it is a weighted sum of what the network puts out."""
@@ -52,6 +55,8 @@ def scores_of(task: str, output: Output) -> tuple[ScoreEntry, ...]:
         return tuple(_of_classes(exclusive=True, rivals=len(usable(output.classes)) > 1))
     if task == "survival":
         return (_of_event(output),)
+    if task == "embedding":
+        return (ScoreEntry(kind="embedding", score=SIMILARITY, linear=False),)
     return ()
 
 
@@ -64,6 +69,8 @@ def asked_of(target: Target) -> tuple[str, str] | None:
             return target.kind, REST if target.versus == REST else DIFFERENCE
         case DetectionTarget():
             return target.kind, target.score
+        case EmbeddingTarget():
+            return target.kind, SIMILARITY if target.of is None else target.of
         case TimeToEventTarget():
             return target.kind, RISK if target.horizon is None else BY_A_TIME
         case _:

@@ -248,12 +248,26 @@ class TimeToEventTarget(Value):
 
 
 class EmbeddingTarget(Value):
-    """How far what an autoencoder gives back is from what it was given."""
+    """How alike an image is to another, or how far what an autoencoder gives back is from it."""
 
     kind: Literal["embedding"]
-    of: Literal["reconstruction_error"] = Field(
-        description="'reconstruction_error': the mean squared error over the prepared image."
+    of: Literal["reconstruction_error"] | None = Field(
+        default=None,
+        description="'reconstruction_error', of an autoencoder: the mean squared error over the"
+        " prepared image.",
     )
+    similarity_to: Annotated[str, Field(max_length=32)] | None = Field(
+        default=None,
+        description="In its place, of an encoder: name in the study of the image that this one is"
+        " held against.",
+    )
+
+    @model_validator(mode="after")
+    def _says_which(self) -> "EmbeddingTarget":
+        """Require one of the two."""
+        if (self.of is None) == (self.similarity_to is None):
+            raise ValueError("name an image as 'similarity_to', or say what 'of', not both")
+        return self
 
 
 OF_SEVERAL: Final = (
@@ -334,6 +348,7 @@ KINDS: Final = MappingProxyType(
         "detection": ("detection",),
         "survival": ("time_to_event",),
         "reconstruction": ("embedding",),
+        "embedding": ("embedding",),
     }
 )
 """Kinds of target that a model of a task has; one of several views has ``view`` as well, and one
@@ -429,6 +444,9 @@ class ResolvedTarget(Value):
 
     overlap: float | None = None
     """Of it and the box that was asked for (IoU); `None` where none was."""
+
+    against: Sha256 | None = None
+    """Of a similarity: the object that the image is held against."""
 
     again: Target | None = None
     """What to ask for to have the same explained; `None` for the class of `index`."""

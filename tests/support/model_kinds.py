@@ -110,6 +110,8 @@ def drawn(folder: Path, endpoint: str) -> Iterator[tuple[str, Path]]:
     yield "a `residual_cnn` of classes that exclude each other", path
     yield "MONAI's `segresnet`", outlining_volumes(folder / "segresnet")
     yield "a U-Net's file", outlining(folder / "outlining")
+    encoder = {"task": "embedding", "outputs": [{"decoding": "embedding"}]}
+    yield "an encoder", write_package(folder / "encoder", name="encoder", changes=encoder)
     yield "a file in int8 (QDQ)", rounded(folder)
     plain = onnx_of(network(), torch.zeros(1, SIDE, SIDE))
     strange = {"model.onnx": uninterpreted(plain)}

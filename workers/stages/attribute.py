@@ -18,6 +18,7 @@ from service.domain.parity import Parity
 from service.domain.precision import Precision
 from service.domain.request import MethodChoice
 from service.domain.target import ResolvedTarget
+from service.domain.value import Sha256
 from service.domain.variable import VariableShare
 from service.errors.base import Failure, WhylightError
 from service.errors.models import SurrogateDisagrees
@@ -88,6 +89,7 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
         given=prepared.given,
         views=prepared.seen,
         slices=_slices(prepared),
+        references=_references(bench, prepared),
     )
     predictions = predict(answer)
     parity = access.held.parity = compare(request.observed, predictions)
@@ -109,6 +111,15 @@ def attribute(prepared: Prepared, access: Access) -> Attributed:
     maps = bound(prepared, model.ref, attributions)
     chosen = tuple(each for target in asked.chosen for each in target.every)
     return Attributed(prepared, predictions, maps, parity, chosen)
+
+
+def _references(bench: "_Bench", prepared: Prepared) -> dict[str, tuple[Tensor, Sha256]]:
+    """Return what the model says of each image that this one is held against, and its digest."""
+    said = {}
+    for name, each in prepared.references.items():
+        image = sent(torch.from_numpy(each.tensor), bench.image.device, bench.image.dtype)
+        said[name] = replace(bench, image=image).outputs(), each.sha256
+    return said
 
 
 def _slices(prepared: Prepared) -> tuple[BagInstance, ...]:

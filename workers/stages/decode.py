@@ -74,7 +74,11 @@ def decode(
         "max_samples": max_samples,
     }
     answer = slots.run("decode", message, limit, lost=UndecodablePixels)
-    return _decoded(fetched, DecodedFiles.model_validate(answer))
+    beside = [
+        decode(each, slots, max_samples=max_samples, limit=limit) for each in fetched.references
+    ]
+    one = _decoded(fetched, DecodedFiles.model_validate(answer))
+    return replace(one, references=tuple(beside))
 
 
 def _decode_series(

@@ -68,6 +68,8 @@ def fetch(
         named = {str(each.instance) for each in request.segments}
         marks = [each for each in study.instances if each.is_segmentation and each.id in named]
         segmentations = {each.id: _bring(each, store, folder) for each in marks}
+        asked = [each for each in study.instances if each.id in request.references]
+        references = [_bring(each, store, folder) for each in asked]
     except FileNotFoundError:
         raise Gone("The study was removed before it was explained; send it again.") from None
     fetched = Fetched(
@@ -81,6 +83,9 @@ def fetch(
         series=() if accept.volume is None else tuple(sources),
         left_out=left_out(study, accept, instances, several=bool(views)),
         segmentations=segmentations,
+    )
+    fetched = replace(
+        fetched, references=tuple(_held_against(fetched, each) for each in references)
     )
     apart = zip(views, sources, strict=False)
     return replace(fetched, views=tuple(_alone(fetched, *each, instances) for each in apart))
@@ -115,6 +120,15 @@ def _alone(
         scratch=folder,
         view=view,
         seen_with=every,
+    )
+
+
+def _held_against(fetched: Fetched, source: SourceFile) -> Fetched:
+    """Return an image that the one explained is held against, with a folder of its own."""
+    folder = fetched.scratch / f"reference_{source.instance.id}"
+    folder.mkdir()
+    return replace(
+        fetched, instance=source.instance, file=source.file, scratch=folder, frame=1, left_out=()
     )
 
 

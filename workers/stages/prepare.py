@@ -15,7 +15,7 @@ from service.domain.variable import Variable
 from service.errors.studies import NotAcceptedByModel
 from workers.choices import chosen
 from workers.leeway import leeway
-from workers.parcels import Decoded, ImageFacts, Prepared
+from workers.parcels import Decoded, ImageFacts, Prepared, Reference
 from workers.segments import read_segments
 from workers.slots import Slots
 from workers.steps.base import STEPS, Step, StepImage
@@ -64,7 +64,13 @@ def prepare(
     on_progress(1 / (1 + len(request.segments)))
     segments = read_segments(decoded, prepared.grid, slots, on_progress)
     facts = beside(variables, request.values, header)
-    return replace(prepared, variables=facts, given=segments)
+    against = {
+        each.fetched.instance.id: Reference(
+            _prepared(each, slots, limit)[0].tensor, each.fetched.instance.sha256
+        )
+        for each in decoded.references
+    }
+    return replace(prepared, variables=facts, given=segments, references=against)
 
 
 def _prepared(decoded: Decoded, slots: Slots, limit: float) -> tuple[Prepared, Told]:

@@ -15,6 +15,7 @@ from service.domain.grid import Grid
 from service.domain.manifest import Manifest
 from service.domain.outputs import ClassSpec, ValueSpec
 from service.domain.target import Of, ResolvedTarget, Segment
+from service.domain.value import Sha256
 from service.domain.view import View
 from service.errors.requests import InvalidTarget
 from workers.given import Given
@@ -72,6 +73,10 @@ class Answer:
 
     views: Sequence[View] = ()
     """Of several images that the model saw at once: which is which."""
+
+    references: Mapping[str, tuple[Tensor, Sha256]] = field(default_factory=dict)
+    """Of an encoder: the outputs of images that this one is held against, by name in the study, and
+    the digest of each object."""
 
     slices: Sequence[BagInstance] = ()
     """Of a bag of slices, what each is called, in the order of the model's input."""

@@ -83,6 +83,8 @@ def predict(answer: Answer) -> tuple[Prediction, ...]:
             return detections.predictions_of(answer)
         case "survival":
             return survival.predictions_of(answer)
+        case "embedding":
+            return embeddings.predictions_of(answer)
         case _:
             return classes.predictions_of(answer.manifest, answer.outputs.tolist())
 

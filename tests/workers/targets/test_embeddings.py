@@ -1,19 +1,22 @@
 """The error of a reconstruction: resolved, and held against numpy and finite differences."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from service.domain.manifest import Manifest
-from service.errors.models import ModelUnavailable
+from service.errors.models import ModelUnavailable, NonFiniteScore
 from service.errors.requests import InvalidTarget
 from tests.workers.targets.test_classes import manifest
 from tests.workers.targets.test_resolve import answer, one
 from tests.workers.targets.test_survival import ZEROS
 from workers.deviation import Deviation
+from workers.targets.base import Answer
 from workers.targets.resolve import predict
 
 ERROR = {"kind": "embedding", "of": "reconstruction_error"}
@@ -81,3 +84,64 @@ def test_other_kinds_are_refused():
     with pytest.raises(InvalidTarget) as refusal:
         one(answer(reconstruction(), [0.02]), kind="regression", of=0)
     assert refusal.value.facts["kinds"] == ["embedding"]
+
+
+# ---------------------------------------------------------------------- similarities
+
+ENCODER = {"outputs": [{"decoding": "embedding"}]}
+VOLUME = {
+    "kind": "volume",
+    "layout": "NCDHW",
+    "accept": {"modalities": ["CT"], "volume": {}},
+    "steps": [{"name": "resize"}],
+}
+TESTS = [{"title": "ordinary", "input": "t.dcm", "logits": [0, 0, 0], "tolerance": 0.1}]
+
+
+def against(*reference: float, outputs: tuple[float, ...] = (3.0, 0.0, 4.0)) -> Answer:
+    model = manifest("embedding", selftests=TESTS, **ENCODER)
+    other = torch.tensor(reference, dtype=torch.float64)
+    return replace(answer(model, outputs), references={"in_0002": (other, "a" * 64)})
+
+
+def alike(given: Answer):
+    return one(given, kind="embedding", similarity_to="in_0002")
+
+
+def test_a_similarity_is_a_cosine_whatever_the_lengths():
+    found = alike(against(0.0, 5.0, 2.0))
+    assert found.target.score == pytest.approx(8 / 5 / np.sqrt(29))
+    assert found.scalar(torch.tensor([[0.0, 0.0, 9.0]])).item() == pytest.approx(2 / np.sqrt(29))
+    longer = alike(against(0.0, 50.0, 20.0))
+    assert longer.target.score == pytest.approx(found.target.score)
+    assert alike(against(0.0, 5.0, 2.0)).scalar == found.scalar
+    assert alike(against(1.0, 0.0, 0.0)).scalar != found.scalar
+
+
+@pytest.mark.parametrize("zero", ["reference", "image"])
+def test_what_has_no_direction_is_like_nothing(zero):
+    given = (
+        against(0.0, 0.0, 0.0) if zero == "reference" else against(1.0, 0.0, 0.0, outputs=(0,) * 3)
+    )
+    with pytest.raises(NonFiniteScore):
+        alike(given)
+
+
+def test_a_vector_of_another_length_than_self_tests_give_is_refused():
+    with pytest.raises(InvalidTarget):
+        predict(against(1.0, 0.0, outputs=(1.0, 0.0)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"outputs": [{"decoding": "embedding", "values": [{"key": "a", "label": "A"}]}]},
+        {"outputs": [{"decoding": "logits"}]},
+        {"activation": "probabilities"},
+        {"inputs": [VOLUME]},
+    ],
+)
+def test_an_encoder_names_nothing_and_takes_one_image(changes):
+    assert manifest("embedding", selftests=TESTS, **ENCODER).default_targets == ()
+    with pytest.raises(ValidationError, match=r"embedding|probabilities"):
+        manifest("embedding", **{"selftests": TESTS, **ENCODER, **changes})
