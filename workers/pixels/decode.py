@@ -22,7 +22,13 @@ from service.errors.studies import UndecodablePixels, UnsupportedImage
 from workers.formats.derived import Source
 from workers.parcels import ImageFacts
 from workers.pixels.arrays import ArrayWriter
-from workers.pixels.display import chosen_window, show_color, show_gray
+from workers.pixels.display import (
+    INVERTED,
+    chosen_window,
+    is_inverted,
+    show_color,
+    show_gray,
+)
 from workers.pixels.modality import Modality, modality_of
 from workers.pixels.padding import Mask, padding_of, without_holes
 from workers.pixels.stored import Pixels, read_stored
@@ -46,8 +52,10 @@ LOSSLESS = "00"
 UNSCALED = "missing_rescale"
 """Warning of a CT image that does not say how its values become Hounsfield units."""
 
+SHAPED = "contradicted_presentation_shape"
+"""Warning of a Presentation LUT Shape that turns over what the photometric interpretation says."""
+
 AS_STORED = Modality()
-INVERTED = "MONOCHROME1"
 BLOCK = 32
 """Rows worked on at a time; they stay in the processor's cache."""
 
@@ -133,9 +141,7 @@ def _decode(found: Parsed, header: Header, frame: int, scratch: Path) -> Decoded
         return _files(scratch, facts_of(found, header, frame, pixels, doubts=doubts), None)
     gray = gray_of(found, header, pixels)
     used = gray.voi or gray.chosen_window()
-    inverted = header.photometric_interpretation == INVERTED
-    stored = gray.pixels.values
-    _write_gray(stored, gray.modality, used, gray.padding, scratch, inverted=inverted)
+    _write_gray(gray, used, scratch)
     facts = facts_of(
         found, header, frame, gray.pixels, doubts=doubts, modality=gray.modality, voi=used
     )
@@ -152,6 +158,9 @@ class Gray:
     voi: Voi | None
     """As declared; `None` where nothing is."""
 
+    inverted: bool
+    """Whether the least value is shown white."""
+
     def chosen_window(self) -> Window:
         """Choose a window where none is declared."""
         return chosen_window(self.pixels.values, self.modality, self.padding, self.pixels.bits)
@@ -164,7 +173,13 @@ def gray_of(found: Parsed, header: Header, pixels: Pixels) -> Gray:
     if pixels.real:
         pixels = replace(pixels, values=without_holes(pixels.values, padding))
     negative = modality.range(*_stored_range(pixels, header))[0] < 0
-    return Gray(pixels, modality, padding, voi_of(found.dataset, signed=negative))
+    voi = voi_of(found.dataset, signed=negative)
+    inverted = is_inverted(found.dataset, header)
+    shaped = inverted != (header.photometric_interpretation == INVERTED)
+    unscaled = header.modality == "CT" and not modality.declared
+    doubts = (*((UNSCALED,) if unscaled else ()), *((SHAPED,) if shaped else ()))
+    pixels = replace(pixels, doubts=(*pixels.doubts, *doubts))
+    return Gray(pixels, modality, padding, voi, inverted)
 
 
 def _write_color(pixels: Pixels, scratch: Path) -> None:
@@ -173,28 +188,21 @@ def _write_color(pixels: Pixels, scratch: Path) -> None:
     np.save(scratch / DISPLAY, show_color(pixels.values, pixels.bits), allow_pickle=False)
 
 
-def _write_gray(
-    stored: NDArray[Any],
-    modality: Modality,
-    voi: Voi,
-    padding: Mask | None,
-    scratch: Path,
-    *,
-    inverted: bool,
-) -> None:
+def _write_gray(gray: Gray, voi: Voi, scratch: Path) -> None:
     """Write values and brightness a few rows at a time: twice as fast as whole images."""
+    stored = gray.pixels.values
     shape = (stored.shape[0], stored.shape[1])
-    kept = _kept(stored, modality)
+    kept = _kept(stored, gray.modality)
     with (
         ArrayWriter(scratch / PIXELS, (1, *shape), kept) as pixels,
         ArrayWriter(scratch / DISPLAY, shape, np.uint8) as display,
     ):
         for start in range(0, len(stored), BLOCK):
             part = slice(start, start + BLOCK)
-            values = modality.apply(stored[part])
-            mask = None if padding is None else padding[part]
+            values = gray.modality.apply(stored[part])
+            mask = None if gray.padding is None else gray.padding[part]
             pixels.append(values if kept.kind == "f" else stored[part])
-            display.append(show_gray(values, voi, mask, inverted=inverted))
+            display.append(show_gray(values, voi, mask, inverted=gray.inverted))
 
 
 def _kept(stored: NDArray[Any], modality: Modality = AS_STORED) -> np.dtype[Any]:
@@ -241,13 +249,8 @@ def facts_of(
             *((OVERRULED,) if found.overruled else ()),
             *pixels.doubts,
             *((UNDECLARED,) if lossy and declared == LOSSLESS else ()),
-            *((UNSCALED,) if _lacks_rescale(header, pixels, modality) else ()),
         ),
     )
-
-
-def _lacks_rescale(header: Header, pixels: Pixels, modality: Modality) -> bool:
-    return header.modality == "CT" and not pixels.color and not modality.declared
 
 
 def _stored_range(pixels: Pixels, header: Header) -> tuple[float, float]:

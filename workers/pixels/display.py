@@ -4,12 +4,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
+from service.dicom.dataset import value_of
+from service.dicom.header import Header
 from workers.pixels.modality import Modality
 from workers.pixels.padding import Mask
 from workers.pixels.voi import Voi, Window, percentile_window, sampled, window_between
 
 BYTE = 8
+INVERTED = "MONOCHROME1"
+SHAPES = {"IDENTITY": False, "INVERSE": True}
+"""Presentation LUT Shape: whether it turns brightness over (PS3.3 C.11.6.1.2)."""
+
+
+def is_inverted(dataset: Dataset, header: Header) -> bool:
+    """Tell whether the least value is white: by the Presentation LUT Shape, else MONOCHROME1."""
+    shape = str(value_of(dataset, "PresentationLUTShape") or "").strip()
+    return SHAPES.get(shape, header.photometric_interpretation == INVERTED)
 
 
 def show_gray(
@@ -24,8 +36,7 @@ def show_gray(
     padding
         Padded pixels, shown black.
     inverted
-        Whether the least value is white (MONOCHROME1); it is turned over here
-        and nowhere else.
+        Whether the least value is white; it is turned over here and nowhere else.
     """
     shown = voi.show(values)
     shown += np.float32(0.5)  # rounds, where the cast below cuts off

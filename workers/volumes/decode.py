@@ -35,7 +35,6 @@ from workers.parcels import ImageFacts
 from workers.pixels.decode import (
     DISPLAY,
     HEADER,
-    INVERTED,
     MAX_SAMPLES,
     PADDING,
     PIXELS,
@@ -47,7 +46,7 @@ from workers.pixels.decode import (
 )
 from workers.pixels.display import show_gray
 from workers.pixels.stored import read_stored
-from workers.pixels.voi import Window
+from workers.pixels.voi import Voi, Window
 from workers.volumes.assemble import assemble
 from workers.volumes.demand import SHEARED, demand_volume
 from workers.volumes.meaning import Meaning, demand_one_meaning, meaning_of
@@ -78,8 +77,9 @@ class Survey(Value):
     facts: ImageFacts
     """Of the middle slice."""
 
-    window: tuple[float, float, str]
-    """Center, width and shape of the one window through which all slices are shown."""
+    window: tuple[float, float, str] | None
+    """Center, width and shape of the one window through which all slices are shown; `None` where
+    that is the middle slice's VOI LUT."""
 
     @property
     def portions(self) -> tuple[tuple[int, int], ...]:
@@ -158,7 +158,7 @@ def survey(
         volume=volume,
         places=ordered,
         facts=_of_volume(facts, volume, Source.read(scratch / HEADER).doubts()),
-        window=(window.center, window.width, window.shape),
+        window=None if window is None else (window.center, window.width, window.shape),
     )
 
 
@@ -181,13 +181,12 @@ def decode_portion(
     pixels = open_memmap(scratch / PIXELS, "r+")
     display = open_memmap(scratch / DISPLAY, "r+")
     padding = open_memmap(scratch / PADDING, "r+")
-    window = Window(*seen.window)
-    inverted = seen.facts.photometric_interpretation == INVERTED
+    voi = _voi(files, seen, max_samples)
     learned, padded = seen.facts, False
     for number, gray, facts in _frames(files, seen.places, range(start, stop), max_samples):
         values = gray.modality.apply(gray.pixels.values)
         pixels[0, number] = values
-        display[number] = show_gray(values, window, gray.padding, inverted=inverted)
+        display[number] = show_gray(values, voi, gray.padding, inverted=gray.inverted)
         if gray.padding is not None:
             padding[number], padded = gray.padding, True
         learned = merged(learned, facts)
@@ -268,14 +267,27 @@ def _keep(file: Path, frame: int, scratch: Path, max_samples: int) -> None:
         keep_header(file, flatten(found, frame, header.number_of_frames), scratch / HEADER)
 
 
-def _looked_at(files: Sequence[Path], place: Place, max_samples: int) -> tuple[ImageFacts, Window]:
-    """Return what is known of one slice, and the window that shows it well."""
+def _looked_at(
+    files: Sequence[Path], place: Place, max_samples: int
+) -> tuple[ImageFacts, Window | None]:
+    """Return what is known of one slice, and the window that shows it well; none of a VOI LUT."""
     with _opened(files[place.file], max_samples) as (found, header):
         gray, facts = _read(found, header, place.frame)
-        window = gray.voi if isinstance(gray.voi, Window) else gray.chosen_window()
-        linear = window.shape != "SIGMOID"
-        shown = (window.center, window.width) if linear else None
-        return facts.model_copy(update={"window": shown}), window
+        voi = gray.voi or gray.chosen_window()
+        if not isinstance(voi, Window):
+            return facts, None
+        shown = None if voi.shape == "SIGMOID" else (voi.center, voi.width)
+        return facts.model_copy(update={"window": shown}), voi
+
+
+def _voi(files: Sequence[Path], seen: Survey, max_samples: int) -> Voi:
+    """Return what all slices are shown through: a window, or the middle slice's VOI LUT."""
+    if seen.window is not None:
+        return Window(*seen.window)
+    place = seen.places[len(seen.places) // 2]
+    with _opened(files[place.file], max_samples) as (found, header):
+        gray, _ = _read(found, header, place.frame)
+        return gray.voi or gray.chosen_window()
 
 
 def _frames(

@@ -1,4 +1,5 @@
 import io
+import subprocess
 
 import imagecodecs
 import numpy as np
@@ -28,6 +29,7 @@ from tests.support.phantom_dicom import (
     noise,
     of_pixels,
 )
+from tests.support.programs import needs
 
 IMPLICIT = "1.2.840.10008.1.2"
 RAMP = np.arange(64 * 48, dtype=np.uint16).reshape(64, 48)
@@ -444,6 +446,24 @@ def test_monochrome1_is_inverted_on_display_and_nowhere_else(decode):
     inverted = decode(encoded(ds))
     assert np.array_equal(inverted[2], 255 - plain[2])
     assert np.array_equal(inverted[1], plain[1])
+
+
+@needs("dcm2pnm")
+@pytest.mark.parametrize("space", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("shape", [None, "IDENTITY", "INVERSE"])
+def test_white_is_where_dcmtk_shows_it(decode, tmp_path, space, shape):
+    changes = {"PresentationLUTShape": shape} if shape else {}
+    ds = of_pixels(RAMP, WindowCenter="1536", WindowWidth="3072", **changes)
+    ds.PhotometricInterpretation = space
+    facts, values, display, _ = decode(encoded(ds))
+    shown = tmp_path / "shown.pgm"
+    subprocess.run(["dcm2pnm", "+Wi", "1", tmp_path / "object.dcm", shown], check=True, timeout=30)
+    assert np.abs(display.astype(int) - np.asarray(Image.open(shown))).max() <= 1
+    assert np.array_equal(
+        values[0], RAMP
+    )  # the model sees what the photometric interpretation says
+    contradicted = shape not in {None, {"MONOCHROME1": "INVERSE"}.get(space, "IDENTITY")}
+    assert ("contradicted_presentation_shape" in facts.warnings) is contradicted
 
 
 @pytest.mark.parametrize(

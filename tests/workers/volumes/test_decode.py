@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from service.domain.inputs import VolumeRules
@@ -127,6 +128,33 @@ def test_all_slices_are_shown_through_one_window(read):
     by_hand = np.clip((voxels + 0.5) / 400 + 0.5, 0, 1) * 255  # PS3.3 C.11.2.1.2.1
     assert np.abs(np.load(made.display) - by_hand).max() <= 0.5 + 1e-3
     assert made.facts.window == (0, 401)
+
+
+@pytest.mark.parametrize("beside", [{}, {"WindowCenter": 300, "WindowWidth": 1000}])
+def test_all_slices_are_shown_through_the_voi_table_of_the_middle_one(read, beside):
+    table = np.random.default_rng(4).integers(0, 1024, 2048)
+    slices = Series().datasets()
+    for number, each in enumerate(slices):
+        item = Dataset()
+        item.add_new("LUTDescriptor", "SS", [2048, -1024, 10])
+        item.add_new("LUTData", "US", (table if number == 6 else table[::-1]).tolist())
+        each.VOILUTSequence = [item]
+        for keyword, value in beside.items():
+            setattr(each, keyword, value)
+    made, seen, voxels = read([encoded(each) for each in slices])
+    shown = table[voxels.astype(int) + 1024] / 1023 * 255
+    assert np.abs(np.load(made.display) - shown).max() <= 0.5 + 1e-3
+    assert Survey.model_validate_json(seen.model_dump_json()) == seen
+    assert made.facts.window is None
+
+
+def test_slices_are_inverted_as_their_presentation_says(read):
+    window = {"WindowCenter": 0, "WindowWidth": 2000}
+    plain, inverse = (
+        np.load(read(Series(elements={**window, **more}).files())[0].display)
+        for more in ({}, {"PresentationLUTShape": "INVERSE"})
+    )
+    assert np.array_equal(inverse, 255 - plain)
 
 
 def test_compressed_slices_give_the_same_volume(read):
