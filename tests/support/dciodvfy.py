@@ -28,6 +28,7 @@ OF_VOLUMES = {
 SUMMARY = "Error - Dicom dataset contains invalid data values for Value Representations"
 """What the validator says once more after any invalid value."""
 
+UID = r"[012](\.(0|[1-9]\d*))+"
 
 OF_A_FRAME = (
     "Error - Shall not be present for Referenced SOP Class that is not multi-frame"
@@ -52,12 +53,13 @@ def ours(found: list[str], *sources: Path) -> list[str]:
 
 
 def ill_formed_uids(path: Path) -> set[str]:
-    """UIDs by which the source is wrongly, but truly named: a reference must repeat them."""
+    """UIDs by which the source is wrongly, but truly named: a reference must repeat them.
+
+    A frame of reference that is ill-formed is left out, but for one of root 0: scanners have
+    written such, and maps must lie in it.
+    """
     header = read_header(path, max_samples=corpus.LIMIT)
     uids = {header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid}
-    uids.add(str(pydicom.dcmread(path, force=True).get("FrameOfReferenceUID", "")))
-    return {
-        uid
-        for uid in uids - {""}
-        if not re.fullmatch(r"[012](\.(0|[1-9]\d*))+", uid) or uid[0] == "0"
-    }
+    place = str(pydicom.dcmread(path, force=True).get("FrameOfReferenceUID", ""))
+    wrong = {uid for uid in uids - {""} if not re.fullmatch(UID, uid) or uid[0] == "0"}
+    return wrong | ({place} if place[:1] == "0" and re.fullmatch(UID, place) else set())
