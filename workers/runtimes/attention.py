@@ -1,13 +1,15 @@
 """Attention computed step by step, so that its weights can be seen.
 
 Fused attention never holds them. Within this mode torch's attention functions
-are replaced, for one pass and one thread: the model is not touched, and every
-other pass keeps the fused kernels.
+are replaced, and those that a network writes out are found by their softmax, for
+one pass and one thread: the model is not touched, and every other pass keeps the
+fused kernels.
 """
 
 from collections.abc import Callable
 from typing import Any, Final
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -20,6 +22,11 @@ PREFIX: Final = "attention:"
 
 AXES: Final = 4
 """Of queries: rows, heads, tokens, and a head's own numbers."""
+
+
+SOFTMAX: Final = frozenset(
+    (torch.softmax, Tensor.softmax, functional.softmax, torch.special.softmax)
+)
 
 
 class Attentions(TorchFunctionMode):
@@ -44,7 +51,18 @@ class Attentions(TorchFunctionMode):
             return self._scaled(*args, **(kwargs or {}))
         if func is functional.multi_head_attention_forward:
             return self._multi_head(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if func in SOFTMAX and _along_last(*args, **(kwargs or {})):
+            return self._written_out(result)
+        return result
+
+    def _written_out(self, weights: Tensor) -> Tensor:
+        """Return a softmax over the last axis, which is attention if its axes are."""
+        if weights.dim() == AXES:
+            return self._taken(weights)
+        # of heads that are folded into the rows nobody knows how many there are
+        _require(weights.dim() < AXES - 1 or weights.shape[-1] != weights.shape[-2])
+        return weights
 
     def _scaled(  # noqa: PLR0917 - the parameters are torch's
         self,
@@ -103,10 +121,20 @@ class Attentions(TorchFunctionMode):
         """Return the weights of queries and keys ``(rows, heads, tokens, numbers)``."""
         _require(query.dim() == AXES)
         scale = query.shape[-1] ** -0.5 if scale is None else scale
-        weights = (query @ key.transpose(-2, -1) * scale).softmax(-1)
+        return self._taken((query @ key.transpose(-2, -1) * scale).softmax(-1))
+
+    def _taken(self, weights: Tensor) -> Tensor:
+        """Hand weights ``(rows, heads, tokens, tokens)`` over; return what to go on with."""
         passed = self._take(f"{PREFIX}{self._count}", weights)
         self._count += 1
         return weights if passed is None else passed
+
+
+def _along_last(*args: Any, **kwargs: Any) -> bool:
+    """Tell whether a softmax of these arguments, which are torch's, is over the last axis."""
+    of = args[0] if args else kwargs["input"]
+    dim = args[1] if len(args) > 1 else kwargs.get("dim")
+    return dim in {-1, of.dim() - 1}
 
 
 def _require(plain: bool) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from service.errors.models import MethodError, UnservablePass
 from tests.support.engine import attribute, logits, settled, small_runtime, through
+from workers.architectures.monai_vit import MonaiVit
 from workers.architectures.vit import Vit
 from workers.methods.attention_rollout import AttentionRollout
 from workers.methods.base import METHODS, Method, ModelFacts
@@ -232,8 +233,75 @@ def test_both_share_one_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(ours.values, expected)
 
 
+class Written(nn.Module):
+    """The same blocks; attention is written out in some and fused in the others."""
+
+    def __init__(self, twin: nn.Module, written: tuple[bool, ...]) -> None:
+        super().__init__()
+        self.twin = twin
+        self.written = written
+
+    def forward(self, image: Tensor) -> Tensor:
+        patches = self.twin.embed(image).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.twin.first.expand(len(image), -1, -1), patches], 1)
+        tokens = tokens + self.twin.positions
+        for block, written in zip(self.twin.blocks, self.written, strict=True):
+            parts = block.attention.queries_keys_values(block.norm1(tokens))
+            query, key, value = parts.unflatten(2, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+            if written:
+                weights = torch.einsum("bhxd,bhyd->bhxy", query, key) / query.shape[-1] ** 0.5
+                mixed = nn.Softmax(dim=3)(weights) @ value
+            else:
+                mixed = nn.functional.scaled_dot_product_attention(query, key, value)
+            tokens = tokens + block.attention.mixed(mixed.transpose(1, 2).flatten(2))
+            tokens = tokens + block.perceptron(block.norm2(tokens))
+        return self.twin.head(self.twin.norm(tokens)[:, 0])
+
+
+@pytest.mark.parametrize("written", [(True, True, True), (False, True, False), (True, False, True)])
+@pytest.mark.parametrize("method", PAIR, ids=lambda each: each.name)
+def test_attention_that_is_written_out_gives_the_same_maps(
+    method: Method, written: tuple[bool, ...]
+) -> None:
+    image, plain = image_of(), runtime_of(vit())
+    torch.manual_seed(8)
+    model = Written(strong(vit().build()), written)
+    runtime = TorchRuntime(model, (1, *SIZES[2]), (), tokens=vit().tokens())
+    ours, theirs = (
+        attribute(settled(method, each), each, image, logits(1, 2)) for each in (runtime, plain)
+    )
+    torch.testing.assert_close(ours.values, theirs.values)
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_monais_attention_is_what_monai_says_that_it_is(axes: int) -> None:
+    size = SIZES[axes]
+    shape = MonaiVit(
+        in_channels=1,
+        num_classes=5,
+        img_size=size,
+        patch_size=(4,) * axes,
+        hidden_size=24,
+        mlp_dim=8,
+        num_layers=3,
+        num_heads=HEADS,
+        spatial_dims=axes,
+    )
+    torch.manual_seed(8)
+    model = strong(shape.build())
+    runtime = TorchRuntime(model, (1, *size), None, tokens=shape.tokens())
+    ours = attribute(settled(AttentionRollout(), runtime), runtime, image_of(axes), logits(1))
+    for block in model.blocks:
+        block.attn.save_attn = True
+    model(image_of(axes)[None])
+    whole = torch.eye(runtime.probed.tokens.count, dtype=torch.float64)
+    for block in model.blocks:
+        whole = (block.attn.att_mat[0].mean(0) + torch.eye(len(whole))) / 2 @ whole
+    torch.testing.assert_close(ours.values[0, 0].flatten(), whole[0, 1:])
+
+
 class Unfused(nn.Module):
-    """Attention that is written out: torch's functions are not called."""
+    """Attention that is written out row by row: nobody can tell heads from rows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -264,12 +332,12 @@ class Masked(nn.Module):
 @pytest.mark.parametrize(
     ("model", "tokens", "reason"),
     [
-        (Unfused(), vit().tokens(), "no attention of all tokens"),
+        (Unfused(), vit().tokens(), "form that cannot"),
         (Masked().double(), Tokens(0, (4, 3), 8, reads_class=False), "form that cannot"),
         (strong(vit().build()), None, "not known"),
         (strong(vit().build()), Tokens(0, (3, 2), 8, reads_class=False), "no attention of all"),
     ],
-    ids=["written out", "masked", "no layout", "wrong layout"],
+    ids=["row by row", "masked", "no layout", "wrong layout"],
 )
 def test_attention_that_cannot_be_seen_is_refused_with_the_reason(
     model: nn.Module, tokens: Tokens | None, reason: str
