@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from service.domain.value import Value
 
@@ -65,6 +66,17 @@ class Slice(Value):
     position: Point
     """Center of the first pixel, in patient coordinates (mm)."""
 
+    instance: str = ""
+    """Its object's name within the study, such as ``in_0001``; safe to show."""
+
+    instance_number: int | None = None
+    """Its object's, by which people find it again; `None` where that has none."""
+
+    @property
+    def place(self) -> dict[str, JsonValue]:
+        """What tells people which image it is; safe to show."""
+        return self.model_dump(include={"instance", "instance_number", "frame"})
+
 
 class Volume(Value):
     """A series whose slices form one regular or sheared box of voxels."""
@@ -101,6 +113,19 @@ class Volume(Value):
     def shape(self) -> tuple[int, int, int]:
         """Slices, rows, columns."""
         return len(self.slices), self.rows, self.columns
+
+    @property
+    def pages(self) -> tuple[int, ...]:
+        """Each slice's number as people count, from 1: by Instance Number, then by frame.
+
+        By position, where objects have none or share one.
+        """
+        count = range(len(self.slices))
+        said = [(each.instance_number, each.frame or 0) for each in self.slices]
+        if any(number is None for number, _ in said) or len(set(said)) < len(said):
+            return tuple(number + 1 for number in count)
+        ranks = {number: rank for rank, number in enumerate(sorted(count, key=said.__getitem__), 1)}
+        return tuple(ranks[number] for number in count)
 
     @property
     def plane(self) -> Orientation:

@@ -91,4 +91,4 @@ def test_every_private_code_is_listed(tmp_path):
     found |= codes(volume_sheet(tmp_path / "volume", target=deep))
     assert {"peak_slice", "region_area", "region_volume", "box_top", "logit", "score"} <= found
     assert found - listed() == set()
-    assert listed() - found == {"salient_region", "relevance"}
+    assert listed() - found == {"salient_region", "relevance", "peak_image"}

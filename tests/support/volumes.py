@@ -119,6 +119,8 @@ class Series:
                     sop_class_uid=CT,
                     sop_instance_uid=f"2.25.10{number + 1}",
                     position=self.position(number),
+                    instance=f"in_{number + 1:04d}",
+                    instance_number=number + 1,
                 )
                 for number in range(self.shape[0])
             ),

@@ -44,7 +44,7 @@ USUAL_FULL = "Full strength is that of this model's usual maps of this method."
 SIDES = "Orange lines: evidence for the target. Blue lines: evidence against it."
 LINE = "The line surrounds the strongest evidence (half of full or more), not the finding itself."
 FRAME = "The white frame is the box of the model that is explained."
-BOXED = "The box that is explained is on slices {first} to {last}."
+BOXED = "The box that is explained is on slices {first} to {last} by position."
 NO_LINE = "No evidence reaches half of full strength: no line is drawn."
 
 FIGURES = {

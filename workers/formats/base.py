@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from service.domain.trust import Probes, TrustReport
 from service.domain.value import Value
 from service.domain.variable import VariableFact, VariableShare
 from service.domain.view import ViewShare
-from service.domain.volume import Volume
+from service.domain.volume import Slice, Volume
 from service.registry import Registry
 from workers.drawing import resample
 from workers.drawing.legend import legible
@@ -44,6 +44,12 @@ from workers.drawing.region import Region, salient
 from workers.parcels import ImageFacts
 from workers.regions import Box
 from workers.restriction import nearest, parts
+
+SHOWN: Final = 0.9
+"""Share of a volume's evidence that the slices on pictures hold."""
+
+KEY, MOST_KEY = 0.5, 10
+"""Share of a volume's evidence that its key slices hold, and how many these are at most."""
 
 
 class MapRecord(Value):
@@ -229,6 +235,11 @@ class Sheet:
         return np.ascontiguousarray(self._on_source(self.finite_relevance[None])[0])
 
     @cached_property
+    def pages(self) -> tuple[int, ...]:
+        """The number of each slice of a volume, as people count them in the series."""
+        return self._volume.pages
+
+    @cached_property
     def slices(self) -> tuple[int, ...]:
         """A volume's slices that pictures show, counted from 0: all, or the most relevant.
 
@@ -240,22 +251,41 @@ class Sheet:
 
     @cached_property
     def relevant_slices(self) -> tuple[int, ...]:
-        """The volume's slices with the most evidence, `MOST_SLICES` at most, in their order.
+        """The fewest slices of the volume that hold `SHOWN` of its evidence, in their order.
 
-        Of a bag, those of the instances without which the score falls most, or the one that is
-        asked about.
+        `MOST_SLICES` at most. Of a bag, those of the instances without which the score falls
+        most, or the one that is asked about.
         """
         if self.record.target.slice is not None:
             return (self.record.target.slice - 1,)
         if self.record.instances:
             helping = [slice_of(each) for each in self.record.helping]
             return tuple(sorted(helping)) or (slice_of(self.record.instances[0]),)
+        return self._fewest(SHOWN, MOST_SLICES)
+
+    @cached_property
+    def key_slices(self) -> tuple[int, ...]:
+        """Those to look at first: the fewest that hold `KEY` of the evidence, `MOST_KEY` at most.
+
+        Of a bag, as `relevant_slices`.
+        """
+        if self.record.target.slice is not None or self.record.instances:
+            return self.relevant_slices
+        return self._fewest(KEY, MOST_KEY)
+
+    def _fewest(self, share: float, most: int) -> tuple[int, ...]:
+        """Return the fewest slices that hold a share of the evidence, `most` at most, in order.
+
+        Without evidence, the middle slice.
+        """
         count = len(self._volume.slices)
         laid = resample.Laid.of(self.finite_relevance[None], self.grid)
         masses = laid.slice_masses(count, signed=self.record.signed)
-        most = np.argsort(-masses, kind="stable")[:MOST_SLICES]
-        found = tuple(sorted(int(each) for each in most if masses[each] > 0))
-        return found if found and not self.record.degenerate else (count // 2,)
+        if self.record.degenerate or not masses.any():
+            return (count // 2,)
+        ranked = np.argsort(-masses, kind="stable")
+        enough = int(np.searchsorted(np.cumsum(masses[ranked]), share * masses.sum())) + 1
+        return tuple(sorted(int(each) for each in ranked[: min(enough, most)]))
 
     @cached_property
     def peak(self) -> tuple[tuple[float, ...], float]:
@@ -312,11 +342,18 @@ class Sheet:
             return self.relevant_slices[0]
         return int(np.clip(round(self.peak[0][0]), 0, self.shape[0] - 1))
 
+    @property
+    def peak_image(self) -> Slice | None:
+        """The volume's slice on which the evidence peaks; `None` of an image, or without a peak."""
+        if self.record.volume is None or not self.record.peaks:
+            return None
+        return self.record.volume.slices[self.peak_slice]
+
     def slice_picture(self, number: int) -> Rgb:
         """One slice of a volume, counted from 0, with the evidence on it and the legend."""
         slices = self.shape[0]
         values, grid = self._laid.slice(number, slices)
-        where = f"Slice {number + 1:0{len(str(slices))}d} of {slices}.{self._rank(number)}"
+        where = f"{self._called(number)}{self._rank(number)}"
         return draw(
             self._display[number],
             values,
@@ -328,6 +365,15 @@ class Sheet:
             number=number,
             cell=self.grid.cell,
         )
+
+    def _called(self, number: int) -> str:
+        """Say which source image a slice is, and where it lies among all of them."""
+        slices, own = self.shape[0], self._volume.slices[number]
+        place = f"slice {number + 1:0{len(str(slices))}d} of {slices} by position."
+        if own.instance_number is None:
+            return place.capitalize()
+        frame = "" if own.frame is None else f", frame {own.frame}"
+        return f"Instance Number {own.instance_number}{frame}: {place}"
 
     def _on_source(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return a map at every source pixel, shape ``(C, *shape)``; 0 outside of its regions."""

@@ -20,9 +20,9 @@ KEY_OBJECTS: Final = "1.2.840.10008.5.1.4.1.1.88.59"
 
 @FORMATS.register("dicom_ko")
 class DicomKo(Format):
-    """The volume's slices with the most evidence, as a selection of source images (TID 2010).
+    """The fewest slices of a volume that hold half of its evidence, as a selection (TID 2010).
 
-    They are titled "Of Interest". Frames of an object that has several are named by
+    Ten at most; they are titled "Of Interest". Frames of an object that has several are named by
     number. Of a single image it is that image, or its frame; of a bag of images, of those alone
     without which the score falls most.
     """
@@ -43,7 +43,7 @@ class DicomKo(Format):
             )
         ds = derive(source, record, KEY_OBJECTS, self.name, title="AI key images", place=6)
         strip(ds)
-        slices = None if record.volume is None else sheet.relevant_slices
+        slices = None if record.volume is None else sheet.key_slices
         seen = documented(source, ds, sheet, slices)
         content = _content(sheet, seen.images)
         finish(ds, sheet, self.name, digest(content[0].to_json().encode()))

@@ -56,7 +56,7 @@ class DicomSc(Format):
             return super().write_all(sheet, to)
         files = []
         for each in sheet.slices:
-            file = to.with_suffix(f".{each + 1:04d}{to.suffix}")
+            file = to.with_suffix(f".{sheet.pages[each]:04d}{to.suffix}")
             self._write(sheet, sheet.slice_picture(each), file, slices=(each,))
             files.append(file)
         return tuple(files)
@@ -72,13 +72,13 @@ class DicomSc(Format):
         _describe(ds, sheet, pixels)
         describe_aspect(ds, source)
         if several and slices is not None:
-            describe_frames(ds, slices)
+            describe_frames(ds, [sheet.pages[each] for each in slices])
         if features := source.text("RecognizableVisualFeatures"):
             ds.RecognizableVisualFeatures = features  # the source's pixels are in the picture
         inherit_loss(ds, source, sheet.record)
         place = None
         if slices is not None and not several:
-            place = (sheet.record.number - 1) * sheet.shape[0] + slices[0] + 1
+            place = (sheet.record.number - 1) * sheet.shape[0] + sheet.pages[slices[0]]
         shown = np.array(slices or (), np.int64)
         finish(ds, sheet, self.name, digest(pixels.data, shown.data), number=place)
         save(ds, pixels, sheet.record.transfer_syntax, to)

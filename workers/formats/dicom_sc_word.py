@@ -57,7 +57,7 @@ class DicomScWord(Format):
         kind = SECONDARY_CAPTURE if volume is None else MULTI_FRAME
         ds = derive(source, sheet.record, kind, self.name, title="AI map, 16 bit", place=2)
         if volume is not None:
-            describe_frames(ds, range(len(volume.slices)))
+            describe_frames(ds, volume.pages)
             ds.PresentationLUTShape = "IDENTITY"
         _describe(ds, sheet, rescale)
         describe_aspect(ds, source)

@@ -32,7 +32,7 @@ from workers.formats.base import FORMATS, Format, Made, MapRecord, Sheet
 from workers.formats.derived import Source, derive, digest, finish, tracking
 from workers.formats.enhanced import adopt, documented, named, ourselves, strip
 from workers.formats.plane import Plane, planes_of
-from workers.formats.scheme import describe_scheme, finding_of, plain
+from workers.formats.scheme import describe_scheme, finding_of, own, plain
 from workers.formats.statements import evaluations, measurements, sentences
 
 COMPREHENSIVE_SR: Final = "1.2.840.10008.5.1.4.1.1.88.33"
@@ -103,6 +103,7 @@ def _report(
     """Return the content tree."""
     observer = ourselves(sheet.record)
     group = _group(sheet, images, planes, beside)
+    group[0].ContentSequence.extend(_peak(sheet, images))
     group[0].ContentSequence.extend(_beside(sheet.record, beside))
     return MeasurementReport(ObservationContext(observer_device_context=observer), IMAGING, [group])
 
@@ -161,6 +162,21 @@ def _algorithm(record: MapRecord) -> AlgorithmIdentification:
         parameters=[*model, *parameters],
         family=codes.cid7162.ArtificialIntelligence,
         manufacturer="Whylight",
+    )
+
+
+def _peak(sheet: Sheet, images: Sequence[Dataset]) -> Iterator[ContentItem]:
+    """Yield a reference to the slice of the peak, of a volume."""
+    peak = sheet.peak_image
+    if peak is None:
+        return
+    seen = next(each for each in images if each.SOPInstanceUID == peak.sop_instance_uid)
+    yield ImageContentItem(
+        own("peak_image", "Source image of the peak"),
+        seen.SOPClassUID,
+        seen.SOPInstanceUID,
+        referenced_frame_numbers=None if peak.frame is None else [peak.frame],
+        relationship_type=RelationshipTypeValues.CONTAINS,
     )
 
 

@@ -257,5 +257,6 @@ def _correct(names: Mapping[str, Reference], item: Dataset, element: DataElement
         return
     for reference in element.value if element.VR == "SQ" else ():
         meant = names.get(reference.get("ReferencedSOPInstanceUID"))
-        if meant is not None and meant.frames:
+        named = "ReferencedFrameNumber" in reference
+        if meant is not None and meant.frames and not named:
             reference.ReferencedFrameNumber = list(meant.frames)

@@ -80,7 +80,7 @@ def _identity(sheet: Sheet) -> dict[str, Any]:
 def _map(sheet: Sheet) -> dict[str, Any]:
     """Return the values on the grid asked for, and where they lie in the image."""
     values, grid = sheet.array
-    restriction = sheet.record.restriction
+    record, restriction = sheet.record, sheet.record.restriction
     return {
         "grid": "source" if sheet.record.on_source_grid else "native",
         "shape": list(values.shape),
@@ -91,6 +91,7 @@ def _map(sheet: Sheet) -> dict[str, Any]:
         "cell": list(grid.cell),
         "native_cell": list(sheet.grid.cell),
         "peak": _peak(sheet),
+        **({} if record.volume is None else {"peak_image": _peak_image(sheet)}),
         "restriction": None if restriction is None else restriction.model_dump(mode="json"),
         "values": _finite(values),
     }
@@ -122,6 +123,11 @@ def _peak(sheet: Sheet) -> list[float] | None:
     Of a map that was kept to regions, the nearest in them.
     """
     return list(sheet.peak[0]) if sheet.record.peaks else None
+
+
+def _peak_image(sheet: Sheet) -> dict[str, Any] | None:
+    """Return which image of the study the slice of the peak is."""
+    return None if sheet.peak_image is None else sheet.peak_image.place
 
 
 def _trust(sheet: Sheet) -> dict[str, Any]:

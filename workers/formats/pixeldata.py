@@ -104,11 +104,11 @@ def describe_aspect(ds: Dataset, source: Source) -> None:
         ds.PixelAspectRatio = list(aspect)
 
 
-def describe_frames(ds: Dataset, slices: Sequence[int]) -> None:
-    """Say that `ds` has a frame for each of a volume's `slices`, counted from 0 (PS3.3 C.8.6.4)."""
-    ds.NumberOfFrames = len(slices)
+def describe_frames(ds: Dataset, pages: Sequence[int]) -> None:
+    """Say that `ds` has a frame for each of a volume's slices, by their `pages` (PS3.3 C.8.6.4)."""
+    ds.NumberOfFrames = len(pages)
     ds.FrameIncrementPointer = Tag("PageNumberVector")
-    ds.PageNumberVector = [each + 1 for each in slices]
+    ds.PageNumberVector = list(pages)
 
 
 def save(ds: Dataset, pixels: Pixels, syntax: TransferSyntax, to: Path) -> None:

@@ -24,7 +24,10 @@ CUBIC_MILLIMETERS: Final = CodedConcept("mm3", "UCUM", "cubic millimeter")
 NO_UNITS: Final = codes.UCUM.NoUnits
 MILLIMETERS: Final = CodedConcept("mm", "UCUM", "millimeter")
 SLICED: Final[Mapping[str, str]] = MappingProxyType(
-    {"first_slice": "First slice, from 0,", "end_slice": "End of the slices, from 0,"}
+    {
+        "first_slice": "First slice by position, from 0,",
+        "end_slice": "End of the slices by position, from 0,",
+    }
 )
 """What those edges are called that readers count from 1."""
 
@@ -156,13 +159,23 @@ def _map(sheet: Sheet) -> Iterator[Number]:
         place, peak = sheet.peak
         yield own("peak_relevance", "Largest relevance of a map cell"), peak, NO_UNITS
         for axis, index in zip(sheet.record.axes, place, strict=True):
-            said = f"{axis.capitalize()} of the peak in the source image, from 0"
-            yield own(f"peak_{axis}", said), index, PIXELS
+            said = "by position" if axis == "slice" else "in the source image"
+            name = own(f"peak_{axis}", f"{axis.capitalize()} of the peak {said}, from 0")
+            yield name, index, PIXELS
+        yield from _peak_image(sheet)
     if sheet.record.restriction is not None:
         outside = own("outside_share", "Share of evidence outside the ultrasound regions")
         yield outside, sheet.record.restriction.outside_share, NO_UNITS
     for axis, cells in zip(sheet.record.axes, _edges(sheet), strict=True):
         yield own(f"cell_{axis}s", f"Source {axis}s that a map cell covers"), cells, PIXELS
+
+
+def _peak_image(sheet: Sheet) -> Iterator[Number]:
+    """Yield the Instance Number by which people find the slice of the peak, where it has one."""
+    peak = sheet.peak_image
+    if peak is not None and peak.instance_number is not None:
+        name = own("peak_instance_no", "Instance Number of the source image of the peak")
+        yield name, peak.instance_number, NO_UNITS
 
 
 def _edges(sheet: Sheet) -> tuple[float, ...]:

@@ -150,6 +150,8 @@ def _volume(planes: Sequence[Plane], first: Plane, steps: Steps) -> Volume:
                 sop_instance_uid=plane.sop_instance_uid,
                 frame=plane.frame,
                 position=cast(Point, plane.position),
+                instance=plane.instance,
+                instance_number=plane.instance_number,
             )
             for plane in planes
         ),

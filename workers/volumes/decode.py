@@ -109,7 +109,7 @@ def survey(
     Parameters
     ----------
     files
-        The objects of the series, in any order.
+        The objects of the series, in any order, each named by its instance in the study.
     scratch
         An existing folder; gets a slice's header and the arrays, still empty: the first
         slice's, or that of the first that has a Patient ID.
@@ -139,7 +139,7 @@ def survey(
         with _opened(file, max_samples) as (found, header):
             _demand_gray(header)
             _demand_room(header, len(planes), max_voxels)
-            planes += planes_of(found, header)
+            planes += planes_of(found, header, file.stem)
             frames = range(1, header.number_of_frames + 1)
             places += [Place(file=number, frame=frame) for frame in frames]
             named.append(bool(header.patient.id))

@@ -38,6 +38,10 @@ class Plane:
     """Between rows, between columns; likewise."""
 
     thickness: float | None = None
+    instance: str = ""
+    """The object's name within the study; safe to show."""
+
+    instance_number: int | None = None
 
     @property
     def placed(self) -> bool:
@@ -45,8 +49,11 @@ class Plane:
         return bool(self.position and self.orientation and self.spacing)
 
 
-def planes_of(found: Parsed, header: Header) -> Iterator[Plane]:
-    """Yield every frame's plane; of enhanced objects by the functional groups (C.7.6.16)."""
+def planes_of(found: Parsed, header: Header, instance: str = "") -> Iterator[Plane]:
+    """Yield every frame's plane; of enhanced objects by the functional groups (C.7.6.16).
+
+    `instance` is what the object is called in its study.
+    """
     whole = Source.of(found)
     several = header.number_of_frames > 1
     for frame in range(1, header.number_of_frames + 1):
@@ -66,6 +73,8 @@ def planes_of(found: Parsed, header: Header) -> Iterator[Plane]:
             orientation=_orientation(_said(own, whole, "ImageOrientationPatient")),
             spacing=_spacing(_said(own, whole, "PixelSpacing")),
             thickness=thickness[0] if len(thickness) == 1 and thickness[0] > 0 else None,
+            instance=instance,
+            instance_number=header.instance_number,
         )
 
 

@@ -15,9 +15,12 @@ from service.domain.boxes import PatientBox
 from service.domain.grid import Grid
 from service.domain.volume import Slice
 from service.errors.studies import FormatNotApplicable
+from tests.support.dciodvfy import complaints
 from tests.support.sheets import TARGET
 from tests.support.volumes import CORONAL, ENHANCED_CT, SAGITTAL, Series, blob, volume_sheet
 from workers.drawing.palettes import FAINT
+from workers.drawing.picture import draw
+from workers.formats import base
 from workers.formats.base import FORMATS, MOST_SLICES
 from workers.formats.derived import REQUIRED
 from workers.sheets import write
@@ -74,6 +77,8 @@ def enhanced_sheet(folder, **changes):
             sop_instance_uid="2.25.77",
             frame=number,
             position=each.position,
+            instance="in_0001",
+            instance_number=5,
         )
         for number, each in enumerate(volume.slices, 1)
     )
@@ -109,14 +114,121 @@ def test_many_cells_are_interpolated_as_few_are(tmp_path):
 
 def test_the_slices_with_the_most_evidence_are_frames_of_one_capture(tmp_path):
     long = Series(shape=(50, 24, 20))
-    sheet = volume_sheet(tmp_path / "work", long, blob((25, 8, 5)))
-    ds = dicom(sheet, tmp_path, "dicom_sc")
-    masses = at_voxels(sheet.values, sheet.grid, long.shape).sum(axis=(1, 2))
-    most = sorted(np.argsort(-masses)[:MOST_SLICES] + 1)
-    assert list(ds.PageNumberVector) == most
-    assert ds.NumberOfFrames == len(ds.SourceImageSequence) == MOST_SLICES
+    values = np.random.default_rng(0).random((1, 25, 8, 5)).astype(np.float32)
+    for name, evidence in (("hill", blob((25, 8, 5))), ("even", values)):
+        sheet = volume_sheet(tmp_path / name, long, evidence)
+        ds = dicom(sheet, tmp_path, "dicom_sc")
+        masses = at_voxels(sheet.values, sheet.grid, long.shape).sum(axis=(1, 2))
+        shares = np.cumsum(np.sort(masses)[::-1]) / masses.sum()
+        shown = min(MOST_SLICES, int((shares < 0.9).sum()) + 1)
+        most = sorted(np.argsort(-masses)[:shown] + 1)
+        assert list(ds.PageNumberVector) == most
+        assert ds.NumberOfFrames == len(ds.SourceImageSequence) == shown
+        assert (shown < 25) is (name == "hill")
     uids = [each.ReferencedSOPInstanceUID for each in ds.SourceImageSequence]
     assert uids == [long.volume().slices[page - 1].sop_instance_uid for page in most]
+
+
+def numbered_backward(series):
+    """The volume of a series whose Instance Numbers run against its slices' positions."""
+    volume = series.volume()
+    count = len(volume.slices)
+    slices = tuple(
+        each.model_copy(update={"instance_number": count - place})
+        for place, each in enumerate(volume.slices)
+    )
+    return volume.model_copy(update={"slices": slices})
+
+
+def test_slices_are_called_by_their_source_images_instance_numbers(tmp_path, monkeypatch):
+    said = []
+
+    def spy(*args, where, **kwargs):
+        said.append(where)
+        return draw(*args, where=where, **kwargs)
+
+    monkeypatch.setattr(base, "draw", spy)
+    volume = numbered_backward(Series())
+    sheet = volume_sheet(tmp_path / "a", volume=volume, slices="all")
+    ds = dicom(sheet, tmp_path, "dicom_sc")
+    assert said[0] == "Instance Number 12: slice 01 of 12 by position."
+    assert said[11] == "Instance Number 1: slice 12 of 12 by position."
+    assert list(ds.PageNumberVector) == list(range(12, 0, -1))
+    apart = volume_sheet(tmp_path / "b", volume=volume, slices="all", objects="single_frame")
+    numbers = {each.sop_instance_uid: each.instance_number for each in volume.slices}
+    files, _ = write(apart, ["dicom_sc"], tmp_path)
+    for artifact, file in files:
+        single = pydicom.dcmread(file)
+        (source,) = single.SourceImageSequence
+        assert single.InstanceNumber == numbers[source.ReferencedSOPInstanceUID]
+        assert f".{single.InstanceNumber:04d}." in artifact.name
+    frames = enhanced_sheet(tmp_path / "c")
+    frames.slice_picture(2)
+    assert said[-1] == "Instance Number 5, frame 3: slice 03 of 12 by position."
+    nameless = tuple(each.model_copy(update={"instance_number": None}) for each in volume.slices)
+    of_none = volume.model_copy(update={"slices": nameless})
+    drawn = volume_sheet(tmp_path / "d", volume=of_none, slices="all")
+    assert list(dicom(drawn, tmp_path, "dicom_sc").PageNumberVector) == list(range(1, 13))
+    assert said[-1] == "Slice 12 of 12 by position."
+
+
+def test_key_images_are_the_fewest_that_hold_half_of_the_evidence(tmp_path):
+    for name, values in (("hill", blob((6, 8, 5))), ("even", np.ones((1, 25, 8, 5), np.float32))):
+        long = Series(shape=(50, 24, 20))
+        sheet = volume_sheet(tmp_path / name, long, values)
+        ds = dicom(sheet, tmp_path, "dicom_ko")
+        uids = [each.sop_instance_uid for each in long.volume().slices]
+        key = [uids.index(each) for each in _images(ds)]
+        masses = at_voxels(sheet.values, sheet.grid, long.shape).sum(axis=(1, 2))
+        held = masses[key].sum() / masses.sum()
+        if name == "even":
+            assert len(key) == 10
+        else:
+            assert held >= 0.5 > held - masses[key].min() / masses.sum()
+            assert masses[key].min() >= np.delete(masses, key).max()
+
+
+def _images(item):
+    """Every image that a document's content refers to."""
+    for each in item.get("ContentSequence", ()):
+        if each.ValueType == "IMAGE":
+            yield each.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+        yield from _images(each)
+
+
+@pytest.mark.parametrize("kind", ["slices", "frames"])
+def test_report_and_json_tell_which_image_holds_the_peak(tmp_path, kind):
+    backward = {"volume": numbered_backward(Series())}
+    make = volume_sheet if kind == "slices" else enhanced_sheet
+    sheet = make(tmp_path / "work", **(backward if kind == "slices" else {}))
+    place = round(float(sheet.peak[0][0]))
+    slices = sheet.record.volume.slices
+    ds = dicom(sheet, tmp_path, "dicom_sr")
+    ds.save_as(tmp_path / "report.dcm")
+    assert complaints("dicom_sr", tmp_path / "report.dcm") == []
+    (group,) = [
+        each
+        for each in _items(ds)
+        if each.ValueType == "IMAGE" and each.ConceptNameCodeSequence[0].CodeValue == "peak_image"
+    ]
+    (reference,) = group.ReferencedSOPSequence
+    assert reference.ReferencedSOPInstanceUID == slices[place].sop_instance_uid
+    assert reference.ReferencedSOPClassUID == slices[place].sop_class_uid
+    assert reference.get("ReferencedFrameNumber") == (place + 1 if kind == "frames" else None)
+    number = 12 - place if kind == "slices" else 5
+    assert dict(_numbers(ds))["peak_instance_no"] == number
+    assert json.loads(written(sheet, tmp_path, "json"))["map"]["peak_image"] == {
+        "instance": f"in_{place + 1:04d}" if kind == "slices" else "in_0001",
+        "instance_number": number,
+        "frame": place + 1 if kind == "frames" else None,
+    }
+
+
+def _items(item):
+    """Every content item of a report."""
+    for each in item.get("ContentSequence", ()):
+        yield each
+        yield from _items(each)
 
 
 def test_each_frame_is_its_own_slice_where_nothing_is_drawn(tmp_path):
@@ -312,7 +424,7 @@ def test_key_objects_are_the_slices_with_the_most_evidence(tmp_path):
     ds = dicom(sheet, tmp_path, "dicom_ko")
     images = [each for each in ds.ContentSequence if each.ValueType == "IMAGE"]
     named = [each.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for each in images]
-    shown = [each + 1 for each in sheet.slices]
+    shown = [each + 1 for each in sheet.key_slices]
     assert named == [f"2.25.10{each}" for each in shown]
     (study,) = ds.CurrentRequestedProcedureEvidenceSequence
     (of,) = study.ReferencedSeriesSequence
@@ -337,6 +449,8 @@ def test_frames_of_one_object_are_named_by_number(tmp_path, name):
 
     ds.walk(look)
     every = list(range(1, 13))
+    if name == "dicom_ko":
+        every = [each + 1 for each in sheet.key_slices]
     assert every in frames or [[each] for each in every] == [each for each in frames if each][-12:]
     assert "2.25.77" in ds.to_json()
 

@@ -95,6 +95,15 @@ def test_a_volumes_patient_is_that_of_a_slice_that_names_one(read):
     assert "missing_patient_id" in made.facts.warnings
 
 
+def test_each_slice_bears_the_name_and_number_of_its_object(read):
+    slices = Series().datasets()
+    for place, each in enumerate(slices):
+        each.InstanceNumber = 40 - place
+    _, seen, _ = read([encoded(each) for each in slices[::-1]])
+    expected = [(str(11 - place), 40 - place) for place in range(12)]
+    assert [(each.instance, each.instance_number) for each in seen.volume.slices] == expected
+
+
 def test_bytes_of_a_name_that_are_no_text_stay_so_in_the_header_that_is_kept(read):
     multi = enhanced(Series())
     multi.SpecificCharacterSet, multi.PatientName = "ISO_IR 100", "Müller^Jörg"
