@@ -55,7 +55,7 @@ def test_a_box_is_listed_explained_and_framed(client, study):
         ),
         (
             {"targets": [{"kind": "detection", "of": "cyst", "box": [9, 9, 4, 12]}]},
-            "invalid_request",
+            "invalid_target",
             "/targets/0/box",
         ),
         (
