@@ -312,6 +312,16 @@ class Sheet:
             return joint_scale(self.relevance, self.record.view.full, signed=self.record.signed)
         return scale_of(self.relevance, signed=self.record.signed, reference=self.record.reference)
 
+    @property
+    def window(self) -> tuple[float, float]:
+        """Relevance that a viewer of the raw map is to show black, and white.
+
+        From none, or from full strength against, to full strength. A map that is not drawn in
+        color is shown up to 1, lest what rounding leaves of it looks like evidence.
+        """
+        full = 1.0 if self.scale is None else self.scale.full
+        return -full if self.record.signed else 0.0, full
+
     @cached_property
     def picture(self) -> Rgb:
         """The image with the evidence and the legend, shape ``(rows, columns, 3)``.

@@ -64,8 +64,7 @@ class DicomPm(Format):
 def _map(image: Dataset, ds: Dataset, sheet: Sheet, planes: Sequence[Plane]) -> ParametricMap:
     """Have highdicom lay out the functional groups around an image of a single pixel."""
     image.Rows = image.Columns = 1
-    full = 1.0 if sheet.scale is None else sheet.scale.full
-    low = -full if sheet.record.signed else 0.0
+    low, high = sheet.window
     return ParametricMap(
         [image],
         np.zeros((1, 1, 1), np.float32),
@@ -73,8 +72,8 @@ def _map(image: Dataset, ds: Dataset, sheet: Sheet, planes: Sequence[Plane]) -> 
         real_world_value_mappings=[_meaning(sheet)],
         voi_lut_transformations=[
             highdicom.VOILUTTransformation(
-                window_center=(low + full) / 2,
-                window_width=full - low,
+                window_center=(low + high) / 2,
+                window_width=high - low,
                 voi_lut_function="LINEAR_EXACT",
             )
         ],

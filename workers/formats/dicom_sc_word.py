@@ -100,8 +100,7 @@ def _describe(ds: Dataset, sheet: Sheet, rescale: Rescale) -> None:
     ds.PixelRepresentation = 0
     ds.RescaleSlope, ds.RescaleIntercept = _ds(rescale.slope), _ds(rescale.intercept)
     ds.RescaleType = "US"
-    full = float(rescale.slope) * HIGHEST if sheet.scale is None else sheet.scale.full
-    low = -full if rescale.intercept < 0 else 0.0
-    ds.WindowCenter, ds.WindowWidth = _ds((low + full) / 2), _ds(full - low)
+    low, high = sheet.window
+    ds.WindowCenter, ds.WindowWidth = _ds((low + high) / 2), _ds(high - low)
     ds.VOILUTFunction = "LINEAR_EXACT"
     ds.WindowCenterWidthExplanation = "Nothing to full strength"

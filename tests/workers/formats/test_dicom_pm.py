@@ -1,5 +1,6 @@
 import io
 
+import numpy as np
 import pydicom
 import pytest
 from numpy.testing import assert_array_equal
@@ -37,6 +38,24 @@ def test_stored_values_are_relevance_to_the_bit(made):
     assert mapping.DoubleFloatRealWorldValueFirstValueMapped == expected.min()
     assert mapping.DoubleFloatRealWorldValueLastValueMapped == expected.max()
     assert mapping.MeasurementUnitsCodeSequence[0].CodeValue == "1"
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("degenerate", [True, False])
+def test_its_window_is_that_of_the_capture_of_the_same_map(written, signed, degenerate):
+    """Up to full strength; of what rounding left of a map without evidence, not that."""
+    values = blob((12, 10), signed=signed) * np.float32(4e-8 if degenerate else 4)
+    changes = {"values": values, "signed": signed, "degenerate": degenerate}
+    both = [
+        pydicom.dcmread(io.BytesIO(written(name, elements=PLACED, **changes)))
+        for name in ("dicom_pm", "dicom_sc_word")
+    ]
+    (of_map,) = both[0].SharedFunctionalGroupsSequence[0].FrameVOILUTSequence
+    for each in (of_map, both[1]):
+        full = 1 if degenerate else np.abs(values).max()
+        low = -full if signed else 0
+        assert float(each.WindowCenter) == pytest.approx((low + full) / 2, abs=1e-6)
+        assert float(each.WindowWidth) == pytest.approx(full - low, rel=1e-6)
 
 
 def test_it_lies_where_its_source_lies(made):
