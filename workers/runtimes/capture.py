@@ -80,6 +80,8 @@ class Capture:
         self.found: dict[str, Tensor] = {}
         """By place; the tensor of which gradients are taken."""
 
+        self._versions: dict[str, int] = {}
+
     def take(self, place: str, output: object) -> Tensor | None:
         """Keep a layer's output; return what the model is to go on with.
 
@@ -94,6 +96,7 @@ class Capture:
         if place in self._cut and not output.requires_grad:
             output = output.detach().requires_grad_()
         self.found[place] = output
+        self._versions[place] = output._version  # noqa: SLF001 - torch's count of writes
         passed = output.clone()
         if self._ablation is not None and self._ablation.place == place:
             self._ablation.apply(passed)
@@ -106,6 +109,11 @@ class Capture:
         if place not in self.found:
             reason = "put out no tensor" if self._seen[place] else "was not reached"
             return LayerNotCaptured(f"Layer '{place}' {reason} in the forward pass.")
+        if self.found[place]._version != self._versions[place]:  # noqa: SLF001 - likewise
+            return LayerNotCaptured(
+                f"What layer '{place}' puts out is changed in place later, by something that holds"
+                " it without the layer; name the layer before or after."
+            )
         return None
 
     def require_all(self) -> None:

@@ -174,12 +174,23 @@ def _layers(
             refused[layer] = fault.detail
         elif outputs.requires_grad and not _leads_to(outputs, capture.found[layer]):
             refused[layer] = f"No gradient leads from the score to '{layer}'."
+        elif outputs.requires_grad and not _goes_on(subject, layer):
+            refused[layer] = (
+                f"The network does not go on with what '{layer}' puts out: it is called for what it"
+                " changes in place. Name the layer before or after."
+            )
         else:
             facts = layer_facts(
                 layer, subject.on_grid(capture.found[layer]).shape[1:], subject.shape
             )
             usable.append(replace(facts, reason=subject.reasons.get(layer, "")))
     return tuple(usable), refused
+
+
+def _goes_on(subject: Subject, layer: str) -> bool:
+    """Tell whether the outputs follow from a layer's, where the graph begins at it."""
+    outputs, found = subject.forward(noise(subject, 1), {layer}, {layer})
+    return _leads_to(outputs, found[layer])
 
 
 def layer_facts(name: str, shape: Sequence[int], image: Sequence[int]) -> LayerFacts:

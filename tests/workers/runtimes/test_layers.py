@@ -95,3 +95,38 @@ def test_a_model_without_grids_says_so() -> None:
     assert not probed.layers
     assert Ability.LAYER_GRADIENT not in probed.abilities
     assert "no module's output has a spatial grid" in probed.unable[Ability.LAYER_GRADIENT]
+
+
+class Written(nn.Module):
+    """Layers whose output is not what the network goes on with, or does not stay as it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.held = nn.Identity()
+        self.called = nn.Hardtanh(-50, 50, inplace=True)
+        self.last = nn.Conv2d(4, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv = self.conv(x)
+        held = self.held(conv)
+        conv.clamp_(max=50)
+        self.called(held)
+        return self.last(held + conv).mean((2, 3))
+
+
+def test_layers_that_writing_in_place_goes_past_are_refused_with_the_reason() -> None:
+    """On noise nothing is clamped, so that no value tells."""
+    runtime = TorchRuntime(Written(), SHAPE, ("conv", "held", "called", "last"))
+    refused = runtime.probed.refused
+    assert "does not go on with what 'called'" in refused["called"]
+    assert "is changed in place" in refused["held"]
+    assert [each.name for each in runtime.probed.layers] == ["conv", "last"]
+
+
+def test_a_layer_before_one_that_writes_in_place_as_usual_is_served() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    runtime = TorchRuntime(model, SHAPE, ("0", "1"))
+    assert [each.name for each in runtime.probed.layers] == ["0", "1"]
