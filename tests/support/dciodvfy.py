@@ -46,10 +46,19 @@ def complaints(format_: str, file: Path) -> list[str]:
 
 
 def ours(found: list[str], *sources: Path) -> list[str]:
-    """Return the errors that are not of the sources' own ill-formed UIDs or of their class."""
+    """Return the errors that are not of the sources' own ill-formed UIDs or of their class.
+
+    Nor of a text that is too long in bytes alone: the standard counts characters (PS3.5 6.2).
+    """
     named = {OF_A_FRAME, *(uid for each in sources for uid in ill_formed_uids(each))}
-    rest = [line for line in found if not any(each in line for each in named)]
+    rest = [line for line in found if not _fits(line) and not any(each in line for each in named)]
     return [line for line in rest if line != SUMMARY or len(rest) == len(found)]
+
+
+def _fits(line: str) -> bool:
+    """Tell whether a value that is said to be too long has as many characters as it may."""
+    told = re.search(r"<(.*)> - Length invalid for this VR = \d+, expected <= (\d+)", line)
+    return told is not None and len(told[1]) <= int(told[2])
 
 
 def ill_formed_uids(path: Path) -> set[str]:
