@@ -46,6 +46,10 @@ class Deviation:
         """Have a network put out its error."""
         network.register_forward_hook(self)
 
+    def undo(self, network: nn.Module, _row: Tensor) -> None:
+        """Have a network put out its error: nothing of it is in the way."""
+        self.join(network)
+
     def __call__(self, _network: nn.Module, given: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
         """Return what the network puts out in place of its reconstruction."""
         return self.said(given[0], outputs)

@@ -16,7 +16,16 @@ class Ending(Protocol):
         """Return what counts of outputs, given the images ``(N, C, *spatial)`` they are of."""
 
     def join(self, network: nn.Module) -> None:
-        """Have a network put that out itself."""
+        """Have a network put that out itself, behind whatever it ends in."""
+
+    def undo(self, network: nn.Module, row: Tensor) -> None:
+        """Have a network put that out itself, or take away what makes it end otherwise.
+
+        Parameters
+        ----------
+        row
+            A batch of one, to see what runs.
+        """
 
 
 def ending_of(manifest: Manifest) -> Ending | None:

@@ -13,10 +13,9 @@ from typing_extensions import override
 
 from service.domain.manifest import Manifest
 from service.errors.models import ModelUnavailable
-from workers.activation import Activation
 from workers.architectures.base import ARCHITECTURES, Architecture
 from workers.choices import chosen
-from workers.endings import ending_of
+from workers.endings import Ending, ending_of
 from workers.runtimes.base import RUNTIMES, Opener
 from workers.runtimes.members import Combine, Members, mean, mean_sigmoid, mean_softmax
 from workers.runtimes.taken import try_network
@@ -53,7 +52,7 @@ class TorchOpener(Opener):
                 fixed_rows=fixed_rows,
                 tokens=architecture.tokens(),
                 variables=len(manifest.variables),
-                activation=Activation.of(manifest),
+                ending=ending_of(manifest),
             )
             for path in paths
         ]
@@ -66,16 +65,16 @@ def _made(
     layers: list[str] | None,
     *,
     device: torch.device,
-    activation: Activation | None,
+    ending: Ending | None,
     **options: Any,
 ) -> TorchRuntime:
     """Return what serves a network, once it has taken a row; options as of `TorchRuntime`.
 
-    `activation` is what is to be undone of one that puts out probabilities.
+    `ending` is what is made of outputs that do not count as they are.
     """
     row = try_network(network, shape, device)
-    if activation is not None:
-        activation.undo(network, row)
+    if ending is not None:
+        ending.undo(network, row)
     return TorchRuntime(network, shape, layers, device=device, **options)
 
 
@@ -105,9 +104,6 @@ def _filled(manifest: Manifest, architecture: Architecture, path: Path) -> nn.Mo
     network = _built(architecture)
     install(network, weights, manifest, architecture)
     Companions.of(manifest).join(network)
-    ending = ending_of(manifest)
-    if ending is not None:
-        ending.join(network)
     return network
 
 
