@@ -25,6 +25,7 @@ from service.dicom.header import identifiers
 from service.dicom.texts import UNKNOWN, texts_of
 from service.dicom.uids import derived_uid, instance_uid, series_uid
 from workers.formats.base import Made, MapRecord, Sheet
+from workers.formats.carried import carry, lost
 
 UTF8 = "ISO_IR 192"
 LOSSY = "01"
@@ -55,6 +56,9 @@ REQUIRED = (
 
 OPTIONAL = (
     "IssuerOfPatientID",
+    "TypeOfPatientID",
+    "PatientBirthTime",
+    "QualityControlSubject",
     "PatientAge",
     "PatientSize",
     "PatientWeight",
@@ -64,6 +68,9 @@ OPTIONAL = (
     "TimezoneOffsetFromUTC",
 )
 """Type 3: copied where valid."""
+
+PLACED = ("PatientOrientation", "Laterality")
+"""Type 2C of images."""
 
 _ONLY_ONE = """
 ABDOMEN AORTA BLADDER BRAIN CHEST CHESTABDOMEN CHESTABDPELVIS COCCYX COLON CSPINE CTSPINE DUODENUM
@@ -100,6 +107,8 @@ _FORMS: dict[str, str] = {
     "PN": rf"{_NAME}(={_NAME}){{0,2}}",
     "SH": rf"[^\\\x00-\x1f\x7f{UNKNOWN}]{{1,16}}",
     "TM": _TIME,
+    "UC": rf"[^\\\x00-\x1f\x7f{UNKNOWN}]+",
+    "UT": rf"[^\x00-\x1f\x7f{UNKNOWN}]+",
     "UI": r"(?=.{1,64}$)[012](\.(0|[1-9]\d*))+",
 }
 _TERMS: dict[str, str] = {
@@ -107,7 +116,9 @@ _TERMS: dict[str, str] = {
     "Laterality": "[LR]",
     "ImageLaterality": "[LRUB]",
     "TimezoneOffsetFromUTC": r"[-+](0\d|1[0-4])[0-5]\d",
+    "PatientIdentityRemoved": "YES|NO",
     "PatientOrientation": "[AFHLPR]{1,3}",
+    "QualityControlSubject": "YES|NO",
     "RecognizableVisualFeatures": "YES|NO",
 }
 _REPAIRS: dict[str, Callable[[str], str]] = {
@@ -165,17 +176,28 @@ class Source:
     def doubts(self) -> tuple[str, ...]:
         """Return codes of the elements that were repaired, could not be copied, or are missed."""
         found = [] if any(self._raw("PatientID")[1]) else ["missing_patient_id"]
-        for keyword in (*REQUIRED, *OPTIONAL):
+        for keyword in (*REQUIRED, *OPTIONAL, *PLACED, *DEVICE):
             _, raw = self._raw(keyword)
-            name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", keyword).lower()
             if any(raw) and self.values(keyword) != raw:
-                found.append(f"{'repaired' if self.values(keyword) else 'left_out'}_{name}")
+                found.append(
+                    f"{'repaired' if self.values(keyword) else 'left_out'}_{_snake(keyword)}"
+                )
+        found += [f"left_out_{_snake(keyword)}" for keyword in lost(self)]
         return tuple(found)
+
+    def within(self, item: Dataset) -> "Source":
+        """Return an item of one of its sequences, to be read likewise."""
+        return replace(self, dataset=item)
 
     def _raw(self, keyword: str) -> tuple[str, list[str]]:
         """Return the element's VR and its values as text, as they stand."""
         texts = texts_of(self.dataset, keyword)
         return str(self.dataset[keyword].VR) if texts else "", texts
+
+
+def _snake(keyword: str) -> str:
+    """Return a keyword as warnings write it: ``IssuerOfPatientID``, ``issuer_of_patient_id``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})", "_", keyword).lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,11 +358,7 @@ def _copy(source: Source, ds: Dataset) -> None:
     ds.PatientOrientation = source.values("PatientOrientation")  # 2C; empty where unknown
     if "ImageLaterality" not in ds and ds.get("BodyPartExamined") not in UNPAIRED:
         ds.Laterality = source.text("Laterality")  # 2C, of paired parts alone
-    removed, method = source.text("PatientIdentityRemoved"), source.values("DeidentificationMethod")
-    if removed == "NO" or (removed == "YES" and method):
-        ds.PatientIdentityRemoved = removed
-        if method:
-            ds.DeidentificationMethod = method
+    carry(source, ds)
 
 
 def _describe_series(ds: Dataset, record: MapRecord, kind: str) -> None:

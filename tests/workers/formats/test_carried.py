@@ -1,0 +1,113 @@
+"""What of patient and study is carried over whole, or left out and told."""
+
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+
+from tests.support.dciodvfy import complaints
+from tests.support.sheets import blob, sheet
+from workers.sheets import write
+
+FORMATS = ("dicom_sc", "dicom_seg", "dicom_sr", "dicom_ko")
+
+
+def item(**elements):
+    made = Dataset()
+    for keyword, value in elements.items():
+        setattr(made, keyword, value)
+    return made
+
+
+def coded(value="113100"):
+    return item(CodeValue=value, CodingSchemeDesignator="DCM", CodeMeaning="Basic Profile")
+
+
+DOG = item(CodeValue="448771007", CodingSchemeDesignator="SCT", CodeMeaning="Canis familiaris")
+IDENTIFIED = {
+    "TypeOfPatientID": "TEXT",
+    "PatientBirthTime": "101010",
+    "QualityControlSubject": "NO",
+    "IssuerOfPatientIDQualifiersSequence": [
+        item(UniversalEntityID="1.2.3", UniversalEntityIDType="ISO")
+    ],
+    "OtherPatientIDsSequence": [item(PatientID="OLD", TypeOfPatientID="TEXT")],
+    "IssuerOfAccessionNumberSequence": [item(LocalNamespaceEntityID="HOSPITAL")],
+}
+ANIMAL = {
+    "PatientSpeciesDescription": "CANINE",
+    "PatientSpeciesCodeSequence": [DOG],
+    "PatientBreedDescription": "BEAGLE",
+    "PatientSexNeutered": "ALTERED",
+    "ResponsiblePerson": "Owner^Olga",
+    "ResponsiblePersonRole": "OWNER",
+}
+TRIAL = {
+    "ClinicalTrialSponsorName": "Sponsor",
+    "ClinicalTrialProtocolID": "P1",
+    "ClinicalTrialSubjectID": "S1",
+}
+REMOVED = {
+    "PatientIdentityRemoved": "YES",
+    "DeidentificationMethodCodeSequence": [coded()],
+}
+
+
+@pytest.fixture
+def drawn(source, tmp_path):
+    def of(**elements):
+        return sheet(source(**elements), tmp_path / "work", blob((12, 10)))
+
+    return of
+
+
+@pytest.mark.parametrize(
+    "said", [IDENTIFIED, ANIMAL, TRIAL, REMOVED], ids=["ids", "animal", "trial", "removed"]
+)
+def test_what_is_valid_is_carried_over_whole(drawn, tmp_path, said):
+    made = drawn(**said)
+    assert not [each for each in made.record.facts.warnings if each.startswith("left_out")]
+    for artifact, file in write(made, FORMATS, tmp_path)[0]:
+        ds = pydicom.dcmread(file)
+        assert {keyword: ds[keyword].value for keyword in said} == said
+        assert complaints(artifact.format, file) == []
+
+
+def test_an_animal_has_all_that_the_standard_wants_of_one(drawn, tmp_path):
+    made = drawn(PatientSpeciesDescription="CANINE", ResponsiblePerson="Owner^Olga")
+    assert "left_out_responsible_person" in made.record.facts.warnings  # in no role
+    ((_, file),), _ = write(made, ["dicom_sc"], tmp_path)
+    ds = pydicom.dcmread(file)
+    for keyword in ("PatientBreedDescription", "ResponsiblePerson", "PatientSexNeutered"):
+        assert ds[keyword].is_empty
+    assert complaints("dicom_sc", file) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"PatientIdentityRemoved": "YES"}, "patient_identity_removed"),
+        (
+            {**REMOVED, "DeidentificationMethodCodeSequence": [coded("x" * 17)]},
+            "deidentification_method_code_sequence",
+        ),
+        ({"PatientOrientation": ["X", "Y"]}, "patient_orientation"),
+        ({"Laterality": "Q"}, "laterality"),
+        ({"Manufacturer": "m" * 65}, "manufacturer"),
+        ({"Manufacturer": "Maker", "StationName": "s" * 17}, "station_name"),
+        (
+            {"IssuerOfPatientIDQualifiersSequence": [item(UniversalEntityIDType="i/s/o")]},
+            "issuer_of_patient_id_qualifiers_sequence",
+        ),
+        ({"ClinicalTrialSponsorName": "Sponsor"}, "clinical_trial_sponsor_name"),
+        ({"ResponsiblePerson": "Owner^Olga"}, "responsible_person"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_what_is_not_is_left_out_and_told(drawn, tmp_path, said, told):
+    made = drawn(**said)
+    assert f"left_out_{told}" in made.record.facts.warnings
+    ((_, file),), _ = write(made, ["dicom_sc"], tmp_path)
+    ds = pydicom.dcmread(file)
+    for keyword in set(said) - {"Manufacturer", "StationName"}:
+        assert keyword not in ds or ds[keyword].is_empty
+    assert complaints("dicom_sc", file) == []
