@@ -1,6 +1,5 @@
 """Standardized uptake: what a PET image must say of the tracer, and what follows."""
 
-import math
 import re
 from datetime import datetime, time, timedelta, tzinfo
 from typing import Final
@@ -15,6 +14,24 @@ from workers.pixels.modality import real
 GRAMS_PER_KILOGRAM: Final = 1000.0
 CORRECTIONS: Final = frozenset({"ATTN", "DECY"})
 """Corrections without which activity is no concentration: attenuation, decay."""
+
+WEIGHTS: Final = (0.3, 700.0)
+"""Weights that patients have, in kg."""
+
+DOSES: Final = (1e6, 1e10)
+"""Doses that are given for a PET scan, in Bq; those in MBq or mCi lie far below."""
+
+SHORT_LIVED: Final = (70.6, 76.0, 122.2, 458.2, 580.2, 597.9)
+"""Half-lives in s, under `SHORT`, that PET uses: O-14, Rb-82, O-15, K-38, Cu-62 and N-13."""
+
+SHORT: Final = 1000.0
+"""A half-life below it, in s, is one of `SHORT_LIVED`, or was given in minutes or hours."""
+
+SAME: Final = 0.02
+"""How far tables differ in a half-life, as a share: those of Rb-82 by 1.8 %."""
+
+MOST_HALVES: Final = 10.0
+"""Half-lives after which nothing is left to scan."""
 
 OFFSET: Final = r"[-+](0\d|1[0-4])[0-5]\d"
 """Of a time zone from UTC, hours and minutes (PS3.5 6.2, DT)."""
@@ -38,7 +55,8 @@ def uptake_scale(dataset: Dataset) -> float | None:
         `None` where an element lacks or is not valid, where the series is
         dated after its acquisition (then it is no start), where only one of
         injection and series says its offset from UTC, and where values are
-        neither Bq/mL nor SUV by body weight already.
+        neither Bq/mL nor SUV by body weight already; nor where dose, half-life or
+        weight cannot be in Bq, s and kg.
 
     References
     ----------
@@ -65,11 +83,21 @@ def _by_weight(dataset: Dataset) -> float | None:
     waited = _waited(dataset, tracer)
     if weight is None or dose is None or half_life is None or waited is None:
         return None
-    if min(weight, dose, half_life) <= 0:
+    if not (_within(weight, WEIGHTS) and _within(dose, DOSES) and _is_nuclides(half_life)):
         return None
-    left = dose * 2 ** (-waited / half_life)
-    scale = weight * GRAMS_PER_KILOGRAM / left if left > 0 else math.inf
-    return scale if math.isfinite(scale) else None
+    if waited > MOST_HALVES * half_life:
+        return None
+    return weight * GRAMS_PER_KILOGRAM / (dose * 2 ** (-waited / half_life))
+
+
+def _within(value: float, allowed: tuple[float, float]) -> bool:
+    return allowed[0] <= value <= allowed[1]
+
+
+def _is_nuclides(half_life: float) -> bool:
+    """Tell whether a nuclide that PET uses may have this half-life, in s."""
+    near = (abs(half_life - each) <= SAME * each for each in SHORT_LIVED)
+    return half_life >= SHORT or any(near)
 
 
 def _waited(dataset: Dataset, tracer: Dataset) -> float | None:

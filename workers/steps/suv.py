@@ -23,6 +23,7 @@ class Suv(Step):
         if facts.uptake_scale is None:
             raise NotAcceptedByModel(
                 "The model needs standardized uptake, and the image does not say all that it takes:"
-                " corrections, dose, half-life, times of injection and scan, and weight."
+                " corrections, dose, half-life, times of injection and scan, and weight; or they"
+                " cannot be in Bq, s and kg. Have them corrected where the scan was made."
             )
         return replace(image, values=image.values * np.float32(facts.uptake_scale))

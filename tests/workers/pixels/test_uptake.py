@@ -114,6 +114,53 @@ def test_what_is_not_said_is_not_assumed(ds):
     assert uptake_scale(ds) is None
 
 
+@pytest.mark.parametrize(
+    "ds",
+    [
+        pet({"RadionuclideTotalDose": "370"}),
+        pet({"RadionuclideTotalDose": "370000"}),
+        pet({"RadionuclideTotalDose": "10"}),
+        pet({"RadionuclideTotalDose": "370000000000"}),
+        pet({"RadionuclideHalfLife": "109.77"}),
+        pet({"RadionuclideHalfLife": "109.77", "RadiopharmaceuticalStartTime": "102900"}),
+        pet({"RadionuclideHalfLife": "67.7", "RadiopharmaceuticalStartTime": "102900"}),
+        pet({"RadionuclideHalfLife": "762", "RadiopharmaceuticalStartTime": "102900"}),
+        pet({"RadionuclideHalfLife": "1.83"}, DecayCorrection="ADMIN"),
+        pet({"RadionuclideHalfLife": "122.24"}),
+        pet(PatientWeight="70000"),
+        pet(PatientWeight="0.07"),
+    ],
+)
+def test_what_is_of_another_unit_is_not_taken_for_becquerels_seconds_or_kilograms(ds):
+    """MBq, kBq, mCi; minutes of F-18, Ga-68, Cu-64, hours; 44 half-lives; grams, tonnes."""
+    assert uptake_scale(ds) is None
+
+
+@pytest.mark.parametrize(
+    ("dose", "half_life", "minutes"),
+    [
+        (740e6, 597.9, 8),
+        (1.5e9, 122.24, 2),
+        (1.1e9, 75.45, 1),
+        (1.1e9, 76.38, 1),
+        (600e6, 1223.4, 20),
+        (150e6, 4062.6, 30),
+        (37e6, 282276, 30),
+        (14e6, 6586.2, 30),
+    ],
+    ids=["N-13", "O-15", "Rb-82", "older Rb-82", "C-11", "Ga-68", "Zr-89", "a child's F-18"],
+)
+def test_doses_and_half_lives_in_use_are_taken(dose, half_life, minutes):
+    injected = {
+        "RadionuclideTotalDose": f"{dose:.0f}",
+        "RadionuclideHalfLife": str(half_life),
+        "RadiopharmaceuticalStartTime": "100000",
+    }
+    ds = pet(injected, SeriesTime=f"10{minutes:02}00", PatientWeight="3.5")
+    expected = 3500 / (dose * 0.5 ** (minutes * 60 / half_life))
+    assert uptake_scale(ds) == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.skipif(not corpus.FOLDER, reason=corpus.REASON)
 def test_a_real_series_dated_at_its_start_has_a_scale():
     with parsed(corpus.find("Test_Data/GH184.dcm"), max_samples=corpus.LIMIT) as found:
