@@ -31,10 +31,10 @@ class ExpectedGradients(Method):
     There is none at hand for a single job, so that they are made of the image
     itself: uniform images of every gray between its darkest and its brightest,
     so that no gray is the one that counts as nothing; or the image under
-    noise. Instead of being drawn independently, the grays and the shares `a`
-    are spread evenly from a random start, the shares come in pairs about the
-    middle of the way and the noise in pairs of opposite sign: a few dozen
-    references then do for what would take hundreds.
+    noise. Instead of being drawn independently, the grays are spread evenly, the
+    shares `a` likewise from a random start and in pairs about the middle of the
+    way, and the noise comes in pairs of opposite sign: a few dozen references
+    then do for what would take hundreds.
 
     The maps sum to the score less the mean score of the references, up to the
     error of sampling; both, the difference `score_change`, the map's `sum` and

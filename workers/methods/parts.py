@@ -6,6 +6,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from service.errors.models import NonFiniteScore
 from workers.methods.base import zeros
 from workers.passes import Fold, Step
 from workers.rows import INPUT, VALUES, Beside, Blend, Rows
@@ -146,8 +147,20 @@ class Parts:
         return chosen
 
     def _add(self, slots: Sequence[int], step: Step) -> None:
-        """Add rows in order, so that bits do not depend on how rows were chunked."""
+        """Add rows in order, so that bits do not depend on how rows were chunked.
+
+        Raises
+        ------
+        NonFiniteScore
+            A gradient is no number.
+        """
         flat = torch.cat([step.gradients[place].flatten(2) for place in self.at], 2)
+        if not bool(torch.isfinite(flat).all()):
+            raise NonFiniteScore(
+                "The model's gradient is not finite at a point of the path, most likely at its end,"
+                " the constant baseline. Give another 'baseline', or 'steps' in place of a"
+                " 'tolerance': their points lie between the ends."
+            )
         for slot, row in zip(slots, flat, strict=True):
             self._sums[slot].add_(row)
 

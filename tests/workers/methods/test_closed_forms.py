@@ -5,8 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from service.domain.trust import Flag
+from service.errors.models import NonFiniteScore
 from service.errors.requests import InvalidParameter, MissingAbility
 from tests.support.engine import (
+    CLASSES,
     SIZES,
     WITHOUT_TOKENS,
     Polynomial,
@@ -16,6 +18,7 @@ from tests.support.engine import (
     run_alone,
     settled,
     small_runtime,
+    through,
 )
 from workers.measures.base import Case
 from workers.measures.completeness import Completeness
@@ -26,6 +29,7 @@ from workers.methods.occlusion import Occlusion
 from workers.methods.saliency import Saliency
 from workers.passes import Ability, Plan
 from workers.runtimes.torch import TorchRuntime
+from workers.scheduler import Scheduler
 
 AXES = [1, 2, 3]
 
@@ -150,6 +154,26 @@ def test_points_are_no_more_than_allowed_and_a_missed_tolerance_is_told() -> Non
     assert bounded.estimate(image.shape, 1).gradient_rows == 20
     case = Case(maps.values[0].numpy(), score=1.0, of_scores=False, extras=maps.extras[0])
     assert Flag.TOLERANCE_MISSED in Completeness().judge(case).flags
+
+
+class Normed(nn.Module):
+    """Divides by the image's own deviation, whose derivative does not exist on a flat image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1) - x.flatten(1).mean(1, keepdim=True)
+        return (flat / (flat.square().mean(1, keepdim=True).sqrt() + 1e-3))[:, :CLASSES]
+
+
+def test_a_path_whose_end_has_no_gradient_is_refused_with_what_to_do() -> None:
+    image = image_for()
+    runtime = TorchRuntime(Normed().double(), image.shape)
+    between = attribute(IntegratedGradients(steps=16), runtime, image, logits(1))
+    assert between.values.isfinite().all()
+    adaptive = IntegratedGradients(tolerance=0.02).plan(image, logits(1))
+    (outcome,) = through(Scheduler(), runtime, adaptive)
+    assert isinstance(outcome, NonFiniteScore)
+    assert "'baseline'" in outcome.detail
+    assert "'steps'" in outcome.detail
 
 
 def test_with_a_tolerance_the_number_of_steps_is_not_used() -> None:
