@@ -302,8 +302,7 @@ def _frames(
 
 def _alone(found: Parsed, header: Header, frame: int) -> Parsed:
     """Return one frame's object; the parsed one stays as it is, for the next frame."""
-    flat = Dataset()
-    flat.update(found.dataset)
+    flat = Dataset(dict(found.dataset.items()))  # `update` would go through all frames' groups
     return flatten(replace(found, dataset=flat), frame, header.number_of_frames)
 
 
