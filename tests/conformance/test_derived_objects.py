@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from hypothesis import given
 from hypothesis.strategies import booleans
@@ -39,6 +40,18 @@ def test_no_object_of_a_hostile_header_has_an_error(tmp_path, header, placed):
     path.write_bytes(hostile({**(PLANE if placed else {}), **header}))
     for artifact, file in made(path, tmp_path):
         assert ours(complaints(artifact.format, file), path) == [], artifact.format
+
+
+@needs("dciodvfy")
+@pytest.mark.parametrize("frame", [b"1.2.3", b"0.1.2"])
+def test_no_object_of_a_study_in_chinese_has_an_error(tmp_path, frame):
+    path = tmp_path / "source.dcm"
+    long = {"StudyID": "山" * 16, "StudyDescription": "山" * 64, "PatientName": "山" * 30}
+    said = {**PLANE, "FrameOfReferenceUID": frame, "SpecificCharacterSet": b"ISO_IR 192"}
+    path.write_bytes(hostile({**said, **{name: text.encode() for name, text in long.items()}}))
+    for artifact, file in made(path, tmp_path):
+        assert ours(complaints(artifact.format, file), path) == [], artifact.format
+        assert pydicom.dcmread(file).StudyID == long["StudyID"]
 
 
 @needs("dciodvfy")
