@@ -162,8 +162,14 @@ class Job:
 
     @property
     def waiting(self) -> "Item | Loan | None":
-        """The oldest item of which something was not served yet."""
-        return next((item for item in self.items if isinstance(item, Loan) or item.left), None)
+        """What is served next: the least work, so that no cheap method waits for a long one.
+
+        Should time run out, it is the longest that are cut short. Of what is lent nobody knows how
+        long it takes; that is last.
+        """
+        rows = (item for item in self.items if isinstance(item, Item) and item.left)
+        loans = (item for item in self.items if isinstance(item, Loan))
+        return min(rows, key=lambda item: item.left, default=None) or next(loans, None)
 
     def charge(self, seconds: float) -> None:
         """Count device time against the job's turns."""

@@ -39,8 +39,8 @@ class Occlusion(Method):
     stated with the map. On the demo model an eighth of the windows of 16 pixels
     gives the full map's ranks with a Spearman coefficient of 0.95 at a stride
     of 4 (median of ten maps), but of 0.85 at a stride of 8: it pays where
-    windows overlap much. When time is up, a refined map of what is known is
-    returned, marked as partial.
+    windows overlap much. When time is up after the first, coarsest windows, a
+    refined map of what is known is returned, marked as partial.
 
     Parameters
     ----------

@@ -115,6 +115,22 @@ def test_a_job_that_was_cancelled_keeps_what_its_other_methods_gave() -> None:
     assert isinstance(cancelled, Cancelled)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_short_methods_of_a_job_are_done_before_its_time_is_up(first: bool) -> None:
+    """Whichever order they are asked for in; with the long one first they were lost."""
+    runtime, image, scheduler = small_runtime(), image_for(), Scheduler()
+    alone = attribute(Saliency(), runtime, image, logits(0))
+    plans = [Planned(Saliency().plan(image, logits(0)), 1), Planned(patient(), 100_000)]
+    future = scheduler.submit(
+        "job", runtime, plans if first else plans[::-1], deadline=time.monotonic() + 1.0
+    )
+    scheduler.run_until_idle()
+    outcomes = future.result(0).outcomes
+    short, long_one = outcomes if first else outcomes[::-1]
+    assert torch.equal(short.values, alone.values)
+    assert long_one[0] == "partial"
+
+
 def test_a_late_job_fails_and_a_plan_that_can_gives_what_it_has() -> None:
     cleaned: list[str] = []
     runtime, scheduler = small_runtime(), Scheduler()
