@@ -81,6 +81,7 @@ def ready_model(
     facts: ModelFacts,
     *,
     load_seconds: float | None = None,
+    unnoticed: Mapping[str, str] | None = None,
 ) -> ModelEntry:
     """Return the entry of a model that passed its self-tests.
 
@@ -90,6 +91,8 @@ def ready_model(
         Shape of the model's input without the batch axis.
     load_seconds
         How long it took to read, test and probe it.
+    unnoticed
+        What its self-tests would not notice, by field.
     """
     refused = {name: reason for name in METHODS if (reason := refusal(name, probe, manifest))}
     one, pieces = _pieces(manifest, shape)
@@ -104,6 +107,7 @@ def ready_model(
                 for each in probe.layers
             ),
             "refused_layers": dict(probe.refused),
+            "unnoticed": dict(unnoticed or {}),
             "methods": served,
             "refused": refused,
             "surrogate": _surrogate(manifest, probe, served),

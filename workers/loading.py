@@ -52,6 +52,7 @@ from workers.stages.prepare import parse_steps
 from workers.tabular import Tabular, accompanied
 from workers.targets import expected
 from workers.targets.scalars import ClassLogit
+from workers.unnoticed import unnoticed
 from workers.views import cost_of, kept_apart
 
 T = TypeVar("T")
@@ -114,13 +115,21 @@ class Loader:
         began = time.monotonic()
         region = read_mask(manifest, folder)
         rules = manifest.sliding_window
-        runtime, shape = self._tested(manifest, package, folder)
+        runtime, shape, passed = self._tested(manifest, package, folder)
         manifest = fitted(manifest, shape[0])
         try:
             probe = self._owned(lambda: runtime.probed)
             probe = probe if rules is None else windowed(probe, rules)
             probe = kept_apart(manifest, bagged(manifest, probe), shape[1])
             apart = gaps(manifest, folder, shape, partial(self._logits, runtime, package))
+            blind = unnoticed(
+                manifest,
+                passed,
+                lambda other, each: selftests.prepared(
+                    other, each.test, folder, self._slots, self._scratch
+                )[0],
+                partial(self._passes, runtime, manifest, package),
+            )
         except WhylightError:
             self._owned(lambda: self._scheduler.forget(runtime))
             raise
@@ -134,7 +143,9 @@ class Loader:
             sizes=tuple(shape[1:]) if rules is None or rules.blend != "none" else rules.size,
         )
         seconds = time.monotonic() - began
-        entry = ready_model(manifest, package, probe, shape, facts, load_seconds=seconds)
+        entry = ready_model(
+            manifest, package, probe, shape, facts, load_seconds=seconds, unnoticed=blind
+        )
         _tell(manifest, probe, seconds)
         records = _records(manifest, folder, runtime, entry, facts)
         ref = model_ref(manifest, package, probe.remote)
@@ -165,7 +176,7 @@ class Loader:
         """
         began = time.monotonic()
         known = model.replicas.probed
-        runtime, _ = self._tested(model.manifest, model.ref.package, folder, known)
+        runtime, *_ = self._tested(model.manifest, model.ref.package, folder, known)
         self._owned(lambda: model.replicas.restore(runtime))
         MODEL_LOAD_SECONDS.labels(model=model.manifest.ref).set(time.monotonic() - began)
 
@@ -182,7 +193,7 @@ class Loader:
 
     def _tested(
         self, manifest: Manifest, package: str, folder: Path, known: Probe | None = None
-    ) -> tuple[Runtime, Shape]:
+    ) -> tuple[Runtime, Shape, tuple[selftests.Passed, ...]]:
         """Open a package, and have its self-tests answered.
 
         Parameters
@@ -193,7 +204,7 @@ class Loader:
         Returns
         -------
         tuple
-            What serves it, and the shape of a whole input ``(C, *spatial)``.
+            What serves it, the shape of a whole input ``(C, *spatial)``, and the tests.
         """
         parse_steps(manifest.image.steps)
         inputs = [
@@ -215,14 +226,16 @@ class Loader:
         beside = [_beside(manifest, test, runtime) for test in manifest.selftests]
         try:
             self._require_bag(manifest, runtime, package, inputs[0][0], beside[0])
-            answers = []
+            answers, passed = [], []
             cases = zip(manifest.selftests, inputs, beside, strict=True)
             for test, (image, grid), values in cases:
                 batch = torch.from_numpy(image)[None]
                 with activation.demanded_probabilities(manifest):
                     (outputs,) = self._logits(runtime, package, batch, rules, values)
-                selftests.compare(test, self._said(runtime, manifest, test, outputs, grid))
+                said = self._said(runtime, manifest, test, outputs, grid)
+                selftests.compare(test, said)
                 answers.append(outputs)
+                passed.append(selftests.Passed(test, image, grid, values, said))
             first = torch.from_numpy(inputs[0][0])[None]
             if known is None:
                 activation.demand_logits(
@@ -235,7 +248,25 @@ class Loader:
         except WhylightError:
             self._owned(lambda: self._scheduler.forget(runtime))
             raise
-        return runtime, shape
+        return runtime, shape, tuple(passed)
+
+    def _passes(
+        self,
+        runtime: Runtime,
+        manifest: Manifest,
+        package: str,
+        passed: selftests.Passed,
+        image: NDArray[np.float32],
+    ) -> bool:
+        """Tell whether a self-test would be passed on another image."""
+        batch = torch.from_numpy(image)[None]
+        try:
+            (outputs,) = self._logits(runtime, package, batch, None, passed.beside)
+            said = self._said(runtime, manifest, passed.test, outputs, passed.grid)
+            selftests.compare(passed.test, said)
+        except WhylightError:
+            return False
+        return True
 
     def _said(
         self,

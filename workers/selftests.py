@@ -1,5 +1,6 @@
 """Self-tests: inputs of known answer, on the same way that jobs take."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,28 @@ from workers.pixels.decode import decode_file
 from workers.scratch import job_folder
 from workers.slots import Slots
 from workers.stages.prepare import mirrored, prepare_files, stacked
+from workers.tabular import Tabular
 from workers.volumes.decode import decode_series
 
 TASK = "selftest"
 LIMIT = 60.0
 """Seconds for decoding and preparing one input."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Passed:
+    """A self-test that was passed."""
+
+    test: SelfTest
+    image: NDArray[np.float32]
+    """The model's input without the batch axis, shape ``(C, *spatial)``."""
+
+    grid: Grid
+    beside: Tabular | None
+    """What stands beside the image, if something does."""
+
+    answer: NDArray[np.float64]
+    """What was held against the expected numbers."""
 
 
 def prepared(

@@ -77,8 +77,9 @@ def wait_until_probed(
 
 
 def refusals(entry: Mapping[str, Any]) -> list[str]:
-    """Return what a model that is ready cannot do, and why: layers, then methods by reason."""
-    lines = [f"  layer {name} is refused: {why}" for name, why in entry["refused_layers"].items()]
+    """Return what a model that is ready cannot do, and why: self-tests, layers, then methods."""
+    lines = [f"  {field}: {why}" for field, why in entry["unnoticed"].items()]
+    lines += [f"  layer {name} is refused: {why}" for name, why in entry["refused_layers"].items()]
     alike: dict[str, list[str]] = {}
     for method, why in entry["refused"].items():
         alike.setdefault(why, []).append(method)

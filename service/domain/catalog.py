@@ -189,6 +189,9 @@ class ModelEntry(Value):
     refused_layers: dict[str, str] = {}
     """Layers that the package names and that cannot be used, each with the reason."""
 
+    unnoticed: dict[str, str] = {}
+    """What could be wrong in it and pass every self-test, by field of its manifest."""
+
     classes: tuple[ClassEntry, ...] = ()
     values: tuple[ValueEntry, ...] = ()
     """Of a regression, in place of classes; of a survival model that gives one risk, this."""

@@ -149,6 +149,7 @@ READY = {
         "grad_cam": "It needs layer gradient.",
     },
     "refused_layers": {"nowhere": "The network has no layer 'nowhere'."},
+    "unnoticed": {"/inputs/0/steps/0": "No self-test would fail without it."},
 }
 
 
@@ -170,6 +171,7 @@ def test_adding_tells_what_the_model_cannot_do_and_why(tmp_path, capsys):
     models._add(Namespace(folder=folder, tenant=[]), Served(READY))
     assert capsys.readouterr().out.splitlines() == [
         "small@1.0.0 is ready: rise, lime",
+        "  /inputs/0/steps/0: No self-test would fail without it.",
         "  layer nowhere is refused: The network has no layer 'nowhere'.",
         "  3 of 5 methods are refused:",
         "    saliency, smooth_grad: It has operators that are not interpreted: Det.",
