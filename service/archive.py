@@ -68,7 +68,13 @@ class Bounds:
 
 
 def safe_entries(
-    file: BinaryIO, *, max_entries: int, max_ratio: int, free_bytes: int, max_total_bytes: int
+    file: BinaryIO,
+    *,
+    max_entries: int,
+    max_ratio: int,
+    free_bytes: int,
+    max_total_bytes: int,
+    nested: bool = False,
 ) -> Iterator[tuple[str, BinaryIO]]:
     """Give each file of a zip archive: its name and its opened stream.
 
@@ -88,6 +94,8 @@ def safe_entries(
         Bytes that an entry may become whatever its ratio.
     max_total_bytes
         Most bytes that all entries together may become.
+    nested
+        Whether archives within are given as they are, unopened; else they are refused.
 
     Yields
     ------
@@ -119,7 +127,8 @@ def safe_entries(
                 with _readable():
                     raw = archive.open(entry)
                 with raw, io.BufferedReader(_Counted(raw, entry, number, bounds, left)) as stream:
-                    _refuse_nested(stream.peek(HEAD), number)
+                    if not nested and is_archive_head(stream.peek(HEAD)):
+                        raise _archive_within(number)
                     yield _name(entry), stream
 
 
@@ -241,14 +250,15 @@ def _refusal(entry: zipfile.ZipInfo) -> str | None:
 
 
 def _name(entry: zipfile.ZipInfo) -> str:
-    """Return an entry's path as its maker wrote it, with the usual slashes."""
-    return entry.orig_filename.replace("\\", "/")
+    """Return an entry's path as its maker wrote it, with the usual slashes and no ``./``."""
+    segments = entry.orig_filename.replace("\\", "/").split("/")
+    return "/".join(each for each in segments if each != ".")
 
 
 def _leads_out(name: str) -> bool:
     segments = name.removesuffix("/").split("/")
     odd = DRIVE.match(name) or any(letter < " " for letter in name)
-    return bool(odd) or any(segment in ("", ".", "..") for segment in segments)
+    return bool(odd) or (bool(name) and any(segment in ("", "..") for segment in segments))
 
 
 def _check_overlaps(file: BinaryIO, entries: list[zipfile.ZipInfo]) -> None:
@@ -268,12 +278,15 @@ def _span(file: BinaryIO, entry: zipfile.ZipInfo) -> tuple[int, int]:
     return entry.header_offset, data + entry.compress_size
 
 
-def _refuse_nested(head: bytes, number: int) -> None:
-    nested = any(head.startswith(magic) for magic in NESTED) or head[TAR_MAGIC] == b"ustar"
-    if nested:
-        raise UnsafeArchive(
-            "An entry of the archive is an archive itself; unpack it first.", entry=number
-        )
+def is_archive_head(head: bytes) -> bool:
+    """Tell an archive, or a compressed file, by its first `HEAD` bytes."""
+    return any(head.startswith(magic) for magic in NESTED) or head[TAR_MAGIC] == b"ustar"
+
+
+def _archive_within(number: int) -> UnsafeArchive:
+    return UnsafeArchive(
+        "An entry of the archive is an archive itself; unpack it first.", entry=number
+    )
 
 
 @contextmanager

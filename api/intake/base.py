@@ -256,7 +256,20 @@ async def read_whole(request: Request, limit: int) -> bytes:
 
 
 async def bounded(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """Iterate over a body; `TooLarge` at the first byte over the limit."""
+    """Iterate over a body; `TooLarge` at the first byte over the limit.
+
+    Raises
+    ------
+    UnsupportedMediaType
+        The body is encoded: nobody bounded what it would swell to.
+    """
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise UnsupportedMediaType(
+            "Send the body as it is, without Content-Encoding; objects may come in a zip archive or"
+            " in a compressed transfer syntax.",
+            supported=["identity"],
+        )
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise _too_large(limit, int(announced))
@@ -303,6 +316,7 @@ def entries_of(file: Path, first: int, room: Room, limits: LimitSettings) -> Ite
             max_ratio=limits.archive_ratio,
             free_bytes=limits.archive_free_bytes,
             max_total_bytes=limits.body_bytes,
+            nested=True,  # as on patients' discs, beside a viewer: skipped, as no image
         )
         for number, (_, entry) in enumerate(entries, first):
             inflated = room.new()

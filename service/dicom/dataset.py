@@ -21,6 +21,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.sequence import Sequence as Items
 
+from service.archive import HEAD, is_archive_head
 from service.dicom import syntaxes
 from service.errors.base import WhylightError
 from service.errors.studies import AbsurdDimensions, NotDicom, TruncatedDicom
@@ -46,6 +47,7 @@ CHUNK = 1 << 20
 _FIRST_GROUPS = frozenset({0x0002, 0x0008})
 _PROBES = frozenset({1, 6, 8, PREAMBLE - 4})  # reads by which pydicom looks for the end
 
+ARCHIVE = "The bytes are an archive or a compressed file, which is not opened: unpack it first."
 NOT_DICOM = "The bytes are not a DICOM object; send DICOM files, a form or a zip of them."
 
 config.settings.reading_validation_mode = config.IGNORE
@@ -191,10 +193,12 @@ def _unreadable(magic: bool) -> WhylightError:
 
 def _looks_like_dicom(stream: BinaryIO) -> bool:
     """Tell a Part 10 file; refuse what is not even a bare data set."""
-    head = stream.read(PREAMBLE + 4)
+    head = stream.read(HEAD)
     stream.seek(0)
     if head[PREAMBLE - 4 : PREAMBLE] == b"DICM":
         return True
+    if is_archive_head(head):
+        raise NotDicom(ARCHIVE)
     groups = {int.from_bytes(head[:2], order) for order in ("little", "big")}
     if len(head) < PREAMBLE or not groups & _FIRST_GROUPS:
         raise NotDicom(NOT_DICOM)

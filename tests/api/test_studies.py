@@ -1,5 +1,6 @@
 """Studies come in by four ways; what cannot be kept says why and leaves nothing."""
 
+import gzip
 import io
 import os
 import socket
@@ -251,7 +252,7 @@ def test_an_upload_of_which_nothing_can_be_kept_says_why_for_each(client):
         (b"this is no archive", 422, "unsafe_archive"),
         (zipped(("../../etc/passwd", b"x")), 422, "unsafe_archive"),
         (zipped(("/etc/passwd", b"x")), 422, "unsafe_archive"),
-        (zipped(("inner.zip", zipped(("a", b"x")))), 422, "unsafe_archive"),
+        (zipped(("inner.zip", zipped(("a", b"x")))), 400, "not_dicom"),
         (zipped(("bomb", bytes(1_990_000))), 413, "archive_too_large"),
         (zipped(("bomb", os.urandom(1000) + bytes(2_500_000))), 413, "archive_too_large"),
         (zipped(*((str(n), b"x") for n in range(9))), 413, "too_large"),
@@ -261,6 +262,34 @@ def test_an_upload_of_which_nothing_can_be_kept_says_why_for_each(client):
 )
 def test_an_archive_that_could_harm_is_refused(client, data, status, code):
     problem(client.post("/v1/studies", content=data, headers=ZIP), status, code)
+
+
+def test_archives_within_are_skipped_unopened(client):
+    inner = [zipped(("x.class", numbered(2))), gzip.compress(numbered(3))]
+    data = zipped(("./1.dcm", numbered(1)), ("viewer.jar", inner[0]), ("2.dcm.gz", inner[1]))
+    for answer in (
+        client.post("/v1/studies", content=data, headers=ZIP),
+        client.post("/v1/studies", files=[("file", ("disc.zip", data))]),
+    ):
+        body = answer.json()
+        assert answer.status_code == 201
+        assert len(body["instances"]) == 1
+        assert [(each["part"], each["code"]) for each in body["skipped"]] == [
+            (2, "not_dicom"),
+            (3, "not_dicom"),
+        ]
+        assert all("unpack it first" in each["detail"] for each in body["skipped"])
+
+
+@pytest.mark.usefixtures("nothing_stays")
+def test_an_encoded_body_is_refused_as_such(client, dicom):
+    encoded_as = DICOM | {"Content-Encoding": "gzip"}
+    answer = client.post("/v1/studies", content=gzip.compress(dicom), headers=encoded_as)
+    body = problem(answer, 415, "unsupported_media_type")
+    assert body["facts"] == {"supported": ["identity"]}
+    plain = DICOM | {"Content-Encoding": "identity"}
+    sent_plain = client.post("/v1/studies", content=dicom, headers=plain)
+    assert client.delete(sent_plain.headers["location"]).status_code == 200
 
 
 @pytest.mark.usefixtures("nothing_stays")

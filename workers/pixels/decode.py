@@ -32,7 +32,7 @@ from workers.pixels.display import (
 from workers.pixels.modality import Modality, modality_of
 from workers.pixels.padding import Mask, padding_of, without_holes
 from workers.pixels.stored import Pixels, read_stored
-from workers.pixels.ultrasound import regions_of
+from workers.pixels.ultrasound import doubts_of, regions_of
 from workers.pixels.uptake import uptake_scale
 from workers.pixels.voi import Voi, Window, voi_of
 
@@ -247,6 +247,7 @@ def facts_of(
             *doubts,
             *((GUESSED,) if found.guessed else ()),
             *((OVERRULED,) if found.overruled else ()),
+            *doubts_of(found.dataset, header),
             *pixels.doubts,
             *((UNDECLARED,) if lossy and declared == LOSSLESS else ()),
         ),

@@ -118,7 +118,7 @@ def test_an_entry_that_is_not_read_does_not_disturb_the_next() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["/etc/passwd", "../x", "a/../../x", "C:\\x", "..\\x", "a//b", "./a", "a/./b", "a\nb"]
+    "name", ["/etc/passwd", "../x", "a/../../x", "C:\\x", "..\\x", "a//b", "./../a", "/./a", "a\nb"]
 )
 def test_a_path_that_leads_out_is_refused(name: str) -> None:
     assert "path leads out" in refusal(made([("fine", b""), (name, b"x")]))
@@ -159,6 +159,14 @@ def test_other_compression_is_refused(method: int) -> None:
 )
 def test_an_archive_within_is_refused_whatever_its_name(inner: bytes) -> None:
     assert "archive itself" in refusal(made([("image.dcm", inner)]))
+
+
+def test_the_folder_that_an_archive_was_made_in_is_no_part_of_names() -> None:
+    assert read(made([("./", b""), ("./a.dcm", b"a"), ("b/./c", b"c")])) == {
+        "a.dcm": b"a",
+        "b/c": b"c",
+    }
+    assert "share a name" in refusal(made([("./a", b"1"), ("a", b"2")]))
 
 
 def test_two_entries_of_one_name_are_refused() -> None:

@@ -9,7 +9,7 @@ from pydicom.sequence import Sequence
 from service.dicom.dataset import parsed
 from service.dicom.header import read_header
 from tests.support import corpus
-from workers.pixels.ultrasound import regions_of
+from workers.pixels.ultrasound import doubts_of, regions_of
 
 HEADER = SimpleNamespace(rows=100, columns=80)
 
@@ -48,6 +48,24 @@ def test_a_region_ends_with_the_image():
 def test_a_region_that_cannot_be_is_passed_over(region):
     assert regions_of(image(region), HEADER) == ()
     assert regions_of(Dataset(), HEADER) == ()
+
+
+GOOD, SWAPPED, WAVEFORM = (1, 2, 4, 9, 19), (1, 9, 4, 2, 19), (4, 0, 0, 9, 9)
+
+
+@pytest.mark.parametrize(
+    ("regions", "told"),
+    [
+        ((), ()),
+        ((GOOD, WAVEFORM), ()),
+        ((GOOD, SWAPPED), ("malformed_ultrasound_region",)),
+        ((SWAPPED,), ("malformed_ultrasound_region", "no_ultrasound_region")),
+        (((7, 2, 4, 9, 19), GOOD), ("malformed_ultrasound_region",)),
+        ((WAVEFORM,), ("no_ultrasound_region",)),
+    ],
+)
+def test_regions_that_restrict_nothing_are_told(regions, told):
+    assert doubts_of(image(*regions), HEADER) == told
 
 
 @pytest.mark.skipif(not corpus.FOLDER, reason=corpus.REASON)
