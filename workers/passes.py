@@ -189,6 +189,9 @@ class Exclusive:
     seconds: float
     """Longest time for which the model is lent."""
 
+    rows: int = 0
+    """Rows that it runs, for the progress."""
+
 
 Pass = Forward | Gradient | Exclusive
 Plan = Generator[Pass | tuple[Pass, ...], Any, R]

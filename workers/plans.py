@@ -3,9 +3,11 @@
 A plan is foreign code: whatever it raises ends that plan alone.
 """
 
+import math
 import time
 from collections.abc import Callable
 from traceback import clear_frames
+from typing import Final
 
 from service.errors.base import WhylightError
 from service.errors.jobs import DeadlineExceeded
@@ -16,6 +18,11 @@ from workers.passes import Exclusive, Pass, TimeUp
 from workers.running import Item, Job, Loan, Rider, Run
 from workers.runtimes.base import Segment, Served
 from workers.union import joined, step_of, work_of
+
+LATE: Final = (
+    "The job's time was up before the method was done; ask for fewer targets or a cheaper method,"
+    " or have the operator raise WHYLIGHT_WORKER__JOB_LIMIT."
+)
 
 
 class Plans:
@@ -52,6 +59,7 @@ class Plans:
         run.wait_for(len(asks), single=not isinstance(asked, tuple))
         for slot, ask in enumerate(asks):
             if isinstance(ask, Exclusive):
+                run.asked += ask.rows
                 job.items.append(Loan(run, slot, ask))
             else:
                 self._enqueue_rows(job, Rider(run, slot, ask))
@@ -155,17 +163,19 @@ class Plans:
     def lend(self, job: Job, loan: Loan) -> None:
         """Lend the model to one plan for its bounded time."""
         job.items.remove(loan)
-        until = time.monotonic() + loan.exclusive.seconds
-        if job.deadline is not None:
-            until = min(until, job.deadline)
+        seconds = loan.exclusive.seconds
+        deadline = math.inf if job.deadline is None else job.deadline
+        until = min(time.monotonic() + seconds, deadline)
         began = time.perf_counter()
         try:
             given = job.runtime.lend(loan.exclusive, until)
         except TimeUp:
-            self._fail(job, loan.run, DeadlineExceeded("The method's own time with the model."))
+            late = LATE if until == deadline else _overdrawn(seconds)
+            self._fail(job, loan.run, DeadlineExceeded(late))
         except Exception as error:  # noqa: BLE001 - lent work is foreign code
             self._fail(job, loan.run, error)
         else:
+            loan.run.done += loan.exclusive.rows
             loan.run.answer(loan.slot, given)
             if loan.run.open == 0:
                 self.resume(job, loan.run)
@@ -183,3 +193,11 @@ class Plans:
             except Exception as error:  # noqa: BLE001 - a plan is foreign code
                 if not isinstance(error, TimeUp):
                     self._on_bug(error, job.id)
+
+
+def _overdrawn(seconds: float) -> str:
+    """Return what is told of work that did not give the model back in time."""
+    return (
+        f"The model is lent to one job alone for {seconds:g} s at most, and the method was not done"
+        " with it by then; ask for another method, or have the operator use a faster machine."
+    )

@@ -49,7 +49,7 @@ from service.errors.jobs import Cancelled, DeadlineExceeded, Draining
 from service.errors.models import MethodError, ModelUnavailable
 from workers.batches import Batches, Flight, OnBatch, unlimited, untold
 from workers.device import DeviceLostError, is_device_fault
-from workers.plans import Plans
+from workers.plans import LATE, Plans
 from workers.running import Item, Job, Loan, Planned, Report, runs_of
 from workers.runtimes.base import ReplicaChangedError, Runtime
 
@@ -59,11 +59,6 @@ CHANGED: Final = ModelUnavailable("The model was changed while it ran and is bei
 
 UNCHECKED: Final = ModelUnavailable(
     "Whether the model was changed while it ran cannot be told; it is being reloaded."
-)
-
-LATE: Final = (
-    "The job's time was up before the method was done; ask for fewer targets or a cheaper method,"
-    " or have the operator raise WHYLIGHT_WORKER__JOB_LIMIT."
 )
 
 SLICE: Final = 0.05

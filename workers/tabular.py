@@ -181,7 +181,7 @@ def _beside(ask: Pass, tabular: Tabular) -> Pass:
             with _bound(lease.model, tabular.values):
                 return inner.work(lease)
 
-        return Exclusive(work, ask.seconds)
+        return replace(ask, work=work)
     if isinstance(ask.rows, Beside):
         return ask
     rows = Beside(ask.rows, tabular.values)

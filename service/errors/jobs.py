@@ -12,11 +12,11 @@ class Cancelled(WhylightError):
 
 
 class DeadlineExceeded(WhylightError):
-    """The job's time is up."""
+    """The time of the job, or its time alone with the model, is up; the detail says which."""
 
     kind = Kind.CALLER
     code = "deadline_exceeded"
-    title = "The job's time is up"
+    title = "Time is up"
 
 
 class WorkerLost(WhylightError):

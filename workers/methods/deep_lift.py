@@ -10,8 +10,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from workers.methods.base import METHODS, ModelFacts
-from workers.methods.lent import LentMethod
-from workers.passes import Ability, Cost, Lease
+from workers.methods.lent import LentMethod, Part
+from workers.passes import Ability, Cost
 from workers.rows import Blend, Rows
 from workers.twins import Scored, separated
 
@@ -57,7 +57,7 @@ class DeepLift(LentMethod):
     weaknesses: ClassVar = (
         "The map depends on the baseline: places that look like it get nothing. How a network is "
         "written changes the map though its scores stay the same. The model is lent to one job "
-        "for each target, so that nothing is shared with others."
+        "for each call, so that nothing is shared with others."
     )
 
     baseline: float | None = Field(
@@ -84,8 +84,12 @@ class DeepLift(LentMethod):
         return Blend(image, self.baseline or 0.0, (0.0,))
 
     @override
-    def shared_out(self, lease: Lease, scored: Scored, image: Tensor) -> Tensor:
-        """Return the contributions ``(C, *spatial)`` to one score."""
-        reference = torch.full_like(image, self.baseline or 0.0)
-        contributions: Tensor = Engine(separated(scored)).attribute(image[None], reference[None])
-        return contributions[0]
+    def parts(self, image: Tensor) -> Sequence[Part]:
+        """Return the one call, for image and reference."""
+
+        def contributions(scored: Scored) -> Tensor:
+            reference = torch.full_like(image, self.baseline or 0.0)
+            made: Tensor = Engine(separated(scored)).attribute(image[None], reference[None])
+            return made
+
+        return (contributions,)

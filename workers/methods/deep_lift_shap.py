@@ -1,6 +1,7 @@
 """DeepLIFT SHAP: DeepLIFT, averaged over many references."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 from captum.attr import DeepLift as Engine
@@ -8,9 +9,9 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from workers.methods.base import METHODS, add_rows, zeros
-from workers.methods.lent import ROWS, LentMethod, grays, in_parts
-from workers.passes import Ability, Cost, Lease
+from workers.methods.base import METHODS
+from workers.methods.lent import ROWS, LentMethod, Part, as_fit, grays
+from workers.passes import Ability, Cost
 from workers.rows import Given, Rows
 from workers.twins import Scored, separated
 
@@ -67,16 +68,18 @@ class DeepLiftShap(LentMethod):
         return Given(grays(image, self.samples))
 
     @override
-    def shared_out(self, lease: Lease, scored: Scored, image: Tensor) -> Tensor:
-        """Return the mean contributions ``(C, *spatial)`` to one score."""
-        total, network = zeros(image.shape, image), separated(scored)
+    def parts(self, image: Tensor) -> Sequence[Part]:
+        """Return a call for each few references; a row of the image goes with each of them."""
 
-        def contributions(some: Tensor) -> Tensor:
-            images = image.expand(len(some), *image.shape)
-            made: Tensor = Engine(network).attribute(images, some)
-            return made
+        def contributions(some: Tensor, scored: Scored) -> Tensor:
+            network = separated(scored)
 
-        # captum runs image and reference as two rows of one batch
-        for made in in_parts(lease, grays(image, self.samples), ROWS // 2, contributions):
-            add_rows(total, made)
-        return total / self.samples
+            def single(rows: Tensor) -> Tensor:
+                images = image.expand(len(rows), *image.shape)
+                made: Tensor = Engine(network).attribute(images, rows)
+                return made
+
+            return as_fit(some, single)
+
+        each = grays(image, self.samples).split(ROWS // 2)
+        return [partial(contributions, some) for some in each]

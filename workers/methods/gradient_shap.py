@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,9 +11,9 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from workers.methods.base import METHODS, add_rows, zeros
-from workers.methods.lent import ROWS, LentMethod, grays
-from workers.passes import Ability, Cost, Lease
+from workers.methods.base import METHODS
+from workers.methods.lent import ROWS, LentMethod, Part, grays
+from workers.passes import Ability, Cost
 from workers.rows import Given, Rows
 from workers.twins import Scored
 
@@ -69,8 +69,8 @@ class GradientShap(LentMethod):
     weaknesses: ClassVar = (
         "It is a random estimate; few samples leave an error, which is stated. References are "
         "uniform images, not the model's training data: the map tells what sets the image apart "
-        "from them, not from other patients. The model is lent to one job for each target, so "
-        "that nothing is shared with others; expected gradients give the same for less."
+        "from them, not from other patients. The model is lent to one job for four points at "
+        "a time, so that nothing is shared with others; expected gradients give the same for less."
     )
 
     samples: int = Field(default=64, ge=4, le=1024, multiple_of=ROWS, description="Points.")
@@ -94,26 +94,63 @@ class GradientShap(LentMethod):
         return Given(grays(image, self.grays))
 
     @override
-    def shared_out(self, lease: Lease, scored: Scored, image: Tensor) -> Tensor:
-        """Return the map ``(C, *spatial)`` of one target."""
-        total, given = zeros(image.shape, image), grays(image, self.grays)
+    def parts(self, image: Tensor) -> Sequence[Part]:
+        """Return a call for each `ROWS` points; each draws where the one before it left off."""
+        given, draws = grays(image, self.grays), Draws(self.seed, image.device)
         sigma = self.noise * (image.max() - image.min()).item()
-        with seeded(self.seed, image.device):
-            for _ in range(self.samples // ROWS):
-                lease.check()
-                add_rows(total, Engine(scored).attribute(image[None], given, ROWS, sigma))
-        return total * ROWS / self.samples
+
+        def mean(scored: Scored) -> Tensor:
+            with draws.going_on():
+                made: Tensor = Engine(scored).attribute(image[None], given, ROWS, sigma)
+            return made
+
+        return [mean] * (self.samples // ROWS)
 
 
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the process's generators, from which captum draws; they go on as before."""
-    devices = [device] if device.type == "cuda" else []
-    kept = np.random.get_state()  # noqa: NPY002 - captum draws from the global generator
-    try:
-        with torch.random.fork_rng(devices):
+class Draws:
+    """The process's generators, from which captum draws, lent for a while at a time.
+
+    Parameters
+    ----------
+    seed
+        Where they start.
+    device
+        Of the tensors that are drawn.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._devices = [device] if device.type == "cuda" else []
+        with self._kept():
             torch.manual_seed(seed)
-            np.random.seed(seed)  # noqa: NPY002 - likewise
+            np.random.seed(seed)  # noqa: NPY002 - captum draws from the global generator
+            self._state = self._now()
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Draw on from where the last draws ended; nobody else's draws are disturbed."""
+        with self._kept():
+            self._set(self._state)
             yield
-    finally:
-        np.random.set_state(kept)  # noqa: NPY002 - likewise
+            self._state = self._now()
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Put everything back as it was in the end."""
+        before = self._now()
+        try:
+            yield
+        finally:
+            self._set(before)
+
+    def _now(self) -> tuple[Any, Tensor, list[Tensor]]:
+        """Return the states of numpy's generator, of torch's and of the device's."""
+        of_numpy = np.random.get_state()  # noqa: NPY002 - captum draws from the global generator
+        of_devices = [torch.cuda.get_rng_state(each) for each in self._devices]
+        return of_numpy, torch.get_rng_state(), of_devices
+
+    def _set(self, state: tuple[Any, Tensor, list[Tensor]]) -> None:
+        of_numpy, of_torch, of_devices = state
+        np.random.set_state(of_numpy)  # noqa: NPY002 - likewise
+        torch.set_rng_state(of_torch)
+        for device, each in zip(self._devices, of_devices, strict=True):
+            torch.cuda.set_rng_state(each, device)

@@ -1,7 +1,7 @@
 """What methods share that need the model itself: lent for one target at a time."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import partial
 from traceback import clear_frames
 from typing import ClassVar, Final
@@ -11,25 +11,29 @@ from torch import Tensor
 from typing_extensions import override
 
 from workers.device import is_out_of_memory, release_memory
-from workers.methods.base import Maps, Method, cells
-from workers.passes import Exclusive, Forward, Lease, Plan, Step, Targets
+from workers.methods.base import Maps, Method, add_rows, cells, zeros
+from workers.passes import Exclusive, Forward, Lease, Plan, Scalar, Step, Targets
 from workers.rows import Clean, Rows
 from workers.twins import Scored, twin
 
 SECONDS: Final = 60.0
-"""Longest time for which the model is lent for one target."""
+"""Longest time that one call may take; nobody else has the model meanwhile."""
 
 ROWS: Final = 4
 """Most rows of one call: the scheduler cuts no lent work to what the memory holds."""
+
+Part = Callable[[Scored], Tensor]
+"""One call, which may hook the twin it is given; its maps, shape ``(n, C, *spatial)``."""
 
 
 class LentMethod(Method):
     """A map that shares out the change in score from a reference, or from several, to the image.
 
-    The model is given back between two targets, so that other jobs get their
-    turns. All hooks are set on a twin of it. `score`, `baseline_score` (the
-    mean over the references), their difference `score_change`, the map's `sum`
-    and the `residual`, sum minus change, are returned for each target.
+    The model is given back after each call, so that other jobs get their turns
+    and a job that is cancelled or late ends. All hooks are set on a twin of it.
+    `score`, `baseline_score` (the mean over the references), their difference
+    `score_change`, the map's `sum` and the `residual`, sum minus change, are
+    returned for each target.
     """
 
     signed: ClassVar = True
@@ -37,17 +41,19 @@ class LentMethod(Method):
     @override
     def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
         """Attribute `image`, shape ``(C, *spatial)``; maps ``(K, C, *spatial)``."""
-
-        def work(lease: Lease, target: int) -> Tensor:
-            lease.check()
-            return self.shared_out(lease, Scored(twin(lease.model), targets[target]), image)
-
-        end, starts, *made = yield (
+        end, starts = yield (
             Forward(Clean(image), targets),
             Forward(self.references(image), targets),
-            *(Exclusive(partial(work, target=k), SECONDS) for k in range(len(targets))),
         )
-        maps = torch.stack(made).detach()
+        rows, made = self.estimate(image.shape, 1).gradient_rows, []
+        for target in targets:
+            total, count, parts = zeros(image.shape, image), 0, self.parts(image)
+            for part in parts:
+                some = yield Exclusive(partial(_called, target, part), SECONDS, rows // len(parts))
+                add_rows(total, some)
+                count += len(some)
+            made.append(total / count)
+        maps = torch.stack(made)
         spatial = image.shape[1:]
         return Maps(maps.to(image.dtype), cells(spatial, spatial), _figures(end, starts, maps))
 
@@ -56,51 +62,39 @@ class LentMethod(Method):
         """Return the reference images, as rows."""
 
     @abstractmethod
-    def shared_out(self, lease: Lease, scored: Scored, image: Tensor) -> Tensor:
-        """Return the map ``(C, *spatial)`` of one target.
-
-        Parameters
-        ----------
-        lease
-            To be checked between two calls of the model.
-        scored
-            The twin, which may be hooked.
-        """
+    def parts(self, image: Tensor) -> Sequence[Part]:
+        """Return calls of `ROWS` rows at most, in order; their mean is the map of one target."""
 
 
-def in_parts(
-    lease: Lease, rows: Tensor, most: int, work: Callable[[Tensor], Tensor]
-) -> Iterator[Tensor]:
-    """Yield what `work` makes of rows, some at a time; fewer where memory is full.
-
-    Parameters
-    ----------
-    most
-        Most rows at a time; halved when so many do not fit.
+def _called(target: Scalar, part: Part, lease: Lease) -> Tensor:
+    """Return what one call gives.
 
     Raises
     ------
     TimeUp
-        The lease has ended.
+        It took too long.
+    """
+    made = part(Scored(twin(lease.model), target)).detach()
+    lease.check()
+    return made
+
+
+def as_fit(rows: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return what `work` makes of rows; of half of them at a time where memory is full.
+
+    Raises
+    ------
     Exception
         What `work` raised; also when not even one row fits.
     """
-    start = 0
-    while start < len(rows):
-        lease.check()
-        some = rows[start : start + most]
-        try:
-            made = work(some)
-        except Exception as error:
-            if len(some) == 1 or not is_out_of_memory(error):
-                raise
-            most = len(some) // 2
-            clear_frames(error.__traceback__)  # else they keep the failed call's tensors alive
-        else:
-            start += len(some)
-            yield made
-            continue
-        release_memory(rows.device)
+    try:
+        return work(rows)
+    except Exception as error:
+        if len(rows) == 1 or not is_out_of_memory(error):
+            raise
+        clear_frames(error.__traceback__)  # else they keep the failed call's tensors alive
+    release_memory(rows.device)
+    return torch.cat([as_fit(half, work) for half in rows.tensor_split(2)])
 
 
 def grays(image: Tensor, count: int) -> Tensor:

@@ -1,6 +1,7 @@
 """A model that is lent, run window by window."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from workers.tiling import Tiling
 
 def led(ask: Exclusive, rules: SlidingWindow) -> Exclusive:
     """Return work to which the model is lent as one that takes whole images."""
-    return Exclusive(partial(_lent, rules, ask.work), ask.seconds)
+    return replace(ask, work=partial(_lent, rules, ask.work))
 
 
 class _Windowed(nn.Module):

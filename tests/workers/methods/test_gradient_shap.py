@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from captum.attr import GradientShap as Captum
 from torch import Tensor, nn
 
 from service.domain.trust import Flag
@@ -11,7 +12,9 @@ from workers.measures.base import Case
 from workers.measures.completeness import Completeness
 from workers.methods.gradient_shap import GradientShap
 from workers.passes import Ability
+from workers.running import Planned
 from workers.runtimes.torch import TorchRuntime
+from workers.scheduler import Scheduler
 
 SHAPE = (1, 4, 3)
 
@@ -105,6 +108,41 @@ def test_equal_seeds_give_equal_maps_and_no_other_draw_is_disturbed() -> None:
     assert (np.random.rand(2).tolist(), torch.rand(2).tolist()) == before  # noqa: NPY002 - likewise
     assert torch.equal(values(5), first)
     assert not torch.equal(values(6), first)
+
+
+def test_maps_that_are_made_by_turns_are_those_that_each_makes_alone() -> None:
+    """The model and the process's generators go from one to the other after every call."""
+    runtime, image, net, scheduler = small_runtime(), image_for(), small_net(), Scheduler()
+    methods = [GradientShap(samples=16, noise=0.1, seed=seed) for seed in (5, 6)]
+    jobs = [
+        scheduler.submit(str(each.seed), runtime, [Planned(each.plan(image, logits(1)), 16)])
+        for each in methods
+    ]
+    scheduler.run_until_idle()
+    for method, job in zip(methods, jobs, strict=True):
+        with torch.random.fork_rng([]):
+            torch.manual_seed(method.seed)
+            np.random.seed(method.seed)  # noqa: NPY002 - captum draws from it
+            sigma = 0.1 * (image.max() - image.min()).item()
+            given = grays(image, 16).reshape(-1, 1, 1, 1).expand(-1, *image.shape)
+            captum = Captum(lambda rows: net(rows)[:, 1])
+            calls = [captum.attribute(image[None], given, 4, sigma) for _ in range(4)]
+        (maps,) = job.result(0).outcomes
+        torch.testing.assert_close(maps.values[0], torch.cat(calls).mean(0))
+
+
+def test_a_job_that_is_cancelled_amid_a_target_ends_after_the_call_it_is_in() -> None:
+    runtime, image, scheduler, told = small_runtime(), image_for(), Scheduler(), list[float]()
+    plan = Planned(GradientShap(samples=1024).plan(image, logits(0)), 1041)
+    job = scheduler.submit("job", runtime, [plan], on_progress=told.append)
+    while not told or told[-1] < 0.03:
+        scheduler.turn()
+    scheduler.cancel("job")
+    scheduler.turn()
+    (outcome,) = job.result(0).outcomes
+    assert outcome.code == "cancelled"
+    assert told[-2] < 0.04
+    runtime.check()
 
 
 def test_all_targets_see_the_same_draws() -> None:

@@ -1,5 +1,6 @@
 """How a model is lent to one plan, and what becomes of one that comes back changed."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -57,7 +58,34 @@ def test_lent_work_beyond_its_bound_fails_alone() -> None:
     saliency = Saliency().plan(image_for(), logits(1))
     late, maps = through(Scheduler(), runtime, exclusive(work, 0.02), saliency)
     assert late.code == "deadline_exceeded"
+    assert "lent to one job alone for 0.02 s at most" in late.detail
     assert maps.values.shape == (1, 1, 20, 16)
+
+
+def test_lent_work_beyond_the_jobs_own_time_is_told_of_that() -> None:
+    def work(lease: Lease) -> None:
+        while True:
+            lease.check()
+
+    (late,) = through(
+        Scheduler(), small_runtime(), exclusive(work), deadline=time.monotonic() + 0.05
+    )
+    assert late.code == "deadline_exceeded"
+    assert "WHYLIGHT_WORKER__JOB_LIMIT" in late.detail
+
+
+def test_lent_rows_count_as_progress() -> None:
+    def lending() -> Plan[int]:
+        for _ in range(4):
+            yield Exclusive(lambda _: None, 5.0, rows=2)
+        return 4
+
+    told: list[float] = []
+    scheduler = Scheduler()
+    scheduler.submit("job", small_runtime(), [Planned(lending(), 8)], on_progress=told.append)
+    scheduler.run_until_idle()
+    assert told[:3] == [0.25, 0.5, 0.75]
+    assert told[-1] == 1
 
 
 def write(model: nn.Module) -> None:
