@@ -23,14 +23,27 @@ COSINE: Final = 1e-3
 SPACING: Final = 1e-3
 """How far equal pixel spacings may differ, as a share."""
 
-STEP_SHARE, STEP_MM = 0.01, 0.1
-"""How far equal steps may differ: a share, or mm where that is more."""
+STEP_SHARE, STEP_MM, STEP_MOST = 0.01, 0.1, 0.1
+"""How far equal steps may differ: a share, or mm where that is more, but never over a tenth."""
 
-DUPLICATE: Final = 0.01
-"""Closer than this, in mm, two slices are at one place."""
+DUPLICATE, TWIN = 0.01, 0.1
+"""Closer than this, in mm or as a share of most other steps, two slices are at one place."""
+
+USUAL: Final = 75
+"""Percentile of the steps that most are told by, even if every slice has a twin."""
 
 TILT: Final = 0.1
 """Degrees from which on the way from slice to slice is aslant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A step that is not as the others, and the slices on its two sides."""
+
+    after: Plane
+    before: Plane
+    step: float
+    """In mm along the normal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +61,12 @@ class Assembly:
     missing: int = 0
     """Slices that lack, where every step is a multiple of the least."""
 
+    gaps: tuple[Gap, ...] = ()
+    """The steps to blame, of planes of which some are doubled, missing or unevenly spaced."""
+
+    unplaced: tuple[Plane, ...] = ()
+    """Planes that do not say where they lie."""
+
     volume: Volume | None = None
     """Of `REGULAR` and `SHEARED` planes."""
 
@@ -61,8 +80,9 @@ def assemble(planes: Sequence[Plane]) -> Assembly:
     The slices are sorted by where they lie along the common normal, never by
     number or time; the answer does not depend on the order of `planes`.
     """
-    if len(planes) < 2 or not all(plane.placed for plane in planes):  # noqa: PLR2004 - a step
-        return Assembly(Geometry.NONE)
+    unplaced = tuple(plane for plane in planes if not plane.placed)
+    if len(planes) < 2 or unplaced:  # noqa: PLR2004 - a step
+        return Assembly(Geometry.NONE, unplaced=unplaced)
     if differing := _differing(planes):
         return Assembly(Geometry.MIXED, differing)
     first = min(planes, key=lambda plane: (plane.sop_instance_uid, plane.frame or 0))
@@ -72,11 +92,17 @@ def assemble(planes: Sequence[Plane]) -> Assembly:
     places = places[order]
     gaps = np.diff(places @ normal)
     steps = Steps(median=float(np.median(gaps)), least=gaps.min(), greatest=gaps.max())
-    if steps.least < DUPLICATE:
-        return Assembly(Geometry.DUPLICATES, steps=steps)
+    ordered = [planes[int(each)] for each in order]
+    close = max(DUPLICATE, TWIN * float(np.percentile(gaps, USUAL, method="higher")))
+    if steps.least < close:
+        twins = _gaps(ordered, gaps, gaps < close)
+        return Assembly(Geometry.DUPLICATES, steps=steps, gaps=twins)
     if not _even(places, gaps):
-        return Assembly(Geometry.IRREGULAR, steps=steps, missing=_missing(gaps))
-    volume = _volume([planes[each] for each in order], first, steps)
+        missing = _missing(gaps)
+        usual = steps.least if missing else steps.median
+        odd = _gaps(ordered, gaps, np.abs(gaps - usual) > _tolerance(usual))
+        return Assembly(Geometry.IRREGULAR, steps=steps, missing=missing, gaps=odd)
+    volume = _volume(ordered, first, steps)
     return Assembly(volume.geometry, steps=steps, volume=volume, order=tuple(map(int, order)))
 
 
@@ -102,10 +128,21 @@ def _normal(plane: Plane) -> Array:
     return np.asarray(normal / np.linalg.norm(normal))
 
 
+def _tolerance(step: float) -> float:
+    """Return how far steps may be from `step`, in mm."""
+    return max(STEP_SHARE * step, min(STEP_MM, STEP_MOST * step))
+
+
+def _gaps(planes: Sequence[Plane], steps: Array, odd: NDArray[np.bool_]) -> tuple[Gap, ...]:
+    """Return the steps that are `odd` between sorted planes."""
+    found = map(int, np.flatnonzero(odd))
+    return tuple(Gap(planes[each], planes[each + 1], float(steps[each])) for each in found)
+
+
 def _even(places: Array, gaps: Array) -> bool:
     """Tell whether equal steps lead from the first place to the last by way of all others."""
     step = float(np.median(gaps))
-    tolerance = max(STEP_SHARE * step, STEP_MM)
+    tolerance = _tolerance(step)
     if np.abs(gaps - step).max() > tolerance:
         return False
     shares = np.linspace(0, 1, len(places))[:, None]
@@ -117,7 +154,7 @@ def _missing(gaps: Array) -> int:
     """Count the slices that lack if every gap is a multiple of the least; else 0."""
     least = float(gaps.min())
     times = np.rint(gaps / least)
-    whole = np.abs(gaps - times * least).max() <= max(STEP_SHARE * least, STEP_MM)
+    whole = np.abs(gaps - times * least).max() <= _tolerance(least)
     return int((times - 1).sum()) if whole else 0
 
 

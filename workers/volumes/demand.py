@@ -17,6 +17,9 @@ from service.errors.studies import (
 )
 from workers.volumes.assemble import Assembly
 
+SHOWN: Final = 20
+"""Slices, or steps between them, that a refusal names at most."""
+
 SHEARED: Final = "sheared_volume"
 """Warning of a volume whose slices are shifted against each other, as the model sees them."""
 
@@ -76,6 +79,14 @@ def _refusal(assembly: Assembly) -> WhylightError:
     figures: dict[str, Any] = {}
     if steps is not None:
         figures = {f"{name}_step": round(value, 4) for name, value in steps}
+        figures["gaps"] = [
+            {
+                "after": gap.after.place,
+                "before": gap.before.place,
+                "step": round(gap.step, 4),
+            }
+            for gap in assembly.gaps[:SHOWN]
+        ]
     match assembly.geometry:
         case Geometry.MIXED:
             return MixedSlices(
@@ -84,26 +95,28 @@ def _refusal(assembly: Assembly) -> WhylightError:
             )
         case Geometry.DUPLICATES:
             return DuplicateSlices(
-                "Several slices of the series lie at one place; send one volume alone, not a"
-                " sequence of some.",
+                "Several slices of the series lie at one place, or next to it; 'gaps' names them."
+                " Send one volume alone, not a sequence of some.",
                 **figures,
             )
         case Geometry.IRREGULAR if assembly.missing:
             return MissingSlices(
-                "Slices of the series are missing; send it whole.",
+                "Slices of the series are missing; 'gaps' names where. Send it whole.",
                 missing=assembly.missing,
                 **figures,
             )
         case Geometry.IRREGULAR:
             return IrregularSlices(
                 "The slices of the series are not evenly spaced, and nothing is made up between"
-                " them; send an evenly spaced one.",
+                " them; 'gaps' names the steps that are off. Send an evenly spaced series.",
                 **figures,
             )
         case _:
             return NoSliceGeometry(
                 "The slices do not say where they lie in the patient: position, orientation or"
-                " pixel spacing lacks or is not valid."
+                " pixel spacing lacks or is not valid. 'slices' names them.",
+                slices=[each.place for each in assembly.unplaced[:SHOWN]],
+                unplaced=len(assembly.unplaced),
             )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from pydantic import JsonValue
 
 from service.dicom.dataset import Parsed
 from service.dicom.frames import described
@@ -42,6 +43,15 @@ class Plane:
     """The object's name within the study; safe to show."""
 
     instance_number: int | None = None
+
+    @property
+    def place(self) -> dict[str, JsonValue]:
+        """What tells people which image it is; safe to show."""
+        return {
+            "instance": self.instance,
+            "instance_number": self.instance_number,
+            "frame": self.frame,
+        }
 
     @property
     def placed(self) -> bool:

@@ -134,6 +134,9 @@ def test_a_missing_slice_is_counted(regular):
     assert (assembly.geometry, assembly.missing) == (Geometry.IRREGULAR, 2)
     assert assembly.volume is None
     assert assembly.steps.greatest == pytest.approx(9.0)
+    (gap,) = assembly.gaps
+    assert (gap.after, gap.before) == (regular[3], regular[6])
+    assert gap.step == pytest.approx(9.0)
 
 
 def test_a_spacing_that_changes_is_irregular(tmp_path):
@@ -159,11 +162,30 @@ def test_a_step_may_be_off_by_a_tenth_of_a_mm(regular, off, geometry):
     assert assembly.geometry == geometry
 
 
-@pytest.mark.parametrize("apart", [0.0, 0.005])
+@pytest.mark.parametrize("apart", [0.0, 0.005, 0.05, 0.25])
 def test_two_slices_at_one_place_are_duplicates(regular, apart):
     twin = moved(regular[3], along=apart, sop_instance_uid="2.25.77")
     assembly = assemble([*regular, twin])
     assert (assembly.geometry, assembly.volume) == (Geometry.DUPLICATES, None)
+    (gap,) = assembly.gaps
+    assert {gap.after, gap.before} == {regular[3], twin}
+    assert gap.step == pytest.approx(apart)
+
+
+def test_a_series_of_twins_is_one_of_duplicates(regular):
+    twins = [
+        moved(each, along=0.05, sop_instance_uid=f"{each.sop_instance_uid}.1") for each in regular
+    ]
+    assembly = assemble([*regular, *twins])
+    assert assembly.geometry is Geometry.DUPLICATES
+    assert len(assembly.gaps) == len(regular)
+
+
+def test_tolerances_are_those_of_thin_slices(tmp_path):
+    offsets = tuple(np.cumsum([0, *[0.2] * 5, 0.35, *[0.2] * 4, 0.15]))
+    assembly = assemble(made(Series(offsets=offsets), tmp_path))
+    assert (assembly.geometry, assembly.missing) == (Geometry.IRREGULAR, 0)
+    assert [gap.step for gap in assembly.gaps] == pytest.approx([0.35, 0.15])
 
 
 @pytest.mark.parametrize(
@@ -194,7 +216,9 @@ def test_slices_that_do_not_go_together_are_mixed_and_say_in_what(regular, chang
 def test_a_slice_without_a_valid_place_leaves_no_volume(tmp_path, elements):
     datasets = Series().datasets()
     datasets[4] = Series().dataset(4, **elements)
-    assert assemble(planes(datasets, tmp_path)).geometry is Geometry.NONE
+    found = planes(datasets, tmp_path)
+    assembly = assemble(found)
+    assert (assembly.geometry, assembly.unplaced) == (Geometry.NONE, (found[4],))
 
 
 def test_one_slice_is_no_volume(regular):

@@ -272,6 +272,20 @@ def test_the_refusal_of_a_series_with_holes_says_how_many(read):
         read(without(Series(), 5, 6, 9))
     assert refusal.value.facts["missing"] == 3
     assert refusal.value.facts["greatest_step"] == 9.0
+    first, second = refusal.value.facts["gaps"]
+    assert first == {
+        "after": {"instance": "4", "instance_number": 5, "frame": None},
+        "before": {"instance": "5", "instance_number": 8, "frame": None},
+        "step": 9.0,
+    }
+    assert (second["after"]["instance_number"], second["step"]) == (9, 6.0)
+
+
+def test_the_refusal_of_slices_without_a_place_names_them(read):
+    with pytest.raises(NoSliceGeometry) as refusal:
+        read(changed(2, ImagePositionPatient=None))
+    place = {"instance": "2", "instance_number": 3, "frame": None}
+    assert refusal.value.facts == {"slices": [place], "unplaced": 1}
 
 
 def test_a_volume_over_the_limit_is_refused_before_anything_is_allocated(read, tmp_path):
