@@ -3,9 +3,11 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from captum.attr import Lime as CaptumLime
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from tests.support.coalitions import BASELINE
@@ -87,3 +89,29 @@ def test_subsets_come_with_their_complements_after_the_whole_image() -> None:
     assert subsets.shape == (13, 7)
     assert subsets[0].all()
     assert torch.equal(subsets[1::2], ~subsets[2::2])
+
+
+@pytest.mark.parametrize("samples", [4, 20, 64])
+def test_the_least_penalty_gives_the_smallest_weights_that_fit(samples: int) -> None:
+    """As a pseudo-inverse does: also of fewer subsets than segments, where many weights fit."""
+    image, net = image_for(), small_net()
+    labels = segmented(image, 40)
+    method = Lime(segments=40, samples=samples, ridge=1e-9, baseline=BASELINE)
+    subsets = method.subsets(int(labels.max()) + 1)
+    masks = subsets[:, labels][:, None].to(image)
+    with torch.no_grad():
+        scores = net(masks * image + (1 - masks) * BASELINE)[:, 1].numpy().astype(np.float64)
+    shown = subsets.double().numpy()
+    kernel = np.exp(-(((1 - np.sqrt(shown.mean(1))) / method.width) ** 2))
+    root = np.sqrt(kernel)[:, None]
+    design = root * (shown - np.average(shown, 0, kernel))
+    left = root[:, 0] * (scores - np.average(scores, weights=kernel))
+    weights = torch.from_numpy(np.linalg.pinv(design, rcond=1e-9) @ left)
+    maps = attribute(method, small_runtime(), image, logits(1))
+    torch.testing.assert_close(maps.values[0, 0], weights[labels].to(image), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("bad", [{"width": 0.05}, {"ridge": 1e-12}, {"width": 0}, {"ridge": 0}])
+def test_what_rounding_would_decide_is_out_of_range(bad: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        Lime(**bad)
