@@ -30,7 +30,7 @@ from workers.pixels.display import (
     show_gray,
 )
 from workers.pixels.modality import Modality, modality_of
-from workers.pixels.padding import Mask, padding_of, without_holes
+from workers.pixels.padding import LARGEST, Mask, padding_of, without_holes
 from workers.pixels.stored import Pixels, read_stored
 from workers.pixels.ultrasound import doubts_of, regions_of
 from workers.pixels.uptake import uptake_scale
@@ -167,13 +167,21 @@ class Gray:
 
 
 def gray_of(found: Parsed, header: Header, pixels: Pixels) -> Gray:
-    """Return a gray frame with its transforms, which `flatten` brought to the top."""
+    """Return a gray frame with its transforms, which `flatten` brought to the top.
+
+    Raises
+    ------
+    UnsupportedImage
+        A table or the rescale cannot be read, or leads beyond what float32 holds.
+    """
     modality = modality_of(found.dataset, signed=header.pixel_representation == 1)
     padding = padding_of(pixels.values, found.dataset, header)
     if pixels.real:
         pixels = replace(pixels, values=without_holes(pixels.values, padding))
-    negative = modality.range(*_stored_range(pixels, header))[0] < 0
-    voi = voi_of(found.dataset, signed=negative)
+    low, high = modality.range(*_stored_range(pixels, header))
+    if not -LARGEST <= low <= high <= LARGEST:
+        raise UnsupportedImage("The image's rescale leads to values that float32 does not hold.")
+    voi = voi_of(found.dataset, signed=low < 0)
     inverted = is_inverted(found.dataset, header)
     shaped = inverted != (header.photometric_interpretation == INVERTED)
     unscaled = header.modality == "CT" and not modality.declared

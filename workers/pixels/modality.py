@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from service.dicom.dataset import items_of, value_of
 from service.errors.studies import UnsupportedImage
@@ -73,13 +74,19 @@ def modality_of(dataset: Dataset, *, signed: bool) -> Modality:
         return Modality(table=data, declared=True)
     if not any(_filled(dataset, each) for each in ("RescaleSlope", "RescaleIntercept")):
         return Modality()
-    slope, intercept = real(dataset, "RescaleSlope"), real(dataset, "RescaleIntercept")
+    slope, intercept = _single(dataset, "RescaleSlope"), _single(dataset, "RescaleIntercept")
     if not slope or intercept is None:
         raise UnsupportedImage(
-            "The image's rescale is not a slope other than 0 and an intercept, so its values mean"
-            " nothing; send the image with both, or with neither."
+            "The image's rescale is not one slope other than 0 and one intercept, so its values"
+            " mean nothing; send the image with both, or with neither."
         )
     return Modality(slope, intercept, declared=True)
+
+
+def _single(dataset: Dataset, keyword: str) -> float | None:
+    """Return the value of a decimal attribute, if it is one finite number."""
+    several = isinstance(value_of(dataset, keyword), MultiValue)
+    return None if several else real(dataset, keyword)
 
 
 def _filled(dataset: Dataset, keyword: str) -> bool:

@@ -304,7 +304,15 @@ def test_rescale_gives_modality_values_and_their_range(decode):
 
 @pytest.mark.parametrize(
     ("slope", "intercept"),
-    [("0", "-1024"), ("1", None), (None, "-1024"), ("", "-1024"), ("1", ""), ("nan", "0")],
+    [
+        ("0", "-1024"),
+        ("1", None),
+        (None, "-1024"),
+        ("", "-1024"),
+        ("1", ""),
+        ("nan", "0"),
+        (["1", "2"], "0"),
+    ],
 )
 def test_half_a_rescale_or_one_that_makes_all_the_same_is_refused(decode, slope, intercept):
     ds = of_pixels(noise(np.uint16, 12), bits=12)
@@ -313,6 +321,16 @@ def test_half_a_rescale_or_one_that_makes_all_the_same_is_refused(decode, slope,
             setattr(ds, keyword, value)
     with pytest.raises(UnsupportedImage, match="rescale"):
         decode(encoded(ds))
+
+
+def test_a_rescale_beyond_float32_is_refused(decode):
+    huge = {"RescaleSlope": "1e300", "RescaleIntercept": "0"}
+    with pytest.raises(UnsupportedImage, match="float32"):
+        decode(encoded(of_pixels(RAMP, **huge)))
+    real = np.linspace(0, 3e38, 48, dtype=np.float32).reshape(8, 6)
+    with pytest.raises(UnsupportedImage, match="float32"):
+        decode(encoded(real_pixels(real, RescaleSlope="4", RescaleIntercept="0")))
+    assert decode(encoded(real_pixels(real)))[1].max() == real.max()
 
 
 @pytest.mark.parametrize(
