@@ -4,6 +4,7 @@ It is the same graph, interpreted. Whether it says the same is tried when the
 model is loaded, and once more on every image that is explained through it.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -97,6 +98,10 @@ def difference(subject: TorchRuntime, run: Callable[[Tensor], Tensor], limit: Su
             raise UnsupportedGraph("It puts out another shape when it is interpreted.")
         found = limit.difference(theirs.flatten().tolist(), ours.flatten().tolist())
         worst = max(worst, found)
+    if worst == math.inf:
+        raise UnsupportedGraph(
+            "On noise it gives no numbers, interpreted or in onnxruntime: nothing can be compared."
+        )
     if worst > limit.tolerance:
         raise UnsupportedGraph(
             f"Interpreted, it differs by {worst:.2g} of its outputs from what onnxruntime computes;"

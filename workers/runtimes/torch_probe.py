@@ -59,7 +59,7 @@ SEED: Final = 20_231
 
 
 FAR: Final = 1e3
-"""What stands beside a row of standard normal noise to find out whether rows mix."""
+"""How far beyond standard normal noise a trial goes to find what noise does not reach."""
 
 ALIKE: Final = 1e-3
 """Share of the greatest output by which a row's answers may differ on an accelerator, where a
@@ -263,7 +263,10 @@ def _linear(subject: Subject, layer: str) -> bool:
     and account for all of the mix but a constant.
     """
     gradients, biases, mixes = [], [], []
-    for batch in _shifted(subject):
+    near = _shifted(subject)
+    # far from any image, for heads that bend at high scores alone; no constant is left there
+    far = [near[0] + FAR, near[0] - FAR]
+    for batch in (*near, *far):
         try:
             gradient, features, mix = _head(subject, layer, batch)
         except (LayerNotCaptured, LayerAmbiguous):  # on another input the model goes another way
@@ -273,7 +276,8 @@ def _linear(subject: Subject, layer: str) -> bool:
         mixes.append(mix)
         if not _alike(torch.cat(gradients, 1)):  # most layers end here, after one pass
             return False
-    return bool(_spread(torch.stack(biases), 0) <= EQUAL * torch.stack(mixes).abs().max())
+    largest = torch.stack(mixes[: len(near)]).abs().max()
+    return bool(_spread(torch.stack(biases[: len(near)]), 0) <= EQUAL * largest)
 
 
 def _shifted(subject: Subject) -> list[Tensor]:

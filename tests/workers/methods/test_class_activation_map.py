@@ -102,6 +102,7 @@ def test_every_way_to_write_such_a_head_is_found(name: str, axes: int) -> None:
 
 
 OTHERS = {
+    "bent at high scores alone": MeanThen(nn.Linear(4, CLASSES), nn.Hardtanh(-40, 40)),
     "rectified": MeanThen(nn.ReLU(), nn.Linear(4, CLASSES)),
     "hidden layer": MeanThen(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, CLASSES)),
     "softmax": MeanThen(nn.Linear(4, CLASSES), nn.Softmax(1)),

@@ -173,6 +173,17 @@ def test_a_network_with_a_part_without_gradient_is_refused(share: float, *, serv
         assert not GradientShap.needs <= probed.abilities
 
 
+class Sharp(Weighted):
+    """f(x) = a step of the mean that is smooth, and done within a hundredth of a way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + torch.sigmoid(200 * (x.flatten(1).mean(1, keepdim=True)))
+
+
+def test_a_network_whose_score_only_bends_sharply_is_served() -> None:
+    assert Ability.PATH_GRADIENT in TorchRuntime(Sharp(), SHAPE).probed.abilities
+
+
 def test_a_map_of_too_few_samples_is_flagged_as_incomplete() -> None:
     maps = attribute(GradientShap(samples=4), small_runtime(), image_for(), logits(2))
     case = Case(maps.values[0].numpy(), score=1.0, of_scores=False, extras=maps.extras[0])
