@@ -25,6 +25,9 @@ VALUES: Final = "values"
 LEAVES: Final = frozenset({INPUT, VALUES})
 """Places that are inputs, not layers."""
 
+SPREAD: Final = 0x9E3779B1
+"""An odd number near 2^32 by the golden ratio: its multiples spread evenly."""
+
 Box = tuple[slice, ...]
 """A box of cells, one slice for each spatial axis."""
 
@@ -153,6 +156,17 @@ class Blend(_Image):
         out[INPUT][:] = self.baseline + weights * (self.image - self.baseline)
 
 
+def start_of(seed: int, stream: int) -> int:
+    """Return where a generator, which keeps 32 bits, starts for one stream of a seed.
+
+    Seeds below 4096 have 2^20 streams each, which never meet. The bits above
+    are spread over all starts: no two seeds below 2^31 begin alike, as the last
+    20 bits of their start tell the bits above, and what is left the others.
+    """
+    above, below = divmod(seed, 1 << 12)
+    return ((below << 20) + above * SPREAD + stream) % (1 << 32)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Noisy(_Image):
     """The image with Gaussian noise, each row's noise drawn from its own seed."""
@@ -188,8 +202,7 @@ class Noisy(_Image):
 
     def _noise(self, stream: int) -> Tensor:
         """Draw standard normal noise on the CPU, the same on every device."""
-        # 2^20 streams a seed: those of neighboring seeds never meet
-        generator = torch.Generator().manual_seed((self.seed << 20) + stream)
+        generator = torch.Generator().manual_seed(start_of(self.seed, stream))
         noise = torch.randn(self.image.shape, generator=generator)
         return sent(noise, self.image.device, self.image.dtype)
 

@@ -13,7 +13,7 @@ from typing_extensions import override
 from workers.device import sent
 from workers.methods.base import METHODS, Maps, Method, ModelFacts, cells, zeros
 from workers.passes import Ability, Cost, Forward, Plan, Step, Targets, TimeUp
-from workers.rows import Masked
+from workers.rows import Masked, start_of
 
 FINE: Final = 4
 """Cells of the map to a cell of the masks, along each axis."""
@@ -185,7 +185,7 @@ class Lattice:
         bits is set in both: so are the signs of Sylvester's Hadamard matrix. Of the two bits
         more, one turns every other mask into its complement, and one flips columns.
         """
-        generator = torch.Generator().manual_seed((self._seed << 20) + block)
+        generator = torch.Generator().manual_seed(start_of(self._seed, block))
         rows = torch.randperm(1 << self.bits, generator=generator).repeat_interleave(2)
         columns = torch.randperm(1 << self.bits, generator=generator)[: self.nodes]
         flips = torch.randint(2, (self.nodes,), generator=generator)

@@ -14,6 +14,7 @@ from workers.rows import (
     Noisy,
     Patched,
     Rows,
+    start_of,
 )
 
 IMAGE = image_for()
@@ -91,6 +92,22 @@ def test_noise_has_the_asked_deviation_and_antithetic_pairs_cancel() -> None:
     pairs = written(Noisy(IMAGE, 0.3, 1, 4, antithetic=True), 0, 4) - IMAGE
     torch.testing.assert_close(pairs[0], -pairs[1])
     assert not torch.equal(pairs[0], pairs[2])
+
+
+@pytest.mark.parametrize("seed", [4096, 8192, 4097, 1 << 30, (1 << 31) - 1])
+def test_large_seeds_give_noise_of_their_own(seed: int) -> None:
+    rows = written(Noisy(IMAGE, 1.0, seed=seed, samples=8), 0, 8)
+    for other in (0, 1, 4095, 12288):
+        others = written(Noisy(IMAGE, 1.0, seed=other, samples=8), 0, 8)
+        assert not any(torch.equal(one, two) for one in rows for two in others)
+
+
+def test_no_two_seeds_begin_alike() -> None:
+    """Of all numbers of bits above the twelfth, the start's last 20 bits differ."""
+    lasts = {start_of(above << 12, 0) % (1 << 20) for above in range(1 << 19)}
+    assert len(lasts) == 1 << 19
+    assert start_of(4095, 7) == (4095 << 20) + 7
+    assert start_of((5 << 12) + 9, 3) - start_of(5 << 12, 0) == (9 << 20) + 3
 
 
 def test_noise_of_neighboring_seeds_has_no_row_in_common() -> None:
