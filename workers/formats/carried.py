@@ -5,14 +5,11 @@ say something else. Where the standard makes an element depend on others, they g
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from pydicom.dataset import Dataset
 
 from service.dicom.dataset import items_of, value_of
-
-if TYPE_CHECKING:
-    from workers.formats.derived import Source
 
 SEQUENCES: Final = (
     "IssuerOfPatientIDQualifiersSequence",
@@ -58,7 +55,24 @@ ALL: Final = (
 """All that may be carried over; what is not, though the source says it, is told."""
 
 
-def carry(source: "Source", ds: Dataset) -> None:
+class Source(Protocol):
+    """An object whose elements are checked as they are read."""
+
+    @property
+    def dataset(self) -> Dataset:
+        """The object itself."""
+
+    def text(self, keyword: str) -> str:
+        """Return the element's one valid text, else nothing."""
+
+    def values(self, keyword: str) -> list[str]:
+        """Return all values of the element if every one is valid, else none."""
+
+    def within(self, item: Dataset) -> "Source":
+        """Return an item of one of its sequences, to be read likewise."""
+
+
+def carry(source: Source, ds: Dataset) -> None:
     """Put into a derived object what it says of its patient beyond plain elements."""
     for keyword in SEQUENCES:
         _put(source, ds, keyword)
@@ -67,7 +81,7 @@ def carry(source: "Source", ds: Dataset) -> None:
     _carry_removal(source, ds)
 
 
-def _carry_animal(source: "Source", ds: Dataset) -> None:
+def _carry_animal(source: Source, ds: Dataset) -> None:
     _put(source, ds, SPECIES[0])
     if not any(keyword in ds for keyword in SPECIES):
         return
@@ -78,7 +92,7 @@ def _carry_animal(source: "Source", ds: Dataset) -> None:
         ds.ResponsiblePerson = ""  # 1C: whoever is responsible is so in some role
 
 
-def _carry_trial(source: "Source", ds: Dataset) -> None:
+def _carry_trial(source: Source, ds: Dataset) -> None:
     if not all(map(source.text, TRIAL)) or not any(map(source.text, SUBJECT)):
         return
     for keyword in (*TRIAL, *SUBJECT):
@@ -87,7 +101,7 @@ def _carry_trial(source: "Source", ds: Dataset) -> None:
         setattr(ds, keyword, source.text(keyword))
 
 
-def _carry_removal(source: "Source", ds: Dataset) -> None:
+def _carry_removal(source: Source, ds: Dataset) -> None:
     """Say whether the patient's identity was removed; if so, it must say how (PS3.3 C.7.1.1)."""
     removed = source.text(REMOVED)
     how = any((source.values(METHOD), _items(source, METHOD_CODES)))
@@ -96,7 +110,7 @@ def _carry_removal(source: "Source", ds: Dataset) -> None:
             _put(source, ds, keyword)
 
 
-def _put(source: "Source", ds: Dataset, keyword: str) -> bool:
+def _put(source: Source, ds: Dataset, keyword: str) -> bool:
     """Copy an element or a sequence if it is valid and holds something; tell whether it was."""
     if keyword.endswith("Sequence"):
         found: Sequence[Dataset | str] = _items(source, keyword)
@@ -111,14 +125,14 @@ def _is_item(value: Dataset | str) -> bool:
     return isinstance(value, Dataset)
 
 
-def _items(source: "Source", keyword: str) -> list[Dataset]:
+def _items(source: Source, keyword: str) -> list[Dataset]:
     """Return copies of a sequence's items if every one is valid throughout, else none."""
     copies = [_copied(source, item) for item in items_of(source.dataset, keyword)]
     whole = [each for each in copies if each]
     return whole if len(whole) == len(copies) else []
 
 
-def _copied(source: "Source", item: Dataset) -> Dataset | None:
+def _copied(source: Source, item: Dataset) -> Dataset | None:
     """Return an item with all its standard elements; `None` where one of them is not valid."""
     inner, copy = source.within(item), Dataset()
     for keyword in _keywords(item):
@@ -134,7 +148,7 @@ def _keywords(item: Dataset) -> Iterator[str]:
     return (name for name in item.dir() if name)
 
 
-def lost(source: "Source") -> Iterator[str]:
+def lost(source: Source) -> Iterator[str]:
     """Yield the keywords of what the source says and a derived object will not."""
     kept = Dataset()
     carry(source, kept)
