@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from service.domain.explanation import RemoteModel
 from service.domain.manifest import Manifest
+from service.domain.network import LayerCells
 from service.errors.base import WhylightError
 from service.registry import Registry
 from service.settings import RemoteSettings
@@ -118,8 +119,8 @@ class LayerFacts:
     shape: tuple[int, ...]
     """Shape of its output for one row."""
 
-    stride: tuple[float, ...]
-    """Input pixels to a cell, along each spatial axis; empty without such axes."""
+    cells: LayerCells | None
+    """Where its cells lie in the input; `None` without spatial axes."""
 
     reason: str = ""
     """Why it was chosen, where the package names no layer."""
