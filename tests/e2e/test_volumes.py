@@ -20,7 +20,7 @@ PHANTOM = draw(4243, ["hollow"])
 @pytest.fixture(scope="module")
 def study(client):
     slices, radiograph, buffer = series(PHANTOM, "e2e"), image(), io.BytesIO()
-    for element in ("StudyInstanceUID", "PatientID"):
+    for element in ("StudyInstanceUID", "PatientID", "PatientName"):
         setattr(radiograph, element, slices[0][element].value)
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("radiograph", encoded(radiograph))
