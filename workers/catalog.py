@@ -292,6 +292,7 @@ def _method(name: str) -> MethodEntry:
         parameters=method.model_json_schema(),
         needs=tuple(sorted(method.needs)),
         signed=method.signed,
+        sense=method.sense,
         paper=method.paper,
         cost=method.cost,
         weaknesses=method.weaknesses,

@@ -16,6 +16,11 @@ from service.domain.variable import Variable
 from service.domain.view import View
 from service.errors.base import Failure
 
+Sense = Literal["evidence", "sensitivity", "guided"]
+"""What values of a map mean: shares of the score, above zero for the target and below against it;
+which way the score moves where a pixel's value rises; or that with altered derivatives, where the
+sign says neither."""
+
 
 class MethodEntry(Value):
     """A method as workers know it."""
@@ -36,6 +41,9 @@ class MethodEntry(Value):
     """Abilities of a runtime that its passes call for."""
 
     signed: bool
+    """Whether values below zero mean something."""
+
+    sense: Sense = "evidence"
     paper: str
     cost: str
     """Cost in rows, in words and symbols, such as ``steps gradient rows``."""

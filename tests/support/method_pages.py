@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from service.domain.catalog import Sense
 from workers.methods.base import METHODS, Method, ModelFacts
 from workers.passes import Cost
 
@@ -32,6 +33,13 @@ BOUNDS: Final = (
     ("maxLength", "of at most {} characters"),
 )
 """Words of a JSON schema for limits, and ours."""
+
+SIGNS: Final[Mapping[Sense, str]] = {
+    "evidence": "Values above zero speak for the target, those below zero against it",
+    "sensitivity": "Above zero, a higher pixel value there raises the score; below zero it lowers "
+    "the score. Neither says by itself what speaks for or against the target",
+    "guided": "The sign of the altered gradient; it tells neither for nor against the target",
+}
 
 INDEX: Final = """\
 # Methods
@@ -143,7 +151,7 @@ def _line(method: type[Method]) -> str:
 
 def _sign(method: type[Method]) -> str:
     if method.signed:
-        return "Negative values are evidence against the target"
+        return SIGNS[method.sense]
     return "No sign: values tell how much, not for or against"
 
 

@@ -2,14 +2,16 @@
 
 import math
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from service.domain.catalog import Sense
 from workers.drawing.overlay import Scale
 from workers.drawing.palettes import diverging, sequential, weights
 
@@ -23,6 +25,13 @@ NARROW = 480
 """Columns below which the legend stands beside the image, not below it."""
 
 CAUTION = "RESEARCH USE ONLY - NOT FOR DIAGNOSIS"
+
+BARS: Final[Mapping[Sense, tuple[str, str]]] = {
+    "evidence": ("evidence for the target", "evidence against | for"),
+    "sensitivity": ("sensitivity of the score", "higher lowers | raises"),
+    "guided": ("guided gradient", "guided gradient - | +"),
+}
+"""Titles of the color bar: of maps without a sign, and with one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,9 @@ class Legend:
 
     scale: Scale | None = None
     """Scale of the color bar; without one there is no color in the picture."""
+
+    sense: Sense = "evidence"
+    """What the values on it mean."""
 
 
 def legible(text: str, fallback: str) -> str:
@@ -97,6 +109,9 @@ class _Panel:
 
     lines: list[_Line]
     scale: Scale | None
+    title: str
+    """What stands above the color bar."""
+
     bar: tuple[slice, slice]
     """Rows and columns of the color bar, if there is a scale."""
 
@@ -113,7 +128,8 @@ class _Panel:
         if legend.scale is not None:
             height = max(height, top + bar_height)
         place = np.s_[top : top + bar_height, right - bar : right]
-        return cls(width, height, size, lines, legend.scale, place)
+        signed = legend.scale is not None and legend.scale.signed
+        return cls(width, height, size, lines, legend.scale, BARS[legend.sense][signed], place)
 
     def draw(self, into: Rgb) -> None:
         """Draw it at the top of `into`, shape ``(height or more, width, 3)``."""
@@ -122,7 +138,7 @@ class _Panel:
         for line in self.lines:
             _put(into, line.top, self.size, _strip(line.text, line.size, line.color))
         if self.scale is not None:
-            _bar(into[self.bar], self.scale, self.size)
+            _bar(into[self.bar], self.scale, self.title, self.size)
 
 
 def _clear(page: Rgb) -> None:
@@ -191,14 +207,13 @@ def _strip(text: str, size: int, color: tuple[int, int, int]) -> Rgb:
     return np.asarray(page)
 
 
-def _bar(into: Rgb, scale: Scale, size: int) -> None:
+def _bar(into: Rgb, scale: Scale, title: str, size: int) -> None:
     """Draw the color bar as its colors look over mid gray, with its numbers."""
     width = into.shape[1]
     level = np.linspace(0, 255, width).astype(int)
     colors = (diverging() if scale.signed else sequential())[level].astype(float)
     weight = weights(signed=scale.signed)[level][:, None] / 256
     thick, top = round(size * 1.1), round(size * 1.5)
-    title = "evidence against | for" if scale.signed else "evidence for the target"
     _put(into, 0, 0, _strip(title, size, MUTED))
     into[top : top + thick] = (colors * weight + 96 * (1 - weight)).astype(np.uint8)
     ends = (-scale.full, 0.0, scale.full) if scale.signed else (0.0, scale.full)

@@ -31,7 +31,7 @@ class Scale:
     full
         The value drawn at full strength; larger ones are drawn alike.
     signed
-        Whether values below zero are drawn, as evidence against.
+        Whether values below zero are drawn.
     own
         Whether `full` is this map's own, and not that of the model's usual maps.
     faint

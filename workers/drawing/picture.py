@@ -1,11 +1,13 @@
 """The finished picture of one map: image, evidence, legend."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.catalog import Sense
 from service.domain.explanation import Check, ModelRef, Restriction
 from service.domain.figures import fall_outside, in_windows, kept_to, largest_fall, probed
 from service.domain.grid import Grid
@@ -41,7 +43,19 @@ USUAL_SCALE = "Colors are scaled to this model's usual maps of this method."
 OWN_FULL = "Full strength is this map's alone: faint evidence has lines as clear evidence has."
 JOINT_FULL = "Full strength is that of all images of this target and method."
 USUAL_FULL = "Full strength is that of this model's usual maps of this method."
-SIDES = "Orange lines: evidence for the target. Blue lines: evidence against it."
+SIDES: Final[Mapping[Sense, str]] = {
+    "evidence": "Orange lines: evidence for the target. Blue lines: evidence against it.",
+    "sensitivity": "Orange lines: a higher pixel value raises the score. Blue lines: it lowers it.",
+    "guided": "Orange lines: guided gradient above zero. Blue lines: below zero.",
+}
+NEITHER: Final[Mapping[Sense, str]] = {
+    "sensitivity": (
+        "Values tell how the score moves with pixel values, not what speaks for or against."
+    ),
+    "guided": "The sign of a guided gradient tells neither for nor against the target.",
+}
+"""What is said of maps whose values do not speak for or against the target."""
+
 LINE = "The line surrounds the strongest evidence (half of full or more), not the finding itself."
 FRAME = "The white frame is the box of the model that is explained."
 BOXED = "The box that is explained is on slices {first} to {last} by position."
@@ -85,6 +99,7 @@ class Words:
     degenerate: bool
     partial: bool
     restriction: Restriction | None = None
+    sense: Sense = "evidence"
     given: tuple[VariableFact, ...] = ()
     """What stood beside the image."""
 
@@ -152,7 +167,7 @@ def draw(
         _lined(display[part.pixels], relevance[part.cells], part.grid, scale, image[part.pixels])
         for part in parts(grid, regions)
     ]
-    said = [LINE, *([SIDES] if scale.signed else [])] if any(drawn) else [NO_LINE]
+    said = [LINE, *([SIDES[words.sense]] if scale.signed else [])] if any(drawn) else [NO_LINE]
     page = page_with(_outlined(words, edges, scale, number, *said, *placed), rows, columns)
     page[:rows, :columns] = image
     return _framed(page, words.target, (rows, columns), number)
@@ -191,7 +206,9 @@ def _colored(
     """Return the legend of a picture in color, or of one that has nothing to draw."""
     scaled = [] if scale is None or scale.own else [JOINT_SCALE if scale.joint else USUAL_SCALE]
     legend = _legend(words, edges, number, *scaled, *more)
-    return replace(legend, warnings=tuple(_warnings(words, scale, OWN_SCALE)), scale=scale)
+    return replace(
+        legend, warnings=tuple(_warnings(words, scale, OWN_SCALE)), scale=scale, sense=words.sense
+    )
 
 
 def _outlined(
@@ -218,6 +235,7 @@ def _legend(words: Words, edges: tuple[float, ...], number: int | None, *more: s
             ALWAYS,
             *_parity(words),
             f"{words.method} of {title} {model.version}",
+            *([NEITHER[words.sense]] if words.sense in NEITHER else []),
             *_precision(words.trust.precision),
             *_beside(words),
             *_box(target, number),

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, JsonValue
 
+from service.domain.catalog import Sense
 from service.domain.explanation import (
     Check,
     ExecutedOn,
@@ -70,6 +71,7 @@ class MapRecord(Value):
     """The target's concept, where the model's manifest names one."""
 
     signed: bool
+    sense: Sense = "evidence"
     executed_on: ExecutedOn = "original"
     degenerate: bool
     blank: bool = False
@@ -442,6 +444,7 @@ class Sheet:
         return Words(
             target=record.target,
             method=record.method_title,
+            sense=record.sense,
             model=record.model,
             checks=record.checks,
             trust=record.trust,

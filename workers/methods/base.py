@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from service.domain.catalog import Sense
 from service.domain.network import LayerCells
 from service.registry import Registry
 from workers.passes import Ability, Cost, Plan, Targets
@@ -90,7 +91,10 @@ class Method(BaseModel, ABC):
     title: ClassVar[str]
     needs: ClassVar[frozenset[Ability]]
     signed: ClassVar[bool]
-    """Whether a negative value means evidence against the target."""
+    """Whether values below zero mean something."""
+
+    sense: ClassVar[Sense] = "evidence"
+    """What values mean; documentation, catalog and legends take their words from it."""
 
     weak: ClassVar[bool] = False
     """Whether it is weak evidence on any model, known to depend little on what was learned: its

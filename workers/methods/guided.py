@@ -16,6 +16,7 @@ class GuidedMethod(Method):
 
     needs: ClassVar = frozenset({Ability.RECTIFIER_RULES})
     signed: ClassVar = True
+    sense: ClassVar = "guided"
     weak: ClassVar = True
     cost: ClassVar = "1 gradient row"
     weaknesses: ClassVar = (

@@ -36,6 +36,7 @@ class GuidedGradCam(CamMethod):
     title: ClassVar = "Guided Grad-CAM"
     needs: ClassVar = frozenset({Ability.RECTIFIER_RULES, Ability.LAYER_GRADIENT})
     signed: ClassVar = True
+    sense: ClassVar = "guided"
     weak: ClassVar = True
     paper: ClassVar = "Selvaraju et al. (2017), arXiv:1610.02391, section 3.2"
     cost: ClassVar = "2 gradient rows"

@@ -27,6 +27,7 @@ class NoiseMethod(Method):
     """
 
     needs: ClassVar = frozenset({Ability.INPUT_GRADIENT})
+    sense: ClassVar = "sensitivity"
     cost: ClassVar = "samples gradient rows"
 
     samples: int = Field(default=32, ge=2, le=2048, multiple_of=2, description="Noisy images.")

@@ -29,6 +29,7 @@ class Saliency(Method):
     title: ClassVar = "Saliency"
     needs: ClassVar = frozenset({Ability.INPUT_GRADIENT})
     signed: ClassVar = True
+    sense: ClassVar = "sensitivity"
     paper: ClassVar = "Simonyan, Vedaldi, Zisserman (2013), arXiv:1312.6034, section 3"
     cost: ClassVar = "1 gradient row"
     weaknesses: ClassVar = (

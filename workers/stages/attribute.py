@@ -153,7 +153,7 @@ class _Tried:
 
     @property
     def signed(self) -> bool:
-        """Whether negative values mean evidence against the target."""
+        """Whether values below zero mean something."""
         return self.method is not None and self.method.signed
 
     def without_map(self, target: ResolvedTarget | None, failure: Failure) -> Attribution:

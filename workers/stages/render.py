@@ -126,6 +126,7 @@ def record_of(
         target=attribution.target,
         finding=next((each.code for each in named if each.key == attribution.target.about), None),
         signed=attribution.signed,
+        sense=METHODS[attribution.method].sense,
         executed_on=attribution.executed_on,
         degenerate=verdict.degenerate,
         blank=verdict.blank,

@@ -11,7 +11,7 @@ from service.domain.parity import MapParity, Pair, Parity
 from service.domain.trust import STATEMENTS, Flag, Grade, TrustReport, statements
 from tests.support.sheets import MODEL, REPORT, TARGET, blob
 from workers.drawing import picture as picture_module
-from workers.drawing.legend import CAUTION, WARNING, Legend, _font, _stack, legible
+from workers.drawing.legend import BARS, CAUTION, WARNING, Legend, _font, _stack, legible
 from workers.drawing.overlay import Scale, overlay, scale_of
 from workers.drawing.palettes import FAINT, OPAQUE, diverging, sequential, weights
 from workers.drawing.picture import DEGENERATE, OWN_FULL, OWN_SCALE, Words, draw
@@ -357,6 +357,42 @@ def test_a_picture_of_lines_has_no_color_bar_and_says_what_lines_mean(
     assert basis in said
     assert ("Orange lines: evidence for" in said) is signed
     assert (OWN_FULL in legend.warnings) is (not scale)
+
+
+@pytest.mark.parametrize("style", ["overlay", "contour"])
+@pytest.mark.parametrize(
+    ("sense", "said", "unsaid"),
+    [
+        ("evidence", "", "not what speaks for"),
+        (
+            "sensitivity",
+            "how the score moves with pixel values, not what speaks for",
+            "evidence for",
+        ),
+        ("guided", "tells neither for nor against", "evidence for"),
+    ],
+)
+def test_a_legend_says_what_the_sign_means(legends, style, sense, said, unsaid):
+    values, grid = blob((8, 8), signed=True), Grid.partition((8, 8), GRAY.shape)
+    draw(GRAY, values, grid, words(sense=sense), Scale(1, signed=True), style=style)
+    (legend,) = legends
+    text = " ".join(legend.lines)
+    assert said in text
+    assert unsaid not in text
+    if style == "overlay":
+        bar = BARS[legend.sense][True]
+        assert ("evidence" in bar) is (sense == "evidence")
+    elif sense == "evidence":
+        assert "Blue lines: evidence against" in text
+
+
+def test_the_color_bar_is_of_what_values_mean():
+    values, grid = blob((8, 8), signed=True), Grid.partition((8, 8), GRAY.shape)
+    drawn = [
+        draw(GRAY, values, grid, words(sense=sense), Scale(1, signed=True))
+        for sense in ("evidence", "sensitivity", "guided")
+    ]
+    assert len({picture.tobytes() for picture in drawn}) == 3
 
 
 @pytest.mark.parametrize("shape", [(2048, 2048), (600, 500), (64, 64), (1024, 256), (300, 2000)])

@@ -1,5 +1,6 @@
 """Cases solved on paper, and the axioms that the papers state."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,11 @@ from workers.measures.base import Case
 from workers.measures.completeness import Completeness
 from workers.methods.base import METHODS, Maps, Method, ModelFacts
 from workers.methods.grad_cam import GradCam
+from workers.methods.input_x_gradient import InputXGradient
 from workers.methods.integrated_gradients import IntegratedGradients
 from workers.methods.occlusion import Occlusion
 from workers.methods.saliency import Saliency
+from workers.methods.smooth_grad import SmoothGrad
 from workers.passes import Ability, Plan
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
@@ -317,3 +320,38 @@ def test_the_estimate_is_what_the_plan_asks_for(name: str, axes: int) -> None:
 def test_a_misspelt_parameter_is_refused() -> None:
     with pytest.raises(ValueError, match="step"):
         IntegratedGradients(step=3)  # type: ignore[call-arg]
+
+
+class Signs(nn.Module):
+    """f(x) = w x, with every sign of weight beside every sign of pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([[-1.0, 2.0], [3.0, -1.0]], dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x[:, 0] * self.w).flatten(1).sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Saliency(),
+        SmoothGrad(samples=4),
+        InputXGradient(),
+        IntegratedGradients(steps=4, baseline=0.0),
+        Occlusion(window=1, stride=1, baseline=0.0),
+    ],
+    ids=lambda each: each.name,
+)
+def test_the_sign_means_what_the_method_says_of_it(method: Method) -> None:
+    """Evidence is what hiding a pixel costs; sensitivity, which way raising it moves the score."""
+    model, image = Signs(), torch.tensor([[[-1.0, 1.0], [-2.0, 3.0]]], dtype=torch.float64)
+    values = attribute(method, TorchRuntime(model, image.shape), image, logits(0)).values[0, 0]
+    with torch.no_grad():
+        for place in np.ndindex(2, 2):
+            changed = image.clone()
+            changed[0][place] = 0.0 if method.sense == "evidence" else image[0][place] + 0.1
+            change = (model(changed[None]) - model(image[None])).item()
+            gain = -change if method.sense == "evidence" else change
+            assert np.sign(values[place].item()) == np.sign(gain)
