@@ -1,4 +1,4 @@
-"""A form with files, as browsers and curl send it."""
+"""Bodies of several parts: a form with files, as browsers send it; objects, as STOW-RS has them."""
 
 from collections.abc import Iterator
 from typing import BinaryIO, ClassVar, Final
@@ -17,10 +17,11 @@ from api.intake.base import (
     is_archive,
     parse_json,
 )
-from service.errors.requests import InvalidRequest, MalformedBody, TooLarge
+from service.errors.requests import InvalidRequest, MalformedBody, TooLarge, UnsupportedMediaType
 from service.settings import LimitSettings
 from service.studies import Part
 
+DICOM: Final = "application/dicom"
 FILE: Final = "file"
 REQUEST: Final = "request"
 HEADERS: Final = 16
@@ -35,15 +36,39 @@ class Multipart(Intake):
 
     @override
     def open(self, content_type: str, room: Room, limits: LimitSettings) -> Sink:
+        return _Form(_boundary(content_type), room, limits)
+
+
+@INTAKES.register("related")
+class Related(Intake):
+    """``multipart/related; type="application/dicom"``: each part an object (PS3.18, 8.6.1.2)."""
+
+    media_type: ClassVar = "multipart/related"
+
+    @override
+    def open(self, content_type: str, room: Room, limits: LimitSettings) -> Sink:
         _, options = parse_options_header(content_type)
-        boundary = options.get(b"boundary", b"")
-        if not 1 <= len(boundary) <= 70:  # noqa: PLR2004 - RFC 2046, section 5.1.1
-            raise MalformedBody("The Content-Type names no valid boundary.")
-        return _Form(boundary, room, limits)
+        if options.get(b"type", b"").decode("ascii", "replace").lower() != DICOM:
+            raise UnsupportedMediaType(
+                f'The parts of a multipart/related body are objects: say type="{DICOM}".',
+                supported=[f'multipart/related; type="{DICOM}"'],
+            )
+        return _Objects(_boundary(content_type), room, limits)
+
+
+def _boundary(content_type: str) -> bytes:
+    """Return what parts the body."""
+    _, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary", b"")
+    if not 1 <= len(boundary) <= 70:  # noqa: PLR2004 - RFC 2046, section 5.1.1
+        raise MalformedBody("The Content-Type names no valid boundary.")
+    return boundary
 
 
 class _Form(Sink):
     """Takes a form apart as it comes; file names are never looked at."""
+
+    _kind = Multipart.media_type
 
     def __init__(self, boundary: bytes, room: Room, limits: LimitSettings) -> None:
         self._room = room
@@ -53,7 +78,7 @@ class _Form(Sink):
         self._number = 0
         self._field = b""
         self._value = b""
-        self._name = ""
+        self._headers: dict[bytes, bytes] = {}
         self._file: BinaryIO | None = None
         self._ended = False
         self._parser = MultipartParser(
@@ -77,7 +102,7 @@ class _Form(Sink):
         try:
             self._parser.write(data)
         except FormParserError:
-            raise MalformedBody("The body is not valid multipart/form-data.") from None
+            raise MalformedBody(f"The body is not valid {self._kind}.") from None
 
     @override
     def end(self) -> Received:
@@ -108,7 +133,7 @@ class _Form(Sink):
 
     def _begin(self) -> None:
         self._number += 1
-        self._name = ""
+        self._headers.clear()
         self._field = self._value = b""
 
     def _on_field(self, data: bytes, start: int, end: int) -> None:
@@ -118,15 +143,15 @@ class _Form(Sink):
         self._value += data[start:end]
 
     def _on_header(self) -> None:
-        if self._field.lower() == b"content-disposition":
-            _, options = parse_options_header(self._value)
-            self._name = options.get(b"name", b"").decode("ascii", "replace")
+        self._headers[self._field.lower()] = self._value
         self._field = self._value = b""
 
     def _on_headers(self) -> None:
-        if self._name == FILE:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        name = options.get(b"name", b"").decode("ascii", "replace")
+        if name == FILE:
             self._open_file()
-        elif self._name == REQUEST and self._request is None:
+        elif name == REQUEST and self._request is None:
             self._request = bytearray()
         else:
             raise InvalidRequest(
@@ -159,3 +184,19 @@ class _Form(Sink):
 
     def _on_end(self) -> None:
         self._ended = True
+
+
+class _Objects(_Form):
+    """Takes objects apart; each part is one, whatever it says of its place."""
+
+    _kind = Related.media_type
+
+    @override
+    def _on_headers(self) -> None:
+        kind, _ = parse_options_header(self._headers.get(b"content-type", DICOM.encode()))
+        if kind.lower() != DICOM.encode():
+            raise InvalidRequest(
+                f"Each part of a multipart/related body is '{DICOM}'; send other kinds apart.",
+                part=self._number,
+            )
+        self._open_file()

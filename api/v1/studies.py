@@ -41,10 +41,12 @@ BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"
 BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
-        "description": "One DICOM object, a zip archive of some, or a form with files.",
+        "description": "One DICOM object, a zip archive of some, a form with files, or objects as"
+        ' STOW-RS has them (`multipart/related; type="application/dicom"`).',
         "content": {
             "application/dicom": BINARY,
             "application/zip": BINARY,
+            "multipart/related": BINARY,
             "multipart/form-data": {
                 "schema": {
                     "type": "object",

@@ -1,4 +1,4 @@
-"""Studies come in by four ways; what cannot be kept says why and leaves nothing."""
+"""Studies come in by five ways; what cannot be kept says why and leaves nothing."""
 
 import gzip
 import io
@@ -146,6 +146,39 @@ def test_a_forms_boundary_may_be_split_anywhere(client, dicom, size):
     answer = client.post("/v1/studies", content=chunks, headers=headers)
     assert answer.status_code == 201, answer.text
     assert answer.json()["instances"][0]["bytes"] == len(dicom)
+
+
+RELATED = 'multipart/related; type="application/dicom"; boundary=b'
+
+
+def related(*objects, kind="application/dicom"):
+    """Return objects as the parts of one body, the way STOW-RS has them."""
+    parts = (b"--b\r\nContent-Type: %s\r\n\r\n%s\r\n" % (kind.encode(), each) for each in objects)
+    return b"".join(parts) + b"--b--\r\n"
+
+
+def test_objects_as_a_pacs_sends_them_are_a_study(client):
+    data = related(numbered(1), numbered(2))
+    answer = client.post("/v1/studies", content=data, headers={"Content-Type": RELATED})
+    assert answer.status_code == 201, answer.text
+    assert [each["id"] for each in answer.json()["instances"]] == ["in_0001", "in_0002"]
+
+
+@pytest.mark.usefixtures("nothing_stays")
+@pytest.mark.parametrize(
+    ("content_type", "data", "status", "code"),
+    [
+        (RELATED, related(b"no DICOM"), 400, "not_dicom"),
+        (RELATED, related(b"{}", kind="application/dicom+json"), 422, "invalid_request"),
+        (RELATED, related(b"half")[:-6], 400, "malformed_body"),
+        (RELATED.replace("; boundary=b", ""), related(), 400, "malformed_body"),
+        (RELATED.replace("/dicom", "/dicom+xml"), related(), 415, "unsupported_media_type"),
+        ("multipart/related; boundary=b", related(), 415, "unsupported_media_type"),
+    ],
+)
+def test_related_parts_that_are_no_objects_are_refused(client, content_type, data, status, code):
+    answer = client.post("/v1/studies", content=data, headers={"Content-Type": content_type})
+    problem(answer, status, code)
 
 
 def test_what_is_no_image_is_skipped_with_its_place_and_reason(client, dicom):
