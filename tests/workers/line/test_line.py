@@ -413,7 +413,7 @@ def test_a_stored_image_that_was_changed_is_not_explained(house: House) -> None:
 
 
 def test_a_score_that_is_not_finite_fails_the_job_and_no_other(house: House) -> None:
-    tags = {"RescaleSlope": "1e37", "RescaleIntercept": "0"}
+    tags = {"RescaleSlope": "5e34", "RescaleIntercept": "0"}
     record, document = house.explain(house.image("overflow", tags=tags), targets=["top1"])
     assert record.state is State.FAILED
     assert record.failure is not None
