@@ -85,20 +85,25 @@ class Activation:
 
     def _last(self, network: nn.Module, row: Tensor) -> str | None:
         """Return the name of the module that makes the probabilities, and does nothing else."""
-        made: list[tuple[nn.Module, Tensor]] = []
+        made: list[tuple[nn.Module, Tensor, int]] = []
         makers = {module: name for name, module in network.named_modules() if self._makes(module)}
-        hooks = [
-            each.register_forward_hook(lambda module, _, output: made.append((module, output)))
-            for each in makers
-        ]
+
+        def keep(module: nn.Module, _given: object, output: Tensor) -> None:
+            made.append((module, output, output._version))  # noqa: SLF001 - torch's count of writes
+
+        hooks = [each.register_forward_hook(keep) for each in makers]
         try:
             with torch.no_grad():
                 outputs = network(row)
         finally:
             for hook in hooks:
                 hook.remove()
-        ran = [module for module, _ in made]
-        if not made or made[-1][1] is not outputs or ran.count(ran[-1]) > 1:
+        ran = [module for module, *_ in made]
+        if not made or ran.count(ran[-1]) > 1:
+            return None
+        _, output, version = made[-1]
+        # what is written over afterwards is the same tensor, and another probability
+        if output is not outputs or output._version != version:  # noqa: SLF001 - likewise
             return None
         return makers[ran[-1]] or None
 
@@ -109,7 +114,19 @@ class Activation:
         return type(module) is nn.Sigmoid
 
     def __call__(self, _network: nn.Module, _given: object, outputs: Tensor) -> Tensor:
-        """Return what the network puts out in place of its probabilities."""
+        """Return what the network puts out in place of its probabilities.
+
+        Raises
+        ------
+        ModelUnavailable
+            It puts out something else than a tensor.
+        """
+        if not isinstance(outputs, Tensor):
+            raise ModelUnavailable(
+                "The model must put out one tensor with one row for each input; have its network"
+                " return the probabilities alone.",
+                pointer="/architecture",
+            )
         return self.logits(outputs)
 
     def probabilities(self, logits: Tensor) -> Tensor:

@@ -16,8 +16,10 @@ from service.domain.network import Architecture, Head, KeyMap, Layer, Members, R
 from service.domain.outputs import ClassSpec, EventSpec, Output, ValueSpec
 from service.domain.regions import MaskRegion, Region
 from service.domain.target import (
+    ABOVE_THRESHOLD,
     DEFAULT_TARGETS,
     KINDS,
+    REST,
     TOP1,
     ClassTarget,
     EmbeddingTarget,
@@ -241,13 +243,25 @@ class Manifest(Value):
                 "an 'event' of decoding 'hazards' or 'masses' needs its 'horizons', and of"
                 " 'log_hazard' has none"
             )
-        keys = [each.key for each in self.named]
-        if len(set(keys)) != len(keys):
-            raise ValueError(f"keys of {named} must differ")
         if self.named and all(each.not_for_use is not None for each in self.named):
             raise ValueError(f"at least one of the {named} must be for use")
         if self.calibration and not self.task.startswith("classification"):
             raise ValueError("'calibration' is for classifications alone")
+        return self
+
+    @model_validator(mode="after")
+    def _outputs_can_be_asked_for(self) -> "Manifest":
+        """Require keys that differ and are no words of targets, and classes that have a rival."""
+        keys = [each.key for each in self.named]
+        if len(set(keys)) != len(keys):
+            raise ValueError(f"keys of {NAMED.get(self.task, 'classes')} must differ")
+        if words := sorted({TOP1, ABOVE_THRESHOLD, REST}.intersection(keys)):
+            raise ValueError(f"targets have a meaning of their own for {words}: choose other keys")
+        if self.task == "classification-multiclass" and len(keys) == 1:
+            raise ValueError(
+                "one class excludes no other: two outcomes of one logit are a task"
+                " 'classification-multilabel' with one class"
+            )
         return self
 
     @model_validator(mode="after")
@@ -302,7 +316,7 @@ class Manifest(Value):
             return self
         if self.runtime != "torch":
             raise ValueError("'members' are for runtime 'torch' alone")
-        if self.task in NAMED and self.members.combine != "logits":
+        if self.task in {*NAMED, "embedding"} and self.members.combine != "logits":
             raise ValueError(f"members of task '{self.task}' are combined by their logits alone")
         listed = {file.path for file in self.files if (file.role, file.format) == LOADED["torch"]}
         if missing := sorted(set(self.members.weights) - listed):

@@ -21,7 +21,7 @@ PROBABILITY: Final = "probability"
 PIXELS: Final = "{pixels}"
 """Source pixels, as a unit of UCUM."""
 
-Of = Annotated[int, Field(ge=0, le=100_000)] | Slug
+Of = Annotated[int, Field(strict=True, ge=0, le=100_000)] | Slug
 """An output of the model, by key or by index."""
 
 Number = Annotated[int, Field(ge=1, le=65_535)]

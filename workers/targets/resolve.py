@@ -1,7 +1,9 @@
 """Every kind of target, made definite by the model's answer on the unchanged image."""
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import Final
 
 from service.domain.explanation import Prediction
@@ -19,6 +21,7 @@ from service.domain.target import (
     ViewTarget,
 )
 from service.errors.base import Failure
+from service.errors.models import NonFiniteScore
 from service.errors.requests import InvalidTarget
 from service.errors.studies import NothingToExplain
 from workers.targets import (
@@ -30,7 +33,7 @@ from workers.targets import (
     segmentations,
     survival,
 )
-from workers.targets.base import Answer, Chosen
+from workers.targets.base import Answer, Chosen, key_of
 from workers.targets.views import in_parts
 
 NOTHING_ABOVE: Final = NothingToExplain(
@@ -98,6 +101,8 @@ def resolve(
     ------
     InvalidTarget
         If the model has no such target.
+    NonFiniteScore
+        A score is no number.
     """
     chosen: dict[str, Chosen] = {}
     nothing: list[Failure] = []
@@ -105,11 +110,35 @@ def resolve(
         made = _resolved(target, answer, predictions)
         for each in made:
             for seen in in_parts(each, target, answer):
-                chosen.setdefault(seen.target.key, seen)
+                _keep(chosen, seen)
         reason = _reason(target)
         if not made and reason not in nothing:
             nothing.append(reason)
     return Resolution(tuple(chosen.values()), tuple(nothing))
+
+
+def _keep(chosen: dict[str, Chosen], seen: Chosen) -> None:
+    """Keep a target by its key, once; another of the same key gets a number."""
+    if not math.isfinite(seen.target.score):
+        raise NonFiniteScore(
+            f"The score of '{seen.target.key}' on this image is not a finite number; look at the"
+            " numbers of the request and of the model's manifest, and for invalid pixel values."
+        )
+    key = seen.target.key
+    for number in count(2):
+        kept = chosen.get(key)
+        if kept is None:
+            renamed = seen.target.model_copy(update={"key": key})
+            chosen[key] = seen if key == seen.target.key else replace(seen, target=renamed)
+            return
+        if _parts(kept) == _parts(seen):
+            return
+        key = key_of(seen.target.key, str(number))
+
+
+def _parts(chosen: Chosen) -> tuple[object, ...]:
+    """Return what a target is: its scalar, and the part of the image that is shown."""
+    return chosen.scalar, chosen.target.view, chosen.target.slice
 
 
 def _reason(target: Target) -> Failure:

@@ -206,6 +206,25 @@ CASES: list[tuple[Change, str, str]] = [
         "",
         "differ",
     ),
+    (
+        lambda m: m["outputs"][0]["classes"][0].update(key="rest"),
+        "",
+        "a meaning of their own for ['rest']",
+    ),
+    (
+        lambda m: m["outputs"][0]["classes"][0].update(key="top1"),
+        "",
+        "a meaning of their own for ['top1']",
+    ),
+    (
+        lambda m: (
+            m.update(task="classification-multiclass"),
+            m["outputs"][0].update(classes=m["outputs"][0]["classes"][:1]),
+            m["selftests"][0].update(logits=[0.5]),
+        ),
+        "",
+        "one class excludes no other",
+    ),
     (lambda m: viewed(m, layout="NCHW"), "/inputs/0", "layout NCDHW"),
     (lambda m: viewed(m, views=TWO_VIEWS["views"][:1]), "/inputs/0", "from 2 to 8"),
     (

@@ -1,6 +1,7 @@
 """Networks that end in a sigmoid or a softmax: undone where that is said, refused where not."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from typing_extensions import override
 
 from service.domain.manifest import Manifest
 from service.domain.network import Remote
+from service.errors.models import ModelUnavailable
 from service.packages import PackageRecord
 from tests.support.engine import attribute, image_for, logits, run_alone, settled, small_net
 from tests.support.exported import onnx_of, write_onnx_package
@@ -202,6 +204,43 @@ def test_a_module_that_does_something_else_as_well_stays() -> None:
     model, rows = Twice(), torch.linspace(-2, 2, 6).view(2, 3)
     Activation(False).undo(model, rows[:1])
     torch.testing.assert_close(model(rows), 3 * rows.sigmoid(), rtol=1e-5, atol=1e-5)
+
+
+class WrittenOver(nn.Module):
+    """Goes on in place with what its sigmoid put out: the same tensor, another probability."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.squash = nn.Sigmoid()
+        self.change = change
+
+    @override
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.change(self.squash(rows))
+
+
+@pytest.mark.parametrize(
+    "change", [lambda p: p.clamp_(1e-6, 1 - 1e-6), lambda p: p.mul_(0.9), lambda p: p.view(2, 3)]
+)
+def test_a_sigmoid_that_is_written_over_stays(change: Callable[[Tensor], Tensor]) -> None:
+    rows = torch.linspace(-9, 9, 6).view(2, 3)
+    expected = change(rows.sigmoid()).logit()
+    model = WrittenOver(change)
+    Activation(False).undo(model, rows)
+    torch.testing.assert_close(model(rows), expected, rtol=1e-3, atol=1e-4)
+
+
+class Paired(nn.Module):
+    @override
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return rows.sigmoid(), rows
+
+
+def test_a_network_that_puts_out_more_than_probabilities_is_told_so() -> None:
+    model, rows = Paired(), torch.zeros(1, 3)
+    Activation(False).undo(model, rows)
+    with pytest.raises(ModelUnavailable, match="one tensor"):
+        model(rows)
 
 
 def asked() -> Any:

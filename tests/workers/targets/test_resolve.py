@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from service.domain.grid import Grid
 from service.domain.manifest import Manifest
 from service.domain.target import Target
+from service.errors.models import NonFiniteScore
 from service.errors.requests import InvalidTarget
 from tests.workers.targets.test_classes import CLASSES, manifest
 from workers.rows import Given
@@ -82,6 +83,31 @@ def test_two_targets_of_one_class_are_told_apart_by_name():
         {"kind": "contrast", "of": 0, "versus": 2},
     )
     assert [each.target.key for each in made.chosen] == ["nodule", "nodule-versus-fracture"]
+
+
+def test_targets_whose_names_meet_are_both_explained():
+    """One value counted from two references, and a class named as another one's margin."""
+    both = resolved(
+        answer(regression(), [0.5, 7.0]),
+        {"kind": "regression", "of": "age", "reference": 100},
+        {"kind": "regression", "of": "age", "reference": 150},
+        {"kind": "regression", "of": 0, "reference": 100},
+    ).chosen
+    assert [(each.target.key, each.target.score) for each in both] == [("age", 30), ("age-2", -20)]
+    classes = [{"key": key, "label": key} for key in ("nodule", "nodule-margin")]
+    model = manifest(EXCLUSIVE, outputs=[{"classes": classes}])
+    asked = ({"of": "nodule-margin"}, {"of": "nodule", "score": "margin"})
+    for order in (asked, asked[::-1]):
+        made = resolved(answer(model, [0.5, 2.0]), *order).chosen
+        assert [each.target.key for each in made] == ["nodule-margin", "nodule-margin-2"]
+        assert sorted(each.target.score for each in made) == [-1.5, 2.0]
+
+
+def test_a_score_that_is_no_number_is_refused_before_anything_is_written_of_it():
+    values = [{**VALUES[0], "slope": 1.7e308, "intercept": -1.7e308}]
+    model = manifest("regression", outputs=[{"values": values}])
+    with pytest.raises(NonFiniteScore, match="numbers of the request"):
+        one(answer(model, [-5.0]), kind="regression", of=0)
 
 
 @pytest.mark.parametrize(
