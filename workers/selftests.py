@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,10 @@ from workers.pixels.decode import decode_file
 from workers.scratch import job_folder
 from workers.slots import Slots
 from workers.stages.prepare import mirrored, prepare_files, stacked
-from workers.tabular import Tabular
 from workers.volumes.decode import decode_series
+
+if TYPE_CHECKING:  # slots load this module, and tensor libraries stay out of them
+    from workers.tabular import Tabular
 
 TASK = "selftest"
 LIMIT = 60.0
@@ -35,7 +37,7 @@ class Passed:
     """The model's input without the batch axis, shape ``(C, *spatial)``."""
 
     grid: Grid
-    beside: Tabular | None
+    beside: "Tabular | None"
     """What stands beside the image, if something does."""
 
     answer: NDArray[np.float64]

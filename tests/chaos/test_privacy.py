@@ -76,7 +76,7 @@ def images(folder: Path) -> Iterator[tuple[str, Path]]:
     special: dict[str, dict[str, Any]] = {
         "succeeds": {},
         "not_accepted_by_model": {"Modality": "CT", "BodyPartExamined": CANARY.upper()[:16]},
-        "non_finite_score": {"RescaleSlope": "1e37", "RescaleIntercept": "0"},
+        "non_finite_score": {"RescaleSlope": "5e34", "RescaleIntercept": "0"},
     }
     for outcome, tags in special.items():
         yield outcome, write_image(folder / f"{outcome}.dcm", stored, tags={**TAGS, **tags})

@@ -78,7 +78,7 @@ def test_a_study_lists_what_its_images_say_of_their_views(client, study):
             "invalid_target",
             "/targets/0/of",
         ),
-        ({"targets": [{"kind": "view", "of": "left"}]}, "invalid_request", "/targets/0"),
+        ({"targets": [{"kind": "view", "of": "left"}]}, "invalid_target", "/targets/0"),
         ({"targets": [{"kind": "detection", "of": "left"}]}, "invalid_target", "/targets/0/kind"),
         ({"methods": ["attention_rollout"]}, "method_not_applicable", "/methods/0/name"),
         ({"instance": "in_0001"}, "invalid_request", "/instance"),
