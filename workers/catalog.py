@@ -103,7 +103,7 @@ def ready_model(
             "shape": tuple(shape),
             "abilities": tuple(sorted(probe.abilities)),
             "layers": tuple(
-                LayerEntry(name=each.name, shape=each.shape, cells=each.cells, reason=each.reason)
+                LayerEntry(name=each.name, shape=each.shape, reason=each.reason)
                 for each in probe.layers
             ),
             "refused_layers": dict(probe.refused),

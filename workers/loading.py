@@ -136,7 +136,6 @@ class Loader:
         layers = tuple(layer.name for layer in probe.layers)
         facts = ModelFacts(
             layers=layers,
-            cells={each.name: each.cells for each in probe.layers if each.cells is not None},
             linear_heads=tuple(layer for layer in layers if layer in probe.linear_heads),
             attentions=probe.attentions,
             tokens=probe.tokens,

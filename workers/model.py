@@ -66,7 +66,7 @@ class Model:
         found = {each.name: each.reason for each in self.entry.layers}
         asked = choice.parameters.get("layer") is not None
         reason = "The request names it." if asked else found.get(name) or FIRST
-        return TargetLayer(name=name, reason=reason, cells=self.facts.cells.get(name))
+        return TargetLayer(name=name, reason=reason)
 
     def settled(self, choice: MethodChoice) -> Method:
         """Return a method with its parameters, the model's own defaults filled in.

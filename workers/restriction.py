@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from service.domain.explanation import Restriction
-from service.domain.grid import Grid, scaling
+from service.domain.grid import Grid, apply, scaling
 from workers.regions import Box
 
 HALF: Final = 0.5
-"""A pixel, and a cell that has others beside it, reach this far from their centers."""
+"""A pixel and a cell reach this far from their centers."""
 
 TOUCH: Final = 1e-6
 """Pixels by which a cell must reach into a region: less is rounding."""
@@ -89,8 +89,7 @@ def parts(grid: Grid, boxes: Sequence[Box]) -> Iterator[Part]:
         first = scaling((1, 1), (cells[0].start, cells[1].start))
         extent = tuple(each.stop - each.start for each in cells)
         pixels = (slice(box[0], box[2]), slice(box[1], box[3]))
-        inner = (_cut(*each) for each in zip(cells, grid.shape, grid.reach, strict=True))
-        yield Part(pixels, cells, Grid(extent, shift @ grid.affine @ first, tuple(inner)))
+        yield Part(pixels, cells, Grid(extent, shift @ grid.affine @ first))
 
 
 def nearest(point: ArrayLike, boxes: Sequence[Box]) -> tuple[float, ...]:
@@ -106,27 +105,15 @@ def nearest(point: ArrayLike, boxes: Sequence[Box]) -> tuple[float, ...]:
 
 def _reached(grid: Grid, box: Box) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Tell of each row and each column of cells whether it reaches into a box."""
+    index = np.arange(max(grid.shape))
+    centers = apply(grid.affine, np.stack([index, index], axis=1))
+    half = np.abs(np.diag(grid.affine)[:2]) * HALF
     rows, columns = (
-        _overlaps(grid, axis, box[axis] - HALF + TOUCH, box[axis + 2] - HALF - TOUCH)
-        for axis in range(len(grid.shape))
+        (centers[:count, axis] + half[axis] > box[axis] - HALF + TOUCH)
+        & (centers[:count, axis] - half[axis] < box[axis + 2] - HALF - TOUCH)
+        for axis, count in enumerate(grid.shape)
     )
     return rows, columns
-
-
-def _overlaps(grid: Grid, axis: int, low: float, high: float) -> NDArray[np.bool_]:
-    """Tell of each cell along an axis whether it reaches between two places of the source."""
-    before, past = grid.reach[axis]
-    walls = np.array([before, *(np.arange(1, grid.shape[axis]) - HALF), past])
-    ends = np.sort(grid.affine[axis, axis] * np.stack([walls[:-1], walls[1:]]), axis=0)
-    first, last = ends + grid.affine[axis, -1]
-    return np.asarray((last > low) & (first < high))
-
-
-def _cut(cells: slice, count: int, reach: tuple[float, float]) -> tuple[float, float]:
-    """Return from where to where some of an axis's cells reach, counted from their first."""
-    before = reach[0] if cells.start == 0 else cells.start - HALF
-    past = reach[1] if cells.stop == count else cells.stop - HALF
-    return before - cells.start, past - cells.start
 
 
 def _span(reached: NDArray[np.bool_]) -> slice:

@@ -75,9 +75,7 @@ def kept_apart(manifest: Manifest, probe: Probe, count: int) -> Probe:
     if not manifest.image.several:
         return probe
     layers = tuple(
-        each
-        for each in probe.layers
-        if each.cells is not None and len(each.cells.spacing) == AXES and each.shape[1] == count
+        each for each in probe.layers if len(each.stride) == AXES and each.shape[1] == count
     )
     refused = {each.name: MIXED for each in probe.layers if each not in layers}
     lost = frozenset() if layers else frozenset({Ability.ACTIVATIONS, Ability.LAYER_GRADIENT})

@@ -6,7 +6,6 @@ from pydantic import JsonValue
 
 from service.domain.certificate import Certified, Compared, Quantiles, Similarity
 from service.domain.inputs import ImageCount
-from service.domain.network import LayerCells
 from service.domain.outputs import EventSpec
 from service.domain.precision import PrecisionRecord
 from service.domain.scores import ScoreEntry
@@ -65,9 +64,6 @@ class LayerEntry(Value):
     name: str
     shape: tuple[int, ...]
     """Shape of its output for one row."""
-
-    cells: LayerCells | None = None
-    """Where its cells lie in the model's input; `None` of what has no map."""
 
     reason: str = ""
     """Why it was chosen, where the package names no layer."""

@@ -15,7 +15,6 @@ from pydantic import JsonValue
 from service.domain.artifact import Artifact
 from service.domain.boxes import Detection
 from service.domain.canonical import digest_of
-from service.domain.network import LayerCells
 from service.domain.parity import ParityReport
 from service.domain.precision import Precision
 from service.domain.request import ExplanationRequest
@@ -261,9 +260,6 @@ class TargetLayer(Value):
     name: str
     reason: str
     """That the request or the package named it, or how it was chosen where none did."""
-
-    cells: LayerCells | None = None
-    """Where its cells lie in the model's input."""
 
 
 class Omission(Value):

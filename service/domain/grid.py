@@ -6,7 +6,7 @@ Axes are in array order: ``(row, column)`` in 2-D, ``(slice, row, column)``
 in 3-D.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -24,21 +24,10 @@ class Grid:
     affine
         Float64 matrix of shape ``(D + 1, D + 1)`` that takes homogeneous cell
         indices to pixel indices of the source image.
-    reach
-        From where to where the grid reaches along each axis, in cell indices: by default from
-        half a cell before the first center to half a cell past the last one. A grid whose cells
-        are not tiles of what it was made of reaches to the borders of that.
     """
 
     shape: tuple[int, ...]
     affine: NDArray[np.float64]
-    reach: tuple[tuple[float, float], ...] = ()
-
-    def __post_init__(self) -> None:
-        """Let cells reach half a cell about their centers where nothing else is said."""
-        if not self.reach:
-            whole = tuple((-0.5, length - 0.5) for length in self.shape)
-            object.__setattr__(self, "reach", whole)
 
     @classmethod
     def identity(cls, shape: tuple[int, ...]) -> Self:
@@ -53,21 +42,7 @@ class Grid:
 
     def within(self, parent: Self) -> Self:
         """Return this grid, whose affine leads to `parent`, led on to its source."""
-        return type(self)(self.shape, parent.affine @ self.affine, self.reach)
-
-    def over(self, parent: Self) -> Self:
-        """Return the same, of cells that lie along the parent's axes and reach to its borders."""
-        steps, firsts = np.diag(self.affine)[:-1], self.affine[:-1, -1]
-        lines = zip(parent.shape, steps.tolist(), firsts.tolist(), strict=True)
-        reach = tuple(
-            ((-0.5 - first) / step, (length - 0.5 - first) / step) for length, step, first in lines
-        )
-        return replace(self, reach=reach).within(parent)
-
-    @property
-    def plane(self) -> Self:
-        """The grid without its first axis, whose cells lie along the source's first."""
-        return type(self)(self.shape[1:], self.affine[1:, 1:], self.reach[1:])
+        return type(self)(self.shape, parent.affine @ self.affine)
 
     def to_source(self, points: ArrayLike) -> NDArray[np.float64]:
         """Take cell indices, shape ``(..., D)``, to source pixel indices."""

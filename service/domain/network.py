@@ -131,17 +131,3 @@ class Layer(Value):
 
     onnx: str | None = None
     """Tensor name in the ONNX graph."""
-
-
-class LayerCells(Value):
-    """Where the cells of a layer's output lie in the model's input, along each spatial axis.
-
-    Cell `i` is centered at ``first + spacing * i``, in pixels of which 0 is the first one's center.
-    """
-
-    first: tuple[float, ...]
-    spacing: tuple[float, ...]
-    by: Literal["receptive_field", "patches", "tiles"]
-    """How it is known: ``receptive_field``, that a cell is where what it sees is centered;
-    ``patches``, that cells are tokens of patches side by side; ``tiles``, that it is not known
-    along every axis: there cells are taken to share the image evenly."""

@@ -112,7 +112,6 @@ def settled(method: Method, runtime: Runtime, baseline: float = 0.0) -> Method:
     layers = tuple(layer.name for layer in probed.layers)
     facts = ModelFacts(
         layers=layers,
-        cells={each.name: each.cells for each in probed.layers if each.cells is not None},
         linear_heads=tuple(layer for layer in layers if layer in probed.linear_heads),
         attentions=probed.attentions,
         tokens=probed.tokens,

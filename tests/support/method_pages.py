@@ -53,14 +53,6 @@ Which of them a model can be asked for depends on what its runtime can serve: th
 for each model, and [a table](../models/kinds.md) for each kind. How far a map may be believed is
 told in [its own chapter](../trust.md).
 
-Methods that look into a layer make a map of the layer's cells. A cell lies where its receptive
-field is centered, which is followed through the network when the model is loaded: of a ResNet-50
-the first of 7 x 7 cells lies on the first pixel of 224, and not on the 16th, where a map that is
-enlarged as usual puts it. The result tells it under `layer.cells`: `first`, `spacing` and how
-they are known, `by` `receptive_field`, `patches` (a transformer's tokens) or `tiles`, where it is
-not known and cells are taken to share the image evenly. A cell still sees all of its field
-([decision 30](../adr/0030-where-cells-of-a-layer-lie.md)).
-
 {table}
 These pages are written by `python -m tests.support.method_pages` and the pictures on them by
 `python -m tests.support.method_pictures`: the demo model's answer to "why a nodule?" on the

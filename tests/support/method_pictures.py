@@ -72,7 +72,6 @@ class Demo:
         layers = tuple(layer.name for layer in probed.layers)
         self.facts = ModelFacts(
             layers=layers,
-            cells={each.name: each.cells for each in probed.layers if each.cells is not None},
             linear_heads=tuple(name for name in layers if name in probed.linear_heads),
             baseline=manifest.explain.baseline,
             attentions=probed.attentions,
@@ -110,7 +109,7 @@ def drawn(maps: Maps, image: NDArray[np.float32], *, signed: bool) -> bytes:
     display = display_of(image)
     values = maps.values[0].sum(0).float().numpy()
     whole = Grid.partition(image.shape[1:], display.shape)
-    grid = Grid(values.shape, maps.affine).over(whole)
+    grid = Grid(values.shape, maps.affine).within(whole)
     page = np.zeros((*display.shape, 3), np.uint8)
     scale = scale_of(values, signed=signed)
     if scale is None:

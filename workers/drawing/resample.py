@@ -12,8 +12,8 @@ from service.domain.grid import Grid, scaling
 Shares = NDArray[np.float64]
 Cells = NDArray[np.float32]
 
-ROUNDING = 1e-9
-"""Cells by which a pixel may lie past the map's end."""
+HALF = 0.5
+"""A cell reaches this far from its center."""
 
 DENSE = 16
 """Cells up to which one matrix product is faster than two neighbors for each pixel."""
@@ -27,9 +27,6 @@ class Axis:
     scale: float
     offset: float
     """Cell *i* has its center at pixel ``scale * i + offset``; `scale` may be below 0."""
-
-    reach: tuple[float, float]
-    """From where to where there is a map, in cell indices."""
 
     @property
     def aligned(self) -> bool:
@@ -62,8 +59,7 @@ class Axis:
     def _neighbors(self, pixels: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Shares, Shares]:
         """Return two cells for each pixel, the second's share, and 0 where no cell reaches."""
         at = (np.arange(pixels) - self.offset) / self.scale
-        before, past = self.reach
-        covered = ((at >= before - ROUNDING) & (at <= past + ROUNDING)).astype(float)
+        covered = ((at >= -HALF) & (at <= self.cells - HALF)).astype(float)
         inside = np.clip(at, 0, self.cells - 1)
         first = np.minimum(inside.astype(np.intp), max(self.cells - 2, 0))
         return first, np.minimum(first + 1, self.cells - 1), inside - first, covered
@@ -88,12 +84,7 @@ class Laid:
         linear = grid.affine[:-1, :-1]
         order = [int(row.argmax()) for row in np.abs(linear)]
         axes = tuple(
-            Axis(
-                grid.shape[cells],
-                float(linear[axis, cells]),
-                float(grid.affine[axis, -1]),
-                grid.reach[cells],
-            )
+            Axis(grid.shape[cells], float(linear[axis, cells]), float(grid.affine[axis, -1]))
             for axis, cells in enumerate(order)
         )
         if sorted(order) != list(range(len(order))) or np.count_nonzero(linear) > len(order):
@@ -117,8 +108,7 @@ class Laid:
         values = np.tensordot(weights[used], self.values[:, used], axes=(0, 1))
         rows, columns = self.axes[1:]
         affine = scaling((rows.scale, columns.scale), (rows.offset, columns.offset))
-        reach = (rows.reach, columns.reach)
-        return np.asarray(values, np.float32), Grid(values.shape[1:], affine, reach)
+        return np.asarray(values, np.float32), Grid(values.shape[1:], affine)
 
 
 def to_source(
@@ -175,9 +165,7 @@ def resampling(
     if linear[0, 1] or linear[1, 0]:
         raise ValueError("the map's grid is turned against the image")
     rows, columns = (
-        Axis(grid.shape[axis], linear[axis, axis], grid.affine[axis, 2], grid.reach[axis]).weights(
-            shape[axis]
-        )
+        Axis(grid.shape[axis], linear[axis, axis], grid.affine[axis, 2]).weights(shape[axis])
         for axis in range(2)
     )
     return rows, columns

@@ -112,9 +112,6 @@ class MapRecord(Value):
     affine: tuple[tuple[float, ...], ...]
     """Cell indices to source pixel indices, homogeneous."""
 
-    reach: tuple[tuple[float, float], ...] = ()
-    """From where to where the map reaches along each axis, as of `Grid`."""
-
     on_source_grid: bool
     """Whether array formats resample to the source image's pixels."""
 
@@ -207,7 +204,7 @@ class Sheet:
     @cached_property
     def grid(self) -> Grid:
         """The map's own grid."""
-        return Grid(self.values.shape[1:], np.array(self.record.affine), self.record.reach)
+        return Grid(self.values.shape[1:], np.array(self.record.affine))
 
     @cached_property
     def array(self) -> tuple[NDArray[np.float32], Grid]:

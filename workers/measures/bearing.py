@@ -230,21 +230,14 @@ def described(extent: Sequence[int], grid: Grid, drops: Array) -> Probes:
     )
 
 
-THIN: Final = 1e-9
-"""Points along a cell under which it is none."""
-
-
 @lru_cache(maxsize=64)
 def _share(count: int, scale: float, offset: float, extent: int, side: int) -> Array:
     """Return the share of each of `count` cells on each point, shape ``(side, count)``."""
-    walls = (np.arange(count + 1) - 0.5) * scale + offset + 0.5
-    walls[[0, -1]] = 0, extent  # border cells reach to the borders, however they are placed
-    edges = walls.clip(0, extent) / extent * side
+    edges = ((np.arange(count + 1) - 0.5) * scale + offset + 0.5) / extent * side
     lower, upper = edges[:-1], edges[1:]
     unit = np.arange(side)[:, None]
     common = np.minimum(unit + 1, upper) - np.maximum(unit, lower)
-    # a cell that is centered in what pads the image has no edge there, and no share
-    share: Array = np.clip(common, 0, None) / np.maximum(upper - lower, THIN)
+    share: Array = np.clip(common, 0, None) / (upper - lower)
     return share
 
 

@@ -69,8 +69,7 @@ def _points(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return points ``(n, axes)`` in source pixels, and the map's value at each."""
     side = SIDES[relevance.ndim]
-    shares = (np.arange(side) + 0.5) / side
-    axes = [before + shares * (past - before) for before, past in case.source.reach]
+    axes = [(np.arange(side) + 0.5) * size / side - 0.5 for size in relevance.shape]
     cells = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, relevance.ndim)
     index = np.rint(cells).astype(int)
     values = relevance[tuple(np.clip(index, 0, np.array(relevance.shape) - 1).T)]

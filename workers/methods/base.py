@@ -7,7 +7,7 @@ plan yields passes and turns what they give into :class:`Maps`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
 import numpy as np
@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from service.domain.catalog import Sense
-from service.domain.network import LayerCells
 from service.registry import Registry
 from workers.passes import Ability, Cost, Plan, Targets
 from workers.tabular import Tabular
@@ -56,9 +55,6 @@ class ModelFacts:
 
     layers: tuple[str, ...] = ()
     """Usable target layers, the default first."""
-
-    cells: Mapping[str, LayerCells] = field(default_factory=dict)
-    """Where their cells lie in the model's input; of those that are not here, as tiles of it."""
 
     linear_heads: tuple[str, ...] = ()
     """Those of them that are followed by a mean over the grid and a linear head."""

@@ -2,28 +2,26 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 from torch import Tensor
+from torch.nn import functional
 from typing_extensions import override
 
-from service.domain.grid import scaling
-from service.domain.network import LayerCells
 from service.errors.models import MethodError
 from service.errors.requests import InvalidParameter, MissingAbility
 from workers.methods.base import Maps, Method, ModelFacts, cells
 from workers.passes import Ability, Cost, Gradient, Plan, Step, Targets
 from workers.rows import Clean
 
+INTERPOLATION: Final = {1: "linear", 2: "bilinear", 3: "trilinear"}
+"""By number of spatial axes."""
+
 
 class CamMethod(Method):
     """A map made of one layer's output, on the layer's own grid.
-
-    A cell lies where its receptive field is centered, as far as that is known of the layer.
 
     Parameters
     ----------
@@ -31,16 +29,11 @@ class CamMethod(Method):
         The layer, out of the model's declared ones; its default if not given.
     """
 
-    version: ClassVar[int] = 2
-    """Of version 1 cells were tiles of the image."""
-
     layer: str | None = Field(
         default=None,
         max_length=200,
         description="Target layer, out of the model's declared ones; default: the model's.",
     )
-
-    _cells: LayerCells | None = PrivateAttr(default=None)
 
     @override
     def settled(self, model: ModelFacts) -> Self:
@@ -55,16 +48,15 @@ class CamMethod(Method):
         """
         if not model.layers:
             raise MissingAbility(f"{self.name} needs a target layer; the model has no usable one.")
-        layer = model.layers[0] if self.layer is None else self.layer
-        if layer not in model.layers:
+        if self.layer is None:
+            return self.model_copy(update={"layer": model.layers[0]})
+        if self.layer not in model.layers:
             raise InvalidParameter(
                 "The model offers no such target layer; 'valid' lists those it does.",
                 parameter="layer",
                 valid=list(model.layers),
             )
-        method = self.model_copy(update={"layer": layer})
-        method._cells = model.cells.get(layer)  # noqa: SLF001 - its own copy
-        return method
+        return self
 
     @property
     def place(self) -> str:
@@ -72,22 +64,6 @@ class CamMethod(Method):
         if self.layer is None:
             raise MethodError(f"{self.name} was planned before its layer was settled.")
         return self.layer
-
-    def affine(self, grid: Sequence[int], image: Tensor) -> NDArray[np.float64]:
-        """Return cell index to model-input index, of a layer's grid over an image.
-
-        Of one of several views, its own axes come last.
-        """
-        if self._cells is None:
-            return cells(image.shape[1:], grid)
-        axes = len(grid)
-        return scaling(self._cells.spacing[-axes:], self._cells.first[-axes:])
-
-    def on_grid(
-        self, values: Tensor, image: Tensor, extras: Sequence[dict[str, float]] = ()
-    ) -> Maps:
-        """Return maps ``(K, 1, *grid)`` of the layer, of an image ``(C, *spatial)``."""
-        return Maps(values, self.affine(values.shape[2:], image), tuple(extras))
 
 
 class ChannelCam(CamMethod):
@@ -121,7 +97,7 @@ class ChannelCam(CamMethod):
         whole = weights.new_zeros(weights.shape[1], len(features), dtype=torch.float64)
         whole[:, chosen] = weights.double().T
         figures = {"channels": float(len(chosen)), "channels_of_layer": float(len(features))}
-        return self.on_grid(weighted(features, whole), image, (figures,) * len(whole))
+        return on_grid(weighted(features, whole), image, (figures,) * len(whole))
 
 
 class GradientCam(CamMethod):
@@ -141,7 +117,7 @@ class GradientCam(CamMethod):
         step: Step = yield Gradient(Clean(image), targets, at=(self.place,))
         features = step.activations[self.place][0]
         require_grid(features, image)
-        return self.on_grid(self.combined(features, step.gradients[self.place][0]), image)
+        return on_grid(self.combined(features, step.gradients[self.place][0]), image)
 
     @abstractmethod
     def combined(self, features: Tensor, gradients: Tensor) -> Tensor:
@@ -162,6 +138,11 @@ def require_grid(features: Tensor, image: Tensor) -> None:
         raise MethodError("The target layer's output has no spatial grid.")
 
 
+def on_grid(values: Tensor, image: Tensor, extras: Sequence[dict[str, float]] = ()) -> Maps:
+    """Return maps ``(K, 1, *grid)`` of a layer whose equal cells cover `image`."""
+    return Maps(values, cells(image.shape[1:], values.shape[2:]), tuple(extras))
+
+
 def pooled(gradients: Tensor) -> Tensor:
     """Return the mean over the grid, float64, shape ``(K, channels)``.
 
@@ -173,32 +154,10 @@ def pooled(gradients: Tensor) -> Tensor:
     return gradients.double().flatten(2).mean(2)
 
 
-def enlarged(values: Tensor, spatial: Sequence[int], affine: NDArray[np.float64]) -> Tensor:
-    """Return maps interpolated linearly between the centers of their cells, at every pixel.
-
-    Before the first center and past the last one the border cell's value holds.
-
-    Parameters
-    ----------
-    values
-        Shape ``(N, channels, *grid)``.
-    spatial
-        Shape of the image.
-    affine
-        Cell index to the image's index, along its axes.
-    """
-    for axis, pixels in enumerate(spatial):
-        shares = _shares(values.shape[axis + 2], pixels, affine[axis, axis], affine[axis, -1])
-        along = torch.from_numpy(shares).to(values)
-        values = (values.movedim(axis + 2, -1) @ along).movedim(-1, axis + 2)
-    return values
-
-
-def _shares(count: int, pixels: int, step: float, first: float) -> NDArray[np.float64]:
-    """Return the share of each cell in each pixel, shape ``(cells, pixels)``."""
-    at = np.clip((np.arange(pixels) - first) / step, 0, count - 1)
-    shares: NDArray[np.float64] = np.clip(1 - np.abs(at - np.arange(count)[:, None]), 0, None)
-    return shares
+def enlarged(values: Tensor, spatial: Sequence[int]) -> Tensor:
+    """Return `values`, shape ``(N, channels, *grid)``, linearly enlarged to `spatial`."""
+    mode = INTERPOLATION[len(spatial)]
+    return functional.interpolate(values, tuple(spatial), mode=mode, align_corners=False)
 
 
 def weighted(activations: Tensor, weights: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from workers.methods.base import METHODS, Maps
-from workers.methods.cam import CamMethod, require_grid
+from workers.methods.cam import CamMethod, on_grid, require_grid
 from workers.passes import Ability, Cost, Forward, Plan, Step, Tap, Targets
 from workers.rows import Clean
 
@@ -63,7 +63,7 @@ class EigenCam(CamMethod):
         component, explained = _first_component(features.double().flatten(1))
         values = component.reshape(1, 1, *features.shape[1:]).to(features.dtype)
         values = values.repeat(len(targets), *(1,) * image.dim())
-        return self.on_grid(values, image, ({"explained": explained},) * len(targets))
+        return on_grid(values, image, ({"explained": explained},) * len(targets))
 
 
 def _first_component(features: Tensor) -> tuple[Tensor, float]:

@@ -63,7 +63,5 @@ class GuidedGradCam(CamMethod):
         require_grid(features, image)
         coarse = weighted(features, pooled(cut.gradients[self.place][0])).clamp(min=0)
         spatial = image.shape[1:]
-        values = guided.gradients[INPUT][0] * enlarged(
-            coarse, spatial, self.affine(features.shape[1:], image)
-        )
+        values = guided.gradients[INPUT][0] * enlarged(coarse, spatial)
         return Maps(values, cells(spatial, spatial))

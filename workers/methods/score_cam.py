@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
@@ -89,7 +87,7 @@ class ScoreCam(ChannelCam):
         chosen = self.chosen(_deviation(features))
         if not len(chosen):
             return self.capped(features, image.new_zeros(0, len(targets)), chosen, image)
-        masks = _Masks(features[chosen], image, self.affine(features.shape[1:], image))
+        masks = _Masks(features[chosen], image)
         reference, masked = yield (
             Forward(Blend(image, baseline, (0.0,)), targets),
             Forward(Masked(image, baseline, masks, len(chosen)), targets),
@@ -108,14 +106,13 @@ def _deviation(features: Tensor) -> Tensor:
 class _Masks:
     """Channels as masks of the image, enlarged when they are asked for."""
 
-    def __init__(self, features: Tensor, image: Tensor, affine: NDArray[np.float64]) -> None:
+    def __init__(self, features: Tensor, image: Tensor) -> None:
         self._features = features
-        self._affine = affine
         self._size = tuple(image.shape[1:])
 
     def __call__(self, start: int, stop: int) -> Tensor:
         """Return masks ``(stop - start, 1, *spatial)``, each from 0 to 1."""
-        wide = enlarged(self._features[start:stop, None], self._size, self._affine)
+        wide = enlarged(self._features[start:stop, None], self._size)
         axes = tuple(range(1, wide.dim()))
         low, high = wide.amin(axes, keepdim=True), wide.amax(axes, keepdim=True)
         span = high - low

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from service.domain.explanation import RemoteModel
 from service.domain.manifest import Manifest
-from service.domain.network import LayerCells
 from service.errors.base import WhylightError
 from service.registry import Registry
 from service.settings import RemoteSettings
@@ -119,8 +118,8 @@ class LayerFacts:
     shape: tuple[int, ...]
     """Shape of its output for one row."""
 
-    cells: LayerCells | None
-    """Where its cells lie in the input; `None` without spatial axes."""
+    stride: tuple[float, ...]
+    """Input pixels to a cell, along each spatial axis; empty without such axes."""
 
     reason: str = ""
     """Why it was chosen, where the package names no layer."""

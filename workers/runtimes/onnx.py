@@ -23,7 +23,7 @@ from service.errors.models import InvalidPackage, UnservablePass
 from workers.endings import Ending, ending_of
 from workers.passes import Ability, Exclusive
 from workers.rows import INPUT, VALUES
-from workers.runtimes.base import RUNTIMES, Fit, LayerFacts, Opener, Probe, Segment, Served, Work
+from workers.runtimes.base import RUNTIMES, Fit, Opener, Probe, Segment, Served, Work
 from workers.runtimes.batch import answered, filled, row_shape, spans, usual_seconds
 from workers.runtimes.graph.ending import bare, demand_ending
 from workers.runtimes.graph.join import joined
@@ -34,7 +34,7 @@ from workers.runtimes.session import exposed, image_of, memory_of, session, unlo
 from workers.runtimes.surrogate import difference, surrogate
 from workers.runtimes.taken import told_of_graph, tried
 from workers.runtimes.torch import TorchRuntime
-from workers.runtimes.torch_probe import beside, cells_of, noise
+from workers.runtimes.torch_probe import beside, layer_facts, noise
 from workers.tabular import Companions
 
 UNREAD: Final = "Its graph cannot be interpreted."
@@ -188,7 +188,7 @@ class OnnxRuntime:
         one = noise(self, 1)
         outputs, *taps = self._run(one, [self._output, *self._tensors.values()])
         layers = tuple(
-            LayerFacts(name, tuple(tap.shape[1:]), cells_of(tap.shape[2:], self.shape[1:]))
+            layer_facts(name, tap.shape[1:], self.shape)
             for name, tap in zip(self._tensors, taps, strict=True)
         )
         mixes = self._mixes_rows()

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Final, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from service.domain.network import LayerCells
 from service.errors.models import LayerAmbiguous, LayerNotCaptured, ModelUnavailable, UnservablePass
 from service.wording import nearest
 from workers.device import is_out_of_memory, synchronize
@@ -18,7 +18,6 @@ from workers.runtimes.base import LayerFacts, Probe
 from workers.runtimes.capture import Capture
 from workers.runtimes.memory import needed, weight_bytes
 from workers.runtimes.path import path_fault
-from workers.runtimes.places import Line, Lines, Places
 from workers.runtimes.rescale import rescale_fault
 from workers.runtimes.rules import rectifiers
 from workers.tokens import Tokens
@@ -108,11 +107,10 @@ def probe(subject: Subject) -> Probe:
         If the model does not put out one tensor with a row for each input row.
     """
     batch = noise(subject, 1)
-    with Places(batch) as places:
-        outputs, capture = subject.capture_all(batch)
+    outputs, capture = subject.capture_all(batch)
     if not isinstance(outputs, Tensor) or outputs.dim() < 1 or outputs.shape[0] != 1:
         raise ModelUnavailable("The model must put out one tensor with one row for each input.")
-    layers, refused = _layers(subject, capture, outputs, places)
+    layers, refused = _layers(subject, capture, outputs)
     gradient = _leads_to(outputs, batch)
     heads = _linear_heads(subject, layers) if gradient else frozenset()
     unable = _unable(subject, outputs, heads) if gradient else {}
@@ -163,7 +161,7 @@ def noise(subject: Sized, rows: int) -> Tensor:
 
 
 def _layers(
-    subject: Subject, capture: Capture, outputs: Tensor, places: Places
+    subject: Subject, capture: Capture, outputs: Tensor
 ) -> tuple[tuple[LayerFacts, ...], dict[str, str]]:
     """Tell the declared layers that can be used from those that cannot, and why."""
     usable, refused = [], {}
@@ -182,15 +180,10 @@ def _layers(
                 " changes in place. Name the layer before or after."
             )
         else:
-            output = capture.found[layer]
-            cells = cells_of(
-                subject.on_grid(output).shape[2:],
-                subject.shape[1:],
-                places.of(output)[2:],
-                patches=subject.tokens is not None and subject.tokens.fit(output),
+            facts = layer_facts(
+                layer, subject.on_grid(capture.found[layer]).shape[1:], subject.shape
             )
-            shape, reason = tuple(subject.on_grid(output).shape[1:]), subject.reasons.get(layer, "")
-            usable.append(LayerFacts(layer, shape, cells, reason))
+            usable.append(replace(facts, reason=subject.reasons.get(layer, "")))
     return tuple(usable), refused
 
 
@@ -200,38 +193,12 @@ def _goes_on(subject: Subject, layer: str) -> bool:
     return _leads_to(outputs, found[layer])
 
 
-def cells_of(
-    grid: Sequence[int], spatial: Sequence[int], lines: Lines = (), *, patches: bool = False
-) -> LayerCells | None:
-    """Return where a layer's cells lie in the input; `None` if it has other axes.
-
-    Parameters
-    ----------
-    grid, spatial
-        Spatial shapes of the layer's output and of the input.
-    lines
-        What is known of each axis of the grid, if anything is.
-    patches
-        Whether cells are known to be patches side by side.
-    """
-    if len(grid) != len(spatial) or not grid:
-        return None
-    known = dict(enumerate(lines))
-    found = [
-        line if (line := known.get(axis)) is not None and line.axis == axis else None
-        for axis in range(len(grid))
-    ]
-    tiles = [
-        Line(axis).scaled(*sizes) for axis, sizes in enumerate(zip(spatial, grid, strict=True))
-    ]
-    # an axis of as many cells as pixels is not resampled, whatever made them
-    sure = all(line or n == size for line, n, size in zip(found, grid, spatial, strict=True))
-    placed = [line or tile for line, tile in zip(found, tiles, strict=True)]
-    return LayerCells(
-        first=tuple(each.first for each in placed),
-        spacing=tuple(each.step for each in placed),
-        by="patches" if patches else "receptive_field" if sure else "tiles",
-    )
+def layer_facts(name: str, shape: Sequence[int], image: Sequence[int]) -> LayerFacts:
+    """Return a layer's facts from the shapes of its output and of the input, for one row."""
+    spatial, grid = image[1:], shape[1:]
+    fits = len(grid) == len(spatial) > 0
+    stride = tuple(size / cell for size, cell in zip(spatial, grid, strict=True)) if fits else ()
+    return LayerFacts(name, tuple(shape), stride)
 
 
 def _unable(subject: Subject, outputs: Tensor, heads: frozenset[str]) -> dict[Ability, str]:
@@ -284,7 +251,9 @@ def _attentions(subject: Subject, batch: Tensor, outputs: Tensor) -> tuple[tuple
 
 def _linear_heads(subject: Subject, layers: Sequence[LayerFacts]) -> frozenset[str]:
     """Return the layers of whose mean over the grid alone every output is a linear function."""
-    return frozenset(layer.name for layer in layers if layer.cells and _linear(subject, layer.name))
+    return frozenset(
+        layer.name for layer in layers if layer.stride and _linear(subject, layer.name)
+    )
 
 
 def _linear(subject: Subject, layer: str) -> bool:

@@ -5,9 +5,10 @@ image: the one window of a proposal, or the windows that see something of the bo
 no say in anything else, and costs nothing there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,7 +111,7 @@ class Placed:
 
     def add(self, part: Part, made: Maps) -> None:
         """Put a part's maps in their place."""
-        values = enlarged(made.values, part.tiling.shape, made.affine)
+        values = _over(made, part.tiling.shape)
         if self._total is None:
             self._total = values.new_zeros(self._targets, values.shape[1], *self._tiling.extent)
         for k, each in zip(part.asked, values, strict=True):
@@ -131,3 +132,10 @@ class Placed:
             torch.stack([self._shares[k] for k in places]) if self._shares else None,
             partial=self.partial,
         )
+
+
+def _over(made: Maps, shape: Sequence[int]) -> Tensor:
+    """Return maps on every pixel of an image; their cells begin at its corner, and cover it."""
+    edges, grid = np.diag(made.affine)[:-1], made.values.shape[2:]
+    reach = [max(n, round(k * edge)) for n, k, edge in zip(shape, grid, edges, strict=True)]
+    return enlarged(made.values, reach)[:, :, *map(slice, shape)]

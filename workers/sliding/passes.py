@@ -177,7 +177,7 @@ class Sliding:
             meeting = [k for k, each in enumerate(regions) if window in each.windows]
             own = tuple(Share(regions[k], window, rivals[k], blended=False) for k in meeting)
             made: Maps = yield from method.plan(source.cut(window).contiguous(), own)
-            values = enlarged(made.values, tiling.size, made.affine)
+            values = enlarged(made.values, tiling.size)
             if total is None:
                 shape = (len(targets), values.shape[1], *tiling.extent)
                 total = values.new_zeros(shape)

@@ -323,7 +323,7 @@ def _attributions(
         among = share(outcome, k, prepared, image, signed=tried.signed)
         if each.target.slice is not None:
             own, among = alone(own, prepared, each.target.slice, signed=tried.signed)
-        cells = own.cells.over(image.grid)
+        cells = own.cells.within(image.grid)
         values, restriction = restrict(own.values, cells, image.decoded.facts.regions)
         made.append(
             Attribution(

@@ -216,7 +216,7 @@ class _Bench:
                 methods.setdefault(each.method, []).append(each)
         for group in methods.values():
             targets = tuple(each.target for each in group if each.target is not None)
-            yield self._method(group[0]), targets
+            yield settled(group[0]).settled(self.access.model.facts), targets
 
     def _scalar(self, target: ResolvedTarget) -> Scalar:
         """Return what the engine computed for a target."""
@@ -281,18 +281,13 @@ class _Bench:
             return NO_CLASS
         if not attribution.target.is_logit:
             return NO_LOGIT
-        return self.access.model.records.record(self._method(attribution))
-
-    def _method(self, attribution: Attribution) -> Method:
-        """Return the method of a map as it ran."""
-        method = METHODS[attribution.method].model_validate(attribution.parameters)
-        return method.settled(self.access.model.facts)
+        return self.access.model.records.record(settled(attribution))
 
     def _measured(self, attribution: Attribution) -> PrecisionRecord | None:
         """Return what was measured of the precision, where it is not the usual one."""
         if self._precision == "float32":
             return None
-        return self.access.model.precisions.known(self._method(attribution))
+        return self.access.model.precisions.known(settled(attribution))
 
     def _case(
         self,
@@ -312,7 +307,7 @@ class _Bench:
         place = self.attributed.prepared.place(target.part) or 0
         values = np.asarray(attribution.values, np.float32)
         if target.slice is not None:  # its map is zero elsewhere
-            values, grid = values[:, place], grid.plane
+            values, grid = values[:, place], Grid(grid.shape[1:], grid.affine[1:, 1:])
         known_margins = self.access.model.known_margins[place : place + 1]
         back = np.asarray(np.linalg.inv(prepared.grid.affine) @ grid.affine, np.float64)
         return Case(
@@ -337,6 +332,11 @@ class _Bench:
             boxes=_boxes(prepared.decoded.fetched.request.annotations, target),
             left_out=attribution.restriction.outside_sum if attribution.restriction else 0.0,
         )
+
+
+def settled(attribution: Attribution) -> Method:
+    """Return the method of a map as it ran, all of its parameters settled."""
+    return METHODS[attribution.method].model_validate(attribution.parameters)
 
 
 def _pixels(prepared: Prepared) -> float:

@@ -146,7 +146,6 @@ def record_of(
         precision=decoded.fetched.request.precision,
         facts=decoded.facts,
         affine=tuple(tuple(float(value) for value in row) for row in attribution.grid.affine),
-        reach=attribution.grid.reach,
         on_source_grid=decoded.fetched.request.grid == "source",
         digest=digest,
         created=decoded.fetched.lease.job.created,

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from service.domain.network import LayerCells
 from service.manifests import read_manifest
 from tests.support.small_model import LAYER, write_package
 from workers.catalog import certified, ready_model
@@ -20,10 +19,9 @@ from workers.records import MOST_WAITING, Records, Subject
 from workers.runtimes.base import LayerFacts, Probe
 
 FACTS = ModelFacts(layers=(LAYER,))
-CELLS = LayerCells(first=(0.0, 0.0), spacing=(2.0, 2.0), by="receptive_field")
 PROBE = Probe(
     abilities=frozenset(Ability) - {Ability.RECTIFIER_RULES},
-    layers=(LayerFacts(LAYER, (16, 12, 12), CELLS),),
+    layers=(LayerFacts(LAYER, (16, 12, 12), (2.0, 2.0)),),
     refused={},
     outputs=(3,),
     mixes_rows=False,

@@ -17,7 +17,6 @@ from service import paths
 from service.admission import admit
 from service.domain.explanation import Explanation, Result, TargetLayer
 from service.domain.job import Job, State
-from service.domain.network import LayerCells
 from service.domain.request import ExplanationRequest
 from service.errors.base import Kind
 from service.errors.studies import NotAcceptedByModel
@@ -38,8 +37,6 @@ from tests.support.small_model import (
 )
 from tests.workers.line.conftest import House, served_by
 from workers.model import FIRST
-
-CELLS = LayerCells(first=(0.0, 0.0), spacing=(4.0, 4.0), by="receptive_field")
 
 ALL_METHODS = ["saliency", "grad_cam", "integrated_gradients", "occlusion"]
 
@@ -121,8 +118,7 @@ def test_facts_describe_the_map_that_was_stored(
     assert facts.positive_fraction == pytest.approx((values > 0).mean())
     row, column = np.unravel_index(values[0].argmax(), values[0].shape)
     # a cell of four pixels has its center between its second and its third
-    # two kernels of 3 and strides of 2: cells are centered on every fourth pixel
-    assert facts.peak == pytest.approx((4 * row, 4 * column))
+    assert facts.peak == pytest.approx((4 * row + 1.5, 4 * column + 1.5))
 
 
 def test_a_frame_is_explained_as_if_it_were_the_whole_image(house: House) -> None:
@@ -217,7 +213,7 @@ def test_parameters_are_told_whole(explained: tuple[Job, Explanation]) -> None:
     assert (covered["stride"], covered["baseline"]) == (8, 0.0)  # as the model and window have it
     cam = result(document, "grad_cam", CLASSES[0])
     assert cam.parameters == {"layer": "blocks.1"}
-    assert cam.layer == TargetLayer(name="blocks.1", reason=FIRST, cells=CELLS)
+    assert cam.layer == TargetLayer(name="blocks.1", reason=FIRST)
     assert result(document, "saliency", CLASSES[0]).layer is None
 
 
@@ -229,12 +225,11 @@ def test_a_layer_that_the_request_names_is_used_and_said_so_in_the_json(house: H
         artifacts=["json"],
     )
     (each,) = document.results
-    reason = "The request names it."
-    assert each.layer == TargetLayer(name="blocks.1", reason=reason, cells=CELLS)
+    assert each.layer == TargetLayer(name="blocks.1", reason="The request names it.")
     (artifact,) = each.artifacts
     data = house.backends.store.get(paths.artifact(str(record.result), artifact.name))
     told = json.loads(data)
-    assert told["method"]["layer"] == each.layer.model_dump(mode="json")
+    assert told["method"]["layer"] == each.layer.model_dump()
 
 
 def test_artifacts_are_in_the_store_to_the_byte(

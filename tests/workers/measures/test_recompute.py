@@ -24,10 +24,8 @@ def recomputed(document: dict[str, Any]) -> tuple[float, float]:
     for axis, length in enumerate(probes["extent"]):  # the map's mass on `side` points an axis
         scale, offset = np.array(probes["map_to_input"])[axis, [axis, -1]]
         edge = ((np.arange(square.shape[axis] + 1) - 0.5) * scale + offset + 0.5) / length * side
-        edge[[0, -1]] = 0, side  # the outermost cells reach to the image's borders
-        edge = np.clip(edge, 0, side)
         shared = np.minimum(points + 1, edge[1:]) - np.maximum(points, edge[:-1])
-        share = np.clip(shared, 0, None) / np.maximum(np.diff(edge), 1e-9)
+        share = np.clip(shared, 0, None) / np.diff(edge)
         square = np.moveaxis(np.tensordot(share, square, (1, axis)), 0, axis)
 
     walls, soft = np.array(probes["cells"]), np.repeat(probes["softness"], sizes)[:, None, None]

@@ -127,7 +127,7 @@ def cam(name: str, runtime: TorchRuntime, image: Tensor, layer: str) -> Maps:
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_each_stage_has_a_layer_on_its_own_grid(axes: int) -> None:
     probed = runtime_of(axes).probed
-    assert [(each.name, each.shape, each.cells.spacing) for each in probed.layers] == [
+    assert [(each.name, each.shape, each.stride) for each in probed.layers] == [
         ("norm", (8, *(size // 4 for size in SIZES[axes])), (4.0,) * axes),
         (EARLY, (4, *(size // 2 for size in SIZES[axes])), (2.0,) * axes),
     ]

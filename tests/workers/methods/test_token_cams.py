@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.domain.network import LayerCells
 from tests.support.engine import attribute, logits, settled
 from workers.architectures.vit import Vit
 from workers.methods.ablation_cam import AblationCam
@@ -59,8 +58,7 @@ def test_the_deepest_tokens_that_the_score_depends_on_are_chosen(
     probed = runtime_of(shape).probed
     grid = tuple(size // 4 for size in SIZES[axes])
     assert [(each.name, each.shape) for each in probed.layers] == [(layer, (8, *grid))]
-    tiles = {"first": (1.5,) * axes, "spacing": (4.0,) * axes}
-    assert probed.layers[0].cells == LayerCells(**tiles, by="patches")
+    assert probed.layers[0].stride == (4.0,) * axes
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])

@@ -48,10 +48,7 @@ def test_the_probe_finds_abilities_layers_and_outputs() -> None:
         "features.0": (6, 20, 16),
         TOP: (8, 10, 8),
     }
-    cells = [layer.cells for layer in probed.layers if layer.cells is not None]
-    assert [each.spacing for each in cells] == [(2.0, 2.0), (1.0, 1.0), (2.0, 2.0)]
-    assert [each.first for each in cells] == [(0.5, 0.5), (0.0, 0.0), (0.5, 0.5)]
-    assert {each.by for each in cells} == {"receptive_field"}
+    assert [layer.stride for layer in probed.layers] == [(2.0, 2.0), (1.0, 1.0), (2.0, 2.0)]
     assert probed.linear_heads == {TOP}
     assert set(probed.refused) == {"nowhere"}
     assert probed.outputs == (5,)
