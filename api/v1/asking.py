@@ -74,9 +74,9 @@ def _validated(
         return ExplanationRequest.model_validate(document)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
-    if isinstance(document, dict) and _of_targets(found):
+    if isinstance(document, dict) and (wrong := _of_targets(found)):
         kinds = here.explain.submissions.target_kinds(caller, str(document["model"]))
-        raise _no_such_target(found, document, prefix, kinds)
+        raise _no_such_target(found, wrong, document, prefix, kinds)
     raise invalid(found, prefix)
 
 
@@ -89,12 +89,14 @@ def _of_targets(found: list[ErrorDetails]) -> set[int]:
 
 
 def _no_such_target(
-    found: list[ErrorDetails], document: dict[str, Any], prefix: str, kinds: tuple[str, ...]
+    found: list[ErrorDetails],
+    wrong: set[int],
+    document: dict[str, Any],
+    prefix: str,
+    kinds: tuple[str, ...],
 ) -> InvalidTarget:
     """Return what is wrong with targets, and all else; of a kind that the model has not, that."""
-    strange = {
-        place for place in _of_targets(found) if _kind(document[TARGETS][place]) not in kinds
-    }
+    strange = {place for place in wrong if _kind(document[TARGETS][place]) not in kinds}
     expected = ", ".join(f"'{each}'" for each in kinds)
     detail = f"Expected one of the kinds {expected}."
     told: list[JsonValue] = [

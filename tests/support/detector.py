@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -15,6 +16,7 @@ from examples.boxes import STEP, THRESHOLD, Detecting
 from examples.planted import recipes as planted
 from examples.spheres import detector as spheres
 from examples.spheres.phantom import draw
+from service.domain.explanation import Explanation
 from service.domain.manifest import Manifest
 from service.manifests import read_manifest
 from tests.support.exported import onnx_of
@@ -140,3 +142,18 @@ class Sorting(Exported):
         boxes, scores = super().forward(image)
         found = scores[0].amax(-1) > 0.02
         return boxes[:, found], scores[:, found]
+
+
+def demand_the_same(told: Explanation, again: Explanation) -> None:
+    """Require of an exported detector's answer what the network's own says and shows."""
+    for one, other in zip(told.predictions, again.predictions, strict=True):
+        assert other.logit == pytest.approx(one.logit, abs=1e-3)
+        assert [e.patient for e in other.detections] == [e.patient for e in one.detections]
+    known = {(e.method, e.target.key): e for e in told.results}
+    for entry in again.results:
+        before = known[entry.method, entry.target.key]
+        assert entry.status == "succeeded", entry.reason
+        assert entry.executed_on == ("original" if entry.method == "occlusion" else "surrogate")
+        assert entry.target.windows == before.target.windows
+        assert entry.target.score == pytest.approx(before.target.score, abs=1e-3)
+        assert entry.map.peak == before.map.peak

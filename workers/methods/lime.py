@@ -118,9 +118,9 @@ class Lime(SegmentMethod):
         # the penalty as rows that are to be zero: the normal equations would square the condition
         penalty = self.ridge**0.5 * torch.eye(segments, dtype=torch.float64)
         rows = torch.cat([root * design, penalty])
-        values = torch.linalg.lstsq(
-            rows, torch.cat([root * left, left.new_zeros(segments, left.shape[1])])
-        ).solution
+        wanted = torch.cat([root * left, left.new_zeros(segments, left.shape[1])])
+        # the penalty makes the rank full; torch's default driver gives other bits at every call
+        values = torch.linalg.lstsq(rows, wanted, driver="gels").solution
         unexplained = (kernel * (left - design @ values) ** 2).sum(0)
         variance = (kernel * left**2).sum(0)
         fit = [

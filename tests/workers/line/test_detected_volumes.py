@@ -12,7 +12,7 @@ from examples.spheres.dicom import series
 from examples.spheres.phantom import SHAPE, SPACING, draw
 from service.domain.job import State
 from service.domain.parity import Parity
-from tests.support.detector import OF_SPHERES, write_exported_detector
+from tests.support.detector import OF_SPHERES, demand_the_same, write_exported_detector
 
 MODEL = "sphere-detector-phantom"
 PHANTOM = draw(5_362, ["dense", "dense", "hollow"])
@@ -177,13 +177,4 @@ def test_an_export_with_boxes_and_probabilities_says_and_shows_the_same(clinic, 
     asked = {"targets": TARGETS, "methods": [METHODS[1], OCCLUSION]}
     record, again = clinic.explain("exported", study, **asked)
     assert record.state is State.SUCCEEDED, again.failure
-    for one, other in zip(told.predictions, again.predictions, strict=True):
-        assert other.logit == pytest.approx(one.logit, abs=1e-3)
-        assert [e.patient for e in other.detections] == [e.patient for e in one.detections]
-    known = {(e.method, e.target.key): e for e in told.results}
-    for entry in again.results:
-        before = known[entry.method, entry.target.key]
-        assert entry.status == "succeeded", entry.reason
-        assert entry.executed_on == ("original" if entry.method == "occlusion" else "surrogate")
-        assert entry.target.score == pytest.approx(before.target.score, abs=1e-3)
-        assert entry.map.peak == before.map.peak
+    demand_the_same(told, again)
