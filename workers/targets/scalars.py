@@ -88,9 +88,12 @@ class Linear:
         return hash((Linear, self.terms, self.constant))
 
     def __call__(self, outputs: Tensor) -> Tensor:
-        """Return the sum of each row, shape ``(rows,)``."""
-        parts = [outputs[:, index] * weight for index, weight in self.terms]
-        return torch.stack(parts).sum(0) + self.constant
+        """Return the sum of each row, shape ``(rows,)``.
+
+        A constant is added in float64: what changes of a sum would be lost beside a large one.
+        """
+        parts = torch.stack([outputs[:, index] * weight for index, weight in self.terms]).sum(0)
+        return parts.double() + self.constant if self.constant else parts
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,24 @@ import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter
+from torch import nn
 
 from service.domain.grid import Grid
 from service.domain.manifest import Manifest
 from service.domain.target import Target
 from service.errors.models import NonFiniteScore
 from service.errors.requests import InvalidTarget
+from tests.support.engine import attribute
 from tests.workers.targets.test_classes import CLASSES, manifest
+from workers.methods.occlusion import Occlusion
+from workers.methods.rise import Rise
 from workers.rows import Given
 from workers.runtimes.base import Work
 from workers.runtimes.batch import scores_of
+from workers.runtimes.torch import TorchRuntime
 from workers.targets.base import Answer
 from workers.targets.resolve import predict, resolve
+from workers.targets.scalars import Linear
 
 TARGETS = TypeAdapter(tuple[Target, ...])
 VALUES = [
@@ -101,6 +107,20 @@ def test_targets_whose_names_meet_are_both_explained():
         made = resolved(answer(model, [0.5, 2.0]), *order).chosen
         assert [each.target.key for each in made] == ["nodule-margin", "nodule-margin-2"]
         assert sorted(each.target.score for each in made) == [-1.5, 2.0]
+
+
+@pytest.mark.parametrize("method", [Occlusion(window=6), Rise(samples=64)])
+@pytest.mark.parametrize("constant", [130.0, -1e5, 1e8])
+def test_what_a_value_is_counted_from_does_not_move_its_map(method, constant):
+    """In float32 a large one swallowed what hiding a place changes."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 22 * 22, 2))
+    runtime, image = TorchRuntime(net.eval(), (1, 24, 24)), torch.randn(1, 24, 24)
+    plain, counted = (
+        attribute(method, runtime, image, (Linear(((0, 3.0),), each),)).values
+        for each in (0.0, constant)
+    )
+    torch.testing.assert_close(counted, plain, rtol=1e-4, atol=1e-6)
 
 
 def test_a_score_that_is_no_number_is_refused_before_anything_is_written_of_it():
