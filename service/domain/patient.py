@@ -1,9 +1,5 @@
 """What tells the patients of a study's images apart, without telling who they are."""
 
-from typing import Any
-
-from pydantic import model_validator
-
 from service.domain.value import Value
 
 
@@ -19,12 +15,6 @@ class Patient(Value):
 
     birth_date: str = ""
     sex: str = ""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_older_release(cls, said: Any) -> Any:
-        """Read the digest of Patient ID, which was once all that was kept."""
-        return {"id": said} if isinstance(said, str) else said
 
     def contradictions(self, other: "Patient") -> tuple[str, ...]:
         """Return by which attributes another image's patient is another one.
