@@ -255,7 +255,7 @@ def test_a_graph_gives_names_and_shapes(imported):
     assert fields["inputs"][0]["steps"] == [{"name": "resize", "parameters": {"size": [128, 128]}}]
     assert "5" in said["/outputs/0/classes"]
     assert "probabilities" in said["/activation"]
-    outputs = [{"name": "logits", "classes": [{"key": "a", "label": "A"}]}]
+    outputs = [{"name": "logits", "classes": [{"key": key, "label": key} for key in "abcde"]}]
     inputs = [{**fields["inputs"][0], "accept": {"modalities": ["DX"]}}]
     manifest = completed(fields, outputs=outputs, inputs=inputs)
     assert manifest.file("forward", "onnx").path == "model.onnx"
