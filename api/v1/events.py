@@ -9,7 +9,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.auth import Reader
-from api.context import FIRST_PAUSE, LONGEST_PAUSE, Gateway, Here
+from api.context import FIRST_PAUSE, LONGER, LONGEST_PAUSE, Gateway, Here
 from api.problems import answers
 from api.v1.wire import EventBody, time_of
 from service.errors.base import WhylightError
@@ -103,7 +103,7 @@ class _Follower:
                 silent = 0.0
             await asyncio.sleep(pause)
             silent += pause
-            pause = min(pause * 1.5, LONGEST_PAUSE)
+            pause = min(pause * LONGER, LONGEST_PAUSE)
             try:
                 found = await run_in_threadpool(self._ask, seen)
             except WhylightError:  # purged, or no Redis: the next connection is told which
