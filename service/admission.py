@@ -34,6 +34,7 @@ from service.errors.requests import (
 from service.fleet.base import WorkerRecord
 from service.instances import check_image, check_slice
 from service.parameters import check_method
+from service.places import check_within, extent_of, extent_of_volume
 from service.precision import demand_offered
 from service.scoring import demand_suited
 from service.targets import check_references, check_target, named, with_segmentations, with_targets
@@ -98,7 +99,7 @@ def admit(request: ExplanationRequest, catalog: Catalog, study: Study) -> Admitt
         A method's maps of the model are not known to be near enough in the
         precision asked for.
     InvalidTarget, UnknownFormat
-        The model has no such target; no worker writes such a format.
+        The model or the image has no such target; no worker writes such a format.
     InvalidRequest
         What was observed cannot be compared, or the image has no such frame.
     SingleImageModel
@@ -141,11 +142,13 @@ def _with_subject(
     if accept.volume is None:
         instance = choose_image(study, accept, request)
         check_annotated(request, {None: instance})
+        check_within(request, extent_of(instance))
         frozen = request.model_copy(update={"instance": instance.id})
         check_references(frozen, accept, study)
         return frozen, (instance,)
     chosen = choose_series(study, accept, request)
     check_annotated_volume(request, chosen.instances)
+    check_within(request, extent_of_volume(chosen.instances))
     for place, target in enumerate(request.targets):
         if isinstance(target, InstanceTarget):
             check_slice(target, f"/targets/{place}", chosen.instances)

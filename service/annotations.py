@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from service.domain.request import ExplanationRequest
 from service.domain.study import Instance
 from service.errors.requests import InvalidRequest
-
-AXES = ("slices", "rows", "columns")
+from service.places import extent_of, extent_of_volume
 
 
 def check_annotated(request: ExplanationRequest, images: Mapping[str | None, Instance]) -> None:
@@ -30,7 +29,7 @@ def check_annotated(request: ExplanationRequest, images: Mapping[str | None, Ins
                 pointer=f"/annotations/{place}/view",
                 views=[key for key in images if key],
             )
-        _check_within(annotation.box, place, (instance.rows, instance.columns))
+        _check_within(annotation.box, place, extent_of(instance))
 
 
 def check_annotated_volume(request: ExplanationRequest, series: Sequence[Instance]) -> None:
@@ -46,8 +45,7 @@ def check_annotated_volume(request: ExplanationRequest, series: Sequence[Instanc
     InvalidRequest
         There is such an annotation, or one of a view.
     """
-    slices = sum(each.number_of_frames for each in series)
-    extent = (slices, max(each.rows for each in series), max(each.columns for each in series))
+    extent = extent_of_volume(series)
     for place, annotation in enumerate(request.annotations):
         if annotation.view is not None:
             raise InvalidRequest(
@@ -56,18 +54,19 @@ def check_annotated_volume(request: ExplanationRequest, series: Sequence[Instanc
         _check_within(annotation.box, place, extent)
 
 
-def _check_within(box: Sequence[float], place: int, extent: tuple[int, ...]) -> None:
+def _check_within(box: Sequence[float], place: int, extent: dict[str, int]) -> None:
     """Refuse a box of other axes than an image, or one that reaches beyond it."""
     axes = len(extent)
-    if len(box) == 2 * axes and all(e <= n for e, n in zip(box[axes:], extent, strict=True)):
+    ends = zip(box[axes:], extent.values(), strict=False)
+    if len(box) == 2 * axes and all(end <= size for end, size in ends):
         return
     numbers = (
-        "four numbers in pixels of the source image, top, left, bottom, right"
-        if axes < len(AXES)
-        else "six numbers in voxels of the series, first slice, top, left, end, bottom, right"
+        "six numbers in voxels of the series, first slice, top, left, end, bottom, right"
+        if "slices" in extent
+        else "four numbers in pixels of the source image, top, left, bottom, right"
     )
     raise InvalidRequest(
         f"The box does not lie in the image: give it as {numbers}, the ends past the end.",
         pointer=f"/annotations/{place}/box",
-        **dict(zip(AXES[-axes:], extent, strict=True)),
+        **extent,
     )

@@ -1,6 +1,6 @@
 """Targets of a request: what of a model's answer is explained, and whether it has that."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from pydantic import JsonValue
 
@@ -13,14 +13,11 @@ from service.domain.target import (
     ABOVE_THRESHOLD,
     REST,
     TOP1,
-    Box,
     ClassTarget,
     ContrastTarget,
-    DetectionTarget,
     EmbeddingTarget,
     InstanceTarget,
     Of,
-    Point,
     Segment,
     SegmentationTarget,
     Target,
@@ -30,6 +27,7 @@ from service.domain.target import (
 from service.domain.view import View
 from service.errors.requests import InvalidTarget
 from service.instances import check_name
+from service.places import check_axes
 from service.scoring import check_score
 
 
@@ -70,8 +68,7 @@ def _check(target: Target, pointer: str, model: ModelEntry) -> None:
     if isinstance(target, InstanceTarget):
         check_name(target, pointer, model)
     check_score(target, f"{pointer}/score", model)
-    for where, place in _places(target):
-        _check_axes(place, f"{pointer}/{where}", model)
+    check_axes(target, pointer, model)
 
 
 def _check_of(
@@ -185,33 +182,6 @@ def _check_contrast(target: ContrastTarget, pointer: str, model: ModelEntry) -> 
             "A class cannot be held against itself; name another of 'classes'.",
             pointer=f"{pointer}/versus",
             classes=_keys(model),
-        )
-
-
-def _places(target: Target) -> Iterator[tuple[str, tuple[float, ...]]]:
-    """Yield what of the image a target marks: its field, and a number for each axis."""
-    match target:
-        case SegmentationTarget(region=Box(box=box)):
-            yield "region", box[::2]
-        case SegmentationTarget(region=Point(at=at)):
-            yield "region", at
-        case DetectionTarget(box=tuple(box)):
-            yield "box", box[::2]
-        case DetectionTarget(at=tuple(at)):
-            yield "at", at
-        case _:
-            pass
-
-
-def _check_axes(place: tuple[float, ...], pointer: str, model: ModelEntry) -> None:
-    """Refuse what has other axes than the images that the model takes."""
-    axes = 2 if Accept.model_validate(model.accept).volume is None else 3
-    if len(place) != axes:
-        raise InvalidTarget(
-            "The region has not as many axes as what the model takes: give a row and a column, and"
-            " of a volume the slice before them.",
-            pointer=pointer,
-            axes=axes,
         )
 
 

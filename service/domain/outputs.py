@@ -3,10 +3,28 @@
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema, model_validator
 
 from service.domain.boxes import BoxDecoding
 from service.domain.value import SLUG, Name, Slug, Value
+
+
+def _is_reached_by_some(threshold: float) -> float:
+    """Require of a threshold that answers lie on both sides of it."""
+    if not 0 < threshold < 1:
+        raise ValueError(
+            "a threshold is a probability above 0 and below 1: 0 is reached by every image and 1 by"
+            " none, and no logit can be held against them; leave it out where nothing is decided"
+        )
+    return threshold
+
+
+Threshold = Annotated[
+    float,
+    AfterValidator(_is_reached_by_some),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}),
+]
+"""Operating threshold, as a probability; its log odds are finite."""
 
 
 class Code(Value):
@@ -22,8 +40,8 @@ class ClassSpec(Value):
 
     key: Slug
     label: str
-    threshold: float | None = Field(default=None, ge=0, le=1)
-    """Operating threshold, as a probability; of a detection, from which on a box is found."""
+    threshold: Threshold | None = None
+    """From which probability on the class is found; of a detection, a box of it."""
 
     not_for_use: str | None = None
     """Why nobody may ask for this class, if so; no decision is given on it."""
@@ -65,7 +83,7 @@ class Horizon(Value):
     time: float = Field(gt=0, le=100_000, allow_inf_nan=False)
     """From the image on, in the event's unit."""
 
-    threshold: float | None = Field(default=None, ge=0, le=1)
+    threshold: Threshold | None = None
     """From which probability on the event is foretold by then."""
 
     not_for_use: str | None = None

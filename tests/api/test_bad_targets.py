@@ -204,6 +204,24 @@ def test_before_any_worker_was_there_nobody_knows_the_kinds(served, client, ask)
     problem(client.post("/v1/explanations", json=body), 503, "no_worker")
 
 
+@pytest.mark.parametrize(
+    ("name", "target", "field"),
+    [
+        ("masks", {"kind": "segmentation", "region": {"kind": "box", "box": [0, 6, 9, 9]}}, "/box"),
+        ("masks", {"kind": "segmentation", "region": {"kind": "point", "at": [8, 0]}}, "/at"),
+        ("boxes", {"kind": "detection", "box": [8, 0, 9, 9]}, "/box"),
+        ("boxes", {"kind": "detection", "at": [0, 5.5]}, "/at"),
+    ],
+)
+def test_a_place_off_the_image_is_refused_with_the_images_size(client, ask, name, target, field):
+    body = refused(client, ask, name, target | {"of": 0})
+    (told,) = body["errors"]
+    assert told["pointer"].startswith("/targets/0/")
+    assert told["pointer"].endswith(field)
+    assert "'rows' and 'columns'" in told["detail"]
+    assert (body["facts"]["rows"], body["facts"]["columns"]) == (8, 6)
+
+
 # ------------------------------------------------------------------------- scores
 
 

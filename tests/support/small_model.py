@@ -110,7 +110,7 @@ def write_package(
     side: int = SIDE,
     seed: int = 0,
     break_weights: Callable[[nn.Module], None] | None = None,
-    threshold: float = 0.0,
+    threshold: float = 1e-6,
     architecture: str = CONVOLUTIONAL,
     shape: Mapping[str, Any] | None = None,
     image_tags: Mapping[str, Any] | None = None,
@@ -127,7 +127,7 @@ def write_package(
     break_weights
         Spoils the network before it is saved and its expected logits are made.
     threshold
-        Operating threshold of every class; at 0 every class is above it.
+        Operating threshold of every class; at the default each class is above it.
     image_tags
         Attributes of the self-tests' images to replace.
     changes

@@ -1,6 +1,5 @@
 """Targets of a classifier: which number of a class is explained, once the model has answered."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -174,8 +173,6 @@ def _scored(
             return scalar, "margin over the next best class", rival.key
         case "margin":
             threshold = threshold_logit(manifest.classes[said.index])
-            if not math.isfinite(threshold):
-                raise InvalidTarget("No logit has a margin over a threshold of 0 or 1.")
             return Linear(((said.index, 1.0),), -threshold), "logit above its threshold", None
 
 

@@ -446,7 +446,7 @@ def test_another_kind_of_target_is_refused_with_those_the_model_has(of_model, ta
         (
             "cysts",
             {"kind": "segmentation", "of": 0, "region": {"kind": "point", "at": [1, 2, 3]}},
-            "/region",
+            "/region/at",
         ),
         ("boxes", {"kind": "detection", "of": 0, "box": [1, 1, 1, 2, 2, 2]}, "/box"),
         ("boxes", {"kind": "detection", "of": 0, "at": [1, 1, 1]}, "/at"),
@@ -458,6 +458,28 @@ def test_a_target_that_the_model_does_not_have_is_named_by_its_place(of_model, t
     with pytest.raises(InvalidTarget) as refusal:
         asked(of_model, **target)
     assert refusal.value.pointer == f"/targets/0{pointer}"
+
+
+SLICES = study(*(instance(id=f"in_000{k}", modality="CT", number_of_frames=5) for k in (1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("field", "inside", "outside"),
+    [
+        ("box", [9, 7, 5, 12, 9, 9], [10, 7, 5, 12, 9, 9]),
+        ("at", [9.4, 7.4, 5.4], [9.4, 7.4, 5.5]),
+    ],
+)
+def test_what_lies_off_the_volume_is_refused_with_its_extent(field, inside, outside):
+    def ask(place):
+        target = {"kind": "detection", "of": 0, field: place}
+        return admit(request(model="deep", targets=[target]), KINDS, SLICES)
+
+    assert ask(inside).request.series == "se_0001"
+    with pytest.raises(InvalidTarget) as refusal:
+        ask(outside)
+    assert refusal.value.pointer == f"/targets/0/{field}"
+    assert refusal.value.facts == {"slices": 10, "rows": 8, "columns": 6}
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,15 @@ CASES: list[tuple[Change, str, str]] = [
     (
         lambda m: m["outputs"][0]["classes"][0].update(threshold=-1),
         "/outputs/0/classes/0/threshold",
-        "at least 0",
+        "above 0 and below 1",
+    ),
+    *(
+        (
+            lambda m, end=end: m["outputs"][0]["classes"][0].update(threshold=end),
+            "/outputs/0/classes/0/threshold",
+            "leave it out",
+        )
+        for end in (0, 1)
     ),
     (lambda m: m.update(architecture=None), "", "architecture"),
     (lambda m: m["inputs"][0].update(layout="NHWC"), "", "NHWC"),

@@ -93,7 +93,7 @@ class Bench:
         """Return the model on a new shelf, nothing measured yet."""
         package = self.folder / PACKAGE
         if not package.exists():
-            specs = [{"key": key, "label": key, "threshold": 0.0} for key in CLASSES[:classes]]
+            specs = [{"key": key, "label": key, "threshold": 1e-6} for key in CLASSES[:classes]]
             write_package(
                 package,
                 side=side,

@@ -83,7 +83,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("house")
     with opened(folder, {"slots": SLOTS}) as (server, settings, backends):
         package = register(backends.store, write_package(folder / "package"))
-        strict = write_package(folder / "strict", name="strict", threshold=1.0)
+        strict = write_package(folder / "strict", name="strict", threshold=0.999999)
         thresholded = register(backends.store, strict)
         with working(settings, backends, {package.package, thresholded.package}) as worker:
             yield House(server, backends, worker, folder, folder / "scratch", package, thresholded)

@@ -145,7 +145,7 @@ def bag_package(folder):
         "steps": [{"name": "normalize", "parameters": {"mean": [MEAN], "std": [STD]}}],
     }
     fields["inputs"] = [image, BESIDE]
-    fields["outputs"] = [{"classes": [{"key": "bleeding", "label": "Bleeding", "threshold": 0.0}]}]
+    fields["outputs"] = [{"classes": [{"key": "bleeding", "label": "Bleeding", "threshold": 1e-6}]}]
     fields["explain"] = {"layers": [{"name": "peaks"}], "baseline": 0.0}
     test = {"title": "plain", "input": "plain.dcm", "values": VALUES, "tolerance": 1e-3}
     fields["selftests"] = [test | {"logits": [told_of_bag(range(8), NORMAL)]}]

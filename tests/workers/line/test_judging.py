@@ -343,7 +343,7 @@ def one_class(folder: Any) -> Any:
         folder,
         name="single",
         shape={"classes": 1},
-        changes={"outputs": [{"classes": [{"key": "nodule", "label": "N", "threshold": 0.0}]}]},
+        changes={"outputs": [{"classes": [{"key": "nodule", "label": "N", "threshold": 1e-6}]}]},
     )
 
 

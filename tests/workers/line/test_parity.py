@@ -194,7 +194,7 @@ def test_a_finding_below_its_threshold_says_so_beside_its_map(house: House) -> N
     (entry,) = document.results
     assert entry.status == "succeeded"
     assert entry.target is not None
-    assert (entry.target.threshold, entry.target.above_threshold) == (1.0, False)
+    assert (entry.target.threshold, entry.target.above_threshold) == (0.999999, False)
     (artifact,) = entry.artifacts
     data = house.backends.store.get(paths.artifact(str(record.result), artifact.name))
     assert json.loads(data)["target"]["above_threshold"] is False

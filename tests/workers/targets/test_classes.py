@@ -224,12 +224,6 @@ def test_no_margin_is_over_a_class_that_is_not_for_use() -> None:
     assert found.target.versus == "nodule"
 
 
-def test_no_margin_is_over_a_threshold_that_no_logit_reaches() -> None:
-    certain = manifest(outputs=[{"classes": [{**CLASSES[0], "threshold": 0}, *CLASSES[1:]]}])
-    with pytest.raises(InvalidTarget):
-        resolved(ClassTarget(of="nodule", score="margin"), model=certain)
-
-
 @pytest.mark.parametrize(("logit", "saturated"), [(4.5, False), (4.7, True), (-4.7, True)])
 def test_a_probability_that_hardly_changes_any_more_says_so(logit: float, saturated: bool) -> None:
     asked = (ClassTarget(of=0, score="probability"), ClassTarget(of=0))
