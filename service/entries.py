@@ -10,6 +10,7 @@ from service.domain.scores import scores_of
 from service.domain.target import DEFAULT_TARGETS
 from service.errors.requests import InvalidTarget
 from service.targets import check_target
+from service.wording import with_lists
 
 UNDECIDED: Final = (
     "No class that is for use has a 'threshold', so a request that names no target would have"
@@ -65,7 +66,7 @@ def contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
         try:
             check_target(target, where, entry)
         except InvalidTarget as error:
-            yield error.pointer or where, error.detail
+            yield error.pointer or where, with_lists(error.detail, error.facts)
 
 
 def outputs_of(manifest: Manifest) -> str:

@@ -33,6 +33,16 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f" The nearest names are: {', '.join(found)}." if found else ""
 
 
+def with_lists(text: str, facts: Mapping[str, object]) -> str:
+    """Return a text with the lists that it names, such as 'classes': where no facts are shown."""
+    lists = (
+        f"'{name}': {', '.join(map(str, fact))}."
+        for name, fact in facts.items()
+        if isinstance(fact, list) and f"'{name}'" in text
+    )
+    return " ".join([text, *lists])
+
+
 def sentence(error: Any, says: Mapping[str, Says], otherwise: Says) -> str:
     """Return what one of pydantic's errors means."""
     return says.get(error["type"], otherwise)(error.get("ctx", {}))

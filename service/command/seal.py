@@ -28,7 +28,7 @@ def run(options: Namespace) -> int:
     try:
         fields = yaml.safe_load(path.read_bytes())
         fields["files"] = [_sealed(options.folder, each) for each in fields["files"]]
-    except (OSError, yaml.YAMLError, TypeError, KeyError):
+    except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError):
         raise CommandFailure(
             "There is no model.yaml that lists files.",
             "Name role, format and path of each under 'files'; see docs/models/index.md.",

@@ -103,9 +103,22 @@ def test_sealing_tells_what_it_cannot_mend(whylight, tmp_path):
     status, _, err = whylight("models", "seal", folder)
     assert status == 1
     assert "/license: Expected an SPDX expression" in err
-    (folder / "model.yaml").write_text("files: 3")
+    for text in ("files: 3", "files: [3]"):
+        (folder / "model.yaml").write_text(text)
+        status, _, err = whylight("models", "seal", folder)
+        assert "no model.yaml that lists files" in err
+
+
+def test_sealing_prints_the_lists_that_a_refusal_names(whylight, tmp_path):
+    targets = [{"of": "zzz"}, {"kind": "regression", "of": "nodule"}]
+    folder = write_package(tmp_path / "small", explain={"default_targets": targets})
     status, _, err = whylight("models", "seal", folder)
-    assert "no model.yaml that lists files" in err
+    assert status == 1
+    first, second = err.splitlines()[-2:]
+    assert first.startswith("  /explain/default_targets/0/of: The model has no such class")
+    assert first.endswith("'classes': nodule.")
+    assert second.startswith("  /explain/default_targets/1/kind: ")
+    assert second.endswith("'kinds': class, contrast.")
 
 
 def test_sealing_tells_of_steps_and_networks_that_no_worker_would_take(whylight, tmp_path):

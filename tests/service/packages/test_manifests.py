@@ -104,7 +104,7 @@ CASES: list[tuple[Change, str, str]] = [
     (
         lambda m: m.update(explain={"default_targets": [{"of": "nodule"}, {"of": "zzz"}]}),
         "/explain/default_targets/1/of",
-        "no such class",
+        "an index, 'top1' or 'above_threshold'. 'classes': nodule.",
     ),
     (
         lambda m: m.update(explain={"default_targets": [{"of": 1}]}),
@@ -114,7 +114,7 @@ CASES: list[tuple[Change, str, str]] = [
     (
         lambda m: m.update(explain={"default_targets": [{"kind": "regression", "of": "nodule"}]}),
         "/explain/default_targets/0/kind",
-        "no targets of this kind",
+        "no targets of this kind; choose one of 'kinds'. 'kinds': class, contrast.",
     ),
     (
         lambda m: m["outputs"][0]["classes"][0].pop("threshold"),
