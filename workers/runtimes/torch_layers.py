@@ -39,13 +39,18 @@ def choose_layers(model: nn.Module, batch: Tensor, tokens: Tokens | None = None)
     if not isinstance(outputs, Tensor) or not outputs.requires_grad:
         return {}
     grids: dict[tuple[int, ...], str] = {}
+    shared: dict[tuple[int, ...], str] = {}
     for name, output in reversed(seen.outputs.items()):
         grid = _grid(output, batch, tokens)
-        once = seen.calls[name] == 1 and output is not outputs
-        new = math.prod(grid) > 1 and grid not in grids
-        if once and new and _passes(outputs, output, tokens):
-            grids[grid] = name
-    return {name: _reason(grid) for grid, name in list(grids.items())[:MOST]}
+        new = math.prod(grid) > 1 and grid not in grids and output is not outputs
+        if new and _passes(outputs, output, tokens):
+            if seen.calls[name] == 1:
+                grids[grid] = name
+            else:
+                shared.setdefault(grid, name)
+    return {
+        name: _reason(grid, shared.get(grid), seen) for grid, name in list(grids.items())[:MOST]
+    }
 
 
 class _Seen:
@@ -59,6 +64,7 @@ class _Seen:
         """Keep a module's output."""
         self.calls[name] += 1
         if isinstance(output, Tensor):
+            self.outputs.pop(name, None)  # a module that runs again ends where it ended last
             self.outputs[name] = output
 
 
@@ -97,6 +103,10 @@ def _passes(outputs: Tensor, output: Tensor, tokens: Tokens | None) -> bool:
     return any(bool(each.ne(0).any()) for each in cells)
 
 
-def _reason(grid: tuple[int, ...]) -> str:
+def _reason(grid: tuple[int, ...], shared: str | None, seen: _Seen) -> str:
     cells = " x ".join(map(str, grid))
-    return f"The package names no layer; this is the deepest output on a grid of {cells} cells."
+    chosen = f"The package names no layer; this is the deepest output on a grid of {cells} cells."
+    if shared is None:
+        return chosen
+    times = seen.calls[shared]
+    return f"{chosen} Deeper lies that of {shared!r}, which runs {times} times and has no one map."

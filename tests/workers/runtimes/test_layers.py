@@ -130,3 +130,22 @@ def test_a_layer_before_one_that_writes_in_place_as_usual_is_served() -> None:
     )
     runtime = TorchRuntime(model, SHAPE, ("0", "1"))
     assert [each.name for each in runtime.probed.layers] == ["0", "1"]
+
+
+class Shared(nn.Module):
+    """A last convolution that runs twice, behind one that runs once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.once = nn.Conv2d(1, 2, 3, stride=2, padding=1)
+        self.twice = nn.Conv2d(2, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.twice(self.twice(self.once(x)).relu())
+        return x.mean((2, 3))
+
+
+def test_a_deeper_layer_that_runs_more_than_once_is_told() -> None:
+    (layer,) = chosen(Shared().eval()).probed.layers
+    assert layer.name == "once"
+    assert "'twice', which runs 2 times" in layer.reason
