@@ -9,7 +9,7 @@ from pydantic import JsonValue, ValidationError
 from typing_extensions import override
 
 from service import wording
-from service.domain.manifest import Manifest
+from service.domain.manifest import CONTRADICTION, Manifest
 from service.domain.value import NAME, SHA256, SLUG, VERSION
 from service.entries import contradictions
 from service.errors.models import InvalidPackage
@@ -132,6 +132,8 @@ def _place(mark: Any) -> str:
 
 def _defect(error: Any) -> Defect:
     pointer = "".join(f"/{escaped(part)}" for part in place_of(error))
+    if error["type"] == CONTRADICTION:
+        pointer += error["ctx"]["pointer"]
     return defect(pointer, sentence(error, MESSAGES, _unfit))
 
 
@@ -147,6 +149,7 @@ FORMS: Final = {
 """What the forms of our texts mean."""
 
 MESSAGES = wording.MESSAGES | {
+    CONTRADICTION: says("{message}"),
     "missing": says("This field is required; add it."),
     "extra_forbidden": says("This field is unknown; remove it or mend its spelling."),
     "string_pattern_mismatch": lambda context: FORMS.get(

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.domain.fields import NAMED
 from service.domain.files import SelfTest
 from service.domain.grid import Grid
 from service.domain.inputs import StepChoice, VolumeRules
-from service.domain.manifest import NAMED, Manifest
+from service.domain.manifest import Manifest
 from service.entries import outputs_of
 from service.errors.base import WhylightError
 from service.errors.models import ModelUnavailable

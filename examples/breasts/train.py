@@ -17,9 +17,9 @@ from examples.breasts.drawing import SIDES, VIEWS, Drawing, draw
 from examples.packaging import write_package, write_selftest
 from examples.radiographs import MEAN, STD, STEPS, seen
 from examples.training import answer, fit_labels, unseen
+from service.domain.fields import Explain
 from service.domain.files import SelfTest
 from service.domain.inputs import Accept, Input
-from service.domain.manifest import Explain
 from service.domain.network import Layer
 from service.domain.outputs import ClassSpec, Output
 from service.domain.target import DEFAULT_TARGETS

@@ -30,9 +30,10 @@ from examples.phantom.evaluate import LAYER
 from examples.phantom.preparation import BASELINE, MEAN, PERCENTILES, SIDE, STD
 from examples.phantom.region import REGION
 from examples.phantom.samples import Samples, read
+from service.domain.fields import Explain
 from service.domain.files import Calibration, SelfTest
 from service.domain.inputs import Accept, Input, StepChoice
-from service.domain.manifest import Explain, Manifest
+from service.domain.manifest import Manifest
 from service.domain.network import Layer
 from service.domain.outputs import ClassSpec, Code, Output
 from service.domain.target import DEFAULT_TARGETS

@@ -18,9 +18,9 @@ from examples.planted.recipe import Recipe
 from examples.planted.recipes import RECIPES
 from examples.radiographs import STEPS
 from examples.training import fit_drawn, unseen
+from service.domain.fields import Explain
 from service.domain.files import SelfTest
 from service.domain.inputs import Accept, Input, TabularInput
-from service.domain.manifest import Explain
 from service.domain.network import Layer
 
 SEED, BATCH = 20240103, 20

@@ -18,9 +18,9 @@ from examples.spheres.dicom import enhanced
 from examples.spheres.phantom import Phantom, draw
 from examples.spheres.train import KNOWN
 from examples.training import answer, fit_labels, unseen
+from service.domain.fields import Explain
 from service.domain.files import SelfTest
 from service.domain.inputs import Accept, Bag, Input, StepChoice, VolumeRules
-from service.domain.manifest import Explain
 from service.domain.network import Layer
 from service.domain.outputs import ClassSpec, Output
 from service.domain.target import DEFAULT_TARGETS

@@ -19,9 +19,9 @@ from examples.spheres.dicom import enhanced
 from examples.spheres.phantom import FINDINGS, SHAPE, Phantom, draw
 from examples.spheres.train import SIDE, STEPS, accept, prepared
 from examples.training import fit_drawn, unseen
+from service.domain.fields import Explain
 from service.domain.files import SelfTest
 from service.domain.inputs import Input
-from service.domain.manifest import Explain
 from service.domain.network import Layer
 from workers.architectures.dense_detector import DenseDetector
 

@@ -17,10 +17,10 @@ from examples.packaging import write_package, write_selftest
 from examples.spheres.dicom import enhanced
 from examples.spheres.phantom import FINDINGS, SHAPE, SPACING, Phantom, draw
 from examples.training import answer, fit_labels, unseen
+from service.domain.fields import Explain
 from service.domain.files import SelfTest
 from service.domain.grid import Grid
 from service.domain.inputs import Accept, Input, StepChoice, VolumeRules
-from service.domain.manifest import Explain
 from service.domain.network import Layer
 from service.domain.outputs import ClassSpec, Output
 from service.domain.target import DEFAULT_TARGETS

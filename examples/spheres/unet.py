@@ -19,10 +19,10 @@ from examples.spheres.dicom import enhanced
 from examples.spheres.phantom import FINDINGS, SHAPE, SPACING, Phantom, draw
 from examples.spheres.train import accept, stepped
 from examples.training import fit, unseen
+from service.domain.fields import Explain
 from service.domain.files import SelfTest
 from service.domain.grid import Grid
 from service.domain.inputs import Input, SlidingWindow, StepChoice
-from service.domain.manifest import Explain
 from service.domain.network import Layer
 from service.domain.outputs import ClassSpec, Output
 from workers.architectures.plain_conv_unet import PlainConvUNet

@@ -132,7 +132,7 @@ class Input(Value):
             return self
         for step in self.steps:
             size = step.parameters.get("size")
-            cut = isinstance(size, list) and size[0] is not None
+            cut = isinstance(size, list) and size[:1] != [None]
             if step.name not in KEEPING or cut:
                 raise ValueError(
                     "steps of a bag must keep its slices: one of"

@@ -3,9 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from service.domain.fields import Explain
 from service.domain.files import File
 from service.domain.grid import Grid
-from service.domain.manifest import Explain, Manifest
+from service.domain.manifest import Manifest
 from service.domain.regions import BoxRegion, InnerRegion, MaskRegion
 from service.errors.models import ModelUnavailable
 from tests.support.parcels import manifest

@@ -76,6 +76,13 @@ def viewed(m: dict[str, Any], **changes: Any) -> None:
         each["input"] = {"front": path, "side": path}
 
 
+BOXED = {
+    "decoding": "boxes",
+    "classes": [{"key": "cyst", "label": "Cyst", "threshold": 0.5}],
+}
+XYZ = {"layout": "rows", "form": "corners", "scores": "sigmoid", "axes": "xyz"}
+BOX_AXES = "/outputs/0/boxes/axes"
+
 CASES: list[tuple[Change, str, str]] = [
     (lambda m: m.pop("title"), "/title", "required"),
     (lambda m: m.update(titel="x"), "/titel", "unknown"),
@@ -152,25 +159,37 @@ CASES: list[tuple[Change, str, str]] = [
         )
         for end in (0, 1)
     ),
-    (lambda m: m.update(architecture=None), "", "architecture"),
-    (lambda m: m["inputs"][0].update(layout="NHWC"), "", "NHWC"),
-    (lambda m: m.update(runtime="onnx"), "", "onnx"),
-    (lambda m: m.update(runtime="remote"), "", "needs 'remote'"),
-    (lambda m: m.update(remote=REMOTE), "", "no other runtime"),
+    (lambda m: m.update(architecture=None), "/architecture", "architecture"),
+    (lambda m: m["inputs"][0].update(layout="NHWC"), "/inputs/0/layout", "NHWC"),
+    (lambda m: m.update(runtime="onnx"), "/files", "onnx"),
+    (lambda m: m.update(runtime="remote"), "/remote", "needs 'remote'"),
+    (lambda m: m.update(remote=REMOTE), "/remote", "no other runtime"),
     (lambda m: m.update(remote=REMOTE | {"model": "../admin"}), "/remote/model", "form"),
     (lambda m: m.update(remote=REMOTE | {"datatype": "INT8"}), "/remote/datatype", "FP32"),
-    (lambda m: m["selftests"][0].update(input="b.dcm"), "", "self-test"),
-    (lambda m: m["inputs"].append(TABULAR), "", "each self-test needs 'values'"),
-    (lambda m: m["inputs"].insert(0, TABULAR), "", "one image or volume first"),
-    (lambda m: m["inputs"].append(deepcopy(m["inputs"][0]) | {"name": "b"}), "", "of kind tabular"),
-    (lambda m: m["inputs"].extend(map(deepcopy, (TABULAR, TABULAR))), "", "must differ"),
+    (lambda m: m["selftests"][0].update(input="b.dcm"), "/selftests/0/input", "self-test"),
+    (lambda m: m["inputs"].append(TABULAR), "/selftests/0/values", "each self-test needs 'values'"),
+    (lambda m: m["inputs"].insert(0, TABULAR), "/inputs/0/kind", "one image or volume first"),
+    (
+        lambda m: m["inputs"].append(deepcopy(m["inputs"][0]) | {"name": "b"}),
+        "/inputs/1/kind",
+        "of kind tabular",
+    ),
+    (
+        lambda m: m["inputs"].extend(map(deepcopy, (TABULAR, TABULAR))),
+        "/inputs/2/name",
+        "must differ",
+    ),
     (lambda m: m["inputs"].append(TABULAR | {"variables": []}), "/inputs/1/variables", "at least"),
     (
         lambda m: m["inputs"].append({"kind": "tabular", "variables": [AGE | {"std": 0}]}),
         "/inputs/1/variables/0/std",
         "above 0",
     ),
-    (lambda m: m["selftests"][0].update(values={"age": 9}), "", "each self-test needs 'values'"),
+    (
+        lambda m: m["selftests"][0].update(values={"age": 9}),
+        "/selftests/0/values",
+        "each self-test needs 'values'",
+    ),
     (lambda m: m["inputs"][0].update(bag={}), "/inputs/0", "give 'kind' volume, or"),
     (lambda m: m["inputs"][0].update(BAG), "/inputs/0", "keep its slices"),
     (
@@ -182,7 +201,7 @@ CASES: list[tuple[Change, str, str]] = [
         lambda m: m["inputs"][0].update(
             deepcopy(BAG), steps=[IN_PLANE], bag={"attention": {"name": "weights"}}
         ),
-        "",
+        "/explain/layers",
         "needs 'explain.layers'",
     ),
     (
@@ -190,14 +209,18 @@ CASES: list[tuple[Change, str, str]] = [
         "/inputs/0/bag/images",
         "must not be over",
     ),
-    (lambda m: m["inputs"][0].update(IMAGES), "", "a list of files as its 'input', from 2 to 16"),
+    (
+        lambda m: m["inputs"][0].update(IMAGES),
+        "/selftests/0/input",
+        "a list of files as its 'input', from 2 to 16",
+    ),
     (
         lambda m: (
             m["inputs"][0].update(deepcopy(BAG), steps=[IN_PLANE]),
             m["inputs"][0].update(bag={"attention": {"name": "attention"}}),
             m.update(explain={"layers": [{"name": "peaks"}]}, runtime="remote", remote=REMOTE),
         ),
-        "",
+        "/inputs/0/bag/attention",
         "one network that runs here",
     ),
     (
@@ -206,23 +229,23 @@ CASES: list[tuple[Change, str, str]] = [
             m.update(task="segmentation"),
             m["outputs"][0].update(decoding="voxel_classes"),
         ),
-        "",
+        "/task",
         "one answer",
     ),
     (
         lambda m: m["outputs"][0]["classes"].append(m["outputs"][0]["classes"][0].copy()),
-        "",
+        "/outputs/0/classes/1/key",
         "differ",
     ),
     (
         lambda m: m["outputs"][0]["classes"][0].update(key="rest"),
-        "",
-        "a meaning of their own for ['rest']",
+        "/outputs/0/classes/0/key",
+        "a meaning of their own for 'rest'",
     ),
     (
         lambda m: m["outputs"][0]["classes"][0].update(key="top1"),
-        "",
-        "a meaning of their own for ['top1']",
+        "/outputs/0/classes/0/key",
+        "a meaning of their own for 'top1'",
     ),
     (
         lambda m: (
@@ -230,7 +253,7 @@ CASES: list[tuple[Change, str, str]] = [
             m["outputs"][0].update(classes=m["outputs"][0]["classes"][:1]),
             m["selftests"][0].update(logits=[0.5]),
         ),
-        "",
+        "/task",
         "one class excludes no other",
     ),
     (lambda m: viewed(m, layout="NCHW"), "/inputs/0", "layout NCDHW"),
@@ -247,10 +270,14 @@ CASES: list[tuple[Change, str, str]] = [
     ),
     (
         lambda m: (viewed(m), m["selftests"][0].update(input=m["selftests"][0]["input"]["side"])),
-        "",
+        "/selftests/0/input",
         "a file for each of these keys",
     ),
-    (lambda m: (viewed(m), m["selftests"][0]["input"].pop("side")), "", "a file for each of"),
+    (
+        lambda m: (viewed(m), m["selftests"][0]["input"].pop("side")),
+        "/selftests/0/input",
+        "a file for each of",
+    ),
     (
         lambda m: (viewed(m), m["selftests"][0]["input"].update(side="../x")),
         "/selftests/0/input/side",
@@ -259,7 +286,7 @@ CASES: list[tuple[Change, str, str]] = [
     (lambda m: m["selftests"][0].update(input="../x"), "/selftests/0/input", "form"),
     (
         lambda m: m["selftests"][0].update(input={"front": m["selftests"][0]["input"]}),
-        "",
+        "/selftests/0/input",
         "a file for each of",
     ),
     (
@@ -268,9 +295,41 @@ CASES: list[tuple[Change, str, str]] = [
             m.update(task="segmentation"),
             m["outputs"][0].update(decoding="voxel_classes"),
         ),
-        "",
+        "/task",
         "views have one answer",
     ),
+    (
+        lambda m: (
+            m["inputs"].append(TABULAR),
+            [each.update(values={"age": 19}) for each in m["selftests"]],
+        ),
+        "/selftests/0/values/age",
+        "from 0 to 18",
+    ),
+    (lambda m: m.update(members={"weights": ["w.safetensors"] * 2}), "/members/weights/0", "need"),
+    (
+        lambda m: m.update(sliding_window={"size": [8, 8]}),
+        "/sliding_window",
+        "segmentations and detections alone",
+    ),
+    (
+        lambda m: m.update(task="detection", outputs=[m["outputs"][0] | {"decoding": "boxes"}]),
+        "/outputs/0/boxes",
+        "needs 'boxes'",
+    ),
+    (lambda m: m.update(outputs=[BOXED | {"boxes": XYZ}], task="detection"), BOX_AXES, "2: 'xy'"),
+    (
+        lambda m: m.update(calibration={"cases": "c.safetensors", "synthetic": True, "title": "T"}),
+        "/calibration/cases",
+        "role 'calibration'",
+    ),
+    (
+        lambda m: m["outputs"][0].update(values=[{"key": "age", "label": "Age"}]),
+        "/outputs/0/values",
+        "needs 'classes', and they alone",
+    ),
+    (lambda m: m.update(task="regression"), "/outputs/0/values", "needs 'values'"),
+    (lambda m: m.update(activation="probabilities"), "/selftests/0/logits", "needs 'probabil"),
 ]
 
 
