@@ -357,8 +357,15 @@ def _check_values(request: ExplanationRequest, model: ModelEntry) -> None:
 
 def _check_inputs(asked: str | Sequence[str], model: ModelEntry) -> None:
     """Refuse inputs that the model does not take, and a request that leaves out the image."""
-    if isinstance(asked, str):
+    if asked == "all":
         return
+    if isinstance(asked, str):
+        raise InvalidRequest(
+            "Say 'all', or give a list of names of the model's inputs: some of 'inputs', the first"
+            " always among them.",
+            pointer="/inputs",
+            inputs=[*model.inputs],
+        )
     for place, name in enumerate(asked):
         if name not in model.inputs:
             raise InvalidRequest(

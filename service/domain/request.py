@@ -2,7 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, StringConstraints, field_validator, model_validator
+from pydantic import (
+    Field,
+    JsonValue,
+    StringConstraints,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from service.domain.inputs import TensorName
 from service.domain.job import Priority
@@ -43,6 +50,13 @@ MOST_SLICES = 32
 
 ObjectChoice = Literal["multi_frame", "single_frame"]
 """Whether the slices shown are frames of one DICOM object, or an object each."""
+
+
+Inputs = (
+    Annotated[TensorName, WithJsonSchema({"const": "all", "type": "string"})]
+    | Annotated[tuple[TensorName, ...], Field(min_length=1, max_length=64)]
+)
+"""``all``, or names; another word is refused at admission, where the model's names are known."""
 
 
 class DicomChoice(Value):
@@ -162,9 +176,7 @@ class ExplanationRequest(Value):
         description="Numbers or words that the model takes beside the image, by the keys of its"
         " 'variables'; one that is not given is read from the image's header, or is the default.",
     )
-    inputs: (
-        Literal["all"] | Annotated[tuple[TensorName, ...], Field(min_length=1, max_length=64)]
-    ) = Field(
+    inputs: Inputs = Field(
         default="all",
         description="Which inputs of the model the score is shared out among, by the names of its"
         " 'inputs', the image always among them; others stay as they are.",

@@ -238,7 +238,7 @@ def test_inputs_that_the_model_takes_may_be_asked_about(inputs):
 
 @pytest.mark.parametrize(
     ("inputs", "pointer"),
-    [(["image", "ecg"], "/inputs/1"), (["history"], "/inputs")],
+    [(["image", "ecg"], "/inputs/1"), (["history"], "/inputs"), ("image", "/inputs")],
 )
 def test_other_inputs_are_refused_with_those_that_the_model_takes(inputs, pointer):
     catalog = CATALOG.model_copy(update={"models": (AGED,)})
@@ -246,6 +246,8 @@ def test_other_inputs_are_refused_with_those_that_the_model_takes(inputs, pointe
         check_against_catalog(request(model="aged", values={"age": 9}, inputs=inputs), catalog)
     assert refusal.value.pointer == pointer
     assert refusal.value.facts["inputs"] == ["image", "history", "laboratory"]
+    assert "'inputs'" in refusal.value.detail
+    assert isinstance(inputs, list) or "Say 'all', or give a list" in refusal.value.detail
 
 
 def test_the_least_busy_able_worker_is_chosen():
