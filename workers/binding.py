@@ -19,8 +19,9 @@ from service.domain.canonical import canonical, digest_of
 from service.domain.explanation import ModelRef
 from service.domain.job import Job
 from service.domain.trust import Binding, source_digest
+from service.domain.value import Sha256
 from service.errors.jobs import ResultDamaged
-from workers.parcels import Attribution, Prepared
+from workers.parcels import Attribution, Fetched, Prepared
 
 REMEMBERED: Final = 4096
 """Maps against which later ones are held."""
@@ -41,10 +42,16 @@ def bound(
 ) -> tuple[Attribution, ...]:
     """Return the attributions of one job, each map with its binding."""
     origin = _origin(prepared, model)
+    fetched = prepared.decoded.fetched
     return tuple(
         each
         if each.values is None
-        else replace(each, binding=Binding.of(map=array_digest(each.values), **origin))
+        else replace(
+            each,
+            binding=Binding.of(
+                map=array_digest(each.values), source=_source(each, fetched), **origin
+            ),
+        )
         for each in attributions
     )
 
@@ -58,8 +65,10 @@ def demand_bound(attribution: Attribution, prepared: Prepared, model: ModelRef) 
         The map was made in another job or attempt, of another image, by other
         weights, or for another request.
     """
-    binding = attribution.binding
-    if binding is None or binding != Binding.of(map=binding.map, **_origin(prepared, model)):
+    binding, source = attribution.binding, _source(attribution, prepared.decoded.fetched)
+    if binding is None or binding != Binding.of(
+        map=binding.map, source=source, **_origin(prepared, model)
+    ):
         raise ResultDamaged("A map is not bound to this job, so nothing was drawn.")
     return binding
 
@@ -122,13 +131,23 @@ def _input_digest(prepared: Prepared) -> str:
     return digest_of([image, [each.value for each in prepared.variables]])
 
 
+def _source(attribution: Attribution, fetched: Fetched) -> Sha256:
+    """Return the digest of what was sent: of a similarity, of both images."""
+    target = attribution.target
+    held = (
+        each.instance.sha256
+        for each in fetched.references
+        if target is not None and target.against and each.instance.id == target.asked_as
+    )
+    return source_digest([each.sha256 for each in fetched.instances], next(held, None))
+
+
 def _origin(prepared: Prepared, model: ModelRef) -> dict[str, Any]:
     """Return what all maps of one job have in common."""
     fetched = prepared.decoded.fetched
     job = fetched.lease.job
     return {
         "input": _input_digest(prepared),
-        "source": source_digest([each.sha256 for each in fetched.instances]),
         "weights": model.weights,
         "precision": fetched.request.precision,
         "request": request_digest(job),

@@ -370,12 +370,13 @@ class Explanation(Value):
     @property
     def coherent(self) -> bool:
         """Whether every map that is bound is bound to this document."""
-        reports = (each.trust for each in self.results)
         return all(
-            self._binds(each.binding) for each in reports if each is not None and each.binding
+            self._binds(each.trust.binding, each.target)
+            for each in self.results
+            if each.trust is not None and each.trust.binding
         )
 
-    def _binds(self, binding: Binding) -> bool:
+    def _binds(self, binding: Binding, target: ResolvedTarget | None) -> bool:
         """Tell whether a map was made in this job, of its image, by its model."""
         ran = self.provenance
         return (
@@ -384,7 +385,10 @@ class Explanation(Value):
             and (binding.job, binding.attempt) == (self.id, self.attempt)
             and (binding.weights, binding.request) == (ran.weights, ran.request)
             and binding.precision == ran.precision
-            and binding.source == source_digest([each.sha256 for each in ran.instances])
+            and binding.source
+            == source_digest(
+                [each.sha256 for each in ran.instances], target.against if target else None
+            )
         )
 
 

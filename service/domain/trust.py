@@ -290,7 +290,7 @@ class Binding(Value):
     """Of the model's input, likewise."""
 
     source: Sha256
-    """Of the DICOM object as it was sent; of a series, see `source_digest`."""
+    """Of the DICOM object as it was sent; of a series, or of two images, see `source_digest`."""
 
     weights: Sha256 | None
     """`None` of a model that runs elsewhere."""
@@ -317,12 +317,15 @@ class Binding(Value):
         return self.digest == digest_of(self.model_dump(exclude={"digest"}))
 
 
-def source_digest(objects: Sequence[Sha256]) -> Sha256:
+def source_digest(objects: Sequence[Sha256], against: Sha256 | None = None) -> Sha256:
     """Return what a binding says of its source: the object's digest, or one of all of a series.
 
     The latter is the SHA-256 of the canonical JSON list of the objects' digests in sorted order.
+    Of a similarity it is that of the list of this digest and the one of the object that the image
+    is held `against`.
     """
-    return objects[0] if len(objects) == 1 else digest_of(sorted(objects))
+    own = objects[0] if len(objects) == 1 else digest_of(sorted(objects))
+    return own if against is None else digest_of([own, against])
 
 
 class Probes(Value):

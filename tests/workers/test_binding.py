@@ -128,6 +128,22 @@ def test_a_map_from_elsewhere_is_not_bound_to_this_job(parcel, mine, crossed):
         demand_bound(mine, Prepared(decoded, tensor, GRID), model)
 
 
+def test_a_similarity_to_another_image_is_not_bound_to_this_one(parcel):
+    def held_against(sha256):
+        own = parcel.decoded.fetched
+        other = own.instance.model_copy(update={"id": "in_0002", "sha256": sha256})
+        beside = replace(own, references=(replace(own, instance=other),))
+        return replace(parcel, decoded=replace(parcel.decoded, fetched=beside))
+
+    told = {"kind": "embedding", "asked_as": "in_0002", "against": "a" * 64}
+    alike = replace(attribution(), target=TARGET.model_copy(update=told))
+    (mine,) = bound(held_against("a" * 64), MODEL, [alike])
+    assert demand_bound(mine, held_against("a" * 64), MODEL) == mine.binding
+    for other in (held_against("b" * 64), parcel):
+        with pytest.raises(ResultDamaged):
+            demand_bound(mine, other, MODEL)
+
+
 def test_a_map_without_a_binding_is_refused(parcel):
     with pytest.raises(ResultDamaged):
         demand_bound(attribution(), parcel, MODEL)

@@ -1,5 +1,6 @@
 """An encoder through the whole line: how alike two images of a study are, and where."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -101,7 +102,11 @@ def test_each_result_tells_the_digest_of_what_it_was_held_against(study, told):
     _, document = told
     digests = {each.id: each.sha256 for each in study.instances}
     for entry in document.results:
-        assert entry.target.against == digests[entry.target.again.similarity_to]
+        against = digests[entry.target.again.similarity_to]
+        assert entry.target.against == against
+        both = json.dumps([digests["in_0001"], against], separators=(",", ":"))
+        assert entry.trust.binding.source == hashlib.sha256(both.encode()).hexdigest()
+    assert document.coherent
 
 
 def asked(study, **target):
