@@ -4,6 +4,7 @@ import ctypes
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from service.errors.studies import UnsupportedImage
@@ -42,7 +43,9 @@ def stumble(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def doze(message: dict[str, Any]) -> dict[str, Any]:
-    """Answer late."""
+    """Answer late; leave a file first where one is wanted."""
+    if "begun" in message:
+        Path(message["begun"]).touch()
     time.sleep(message["seconds"])
     return {"pid": os.getpid()}
 

@@ -84,14 +84,18 @@ def test_the_products_tasks_load_no_tensor_library(slots):
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_workers_group_lets_tasks_end(slots, sign):
-    with ThreadPoolExecutor(1) as pool:
-        call = pool.submit(slots.run, "doze", {"seconds": 0.5}, 20)
-        time.sleep(0.2)
+def test_a_signal_to_the_workers_group_lets_tasks_end(slots, sign, tmp_path):
+    begun = [tmp_path / "one", tmp_path / "other"]
+    with ThreadPoolExecutor(2) as pool:
+        asked = ({"seconds": 0.5, "begun": str(each)} for each in begun)
+        calls = [pool.submit(slots.run, "doze", each, 20) for each in asked]
+        while not all(each.exists() for each in begun):  # a slot that still starts is not deaf
+            assert not any(each.done() and each.exception() for each in calls)
+            time.sleep(0.01)
         signalled = own_slots()
         for slot in signalled:
             slot.send_signal(sign)
-        assert call.result()["pid"] in {slot.pid for slot in signalled}
+        assert {each.result()["pid"] for each in calls} <= {slot.pid for slot in signalled}
 
 
 def own_slots() -> list[psutil.Process]:
