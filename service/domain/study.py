@@ -69,8 +69,8 @@ class Instance(ImageHeader):
     id: str
     """Name within the study, such as ``in_0001``; opaque, safe to show."""
 
-    part: int | None = None
-    """Its place in the request, counted from 1; `None` in records of an older release."""
+    part: int
+    """Its place in the request, counted from 1."""
 
     path: str
     """Where its bytes lie in the object store."""

@@ -58,6 +58,7 @@ def take_in(store: BlobStore, *files: Path) -> Study:
         instances.append(
             Instance(
                 id=name,
+                part=number,
                 path=path,
                 bytes=len(data),
                 sha256=hashlib.sha256(data).hexdigest(),

@@ -60,6 +60,7 @@ def fetched(data: bytes, scratch: Path, **asked: Any) -> Fetched:
     )
     instance = Instance(
         id="in_0001",
+        part=1,
         path="x",
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
@@ -82,6 +83,7 @@ def instance(**changes: Any) -> Instance:
     """A chest radiograph, as a study's record tells of it."""
     known = {
         "id": "in_0001",
+        "part": 1,
         "path": "x",
         "bytes": 1,
         "sha256": hashlib.sha256(b"").hexdigest(),
