@@ -26,6 +26,7 @@ from service.domain.manifest import Manifest
 from service.errors.requests import MissingAbility
 from service.manifests import read_manifest
 from service.settings import RemoteSettings
+from tests.support.detector import write_windowed_detector
 from tests.support.exported import (
     onnx_of,
     uninterpreted,
@@ -118,6 +119,7 @@ def drawn(folder: Path, endpoint: str) -> Iterator[tuple[str, Path]]:
     yield "a file with an unknown operator", write_onnx_package(folder / "strange", strange)
     yield "a bag of images", write_image_bag(folder / "images")
     yield "a model on a server", write_remote_package(folder / "remote", endpoint=endpoint)
+    yield "the spheres' detector", write_windowed_detector(folder / "windows").package
 
 
 TOKENS: Final = {"classes": len(CLASSES), "image": [SIDE] * 2}
@@ -272,7 +274,8 @@ def _key(manifest: Manifest, told: str) -> tuple[object, ...]:
         return (told,)
     parts = manifest.model_dump(mode="json", include={"task", "runtime", "architecture"})
     axes = manifest.image.accept.volume is None
-    return (str(parts["task"]), manifest.architecture.name, axes, bool(manifest.variables))
+    beside = (axes, bool(manifest.variables), manifest.sliding_window is not None)
+    return (str(parts["task"]), manifest.architecture.name, *beside)
 
 
 def _title(manifest: Manifest, model: Model) -> str:
@@ -286,6 +289,7 @@ def _title(manifest: Manifest, model: Model) -> str:
         what = {"onnx": "ONNX", "remote": "on a server"}[manifest.runtime]
     task = manifest.task.removeprefix("classification-")
     beside = ", with numbers" if manifest.variables else ""
+    beside += ", in windows" if manifest.sliding_window else ""
     return f"{task}, {what}, {axes}{beside}"
 
 
