@@ -3,9 +3,9 @@
 import json
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError
 from pydantic import JsonValue
 
@@ -26,6 +26,14 @@ UNDECLARED = (
 
 UNDER_IMAGE = "x-under-image"
 """Keywords of ours in a method's schema; `MethodEntry.parameters` says what they mean."""
+
+STRICT: Final = validators.extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    ),
+)
+"""Of JSON schemas; 32.0 is no integer, as in every other field of a request."""
 
 WORDS = {
     "enum": "Must be one of {}.",
@@ -95,7 +103,7 @@ def _check_parameters(
     choice: MethodChoice, pointer: str, entry: MethodEntry, model: ModelEntry
 ) -> None:
     """Hold parameters against their schema, the model and each other; all breaches at once."""
-    schema = Draft202012Validator(entry.parameters)
+    schema = STRICT(entry.parameters)
     told = [
         each for error in schema.iter_errors(dict(choice.parameters)) for each in _breach(error)
     ] or [*_misfits(choice, entry, model)]

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from service.domain.boxes import ExpectedBox
-from service.domain.value import TAG, Name, Sha256, Slug, Value
-from service.domain.variable import Number, Word
+from service.domain.value import TAG, Name, Number, Sha256, Slug, Value
+from service.domain.variable import Word
 
 RelativePath = Annotated[
     str,

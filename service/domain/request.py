@@ -18,13 +18,14 @@ from service.domain.study import MOST_FRAMES
 from service.domain.target import (
     DEFAULT_TARGETS,
     EmbeddingTarget,
+    Of,
     Segment,
     SegmentationTarget,
     SourceBox,
     Target,
 )
-from service.domain.value import Name, Slug, Value
-from service.domain.variable import Number, Word
+from service.domain.value import Flag, Name, Number, Slug, Value, Whole
+from service.domain.variable import Word
 from service.domain.view import MOST_IMAGES
 
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
@@ -87,22 +88,19 @@ class MethodChoice(Value):
 class Observed(Value):
     """What the AI that issued the result said of one class or value, to compare with."""
 
-    of: Annotated[int, Field(ge=0, le=100_000)] | Slug = Field(description="Class key or index.")
-    score: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
-        default=None, description="The number it gave."
-    )
+    of: Of = Field(description="Class key or index.")
+    score: Number | None = Field(default=None, description="The number it gave.")
     scale: Literal["probability", "logit", "value"] = Field(
         default="probability",
         description="What kind of number `score` is; 'value' for a regression.",
     )
-    positive: bool | None = Field(
+    positive: Flag | None = Field(
         default=None, description="Whether it reported the class, by its own threshold."
     )
-    tolerance: float = Field(
+    tolerance: Number = Field(
         default=0.02,
         ge=0,
         le=1e6,
-        allow_inf_nan=False,
         description="Largest difference of `score` that still matches, on the same scale.",
     )
 
@@ -119,7 +117,7 @@ class Observed(Value):
 class Annotation(Value):
     """Where a reader sees the finding: a box of the source image, or of the volume."""
 
-    of: Annotated[int, Field(ge=0, le=100_000)] | Slug = Field(description="Class key or index.")
+    of: Of = Field(description="Class key or index.")
     box: SourceBox
     view: Name | None = Field(
         default=None,
@@ -155,7 +153,7 @@ class ExplanationRequest(Value):
         default=None,
         description="Which series of the study; needed only when several fit the model.",
     )
-    frame: int | None = Field(
+    frame: Whole | None = Field(
         default=None,
         ge=1,
         le=MOST_FRAMES,
@@ -213,10 +211,10 @@ class ExplanationRequest(Value):
         max_length=64,
         description="What the AI that issued the result said; compared first.",
     )
-    allow_mismatch: bool = Field(
+    allow_mismatch: Flag = Field(
         default=False, description="Explain although the model says something else than `observed`."
     )
-    allow_uncertified: bool = Field(
+    allow_uncertified: Flag = Field(
         default=False,
         description="Use methods that failed their certificate for this model; the results say so.",
     )

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from service.domain.boxes import BoxWindows, PatientBox
 from service.domain.study import MOST_FRAMES
-from service.domain.value import TAG, Name, Sha256, Slug, Value
+from service.domain.value import TAG, Name, Number, Sha256, Slug, Value, Whole
 from service.domain.view import OfViews
 
 TOP1 = "top1"
@@ -21,16 +21,13 @@ PROBABILITY: Final = "probability"
 PIXELS: Final = "{pixels}"
 """Source pixels, as a unit of UCUM."""
 
-Of = Annotated[int, Field(strict=True, ge=0, le=100_000)] | Slug
+Of = Annotated[Whole, Field(ge=0, le=100_000)] | Slug
 """An output of the model, by key or by index."""
-
-Number = Annotated[int, Field(ge=1, le=65_535)]
-"""Of a segment."""
 
 LONGEST = 1_000_000
 """Source pixels of the longest edge that a box may reach to."""
 
-Place = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
+Place = Annotated[Number, Field(ge=0, le=LONGEST)]
 """A coordinate in source pixels."""
 
 
@@ -77,7 +74,7 @@ class RegressionTarget(Value):
         default="increase",
         description="Whether evidence for a higher or for a lower value counts as positive.",
     )
-    reference: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
+    reference: Number | None = Field(
         default=None,
         description="Value that the score is counted from, such as the patient's age; if not"
         " given, the manifest's.",
@@ -141,7 +138,9 @@ class Segment(Value):
         description="The segmentation's name in the study, such as 'in_0002'; not needed where"
         " the study has but one.",
     )
-    segment: Number | Annotated[str, Field(max_length=64)] | None = Field(
+    segment: (
+        Annotated[Whole, Field(ge=1, le=65_535)] | Annotated[str, Field(max_length=64)] | None
+    ) = Field(
         default=None,
         description="The segment's number or label; not needed where there is but one.",
     )
@@ -185,7 +184,7 @@ class DetectionTarget(Value):
 
     kind: Literal["detection"]
     of: Of = Field(description="Class key or index.")
-    number: Annotated[int, Field(ge=0, le=10_000)] = Field(
+    number: Annotated[Whole, Field(ge=0, le=10_000)] = Field(
         default=0,
         description="Which of the class's boxes, as the answer lists them, the best first.",
     )
@@ -233,7 +232,7 @@ class TimeToEventTarget(Value):
     of: Literal["risk"] | None = Field(
         default=None, description="'risk': the log hazard, of a model that gives one."
     )
-    horizon: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+    horizon: Annotated[Number, Field(gt=0)] | None = Field(
         default=None,
         description="In its place, of a model in discrete time: one of the model's times, in its"
         " unit.",
@@ -301,13 +300,13 @@ class InstanceTarget(Value):
     instance: Slug | None = Field(
         default=None, description="The object's name in the study, such as 'in_0002'."
     )
-    frame: int | None = Field(
+    frame: Whole | None = Field(
         default=None,
         ge=1,
         le=MOST_FRAMES,
         description="Of an object with several frames: which, counted from 1.",
     )
-    slice: int | None = Field(
+    slice: Whole | None = Field(
         default=None,
         ge=1,
         le=MOST_FRAMES,

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, Strict, StringConstraints
 
 NAME: Final = r"^[a-z][a-z0-9_]{0,63}$"
 Name = Annotated[str, StringConstraints(pattern=NAME)]
@@ -19,6 +19,15 @@ Version = Annotated[str, StringConstraints(pattern=VERSION)]
 SHA256: Final = r"^[0-9a-f]{64}$"
 Sha256 = Annotated[str, StringConstraints(pattern=SHA256)]
 """A SHA-256 digest in hexadecimal."""
+
+Whole = Annotated[int, Strict()]
+"""A number without a fraction; ``"3"``, ``3.0`` and ``true`` are none."""
+
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+"""A finite number; ``"3"`` and ``true`` are none."""
+
+Flag = Annotated[bool, Strict()]
+"""True or false; ``"yes"`` and ``1`` are neither."""
 
 TAG = "kind:"
 """What the tags of a union's kinds begin with."""

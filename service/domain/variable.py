@@ -6,8 +6,6 @@ from pydantic import Field, StringConstraints, model_validator
 
 from service.domain.value import Slug, Value
 
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,16}$")]
 """A code such as ``M``."""
 

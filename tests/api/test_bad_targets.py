@@ -141,6 +141,7 @@ def test_a_kind_that_the_model_has_not_is_refused_with_those_it_has(
             "/reduce",
             "Expected 'mean', 'sum' or 'margin'.",
         ),
+        ("events", {"kind": "time_to_event", "horizon": "365"}, "/horizon", "Expected a number."),
         (
             "films",
             {"kind": "instance", "of": 0},

@@ -165,3 +165,52 @@ def test_a_request_cannot_be_changed() -> None:
     request = asked()
     with pytest.raises(ValidationError):
         request.study = "st_2"
+
+
+FORMS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "whole": (1, ("1", 1.0, True)),
+    "number": (1, ("1", True, [1])),
+    "flag": (True, ("true", 1, "yes")),
+}
+"""What is one, and what only looks like it."""
+
+
+def target(kind: str, **fields: Any) -> dict[str, Any]:
+    return {"targets": [{"kind": kind, "of": 0, **fields}]}
+
+
+@pytest.mark.parametrize(
+    ("form", "field"),
+    [
+        ("whole", lambda each: {"frame": each}),
+        ("whole", lambda each: target("detection", number=each)),
+        ("whole", lambda each: target("instance", slice=each)),
+        ("whole", lambda each: target("instance", instance="in_0001", frame=each)),
+        ("number", lambda each: {"targets": [{"kind": "time_to_event", "horizon": each}]}),
+        ("number", lambda each: target("regression", reference=each)),
+        ("number", lambda each: target("detection", at=[each, 0])),
+        ("number", lambda each: target("detection", box=[0, 0, each, 2])),
+        ("number", lambda each: target("segmentation", region={"kind": "point", "at": [0, each]})),
+        ("number", lambda each: {"observed": [{"of": 0, "score": each}]}),
+        ("number", lambda each: {"observed": [{"of": 0, "score": 0, "tolerance": each}]}),
+        ("number", lambda each: {"annotations": [{"of": 0, "box": [0, 0, 2, each]}]}),
+        ("flag", lambda each: {"allow_mismatch": each}),
+        ("flag", lambda each: {"allow_uncertified": each}),
+        ("flag", lambda each: {"observed": [{"of": 0, "positive": each}]}),
+    ],
+)
+def test_what_only_looks_like_a_number_or_a_truth_value_is_none(form: str, field: Any) -> None:
+    right, wrong = FORMS[form]
+    asked(**field(right))
+    for each in wrong:
+        with pytest.raises(ValidationError):
+            asked(**field(each))
+
+
+@pytest.mark.parametrize("field", ["observed", "annotations"])
+def test_an_index_is_a_whole_number(field: str) -> None:
+    rest = {"observed": {"score": 0.5}, "annotations": {"box": [0, 0, 1, 1]}}[field]
+    asked(**{field: [{"of": 1, **rest}]})
+    for wrong in (True, 1.0, -1):
+        with pytest.raises(ValidationError):
+            asked(**{field: [{"of": wrong, **rest}]})

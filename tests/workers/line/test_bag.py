@@ -210,7 +210,7 @@ def test_a_slice_that_is_not_there_fails_by_its_name(clinic, explained, which):
 
 def test_a_slice_of_an_enhanced_object_is_named_by_its_frame(clinic):
     study = clinic.take_in([enhanced(PHANTOM, "bag")])
-    number = max(BEARING)
+    number = int(max(BEARING))
     target = {"kind": "instance", "of": FINDING, "instance": "in_0001", "frame": number}
     record, told = clinic.explain(MODEL, study, targets=[target], methods=METHODS[:1])
     assert record.state is State.SUCCEEDED, told.failure
