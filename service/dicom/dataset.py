@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 from pydicom import config
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.sequence import Sequence as Items
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from service.archive import HEAD, is_archive_head
 from service.dicom import syntaxes
@@ -80,7 +82,7 @@ class Parsed:
 
     dataset: Dataset
     transfer_syntax_uid: str
-    """As declared, or as recognized where the file meta information lacks."""
+    """As declared; where that lacks, or is of other elements than these, as recognized."""
 
     pixels: PixelElement | None
     stream: BinaryIO
@@ -89,6 +91,9 @@ class Parsed:
 
     guessed: bool = False
     """Whether the transfer syntax was recognized by the elements' looks."""
+
+    contradicted: bool = False
+    """Whether elements have a VR, or none, other than the declared transfer syntax says."""
 
     flattened: bool = False
     """Whether the data set was changed to be one frame's (`service.dicom.frames.flatten`)."""
@@ -136,16 +141,23 @@ class _Watched:
 
 
 class _Stop:
-    """Ends the parse at the pixel data and remembers what stood there."""
+    """Ends the parse at the pixel data and remembers what stood there.
 
-    def __init__(self) -> None:
-        self.found: tuple[int, str | None, int] | None = None
+    pydicom asks at an element's value; where that is, it alone knows, because it reads elements
+    as they are encoded and not as the file says that they are.
+    """
+
+    def __init__(self, stream: _Watched) -> None:
+        self._stream = stream
+        self.found: PixelElement | None = None
 
     def __call__(self, tag: Any, vr: str | None, length: int) -> bool:
         """Tell whether to stop before this element."""
         if int(tag) not in PIXEL_TAGS:
             return False
-        self.found = (int(tag), vr, length)
+        at = self._stream.tell()
+        start = at - (12 if vr in EXPLICIT_VR_LENGTH_32 else 8)
+        self.found = PixelElement(int(tag), start, at, vr or "", length)
         return True
 
 
@@ -210,12 +222,13 @@ def _parse(stream: BinaryIO, file: Path, max_samples: int) -> Parsed:
     if meta.get("TransferSyntaxUID") == syntaxes.DEFLATED:
         return _parse_deflated(stream, meta, max_samples)
     stream.seek(0)
-    watched, stop = _Watched(stream, str(file)), _Stop()
+    watched = _Watched(stream, str(file))
+    stop = _Stop(watched)
     with watched.bounded():
         dataset = read_partial(cast(BinaryIO, watched), stop, defer_size=DEFERRED, force=True)
     uid = str(dataset.file_meta.get("TransferSyntaxUID") or "")
-    found = _finish(dataset, uid or _recognized(dataset), watched, stop, stream)
-    return replace(found, guessed=not uid)
+    found = _finish(dataset, uid, watched, stop, stream)
+    return found if uid else replace(found, guessed=True, contradicted=False)
 
 
 def _meta(stream: BinaryIO) -> FileMetaDataset:
@@ -232,9 +245,8 @@ def _after_meta(tag: Any, vr: str | None, length: int) -> bool:  # noqa: ARG001 
     return int(tag) >> 16 != 2  # noqa: PLR2004 - the meta group
 
 
-def _recognized(dataset: Dataset) -> str:
-    """Name the syntax of a data set that came without meta information."""
-    implicit, little = dataset.original_encoding
+def _recognized(implicit: bool, little: bool) -> str:
+    """Name the uncompressed syntax of these elements."""
     if implicit:
         return syntaxes.IMPLICIT_LITTLE
     return syntaxes.EXPLICIT_LITTLE if little else syntaxes.EXPLICIT_BIG
@@ -248,7 +260,8 @@ def _parse_deflated(stream: BinaryIO, meta: FileMetaDataset, max_samples: int) -
     inflated = cast(BinaryIO, tempfile.NamedTemporaryFile())  # noqa: SIM115 - closed by `parsed`
     try:
         _inflate(stream, inflated, HEADER_ROOM + 4 * max_samples)
-        watched, stop = _Watched(inflated, inflated.name), _Stop()
+        watched = _Watched(inflated, inflated.name)
+        stop = _Stop(watched)
         with watched.bounded():
             read = read_dataset(
                 cast(BinaryIO, watched),
@@ -258,8 +271,7 @@ def _parse_deflated(stream: BinaryIO, meta: FileMetaDataset, max_samples: int) -
                 defer_size=DEFERRED,
             )
         dataset = FileDataset(inflated.name, read, file_meta=meta, is_implicit_VR=False)
-        implicit, little = read.original_encoding
-        dataset.set_original_encoding(implicit, little, read.original_character_set)
+        dataset.set_original_encoding(False, True, read.original_character_set)
         return _finish(dataset, syntaxes.DEFLATED, watched, stop, inflated)
     except BaseException:
         inflated.close()
@@ -283,22 +295,29 @@ def _inflate(stream: BinaryIO, into: BinaryIO, limit: int) -> None:
 
 
 def _finish(dataset: Dataset, uid: str, watched: _Watched, stop: _Stop, stream: BinaryIO) -> Parsed:
-    """Place the pixel data; tell an early end."""
+    """Name the encoding that the elements show; tell an early end."""
     end = stream.tell()
     size = stream.seek(0, 2)
     if watched.short or end > size:
-        raise TruncatedDicom("The object ends within an element; send it again, whole.")
-    return Parsed(dataset, uid, _place(stop, end, dataset), stream, size)
+        raise TruncatedDicom(
+            "The object ends within an element, or is not encoded as its file meta information"
+            " says; send it again, whole."
+        )
+    said, little = dataset.original_encoding
+    implicit = _is_implicit(dataset)
+    dataset.set_original_encoding(implicit, little, dataset.original_character_set)
+    if uid in {"", syntaxes.IMPLICIT_LITTLE, syntaxes.EXPLICIT_LITTLE}:
+        uid = _recognized(implicit, bool(little))
+    return Parsed(dataset, uid, stop.found, stream, size, contradicted=implicit != said)
 
 
-def _place(stop: _Stop, at: int, dataset: Dataset) -> PixelElement | None:
-    if stop.found is None:
-        return None
-    tag, vr, length = stop.found
-    implicit, _ = dataset.original_encoding
-    long_header = not implicit and vr in {"OB", "OW", "OF", "OD", "UN", "OL", "OV"}
-    value = at + (12 if long_header else 8)
-    return PixelElement(tag, at, value, "" if implicit else vr or "", length)
+def _is_implicit(dataset: Dataset) -> bool:
+    """Tell whether elements lack a VR, whatever the transfer syntax is said to be."""
+    for tag in dataset.keys():  # noqa: SIM118 - items would be parsed
+        element: Any = dataset.get_item(tag, keep_deferred=True)
+        if isinstance(element, RawDataElement):
+            return bool(element.is_implicit_VR)
+    return bool(dataset.original_encoding[0])
 
 
 def value_of(dataset: Dataset, keyword: str) -> Any:

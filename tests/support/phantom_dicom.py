@@ -1,6 +1,7 @@
 """Small DICOM images of known pixels, in every form that tests want."""
 
 import io
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -84,6 +85,21 @@ def encoded(ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
         little_endian=syntax != EXPLICIT_BIG,
     )
     return buffer.getvalue()
+
+
+def misnamed(data: bytes, syntax: str) -> bytes:
+    """The same object, whose file meta information names another transfer syntax than it has."""
+    body = data[_body(data) :]
+    if syntax == DEFLATED:
+        squeezer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        body = squeezer.compress(body) + squeezer.flush()
+    other = encoded(image(PixelData=None), syntax)
+    return other[: _body(other)] + body
+
+
+def _body(data: bytes) -> int:
+    """Where the data set begins, behind the meta information."""
+    return 144 + int.from_bytes(data[140:144], "little")
 
 
 def compressed(ds: Dataset, syntax: str, code: bytes, *, pieces: int = 1) -> bytes:

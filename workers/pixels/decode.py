@@ -40,6 +40,9 @@ MAX_SAMPLES = 128 << 20
 GUESSED = "guessed_transfer_syntax"
 """Warning of an object without file meta information, whose encoding its elements show."""
 
+MISNAMED = "contradicted_encoding"
+"""Warning of an object whose elements have a VR, or none, other than its transfer syntax says."""
+
 OVERRULED = "overruled_by_functional_groups"
 """Warning of an object that says other than its frame's functional groups, which hold."""
 
@@ -254,6 +257,7 @@ def facts_of(
         warnings=(
             *doubts,
             *((GUESSED,) if found.guessed else ()),
+            *((MISNAMED,) if found.contradicted else ()),
             *((OVERRULED,) if found.overruled else ()),
             *doubts_of(found.dataset, header),
             *pixels.doubts,

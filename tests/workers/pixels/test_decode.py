@@ -9,9 +9,10 @@ from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_rescale
 from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRLittleEndian
 
 from service.errors.base import WhylightError
-from service.errors.studies import UndecodablePixels, UnsupportedImage
+from service.errors.studies import TruncatedDicom, UndecodablePixels, UnsupportedImage
 from tests.support.phantom_dicom import (
     DEFLATED,
     EXPLICIT_BIG,
@@ -26,6 +27,8 @@ from tests.support.phantom_dicom import (
     compress,
     compressed,
     encoded,
+    image,
+    misnamed,
     noise,
     of_pixels,
 )
@@ -104,6 +107,39 @@ def test_an_object_without_meta_information_is_read_and_marked(decode, implicit)
     assert np.array_equal(values[0], pixels)
     assert "guessed_transfer_syntax" in facts.warnings
     assert "guessed_transfer_syntax" not in decode(encoded(of_pixels(pixels)))[0].warnings
+
+
+@pytest.mark.parametrize(
+    ("real", "said"),
+    [
+        (IMPLICIT, ExplicitVRLittleEndian),
+        (ExplicitVRLittleEndian, IMPLICIT),
+        (IMPLICIT, DEFLATED),
+    ],
+)
+def test_elements_with_a_vr_or_without_are_read_as_they_are_and_not_as_declared(decode, real, said):
+    pixels = noise(np.uint16, 12)
+    right = encoded(of_pixels(pixels, bits=12), real)
+    facts, values, _, _ = decode(misnamed(right, said))
+    assert np.array_equal(values[0], pixels)
+    assert "contradicted_encoding" in facts.warnings
+    assert "contradicted_encoding" not in decode(right)[0].warnings
+
+
+@pytest.mark.parametrize(
+    ("real", "said"),
+    [
+        (ExplicitVRLittleEndian, EXPLICIT_BIG),
+        (IMPLICIT, EXPLICIT_BIG),
+        (EXPLICIT_BIG, ExplicitVRLittleEndian),
+        (EXPLICIT_BIG, IMPLICIT),
+        (DEFLATED, ExplicitVRLittleEndian),
+        (ExplicitVRLittleEndian, JPEG_LS),
+    ],
+)
+def test_another_byte_order_or_compression_than_is_declared_is_refused(decode, real, said):
+    with pytest.raises(TruncatedDicom):
+        decode(misnamed(encoded(image(), real), said))
 
 
 def test_big_endian_words_and_bytes_are_swapped(decode):

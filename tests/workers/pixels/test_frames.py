@@ -23,6 +23,7 @@ from tests.support.phantom_dicom import (
     RLE,
     compress,
     encoded,
+    misnamed,
     of_pixels,
 )
 from workers.formats.derived import Source
@@ -30,6 +31,7 @@ from workers.formats.pixeldata import aspect_of
 from workers.formats.plane import plane_of
 from workers.pixels.decode import decode_file
 
+IMPLICIT = "1.2.840.10008.1.2"
 FRAMES = np.random.default_rng(5).integers(0, 4096, (3, 16, 12)).astype(np.uint16)
 
 
@@ -183,6 +185,23 @@ def test_groups_of_any_size_are_read(read, syntax, room):
     values, _, source = read(encoded(ds, syntax), 3)
     assert np.array_equal(values, FRAMES[2] * 3.0 - 2)
     assert plane_of(source).position == (0, 0, 14)
+
+
+@pytest.mark.parametrize(
+    ("real", "said"),
+    [
+        (IMPLICIT, ExplicitVRLittleEndian),
+        (ExplicitVRLittleEndian, IMPLICIT),
+        (IMPLICIT, DEFLATED),
+    ],
+)
+def test_groups_and_header_of_a_misnamed_encoding_are_read_as_they_are(read, real, said):
+    ds = enhanced()
+    ds.ProcedureCodeSequence = group(CodeValue="1", CodingSchemeDesignator="99A", CodeMeaning="b")
+    values, _, source = read(misnamed(encoded(ds, real), said), 3)
+    assert np.array_equal(values, FRAMES[2] * 3.0 - 2)
+    assert plane_of(source).position == (0, 0, 14)
+    assert source.dataset.ProcedureCodeSequence[0].CodeMeaning == "b"
 
 
 def test_a_frame_without_the_rescale_that_others_have_is_refused(read):
