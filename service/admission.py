@@ -208,7 +208,11 @@ def check_against_catalog(request: ExplanationRequest, catalog: Catalog) -> Mode
 
 
 def find_model(ref: str, models: Sequence[ModelEntry]) -> ModelEntry:
-    """Return the model named ``name`` (its newest version) or ``name@version``.
+    """Return the model named ``name`` or ``name@version``.
+
+    Without a version it is the newest one that loaded: one that failed takes nothing
+    over from those before it. One whose server is silent for a while does, for else
+    the version that answers would change from request to request.
 
     Raises
     ------
@@ -223,7 +227,7 @@ def find_model(ref: str, models: Sequence[ModelEntry]) -> ModelEntry:
             pointer="/model",
             models=[*sorted({f"{each.name}@{each.version}" for each in models})[:50]],
         )
-    newest = max(found, key=lambda each: tuple(int(part) for part in each.version.split(".")))
+    newest = max(found, key=lambda each: (_loaded(each), _numbers(each.version)))
     if newest.state == "ready":
         return newest
     why = newest.failure
@@ -238,6 +242,16 @@ def find_model(ref: str, models: Sequence[ModelEntry]) -> ModelEntry:
         pointer="/model",
         **({} if why is None else _reason(why)),
     )
+
+
+def _loaded(model: ModelEntry) -> bool:
+    """Tell whether a model serves, or will as soon as its server answers again."""
+    why = model.failure
+    return model.state == "ready" or (why is not None and why.kind is Kind.WAIT)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
 
 
 def _reason(why: Failure) -> dict[str, JsonValue]:

@@ -160,7 +160,7 @@ class ExplanationRequest(Value):
         description="Which frame, counted from 1; needed only of an object with several.",
     )
     model: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._@-]{0,127}$")] = Field(
-        description="Model name, or name@version; without a version, the newest."
+        description="Model name, or name@version; without a version, the newest that loaded."
     )
     targets: tuple[Target, ...] = Field(
         default=DEFAULT_TARGETS,

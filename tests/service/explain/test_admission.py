@@ -19,7 +19,7 @@ from service.domain.inputs import ImageCount
 from service.domain.request import ExplanationRequest
 from service.domain.variable import Variable
 from service.errors.jobs import NoWorker
-from service.errors.models import ModelSilent, RemoteUnreachable
+from service.errors.models import InvalidPackage, ModelSilent, ModelUnavailable, RemoteUnreachable
 from service.errors.requests import InvalidParameter, InvalidRequest, InvalidTarget, UnknownModel
 from service.fleet.base import WorkerRecord
 from service.parameters import WORDS
@@ -77,6 +77,27 @@ def test_the_newest_version_is_the_greatest_number_not_the_last_word():
     assert find_model("chest@1.2.0", versions).version == "1.2.0"
     with pytest.raises(UnknownModel):
         find_model("ches", versions)
+
+
+def test_a_newer_version_that_does_not_load_takes_nothing_over():
+    failed = InvalidPackage("A self-test failed.").failure()
+    versions = [
+        model("chest@1.0.0", "a" * 64),
+        model("chest@2.0.0", "b" * 64, state="unavailable", failure=failed),
+    ]
+    assert find_model("chest", versions).version == "1.0.0"
+    with pytest.raises(ModelUnavailable):
+        find_model("chest@2.0.0", versions)
+
+
+def test_while_a_newer_versions_server_is_silent_no_older_one_answers():
+    silent = RemoteUnreachable("There is no connection to the server.").failure()
+    versions = [
+        model("far@1.0.0", "a" * 64),
+        model("far@2.0.0", "b" * 64, state="unavailable", failure=silent),
+    ]
+    with pytest.raises(ModelSilent):
+        find_model("far", versions)
 
 
 def test_a_model_whose_server_is_silent_can_be_asked_for_again():
