@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import warnings
 from typing import Any
 
@@ -26,6 +27,7 @@ from workers.runtimes.open_inference import Server
 from workers.runtimes.remote import RemoteRuntime
 from workers.runtimes.torch import TorchRuntime
 from workers.tabular import Companions, Tabular, accompanied
+from workers.targets.scalars import ClassProbability
 
 INSTANCES = 6
 TARGETS = (2, 0)
@@ -68,6 +70,26 @@ def test_an_instance_adds_what_the_score_loses_without_it(
             without = network(bag[None, :, kept])[0, list(TARGETS)]
             torch.testing.assert_close(found.falls[:, left], whole - without)
     assert found.attention == (None,) * INSTANCES
+
+
+class Adding(nn.Module):
+    """A logit that is the sum of the instances' means, beside one that is always zero."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        logit = rows.mean((1, 3, 4)).sum(1)
+        return torch.stack([logit, torch.zeros_like(logit)], 1)
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_of_a_certain_answer_each_instance_takes_its_own_little_off(*, exclusive: bool) -> None:
+    """In float32 each of these probabilities is 1, with and without any instance."""
+    parts = torch.tensor([9.0, 8.0, 7.0, 4.0, 2.0])
+    rows = parts[None, :, None, None].expand(1, -1, 6, 6).contiguous()
+    plan = weighed(Bag(), rows, (ClassProbability(0, exclusive),))
+    found = run_alone(plan, TorchRuntime(Adding(), rows.shape, ()))
+    whole = parts.sum().item()
+    expected = [1 / (1 + math.exp(whole - each)) - 1 / (1 + math.exp(whole)) for each in parts]
+    assert found.falls[0].tolist() == pytest.approx(expected, rel=1e-3, abs=0)
 
 
 def test_attention_is_shown_as_the_network_gives_it(network: nn.Module, bag: Tensor) -> None:

@@ -41,7 +41,8 @@ class ClassProbability:
     .. math:: s = \frac{e^{z_k}}{\sum_j e^{z_j}} \quad\text{or}\quad s = \frac{1}{1 + e^{-z_k}}
 
     Its derivative with respect to the logit is ``s (1 - s)``, next to nothing where the network
-    is certain.
+    is certain. It is taken in float64: in float32 every probability of a logit over 17 is 1, and
+    nothing that is hidden or left out would take anything off it.
 
     Parameters
     ----------
@@ -66,7 +67,8 @@ class ClassProbability:
 
     def __call__(self, outputs: Tensor) -> Tensor:
         """Return the class's probability in each row, shape ``(rows,)``."""
-        every = outputs.softmax(1) if self.exclusive else outputs.sigmoid()
+        logits = outputs.double()
+        every = logits.softmax(1) if self.exclusive else logits.sigmoid()
         return every[:, self.index]
 
 
