@@ -98,18 +98,18 @@ def _load(source: BinaryIO, program: bool) -> tuple[Any, str]:
     import torch  # noqa: PLC0415 - imported before the process was confined
 
     if program:
-        return torch.export.load(source), "exported program"
+        return torch.export.load(source), "program"
     if any(name.endswith("constants.pkl") for name in _entries(source)):
-        return torch.jit.load(source, map_location="cpu"), "TorchScript"
+        return torch.jit.load(source, map_location="cpu"), "script"
     try:
-        return torch.load(source, map_location="cpu", weights_only=True), "plain weights"
+        return torch.load(source, map_location="cpu", weights_only=True), "plain"
     except (pickle.UnpicklingError, RuntimeError):
         source.seek(0)
     try:
         loaded = torch.load(source, "cpu", pickle_module=_pickles(), weights_only=False)
     except (pickle.UnpicklingError, EOFError, ValueError, KeyError, AttributeError):
         raise RefusedError("unreadable") from None
-    return loaded, "checkpoint that needs unrestricted unpickling"
+    return loaded, "unrestricted"
 
 
 def _entries(source: BinaryIO) -> list[str]:

@@ -1,5 +1,6 @@
 """``whylight models convert``: foreign weights to safetensors or ONNX, in a throw-away process."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -47,6 +48,13 @@ REFUSALS: Final[Mapping[str, tuple[str, str]]] = {
     "unreadable": UNREADABLE,
 }
 """By the child's code: what is wrong, and what to do."""
+READINGS: Final[Mapping[str, str]] = {
+    "program": "exported program",
+    "script": "TorchScript",
+    "plain": "plain weights",
+    "unrestricted": "checkpoint that needs unrestricted unpickling",
+}
+"""By the child's code: what the file was read as. Its own words are never shown."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -121,12 +129,13 @@ def _converted(options: Namespace, format_: str, made: Path) -> tuple[str, list[
         }
         answers = _answers(request, empty, options.seconds)
     first, last = answers[0], answers[-1]
-    if "done" not in last:
+    how = READINGS.get(str(last.get("done")))
+    if how is None:
         code = str(last.get("refused", "unreadable"))
         what, mend = REFUSALS.get(code, UNREADABLE)
         names = [each for each in last.get("names", ()) if NAME.fullmatch(str(each))]
         raise CommandFailure(what, " ".join([mend, *names]).strip())
-    return str(last["done"]), [str(each) for each in first["protections"]]
+    return how, [str(each) for each in first["protections"]]
 
 
 def _may_hold(path: Path) -> bool:
@@ -148,6 +157,7 @@ def _answers(request: Mapping[str, Any], empty: str, seconds: int) -> list[dict[
     """Return what the process said: at the start by itself, at the end by who knows."""
     descriptors = (request["source"], request["target"])
     with tempfile.TemporaryFile() as said:
+        fcntl.fcntl(said, fcntl.F_SETFL, os.O_APPEND)  # what was said first stays
         process = subprocess.Popen(  # noqa: S603 - our own program, no shell
             [sys.executable, "-m", "workers.convert_main", json.dumps(request)],
             stdin=subprocess.DEVNULL,
