@@ -7,7 +7,14 @@ from service.domain.catalog import ClassEntry, ModelEntry, ValueEntry
 from service.domain.manifest import Manifest
 from service.domain.outputs import ClassSpec, ValueSpec
 from service.domain.scores import scores_of
-from service.domain.target import DEFAULT_TARGETS
+from service.domain.target import (
+    DEFAULT_TARGETS,
+    EmbeddingTarget,
+    InstanceTarget,
+    Segment,
+    SegmentationTarget,
+    Target,
+)
 from service.errors.requests import InvalidTarget
 from service.targets import check_target
 from service.wording import with_lists
@@ -16,6 +23,11 @@ UNDECIDED: Final = (
     "No class that is for use has a 'threshold', so a request that names no target would have"
     " nothing to explain: give the thresholds at which the model is used, or list what is explained"
     " under 'explain.default_targets', such as [{of: KEY}]."
+)
+
+OF_A_STUDY: Final = (
+    "This is the name of an object in one study, and a package is for every study: leave the target"
+    " out, and name the object in a request."
 )
 
 
@@ -67,6 +79,22 @@ def contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
             check_target(target, where, entry)
         except InvalidTarget as error:
             yield error.pointer or where, with_lists(error.detail, error.facts)
+        else:
+            if field := _of_a_study(target):
+                yield f"{where}/{field}", OF_A_STUDY
+
+
+def _of_a_study(target: Target) -> str | None:
+    """Return the field of a target that names an object of one study, if one does."""
+    match target:
+        case EmbeddingTarget(similarity_to=str()):
+            return "similarity_to"
+        case InstanceTarget(instance=str()):
+            return "instance"
+        case SegmentationTarget(region=Segment(instance=str())):
+            return "region/instance"
+        case _:
+            return None
 
 
 def outputs_of(manifest: Manifest) -> str:

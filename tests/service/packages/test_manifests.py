@@ -343,6 +343,37 @@ def test_each_defect_is_named_with_its_remedy(
     assert words in message
 
 
+ENCODER = {"task": "embedding", "outputs": [{"decoding": "embedding"}]}
+OUTLINING = {
+    "task": "segmentation",
+    "outputs": [{"decoding": "voxel_regions", "classes": [{"key": "cyst", "label": "Cyst"}]}],
+}
+SEEN_AS = {"kind": "segmentation", "of": "cyst"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "target", "field"),
+    [
+        (ENCODER, {"kind": "embedding", "similarity_to": "in_0002"}, "similarity_to"),
+        (ENCODER, {"kind": "embedding", "of": "reconstruction_error"}, "of"),
+        (ENCODER, {"of": "nodule"}, "kind"),
+        (
+            OUTLINING,
+            SEEN_AS | {"region": {"kind": "segment", "instance": "in_0002"}},
+            "region/instance",
+        ),
+    ],
+)
+def test_a_package_explains_no_object_of_one_study_unasked(
+    fields: dict[str, Any], changes: dict[str, Any], target: dict[str, Any], field: str
+) -> None:
+    fields |= deepcopy(changes)
+    read_manifest(yaml.safe_dump(fields).encode())
+    fields["explain"] = {"default_targets": [target]}
+    ((where, _),) = defects(fields)
+    assert where == f"/explain/default_targets/0/{field}"
+
+
 def test_numbers_beside_the_image_are_declared_one_by_one(fields: dict[str, Any]) -> None:
     fields["inputs"].append(TABULAR)
     fields["selftests"][0]["values"] = {"age": 19}
