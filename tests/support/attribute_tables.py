@@ -31,7 +31,10 @@ PAGE = Path("docs/dicom-attributes.md")
 BEGIN, END = "<!-- attributes -->", "<!-- end -->"
 DICOM = tuple(name for name in FORMATS if FORMATS[name].media_type == "application/dicom")
 CONTENT = "ContentSequence"
-"""Not gone into: its items follow templates, which the conformance statement names."""
+"""Not gone into: its items follow templates, which the conformance statement names.
+
+Nor are sequences that are copied whole: their items hold what the source's hold.
+"""
 
 LONGEST = 48
 OTHER = "Standard Extended"
@@ -42,15 +45,42 @@ Sample = tuple[Dataset, Sequence[Dataset]]
 """An object, and the images it was made of."""
 
 
-ELEMENTS: Mapping[str, Sequence[str]] = {
+def _item(**elements: Any) -> Dataset:
+    made = Dataset()
+    for keyword, value in elements.items():
+        setattr(made, keyword, value)
+    return made
+
+
+def _coded(value: str) -> list[Dataset]:
+    return [_item(CodeValue=value, CodingSchemeDesignator=f"99{value}", CodeMeaning=f"a {value}")]
+
+
+ELEMENTS: Mapping[str, Sequence[Any]] = {
     "PatientName": ("Doe^Jane", "Roe^Rick"),
     "PatientID": ("A1", "B2"),
     "IssuerOfPatientID": ("North", "South"),
     "TypeOfPatientID": ("TEXT", "RFID"),
+    "IssuerOfPatientIDQualifiersSequence": [
+        [_item(UniversalEntityID=each, UniversalEntityIDType="DNS")] for each in ("n.org", "s.org")
+    ],
+    "OtherPatientIDsSequence": [
+        [_item(PatientID=each, TypeOfPatientID=type_)]
+        for each, type_ in (("C3", "RFID"), ("D4", "TEXT"))
+    ],
+    "IssuerOfAccessionNumberSequence": [
+        [_item(LocalNamespaceEntityID=each)] for each in ("East", "West")
+    ],
     "PatientBirthTime": ("101010", "111111"),
     "QualityControlSubject": ("YES", "NO"),
     "PatientSpeciesDescription": ("Dog", "Cat"),
+    "PatientSpeciesCodeSequence": (_coded("DOG"), _coded("CAT")),
     "PatientBreedDescription": ("Beagle", "Siamese"),
+    "PatientBreedCodeSequence": (_coded("BEAGLE"), _coded("SIAMESE")),
+    "BreedRegistrationSequence": [
+        [_item(BreedRegistrationNumber=each, BreedRegistryCodeSequence=_coded(registry))]
+        for each, registry in (("R1", "KENNEL"), ("R2", "FANCIERS"))
+    ],
     "PatientSexNeutered": ("ALTERED", "UNALTERED"),
     "ResponsiblePerson": ("Doe^John", "Roe^Ruth"),
     "ResponsiblePersonRole": ("OWNER", "PARENT"),
@@ -85,6 +115,7 @@ ELEMENTS: Mapping[str, Sequence[str]] = {
     "SoftwareVersions": ("v1", "v2"),
     "PatientIdentityRemoved": ("YES", "NO"),
     "DeidentificationMethod": ("by hand", "by rule"),
+    "DeidentificationMethodCodeSequence": (_coded("HAND"), _coded("RULE")),
     "RecognizableVisualFeatures": ("NO", "YES"),
     "LossyImageCompression": ("01", "01"),
     "LossyImageCompressionRatio": ("10", "20"),
@@ -93,8 +124,12 @@ ELEMENTS: Mapping[str, Sequence[str]] = {
     "PositionReferenceIndicator": ("here", "there"),
 }
 SIDES: Sequence[Mapping[str, Any]] = (
-    {"Laterality": "L", "PatientOrientation": ["L", "F"]},
-    {"ImageLaterality": "R", "PatientOrientation": ["P", "F"]},
+    {"Laterality": "L", "PatientOrientation": ["L", "F"], "AnatomicalOrientationType": "BIPED"},
+    {
+        "ImageLaterality": "R",
+        "PatientOrientation": ["D", "CD"],
+        "AnatomicalOrientationType": "QUADRUPED",
+    },
 )
 PLANES: Sequence[Mapping[str, Any]] = tuple(
     {
@@ -224,9 +259,10 @@ def _walk(
         entry = found.setdefault(path, Attribute(path))
         value = element.value
         if element.VR == "SQ":
+            whole = any(value and value == each.get(element.keyword) for each in source)
             entry.values.append("items" if value else "")
-            entry.copied.append(False)
-            for item in value if element.keyword != CONTENT else ():
+            entry.copied.append(whole)
+            for item in () if whole or element.keyword == CONTENT else value:
                 _walk(item, source, path, found, holders)
         else:
             entry.values.append(_text(value))

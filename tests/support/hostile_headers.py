@@ -36,6 +36,7 @@ COPIED = {
     "Laterality": "CS",
     "ImageLaterality": "CS",
     "PatientOrientation": "CS",
+    "AnatomicalOrientationType": "CS",
     "PatientIdentityRemoved": "CS",
     "DeidentificationMethod": "LO",
     "TimezoneOffsetFromUTC": "SH",
@@ -59,7 +60,7 @@ PLAUSIBLE = {
     "DA": ["20240229", "17000101", "11111111", "2024.02.29", "20241301", "00000000", "today"],
     "TM": ["1230", "12:30:00", "246060", "12"],
     "AS": ["062Y", "62", "62Y", "-1Y"],
-    "CS": ["M", "YES", "01", "00", "CHEST", "left", "L", "A\\B", "X" * 17],
+    "CS": ["M", "YES", "01", "00", "CHEST", "left", "L", "A\\B", "LR\\F", "X" * 17],
     "DS": [
         "1",
         "0",

@@ -9,12 +9,11 @@ Nothing is ever made up.
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydicom.datadict import dictionary_VM
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from xxhash import xxh3_128
@@ -22,10 +21,11 @@ from xxhash import xxh3_128
 from service.dicom import syntaxes
 from service.dicom.dataset import Parsed, parsed
 from service.dicom.header import identifiers
-from service.dicom.texts import UNKNOWN, texts_of
+from service.dicom.texts import texts_of
 from service.dicom.uids import derived_uid, instance_uid, series_uid
 from workers.formats.base import Made, MapRecord, Sheet
 from workers.formats.carried import carry, lost
+from workers.formats.values import ANATOMY, NUMBER, ORIENTATION, are_directions, checked
 
 UTF8 = "ISO_IR 192"
 LOSSY = "01"
@@ -65,11 +65,12 @@ OPTIONAL = (
     "StudyDescription",
     "BodyPartExamined",
     "ImageLaterality",
+    ANATOMY,
     "TimezoneOffsetFromUTC",
 )
-"""Type 3: copied where valid."""
+"""Type 3, or 1C of animals: copied where valid."""
 
-PLACED = ("PatientOrientation", "Laterality")
+PLACED = (ORIENTATION, "Laterality")
 """Type 2C of images."""
 
 _ONLY_ONE = """
@@ -89,44 +90,6 @@ DEVICE = (
     "DeviceSerialNumber",
     "SoftwareVersions",
 )
-_DATE = r"(?!0000)\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
-"""Of any year: those that stand for an unknown or a removed date belong to the patient, too."""
-
-_TIME = r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?"
-_PART = rf"[^\\\x00-\x1f\x7f=^{UNKNOWN}]*"
-_NAME = rf"(?=[^=]{{0,64}}(=|$)){_PART}(\^{_PART}){{0,4}}"
-"""Five parts at most, and 64 characters, in each of a name's three writings."""
-
-_NUMBER = r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?"
-_FORMS: dict[str, str] = {
-    "AS": r"\d{3}[DWMY]",
-    "CS": r"[A-Z0-9 _]{1,16}",
-    "DA": _DATE,
-    "DS": rf"(?=.{{1,16}}$){_NUMBER}",
-    "LO": rf"[^\\\x00-\x1f\x7f{UNKNOWN}]{{1,64}}",
-    "PN": rf"{_NAME}(={_NAME}){{0,2}}",
-    "SH": rf"[^\\\x00-\x1f\x7f{UNKNOWN}]{{1,16}}",
-    "TM": _TIME,
-    "UC": rf"[^\\\x00-\x1f\x7f{UNKNOWN}]+",
-    "UT": rf"[^\x00-\x1f\x7f{UNKNOWN}]+",
-    "UI": r"(?=.{1,64}$)[012](\.(0|[1-9]\d*))+",
-}
-_TERMS: dict[str, str] = {
-    "PatientSex": "[MFO]",
-    "Laterality": "[LR]",
-    "ImageLaterality": "[LRUB]",
-    "TimezoneOffsetFromUTC": r"[-+](0\d|1[0-4])[0-5]\d",
-    "PatientIdentityRemoved": "YES|NO",
-    "PatientOrientation": "[AFHLPR]{1,3}",
-    "QualityControlSubject": "YES|NO",
-    "RecognizableVisualFeatures": "YES|NO",
-}
-_REPAIRS: dict[str, Callable[[str], str]] = {
-    "AS": lambda text: f"{int(text):03d}Y" if re.fullmatch(r"\d{1,3}", text) else text,
-    "CS": str.upper,
-    "DA": lambda text: re.sub(r"^(\d{4})\.(\d\d)\.(\d\d)$", r"\1\2\3", text),  # before 1993
-    "TM": lambda text: re.sub(r"^(\d\d):(\d\d):(\d\d)", r"\1\2\3", text),  # before 1993
-}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,11 +121,10 @@ class Source:
 
     def values(self, keyword: str) -> list[str]:
         """Return all values of the element if every one is valid, and their number, else none."""
-        vr, raw = self._raw(keyword)
-        texts = [_REPAIRS.get(vr, str)(text) for text in raw]
-        form = _TERMS.get(keyword, _FORMS.get(vr, r"(?!)"))
-        fits = dictionary_VM(keyword) in ("1-n", str(len(texts)))
-        return texts if fits and all(each and re.fullmatch(form, each) for each in texts) else []
+        texts = checked(keyword, *self._raw(keyword))
+        if keyword == ORIENTATION and texts and not are_directions(texts, self.text(ANATOMY)):
+            return []
+        return texts
 
     def numbers(self, keyword: str) -> tuple[float, ...]:
         """Return all values of the element if every one is a finite number, else none.
@@ -170,7 +132,7 @@ class Source:
         Many scanners write more digits than a decimal string may have.
         """
         _, raw = self._raw(keyword)
-        found = tuple(float(text) for text in raw if re.fullmatch(_NUMBER, text))
+        found = tuple(float(text) for text in raw if re.fullmatch(NUMBER, text))
         return found if len(found) == len(raw) and all(map(math.isfinite, found)) else ()
 
     def doubts(self) -> tuple[str, ...]:
@@ -355,7 +317,7 @@ def _copy(source: Source, ds: Dataset) -> None:
     for keyword in OPTIONAL:
         if text := source.text(keyword):
             setattr(ds, keyword, text)
-    ds.PatientOrientation = source.values("PatientOrientation")  # 2C; empty where unknown
+    ds.PatientOrientation = source.values(ORIENTATION)  # 2C; empty where unknown
     if "ImageLaterality" not in ds and ds.get("BodyPartExamined") not in UNPAIRED:
         ds.Laterality = source.text("Laterality")  # 2C, of paired parts alone
     carry(source, ds)

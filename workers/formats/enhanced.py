@@ -45,6 +45,7 @@ from workers.formats.scheme import plain
 OF_IMAGES: Final = (
     "Modality",
     "PatientOrientation",
+    "AnatomicalOrientationType",
     "Laterality",
     "ImageLaterality",
     "BodyPartExamined",
