@@ -53,6 +53,11 @@ Which of them a model can be asked for depends on what its runtime can serve: th
 for each model, and [a table](../models/kinds.md) for each kind. How far a map may be believed is
 told in [its own chapter](../trust.md).
 
+Methods that look into a layer make a map of the layer's cells. These are drawn side by side over
+what the model was given, as tiles. What a cell answers to may be centered about half a tile away,
+and is not known better than that: [decision 30](../adr/0030-cells-stay-tiles.md) has what was
+measured. The legend of a picture tells how much of the image one cell covers.
+
 {table}
 These pages are written by `python -m tests.support.method_pages` and the pictures on them by
 `python -m tests.support.method_pictures`: the demo model's answer to "why a nodule?" on the
