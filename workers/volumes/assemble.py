@@ -55,6 +55,9 @@ class Assembly:
     """In what `MIXED` planes differ: ``orientation``, ``spacing``, ``size``,
     ``frame_of_reference``."""
 
+    odd: tuple[Plane, ...] = ()
+    """Which of `MIXED` planes are unlike most."""
+
     steps: Steps | None = None
     """Where the planes are parallel."""
 
@@ -84,7 +87,9 @@ def assemble(planes: Sequence[Plane]) -> Assembly:
     if len(planes) < 2 or unplaced:  # noqa: PLR2004 - a step
         return Assembly(Geometry.NONE, unplaced=unplaced)
     if differing := _differing(planes):
-        return Assembly(Geometry.MIXED, differing)
+        odd = np.any([*differing.values()], axis=0)
+        unlike = tuple(plane for plane, each in zip(planes, odd, strict=True) if each)
+        return Assembly(Geometry.MIXED, tuple(differing), unlike)
     first = min(planes, key=lambda plane: (plane.sop_instance_uid, plane.frame or 0))
     normal = _normal(first)
     places = np.array([plane.position for plane in planes])
@@ -106,20 +111,27 @@ def assemble(planes: Sequence[Plane]) -> Assembly:
     return Assembly(volume.geometry, steps=steps, volume=volume, order=tuple(map(int, order)))
 
 
-def _differing(planes: Sequence[Plane]) -> tuple[str, ...]:
-    """Name what the planes of one volume have in common and these do not."""
-    spreads = {
-        "orientation": np.ptp([plane.orientation for plane in planes], axis=0).max() > COSINE,
-        "spacing": _ratio([plane.spacing for plane in planes]) > 1 + SPACING,
-        "size": len({(plane.rows, plane.columns) for plane in planes}) > 1,
-        "frame_of_reference": len({plane.frame_of_reference_uid for plane in planes}) > 1,
+def _differing(planes: Sequence[Plane]) -> dict[str, NDArray[np.bool_]]:
+    """Name what the planes of one volume have in common and these do not: which are unlike most."""
+    _, frames = np.unique([plane.frame_of_reference_uid for plane in planes], return_inverse=True)
+    said: dict[str, tuple[Array, float]] = {
+        "orientation": (np.array([plane.orientation for plane in planes]), COSINE),
+        "spacing": (np.log([plane.spacing for plane in planes]), np.log1p(SPACING)),
+        "size": (np.array([(plane.rows, plane.columns) for plane in planes], float), 0),
+        "frame_of_reference": (frames[:, None].astype(float), 0),
     }
-    return tuple(name for name, differs in spreads.items() if differs)
+    return {
+        name: _unlike(values, tolerance)
+        for name, (values, tolerance) in said.items()
+        if np.ptp(values, axis=0).max() > tolerance
+    }
 
 
-def _ratio(spacings: Sequence[tuple[float, ...]]) -> float:
-    values = np.array(spacings)
-    return float((values.max(axis=0) / values.min(axis=0)).max())
+def _unlike(values: Array, tolerance: float) -> NDArray[np.bool_]:
+    """Tell which rows are not as the most common one; some are, of rows that spread further."""
+    _, first, times = np.unique(values.round(2), axis=0, return_index=True, return_counts=True)
+    usual = values[first[times.argmax()]]
+    return np.asarray(np.abs(values - usual).max(axis=1) > tolerance / 2)
 
 
 def _normal(plane: Plane) -> Array:

@@ -144,7 +144,7 @@ def survey(
             places += [Place(file=number, frame=frame) for frame in frames]
             named.append(bool(header.patient.id))
             meanings += [meaning_of(_alone(found, header, frame), header) for frame in frames]
-    demand_one_meaning(meanings)
+    demand_one_meaning(meanings, planes)
     assembly = assemble(planes)
     volume = demand_volume(assembly, rules, len(planes))
     ordered = tuple(places[number] for number in assembly.order)

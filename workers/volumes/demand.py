@@ -16,9 +16,7 @@ from service.errors.studies import (
     TooFewSlices,
 )
 from workers.volumes.assemble import Assembly
-
-SHOWN: Final = 20
-"""Slices, or steps between them, that a refusal names at most."""
+from workers.volumes.planes import SHOWN, named
 
 SHEARED: Final = "sheared_volume"
 """Warning of a volume whose slices are shifted against each other, as the model sees them."""
@@ -90,8 +88,11 @@ def _refusal(assembly: Assembly) -> WhylightError:
     match assembly.geometry:
         case Geometry.MIXED:
             return MixedSlices(
-                "The slices of the series do not go together; send those of one volume alone.",
+                "The slices of the series do not go together; 'slices' names those that are unlike"
+                " most. Send those of one volume alone.",
                 differing=[*assembly.differing],
+                slices=named(assembly.odd),
+                unlike=len(assembly.odd),
             )
         case Geometry.DUPLICATES:
             return DuplicateSlices(
@@ -115,7 +116,7 @@ def _refusal(assembly: Assembly) -> WhylightError:
             return NoSliceGeometry(
                 "The slices do not say where they lie in the patient: position, orientation or"
                 " pixel spacing lacks or is not valid. 'slices' names them.",
-                slices=[each.place for each in assembly.unplaced[:SHOWN]],
+                slices=named(assembly.unplaced),
                 unplaced=len(assembly.unplaced),
             )
 

@@ -1,5 +1,6 @@
 """Whether the slices of a volume mean the same by their values, as their headers say."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -8,6 +9,7 @@ from service.dicom.dataset import Parsed, value_of
 from service.dicom.header import Header
 from service.errors.studies import MixedSlices, UnsupportedImage
 from workers.pixels.modality import modality_of
+from workers.volumes.planes import Plane, named
 
 UNITS: Final = {"CT": "HU"}
 """Rescale Type where none is said, by modality (PS3.3 C.8.2.1); elsewhere it is unspecified."""
@@ -47,8 +49,15 @@ def meaning_of(found: Parsed, header: Header) -> Meaning:
     )
 
 
-def demand_one_meaning(slices: Sequence[Meaning]) -> None:
+def demand_one_meaning(slices: Sequence[Meaning], planes: Sequence[Plane]) -> None:
     """Refuse slices whose values cannot stand in one array; each may have its own slope.
+
+    Parameters
+    ----------
+    slices
+        What the values of each are.
+    planes
+        The slices themselves, in the same order.
 
     Raises
     ------
@@ -56,19 +65,26 @@ def demand_one_meaning(slices: Sequence[Meaning]) -> None:
         They differ in photometric interpretation, Rescale Type or Units, or some have no
         rescale where others have one that tells: they would be off by the others' intercept.
     """
-    unscaled = sum(each.unscaled for each in slices)
+    unscaled = [plane for plane, each in zip(planes, slices, strict=True) if each.unscaled]
     if unscaled and any(each.moved for each in slices):
         raise MixedSlices(
-            f"{unscaled} of {len(slices)} slices have no rescale that can be used, and the others"
-            " have one, so their values do not go together; send the series as it was made.",
+            f"{len(unscaled)} of {len(slices)} slices have no rescale that can be used, and the"
+            " others have one, so their values do not go together; 'slices' names them. Send the"
+            " series as it was made.",
             differing=["rescale"],
-            slices_without_rescale=unscaled,
-            slices=len(slices),
+            slices=named(unscaled),
+            slices_without_rescale=len(unscaled),
         )
     names = ("photometric_interpretation", "rescale_type", "units")
-    differing = [name for name in names if len({getattr(each, name) for each in slices}) > 1]
-    if differing:
+    said = [tuple(getattr(each, name) for name in names) for each in slices]
+    ((usual, _),) = Counter(said).most_common(1)
+    odd = [plane for plane, each in zip(planes, said, strict=True) if each != usual]
+    if odd:
+        values = zip(names, zip(*said, strict=True), strict=True)
         raise MixedSlices(
-            "The slices of the series do not go together; send those of one volume alone.",
-            differing=[*differing],
+            "The slices of the series do not go together; 'slices' names those that are unlike"
+            " most. Send those of one volume alone.",
+            differing=[name for name, each in values if len({*each}) > 1],
+            slices=named(odd),
+            unlike=len(odd),
         )

@@ -1,6 +1,6 @@
 """Where each frame of a DICOM object lies in the patient, by its header."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +14,9 @@ from workers.formats.derived import Source
 
 COSINES: Final = 1e-3
 """How far direction cosines may be from unit length and from a right angle."""
+
+SHOWN: Final = 20
+"""Slices, or steps between them, that a refusal names at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,11 @@ class Plane:
     def placed(self) -> bool:
         """Whether all is known that it takes to find a pixel in the patient."""
         return bool(self.position and self.orientation and self.spacing)
+
+
+def named(planes: Sequence[Plane]) -> list[JsonValue]:
+    """Return the places of slices as a refusal tells them, `SHOWN` at most."""
+    return [plane.place for plane in planes[:SHOWN]]
 
 
 def planes_of(found: Parsed, header: Header, instance: str = "") -> Iterator[Plane]:

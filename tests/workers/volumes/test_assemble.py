@@ -200,6 +200,18 @@ def test_tolerances_are_those_of_thin_slices(tmp_path):
 def test_slices_that_do_not_go_together_are_mixed_and_say_in_what(regular, changes, differing):
     assembly = assemble([*regular[:-1], replace(regular[-1], **changes)])
     assert (assembly.geometry, assembly.differing) == (Geometry.MIXED, (differing,))
+    assert [plane.sop_instance_uid for plane in assembly.odd] == [regular[-1].sop_instance_uid]
+
+
+def test_orientations_that_drift_apart_are_told_by_those_far_from_most(regular):
+    angles = np.linspace(0, 0.0012, len(regular))  # more than is allowed, in steps that are not
+    turned = [
+        replace(plane, orientation=(*AXIAL[:3], *(0, np.cos(angle), np.sin(angle))))
+        for plane, angle in zip(regular, angles, strict=True)
+    ]
+    assembly = assemble(turned)
+    assert assembly.geometry is Geometry.MIXED
+    assert 0 < len(assembly.odd) < len(regular)
 
 
 @pytest.mark.parametrize(

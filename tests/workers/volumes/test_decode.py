@@ -288,6 +288,24 @@ def test_the_refusal_of_slices_without_a_place_names_them(read):
     assert refusal.value.facts == {"slices": [place], "unplaced": 1}
 
 
+MIXED = {
+    "spacing": {"PixelSpacing": ["2", "2"]},
+    "photometric_interpretation": {"PhotometricInterpretation": "MONOCHROME1"},
+    "rescale_type": {"RescaleType": "US"},
+    "rescale": {"RescaleSlope": None, "RescaleIntercept": None},
+}
+
+
+@pytest.mark.parametrize(("differing", "elements"), MIXED.items(), ids=MIXED)
+def test_the_refusal_of_mixed_slices_names_those_that_are_unlike_most(read, differing, elements):
+    with pytest.raises(MixedSlices) as refusal:
+        read(changed(2, **elements))
+    place = {"instance": "2", "instance_number": 3, "frame": None}
+    facts = refusal.value.facts
+    assert (facts["differing"], facts["slices"]) == ([differing], [place])
+    assert "2.25." not in str(facts)
+
+
 def test_a_volume_over_the_limit_is_refused_before_anything_is_allocated(read, tmp_path):
     with pytest.raises(AbsurdDimensions):
         read(Series().files(), max_voxels=12 * 24 * 20 - 1)
