@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
-from pydicom import config
+from pydicom import charset, config
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.filereader import read_dataset, read_partial
@@ -52,6 +52,11 @@ _PROBES = frozenset({1, 6, 8, PREAMBLE - 4})  # reads by which pydicom looks for
 ARCHIVE = "The bytes are an archive or a compressed file, which is not opened: unpack it first."
 NOT_DICOM = "The bytes are not a DICOM object; send DICOM files, a form or a zip of them."
 
+LATIN_9: Final = "iso8859_15"
+"""Character set 203, which the standard has had since 2023 (PS3.3 C.12.1.1.2), pydicom not yet."""
+
+charset.python_encoding |= {"ISO_IR 203": LATIN_9, "ISO 2022 IR 203": LATIN_9}
+charset.CODES_TO_ENCODINGS[b"\x1b-b"], charset.ENCODINGS_TO_CODES[LATIN_9] = LATIN_9, b"\x1b-b"
 config.settings.reading_validation_mode = config.IGNORE
 config.settings.writing_validation_mode = config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)

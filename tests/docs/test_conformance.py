@@ -7,9 +7,10 @@ import numpy as np
 
 from service.domain.boxes import PatientBox
 from service.domain.certificate import Similarity
-from service.domain.explanation import Check, Restriction
+from service.domain.explanation import Check, InstanceShare, Restriction
 from service.domain.trust import CalibrationRef, CertificateRef, Flag
 from service.domain.variable import VariableShare
+from service.domain.view import ViewShare
 from tests.support.phantom_dicom import encoded, of_pixels
 from tests.support.sheets import REPORT, TARGET, blob, sheet
 from tests.support.volumes import volume_sheet
@@ -36,7 +37,7 @@ DEEP_BOX = {
     "box": (1.0, 2.0, 3.0, 4.0, 5.0, 6.0),
     "patient": PatientBox(center=(1.0, 2.0, 3.0), size=(9.0, 2.4, 2.1)),
 }
-VALUE = {"value": 3.0, "unit": "mo", "reference": 1.0}
+VALUE = {"value": 3.0, "unit": "mo", "reference": 1.0, "view": "in_0001"}
 
 
 def listed():
@@ -71,6 +72,8 @@ def image(tmp_path, **target):
         tmp_path / "work",
         blob((8, 8)),
         target=TARGET.model_copy(update=target),
+        view=ViewShare(key="left", label="Left", share=0.5, together=True, full=1.0),
+        instances=(InstanceShare(instance="in_0001", relevance=0.5),),
         variables=(VariableShare(key="sex", label="Sex", relevance=1.0),),
         restriction=restriction,
         checks=checks(),

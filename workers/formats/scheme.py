@@ -1,4 +1,4 @@
-"""Codes: of the standard where it has one, else of our own scheme, which every object describes."""
+"""Codes: of the standard where it has one, else of a scheme of our own."""
 
 import re
 from typing import Final

@@ -393,6 +393,8 @@ def test_private_and_unknown_elements_are_left_behind(source, tmp_path):
     [
         ("ISO_IR 144", "Жданов^Илья"),
         ("ISO_IR 100", "Äneas^Rüdiger"),
+        ("ISO_IR 203", "Lefèvre^Œdipe"),
+        (["", "ISO 2022 IR 203"], "Lefevre^Œdipe"),
         (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
     ],
 )
