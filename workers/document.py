@@ -34,7 +34,7 @@ from workers.device import hardware, rounds_to_tf32
 from workers.held import Held
 from workers.model import Model
 from workers.parcels import Attribution, Fetched, Prepared, Rendered, Verdict
-from workers.restriction import nearest
+from workers.restriction import peak
 
 Ending = Literal["succeeded", "failed", "cancelled"]
 
@@ -45,8 +45,15 @@ def finished(held: Held, rendered: Rendered, model: Model) -> Explanation:
     """Return the document of a job whose line came to its end."""
     judged = rendered.judged
     attributed = judged.attributed
+    prepared = attributed.prepared
     results = tuple(
-        _result(attribution, verdict, tuple(file.artifact for file in files), omitted)
+        _result(
+            attribution,
+            verdict,
+            _facts(attribution, verdict, prepared),
+            tuple(file.artifact for file in files),
+            omitted,
+        )
         for attribution, verdict, files, omitted in zip(
             attributed.attributions,
             judged.verdicts,
@@ -56,7 +63,6 @@ def finished(held: Held, rendered: Rendered, model: Model) -> Explanation:
         )
     )
     failure = _shared_failure(results)
-    prepared = attributed.prepared
     ending: Ending = "succeeded" if failure is None else "failed"
     return unfinished(held, ending, failure).model_copy(
         update={
@@ -125,6 +131,7 @@ def _shared_failure(results: Sequence[Result]) -> Failure | None:
 def _result(
     attribution: Attribution,
     verdict: Verdict,
+    facts: MapFacts | None,
     artifacts: tuple[Artifact, ...],
     omitted: tuple[Omission, ...],
 ) -> Result:
@@ -140,7 +147,7 @@ def _result(
         executed_on=attribution.executed_on,
         degenerate=verdict.degenerate,
         partial=attribution.partial,
-        map=_facts(attribution, verdict),
+        map=facts,
         variables=attribution.variables,
         instances=attribution.instances,
         view=attribution.view,
@@ -159,16 +166,16 @@ def _status(attribution: Attribution) -> Literal["succeeded", "failed", "skipped
     return "skipped" if attribution.failure.code == NothingToExplain.code else "failed"
 
 
-def _facts(attribution: Attribution, verdict: Verdict) -> MapFacts | None:
+def _facts(attribution: Attribution, verdict: Verdict, prepared: Prepared) -> MapFacts | None:
     """Describe a map without its values; values that are not finite count as zero."""
-    values, grid = attribution.values, attribution.grid
-    if values is None or grid is None:
+    values, grid, target = attribution.values, attribution.grid, attribution.target
+    if values is None or grid is None or target is None:
         return None
     finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    relevance = finite.sum(axis=0)
-    cell = np.unravel_index(int(relevance.argmax()), relevance.shape)
     restriction = attribution.restriction
-    place = nearest(grid.to_source(cell), restriction.regions if restriction else ())
+    regions = restriction.regions if restriction else ()
+    extent = prepared.of(target.view).decoded.facts.shape
+    found = peak(finite.sum(axis=0), grid, extent, regions)
     return MapFacts(
         shape=values.shape,
         signed=attribution.signed,
@@ -178,7 +185,8 @@ def _facts(attribution: Attribution, verdict: Verdict) -> MapFacts | None:
         maximum=float(finite.max()),
         sum=float(finite.sum()),
         positive_fraction=float((finite > 0).mean()),
-        peak=None if verdict.degenerate or verdict.blank else place,
+        peak=None if verdict.degenerate or verdict.blank or found is None else found[0],
+        padding_share=attribution.padding_share,
         restriction=restriction,
     )
 

@@ -274,6 +274,9 @@ class Attribution:
     binding: Binding | None = None
     """What the map was made of; `None` when there is no map."""
 
+    padding_share: float = 0.0
+    """Share of their magnitude that lies beside the image, in what steps put around it."""
+
     restriction: Restriction | None = None
     """What `values` were kept to; `None` where they are all that the method made."""
 

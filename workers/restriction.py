@@ -1,9 +1,12 @@
-"""Maps kept to the parts of an image that hold image data, as ultrasound declares them.
+"""Where in its image a map lies, and maps kept to the parts of one that hold image data.
 
-The model sees the whole image. Of its map, cells that lie wholly outside of the
-regions are 0 from where the map leaves its method, so that what is bound,
-judged, drawn and counted is the same map; each region is then drawn as an image
-of its own, which ends at its edge.
+A map may reach beyond its image, over what the model's steps put around it. What is told in
+the image's coordinates is of the cells that reach into it.
+
+Of an ultrasound image that declares its regions the model sees all. Of its map,
+cells that lie wholly outside of the regions are 0 from where the map leaves its
+method, so that what is bound, judged, drawn and counted is the same map; each
+region is then drawn as an image of its own, which ends at its edge.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from service.domain.explanation import Restriction
-from service.domain.grid import Grid, apply, scaling
+from service.domain.grid import Grid, scaling
 from workers.regions import Box
 
 HALF: Final = 0.5
@@ -92,28 +95,85 @@ def parts(grid: Grid, boxes: Sequence[Box]) -> Iterator[Part]:
         yield Part(pixels, cells, Grid(extent, shift @ grid.affine @ first))
 
 
-def nearest(point: ArrayLike, boxes: Sequence[Box]) -> tuple[float, ...]:
-    """Return the place in the boxes that lies nearest to a point of the image."""
+def nearest(point: ArrayLike, boxes: Sequence[Sequence[int]]) -> tuple[float, ...]:
+    """Return the place in the boxes that lies nearest to a point."""
     at = np.asarray(point, float)
-    if not boxes:
-        return tuple(map(float, at))
-    ends = np.array(boxes, float)
-    found = np.clip(at, ends[:, :2], ends[:, 2:] - 1)
+    low, high = np.split(np.array(boxes, float), 2, axis=1)
+    found = np.clip(at, low, high - 1)
     best = found[np.linalg.norm(found - at, axis=1).argmin()]
     return tuple(map(float, best))
 
 
-def _reached(grid: Grid, box: Box) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Tell of each row and each column of cells whether it reaches into a box."""
-    index = np.arange(max(grid.shape))
-    centers = apply(grid.affine, np.stack([index, index], axis=1))
-    half = np.abs(np.diag(grid.affine)[:2]) * HALF
-    rows, columns = (
-        (centers[:count, axis] + half[axis] > box[axis] - HALF + TOUCH)
-        & (centers[:count, axis] - half[axis] < box[axis + 2] - HALF - TOUCH)
-        for axis, count in enumerate(grid.shape)
+def peak(
+    relevance: NDArray[np.floating], grid: Grid, extent: tuple[int, ...], boxes: Sequence[Box] = ()
+) -> tuple[tuple[float, ...], float] | None:
+    """Return the place of the most relevant cell that reaches into the image, and its value.
+
+    Parameters
+    ----------
+    relevance
+        Finite, shape ``grid.shape``.
+    extent
+        Pixels of the image along each of its axes.
+    boxes
+        To which a map of an image was kept, if it was: a cell must reach into one of them.
+
+    Returns
+    -------
+    tuple
+        The source pixel at the cell's center, or the nearest in image or boxes where that lies
+        beside them; `None` where all these cells are alike.
+    """
+    within = boxes or ((0,) * len(extent) + extent,)
+    lows, highs, best = [], [], None
+    for box in within:
+        reached = {grid.order[axis]: each for axis, each in enumerate(_reached(grid, box))}
+        if not all(each.any() for each in reached.values()):
+            continue
+        cells = tuple(_span(reached[along]) for along in range(len(extent)))
+        part = relevance[cells]
+        at = np.unravel_index(int(part.argmax()), part.shape)
+        lows.append(part.min())
+        highs.append(part[at])
+        if highs[-1] == max(highs):
+            best = [each.start + int(place) for each, place in zip(cells, at, strict=True)]
+    if best is None or min(lows) == max(highs):
+        return None
+    return nearest(grid.to_source(best), within), float(max(highs))
+
+
+def padding_share(values: NDArray[np.floating], grid: Grid, extent: tuple[int, ...]) -> float:
+    """Return the share of a map's magnitude that lies beside the image, in [0, 1].
+
+    Parameters
+    ----------
+    values
+        Shape ``(C, *grid.shape)``; those that are not finite count as zero. A cell that is partly
+        in the image counts in parts.
+    extent
+        Pixels of the image along each of its axes.
+    """
+    covered = grid.covered(extent)
+    if all((each == 1).all() for each in covered):
+        return 0.0
+    whole = within = 0.0
+    for share, part in zip(covered[0], values.swapaxes(0, 1), strict=True):
+        mass = np.abs(part, where=np.isfinite(part), out=np.zeros(part.shape)).sum(axis=0)
+        whole += float(mass.sum())
+        for each in covered[:0:-1]:
+            mass = mass @ each
+        within += float(share * mass)
+    return 1 - within / whole if whole else 0.0
+
+
+def _reached(grid: Grid, box: Sequence[int]) -> tuple[NDArray[np.bool_], ...]:
+    """Tell of the cells along each axis of the source whether they reach into a box."""
+    axes = len(grid.shape)
+    edges = [grid.edges(axis) for axis in range(axes)]
+    return tuple(
+        (end > box[axis] - HALF + TOUCH) & (start < box[axis + axes] - HALF - TOUCH)
+        for axis, (start, end) in enumerate(edges)
     )
-    return rows, columns
 
 
 def _span(reached: NDArray[np.bool_]) -> slice:

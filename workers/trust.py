@@ -28,6 +28,9 @@ such a target, or nothing."""
 BANK: Final = "probe_bank"
 INTEGRITY: Final = "integrity"
 
+PADDED: Final = 0.25
+"""Share of a map beside its image above which a reader is told."""
+
 CERTIFICATES: Final = {
     "passed": None,
     "weakly_specific": Flag.CERTIFICATE_WEAK,
@@ -123,6 +126,8 @@ def _of_target(attribution: Attribution, parity: ParityReport) -> Iterable[Flag]
         yield Flag.SATURATED
     if attribution.executed_on == "surrogate":
         yield Flag.SURROGATE
+    if attribution.padding_share > PADDED:
+        yield Flag.EVIDENCE_IN_PADDING
 
 
 def _of_checks(checks: Sequence[Check]) -> Iterable[Flag]:

@@ -247,8 +247,13 @@ class MapFacts(Value):
     sum: float
     positive_fraction: float
     peak: tuple[float, ...] | None
-    """Source indices of the most relevant cell's center, likewise; of a map that was kept to
-    regions, the nearest place in them."""
+    """Source indices of the center of the most relevant of the cells that reach into the image,
+    likewise; where that lies beside the image, or the regions to which the map was kept, the
+    nearest place in them. `None` where these cells are all alike."""
+
+    padding_share: float = 0.0
+    """Share of the map's magnitude that lies beside the image, in what the model's steps put
+    around it, in [0, 1]."""
 
     restriction: Restriction | None = None
     """`None` where the whole map stands; else all figures are of what was kept."""

@@ -64,6 +64,34 @@ class Grid:
         return apply(np.asarray(np.linalg.inv(self.affine), np.float64), points)
 
     @property
+    def order(self) -> tuple[int, ...]:
+        """For each axis of the source, the axis of the grid that runs along it."""
+        return tuple(int(row.argmax()) for row in np.abs(self.affine[:-1, :-1]))
+
+    def edges(self, axis: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return where cells begin and end along an axis of the source, in its pixel indices.
+
+        They are those of the axis of the grid that runs along it; no other may be turned to it.
+        """
+        along = self.order[axis]
+        centers = self.affine[axis, along] * np.arange(self.shape[along]) + self.affine[axis, -1]
+        half = abs(self.affine[axis, along]) / 2
+        return centers - half, centers + half
+
+    def covered(self, extent: tuple[int, ...]) -> tuple[NDArray[np.float64], ...]:
+        """Return how much of each cell lies in an image of `extent` pixels, in [0, 1].
+
+        One array for each axis of the grid; a cell's share is their product.
+        """
+        shares: dict[int, NDArray[np.float64]] = {}
+        for axis, (along, pixels) in enumerate(zip(self.order, extent, strict=True)):
+            start, end = self.edges(axis)
+            length = np.minimum(end, pixels - 0.5) - np.maximum(start, -0.5)
+            share = np.clip(length / (end - start), 0, 1)
+            shares[along] = np.asarray(np.round(share, 9), np.float64)  # edges that meet are equal
+        return tuple(shares[along] for along in range(len(self.shape)))
+
+    @property
     def cell(self) -> tuple[float, ...]:
         """Edge lengths of one cell, in source pixels."""
         return tuple(float(v) for v in np.linalg.norm(self.affine[:-1, :-1], axis=0))

@@ -52,6 +52,7 @@ class Flag(StrEnum):
     INCOMPLETE = "incomplete"
     TOLERANCE_MISSED = "tolerance_missed"
     EVIDENCE_ELSEWHERE = "evidence_elsewhere"
+    EVIDENCE_IN_PADDING = "evidence_in_padding"
 
 
 OF_THE_METHOD: Final = frozenset(
@@ -168,6 +169,10 @@ STATEMENTS: Final = MappingProxyType(
         Flag.EVIDENCE_ELSEWHERE: (
             "The method finds no evidence in this image: all of it lies in the other images that"
             " the model saw with it."
+        ),
+        Flag.EVIDENCE_IN_PADDING: (
+            "Much of the map lies beside the image, in what was put around it to fill the model's"
+            " input: the model may be using the edge, and what is shown is only the rest."
         ),
     }
 )

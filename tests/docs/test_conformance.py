@@ -76,6 +76,7 @@ def image(tmp_path, **target):
         instances=(InstanceShare(instance="in_0001", relevance=0.5),),
         variables=(VariableShare(key="sex", label="Sex", relevance=1.0),),
         restriction=restriction,
+        padding_share=0.3,
         checks=checks(),
         trust=REPORT.model_copy(update={**said, "flags": tuple(Flag)}),
     )

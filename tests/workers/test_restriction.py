@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from service.domain.grid import Grid, scaling
 from workers.drawing.resample import to_source
-from workers.restriction import nearest, parts, restrict
+from workers.restriction import nearest, padding_share, parts, peak, restrict
 
 RANDOM = np.random.default_rng(5)
 
@@ -95,4 +95,73 @@ def test_the_nearest_place_lies_in_a_region():
     assert nearest((4, 5), boxes) == (4, 5)
     assert nearest((12, 5), boxes) == (9, 5)
     assert nearest((49, 70), boxes) == (50, 59)
-    assert nearest((12, 5), ()) == (12, 5)
+
+
+ORDERS = st.permutations(range(3)).flatmap(
+    lambda order: st.tuples(st.just(tuple(order)), st.tuples(*[st.sampled_from((-1, 1))] * 3))
+)
+
+
+def turned(shape, order, signs, scale, offset):
+    """A grid whose axes run along its source's in another order, and the other way."""
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for axis, along in enumerate(order):
+        affine[axis, along] = signs[axis] * scale[axis]
+        affine[axis, 3] = offset[axis] + (shape[along] - 1) * scale[axis] * (signs[axis] < 0)
+    return Grid(shape, affine)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(1, 5)] * 3),
+    order=ORDERS,
+    scale=st.tuples(*[st.floats(0.5, 6)] * 3),
+    offset=st.tuples(*[st.floats(-9, 5)] * 3),
+)
+def test_what_is_told_in_the_images_pixels_is_of_cells_that_reach_into_it(
+    shape, order, scale, offset
+):
+    extent = (7, 9, 11)
+    grid = turned(shape, *order, scale, offset)
+    values = RANDOM.normal(size=(2, *shape)).astype(np.float32)
+    reaching, inside = [], 0.0
+    for cell in np.ndindex(shape):
+        share = 1.0
+        for axis, center in enumerate(grid.to_source(cell)):
+            low, high = center - scale[axis] / 2, center + scale[axis] / 2
+            both = min(high, extent[axis] - 0.5) - max(low, -0.5)
+            if abs(both) < 1e-4:
+                return  # a matter of rounding
+            share *= max(0, both) / scale[axis]
+        if share > 0:
+            reaching.append((values.sum(axis=0)[cell], cell))
+        inside += share * float(np.abs(values[(slice(None), *cell)]).sum())
+    found = peak(values.sum(axis=0), grid, extent)
+    if len(reaching) < 2:  # nothing that stands out
+        assert found is None
+    else:
+        value, cell = max(reaching)
+        assert found[1] == value
+        assert_allclose(found[0], np.clip(grid.to_source(cell), 0, np.array(extent) - 1))
+    expected = 1 - inside / float(np.abs(values).sum())
+    assert padding_share(values, grid, extent) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_map_that_is_empty_in_its_image_has_no_peak():
+    values = np.zeros((1, 6, 4), np.float32)
+    grid = Grid((6, 4), scaling((10, 10), (4.5 - 20, 4.5)))  # two rows of padding above and below
+    values[0, 0, 2], values[0, 5, 1] = 3, -1
+    assert peak(values[0], grid, (20, 40)) is None
+    assert padding_share(values, grid, (20, 40)) == 1
+    values[0, 2, 3] = 1
+    assert peak(values[0], grid, (20, 40)) == ((4.5, 34.5), 1)
+    assert padding_share(values, grid, (20, 40)) == pytest.approx(0.8)
+
+
+def test_a_peak_lies_in_the_regions_where_all_evidence_in_them_is_against():
+    values = -np.arange(1, 17, dtype=np.float32).reshape(1, 4, 4)
+    grid = Grid.partition((4, 4), (40, 40))
+    boxes = ((10, 10, 20, 25),)
+    kept, _ = restrict(values, grid, boxes)
+    assert peak(kept[0], grid, (40, 40), boxes) == ((14.5, 14.5), -6)

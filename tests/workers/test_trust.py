@@ -66,6 +66,7 @@ def report(
     duplicate: bool = False,
     above: bool = True,
     executed_on: ExecutedOn = "original",
+    padding_share: float = 0.0,
     **target: Any,
 ) -> TrustReport:
     attribution = Attribution(
@@ -77,6 +78,7 @@ def report(
         values=None,
         grid=None,
         executed_on=executed_on,
+        padding_share=padding_share,
     )
     return trust_report(
         attribution,
@@ -85,6 +87,13 @@ def report(
         parity=ParityReport.of(pair(*each) for each in (parity or {}).items()),
         duplicate=duplicate,
     )
+
+
+@pytest.mark.parametrize(("share", "flags"), [(0.2, ()), (0.3, (Flag.EVIDENCE_IN_PADDING,))])
+def test_much_evidence_beside_the_image_is_told(share: float, flags: tuple[Flag, ...]) -> None:
+    said = report(known=record("passed"), padding_share=share)
+    assert (said.grade, said.flags) == (Grade.SUPPORTED, flags)
+    assert all(STATEMENTS[flag] in said.statements for flag in flags)
 
 
 def test_a_sound_map_of_a_passed_method_is_supported_and_nothing_is_flagged() -> None:

@@ -1,6 +1,6 @@
 """A map brought from its own grid to the source's pixels, of an image or of a volume."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -82,7 +82,7 @@ class Laid:
         way; a grid that is turned by any other angle is a `ValueError`.
         """
         linear = grid.affine[:-1, :-1]
-        order = [int(row.argmax()) for row in np.abs(linear)]
+        order = grid.order
         axes = tuple(
             Axis(grid.shape[cells], float(linear[axis, cells]), float(grid.affine[axis, -1]))
             for axis, cells in enumerate(order)
@@ -91,14 +91,18 @@ class Laid:
             raise ValueError("the map's grid is turned against the image")
         return cls(values.transpose(0, *(1 + cells for cells in order)), axes)
 
-    def slice_masses(self, slices: int, *, signed: bool) -> NDArray[np.float64]:
+    def slice_masses(
+        self, slices: int, covered: Sequence[Shares], *, signed: bool
+    ) -> NDArray[np.float64]:
         """Return the evidence of each source slice, shape ``(slices,)``.
 
-        It is the sum of what is above zero, of a `signed` map of all magnitudes.
+        It is the sum of what is above zero, of a `signed` map of all magnitudes. Cells count as
+        far as they lie in the image: `covered` has their share along its rows and its columns.
         """
         strength: Callable[[Cells], Cells] = np.abs if signed else lambda part: np.maximum(part, 0)
         parts = self.values.swapaxes(0, 1)  # a slice of cells at a time, lest volumes be copied
-        masses = [strength(part.sum(axis=0)).sum(dtype=np.float64) for part in parts]
+        rows, columns = covered
+        masses = [rows @ strength(part.sum(axis=0)) @ columns for part in parts]
         return np.asarray(self.axes[0].weights(slices) @ np.array(masses))
 
     def slice(self, number: int, slices: int) -> tuple[NDArray[np.float32], Grid]:

@@ -44,7 +44,7 @@ from workers.drawing.picture import Words, draw
 from workers.drawing.region import Region, salient
 from workers.parcels import ImageFacts
 from workers.regions import Box
-from workers.restriction import nearest, parts
+from workers.restriction import parts, peak
 
 SHOWN: Final = 0.9
 """Share of a volume's evidence that the slices on pictures hold."""
@@ -139,6 +139,9 @@ class MapRecord(Value):
     volume: Volume | None = None
     """Where the source's slices lie in the patient; `None` of a single image."""
 
+    padding_share: float = 0.0
+    """Share of the map's magnitude that lies beside the image, in what steps put around it."""
+
     restriction: Restriction | None = None
     """What the map was kept to; `None` where it is all that the method made."""
 
@@ -158,11 +161,6 @@ class MapRecord(Value):
             if (each.slice == number if number is not None else each.instance == image)
         )
         return next(own, None)
-
-    @property
-    def peaks(self) -> bool:
-        """Whether there is a most relevant place."""
-        return not (self.degenerate or self.blank)
 
     @property
     def regions(self) -> tuple[Box, ...]:
@@ -282,7 +280,9 @@ class Sheet:
         """
         count = len(self._volume.slices)
         laid = resample.Laid.of(self.finite_relevance[None], self.grid)
-        masses = laid.slice_masses(count, signed=self.record.signed)
+        covered = self.grid.covered(self.shape)
+        _, *plane = (covered[along] for along in self.grid.order)
+        masses = laid.slice_masses(count, plane, signed=self.record.signed)
         if self.record.degenerate or not masses.any():
             return (count // 2,)
         ranked = np.argsort(-masses, kind="stable")
@@ -290,15 +290,14 @@ class Sheet:
         return tuple(sorted(int(each) for each in ranked[: min(enough, most)]))
 
     @cached_property
-    def peak(self) -> tuple[tuple[float, ...], float]:
-        """Source pixel (row, column) at the most relevant native cell's center, and its value.
+    def peak(self) -> tuple[tuple[float, ...], float] | None:
+        """The most relevant place of the image (row, column) and its value, as `restriction.peak`.
 
-        Of a volume (slice, row, column); of a map that was kept to regions, the nearest
-        place in them.
+        Of a volume (slice, row, column); `None` of a map that says nothing there.
         """
-        relevance = self.finite_relevance
-        cell = np.unravel_index(int(relevance.argmax()), relevance.shape)
-        return nearest(self.grid.to_source(cell), self.record.regions), float(relevance[cell])
+        if self.record.degenerate or self.record.blank:
+            return None
+        return peak(self.finite_relevance, self.grid, self.shape, self.record.regions)
 
     @cached_property
     def region(self) -> Region | None:
@@ -350,14 +349,14 @@ class Sheet:
             return self.record.target.slice - 1
         if self.record.instances:
             return slice_of(self.record.instances[0])
-        if self.record.degenerate:
+        if self.peak is None:
             return self.relevant_slices[0]
-        return int(np.clip(round(self.peak[0][0]), 0, self.shape[0] - 1))
+        return round(self.peak[0][0])
 
     @property
     def peak_image(self) -> Slice | None:
         """The volume's slice on which the evidence peaks; `None` of an image, or without a peak."""
-        if self.record.volume is None or not self.record.peaks:
+        if self.record.volume is None or self.peak is None:
             return None
         return self.record.volume.slices[self.peak_slice]
 

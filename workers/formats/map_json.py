@@ -91,6 +91,7 @@ def _map(sheet: Sheet) -> dict[str, Any]:
         "cell": list(grid.cell),
         "native_cell": list(sheet.grid.cell),
         "peak": _peak(sheet),
+        "padding_share": record.padding_share,
         **({} if record.volume is None else {"peak_image": _peak_image(sheet)}),
         "restriction": None if restriction is None else restriction.model_dump(mode="json"),
         "values": _finite(values),
@@ -118,11 +119,8 @@ def _finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _peak(sheet: Sheet) -> list[float] | None:
-    """Return the source pixel (row, column) at the most relevant native cell's center.
-
-    Of a map that was kept to regions, the nearest in them.
-    """
-    return list(sheet.peak[0]) if sheet.record.peaks else None
+    """Return the most relevant place of the image, in source pixels (row, column)."""
+    return None if sheet.peak is None else list(sheet.peak[0])
 
 
 def _peak_image(sheet: Sheet) -> dict[str, Any] | None:

@@ -154,15 +154,18 @@ def _beside(record: MapRecord) -> Iterator[Number]:
 
 
 def _map(sheet: Sheet) -> Iterator[Number]:
-    """Peak and cell size; a map that says nothing has no peak."""
-    if sheet.record.peaks:
+    """Peak and cell size; a map that says nothing in the image has no peak."""
+    if sheet.peak is not None:
         place, peak = sheet.peak
-        yield own("peak_relevance", "Largest relevance of a map cell"), peak, NO_UNITS
+        yield own("peak_relevance", "Largest relevance of a map cell in the image"), peak, NO_UNITS
         for axis, index in zip(sheet.record.axes, place, strict=True):
             said = "by position" if axis == "slice" else "in the source image"
             name = own(f"peak_{axis}", f"{axis.capitalize()} of the peak {said}, from 0")
             yield name, index, PIXELS
         yield from _peak_image(sheet)
+    if sheet.record.padding_share:
+        beside = own("padding_share", "Share of evidence in padding around the image")
+        yield beside, sheet.record.padding_share, NO_UNITS
     if sheet.record.restriction is not None:
         outside = own("outside_share", "Share of evidence outside the ultrasound regions")
         yield outside, sheet.record.restriction.outside_share, NO_UNITS

@@ -32,7 +32,7 @@ from workers.methods.base import Maps, Method
 from workers.parcels import Attributed, Attribution, Prepared
 from workers.parity import compare, refusal
 from workers.passes import Exclusive, Forward, Lease, Plan
-from workers.restriction import restrict
+from workers.restriction import padding_share, restrict
 from workers.rows import Clean
 from workers.running import Planned
 from workers.tabular import shared
@@ -336,6 +336,7 @@ def _attributions(
                 grid=cells,
                 layer=tried.layer,
                 restriction=restriction,
+                padding_share=padding_share(values, cells, image.decoded.facts.shape),
                 variables=_shared(prepared, own.shares),
                 view=among,
                 elsewhere=own.elsewhere,

@@ -156,6 +156,7 @@ def record_of(
         objects=decoded.fetched.request.dicom.objects,
         volume=decoded.volume,
         restriction=attribution.restriction,
+        padding_share=attribution.padding_share,
     )
 
 

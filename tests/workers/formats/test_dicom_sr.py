@@ -7,6 +7,7 @@ from pydicom.dataset import Dataset
 
 from service.domain.certificate import Similarity
 from service.domain.explanation import Check
+from service.domain.grid import Grid, scaling
 from service.domain.outputs import Code
 from service.domain.trust import CertificateRef, Flag, Grade, TrustReport, statements
 from tests.support.sheets import TARGET, blob, sheet
@@ -111,6 +112,22 @@ def test_numbers_are_those_of_score_map_checks_and_certificate(made):
     assert (found["probe_bank_r"], found["probe_bank_p"]) == (0.61, 0.008)
     assert found["cert_all_random"] == 0.07
     assert found["region_area"] == pytest.approx(found["region_pixels"] * 0.125)
+
+
+def test_what_is_told_of_a_letterboxed_map_is_of_the_image(made):
+    grid = Grid((12, 10), scaling((50, 75), (24.5, -100.0)))  # a column beside it on each side
+    values = NATIVE.copy()
+    values[0, 5, 0] = 1.5
+    files = made("dicom_seg", values=values, grid=grid, padding_share=0.4, elements=PLACED)
+    found = numbers(files["dicom_sr"])
+    inside = values[0, :, 1:9]
+    row, column = np.unravel_index(inside.argmax(), inside.shape)
+    assert found["peak_relevance"] == pytest.approx(inside.max())
+    assert found["peak_row"] == row * 50 + 24.5
+    assert found["peak_column"] == max(0, (column + 1) * 75 - 100)
+    assert found["padding_share"] == pytest.approx(0.4)
+    assert found["region_pixels"] == np.count_nonzero(files["dicom_seg"].pixel_array)
+    assert "padding_share" not in numbers(made()["dicom_sr"])
 
 
 def test_the_box_of_a_detection_is_told_in_source_pixels(made):

@@ -267,6 +267,18 @@ def test_a_map_without_evidence_shows_the_middle_slice(tmp_path):
     assert (image == np.load(tmp_path / "work/display.npy")[6][..., None]).all()
 
 
+def test_evidence_beside_a_volume_counts_for_no_slice(tmp_path):
+    values = np.zeros((1, 8, 8, 5), np.float32)  # two slices of cells below, and two columns beside
+    values[0, 5, 4, 2], values[0, 6, 2, 4], values[0, 0, 0, 0] = 1, 3, 9
+    affine = np.diag([2, 3, 8, 1.0])
+    affine[:3, 3] = -3.5, 1, -8.5
+    sheet = volume_sheet(tmp_path / "work", values=values, grid=Grid((8, 8, 5), affine))
+    assert sheet.peak == (pytest.approx((6.5, 13, 7.5)), 1)
+    assert set(sheet.key_slices) <= {6, 7}
+    document = json.loads(written(sheet, tmp_path, "json"))
+    assert document["map"]["peak"] == [6.5, 13, 7.5]
+
+
 def test_contours_of_every_slice_make_one_stack(tmp_path):
     ds = dicom(volume_sheet(tmp_path / "work", style="contour", slices="all"), tmp_path, "dicom_sc")
     assert ds.pixel_array.shape[0] == 12
