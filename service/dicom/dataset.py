@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
@@ -25,10 +26,10 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from service.archive import HEAD, is_archive_head
 from service.dicom import syntaxes
+from service.dicom.bounds import OUTER, PREAMBLE, Watched
 from service.errors.base import WhylightError
 from service.errors.studies import AbsurdDimensions, NotDicom, TruncatedDicom
 
-PREAMBLE = 132
 UNDEFINED: Final = 0xFFFFFFFF
 PIXEL_DATA, DOUBLE_FLOAT, FLOAT = 0x7FE00010, 0x7FE00009, 0x7FE00008
 PIXEL_TAGS = frozenset({PIXEL_DATA, DOUBLE_FLOAT, FLOAT})
@@ -38,16 +39,11 @@ DEFERRED = 1 << 20
 HEADER_ROOM = 64 << 20
 """What a deflated object may hold beside its pixels, in bytes."""
 
-READS = 1 << 19
-"""Reads that the elements before the pixels may take, two or three each: what is parsed takes a
-hundred times the room of what was sent."""
-
 FRAGMENTS = 1 << 18
 """Most fragments of one object's pixels."""
 
 CHUNK = 1 << 20
 _FIRST_GROUPS = frozenset({0x0002, 0x0008})
-_PROBES = frozenset({1, 6, 8, PREAMBLE - 4})  # reads by which pydicom looks for the end
 
 ARCHIVE = "The bytes are an archive or a compressed file, which is not opened: unpack it first."
 NOT_DICOM = "The bytes are not a DICOM object; send DICOM files, a form or a zip of them."
@@ -107,44 +103,6 @@ class Parsed:
     """Whether it then held other values than the frame's functional groups."""
 
 
-class _TooManyError(Exception):
-    """Ends a parse."""
-
-
-class _Watched:
-    """A file that remembers whether a read came back short, and counts reads."""
-
-    def __init__(self, stream: BinaryIO, name: str) -> None:
-        self._stream = stream
-        self.name = name
-        self.short = False
-        self._reads = 0
-        self.tell = stream.tell
-        self.seek = stream.seek
-
-    def read(self, size: int = -1) -> bytes:
-        """Read like a file, `READS` times at most."""
-        self._reads += 1
-        if self._reads > READS:
-            raise _TooManyError
-        data = self._stream.read(size)
-        if size > len(data) and (data or size not in _PROBES):
-            self.short = True
-        return data
-
-    @contextmanager
-    def bounded(self) -> Iterator[None]:
-        """Tell too many reads as what they are: pydicom takes any failure to read for another."""
-        try:
-            yield
-        except Exception:
-            if self._reads > READS:
-                raise AbsurdDimensions(
-                    "The object has more elements than are read.", limit=READS
-                ) from None
-            raise
-
-
 class _Stop:
     """Ends the parse at the pixel data and remembers what stood there.
 
@@ -152,12 +110,13 @@ class _Stop:
     as they are encoded and not as the file says that they are.
     """
 
-    def __init__(self, stream: _Watched) -> None:
+    def __init__(self, stream: Watched) -> None:
         self._stream = stream
         self.found: PixelElement | None = None
 
     def __call__(self, tag: Any, vr: str | None, length: int) -> bool:
-        """Tell whether to stop before this element."""
+        """Tell whether to stop before this element, which is in no sequence."""
+        self._stream.spend(OUTER)
         if int(tag) not in PIXEL_TAGS:
             return False
         at = self._stream.tell()
@@ -227,7 +186,7 @@ def _parse(stream: BinaryIO, file: Path, max_samples: int) -> Parsed:
     if meta.get("TransferSyntaxUID") == syntaxes.DEFLATED:
         return _parse_deflated(stream, meta, max_samples)
     stream.seek(0)
-    watched = _Watched(stream, str(file))
+    watched = Watched(stream, str(file))
     stop = _Stop(watched)
     with watched.bounded():
         dataset = read_partial(cast(BinaryIO, watched), stop, defer_size=DEFERRED, force=True)
@@ -240,13 +199,16 @@ def _meta(stream: BinaryIO) -> FileMetaDataset:
     """Read the file meta information, and nothing behind it; empty where it lacks."""
     if stream.read(PREAMBLE)[PREAMBLE - 4 :] != b"DICM":
         return FileMetaDataset()
-    watched = _Watched(stream, "")
+    watched = Watched(stream)
     with watched.bounded():
-        meta = read_dataset(cast(BinaryIO, watched), False, True, stop_when=_after_meta)
+        meta = read_dataset(
+            cast(BinaryIO, watched), False, True, stop_when=partial(_after_meta, watched)
+        )
     return FileMetaDataset(meta)
 
 
-def _after_meta(tag: Any, vr: str | None, length: int) -> bool:  # noqa: ARG001 - pydicom's callback
+def _after_meta(watched: Watched, tag: Any, *_: object) -> bool:
+    watched.spend(OUTER)
     return int(tag) >> 16 != 2  # noqa: PLR2004 - the meta group
 
 
@@ -265,7 +227,7 @@ def _parse_deflated(stream: BinaryIO, meta: FileMetaDataset, max_samples: int) -
     inflated = cast(BinaryIO, tempfile.NamedTemporaryFile())  # noqa: SIM115 - closed by `parsed`
     try:
         _inflate(stream, inflated, HEADER_ROOM + 4 * max_samples)
-        watched = _Watched(inflated, inflated.name)
+        watched = Watched(inflated, inflated.name)
         stop = _Stop(watched)
         with watched.bounded():
             read = read_dataset(
@@ -299,7 +261,7 @@ def _inflate(stream: BinaryIO, into: BinaryIO, limit: int) -> None:
     into.seek(0)
 
 
-def _finish(dataset: Dataset, uid: str, watched: _Watched, stop: _Stop, stream: BinaryIO) -> Parsed:
+def _finish(dataset: Dataset, uid: str, watched: Watched, stop: _Stop, stream: BinaryIO) -> Parsed:
     """Name the encoding that the elements show; tell an early end."""
     end = stream.tell()
     size = stream.seek(0, 2)
@@ -329,9 +291,16 @@ def value_of(dataset: Dataset, keyword: str) -> Any:
     """Return an element's value; `None` where it lacks or cannot be read.
 
     pydicom parses an element when it is first asked for, and raises whatever comes up then.
+
+    Raises
+    ------
+    AbsurdDimensions
+        A sequence has too many items (`service.dicom.bounds`).
     """
     try:
         return dataset.get(keyword)
+    except WhylightError:  # too much of it
+        raise
     except Exception:  # noqa: BLE001 - whatever ails it, it is not said
         return None
 

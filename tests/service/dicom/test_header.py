@@ -14,7 +14,7 @@ from pydicom.sr._cid_dict import cid_concepts
 from pydicom.sr._concepts_dict import concepts
 from pydicom.uid import ExplicitVRLittleEndian
 
-from service.dicom import dataset
+from service.dicom import bounds, dataset
 from service.dicom.header import VIEWS, Header, read_header
 from service.errors.base import WhylightError
 from service.errors.studies import (
@@ -315,7 +315,7 @@ def test_a_deflated_object_cannot_swell_without_bound(tmp_path):
 
 
 def test_elements_and_fragments_are_counted_before_they_take_room(read, monkeypatch):
-    monkeypatch.setattr(dataset, "READS", 1000)
+    monkeypatch.setattr(bounds, "WORK", 5000)
     monkeypatch.setattr(dataset, "FRAGMENTS", 1000)
     data = encoded(image())
     at = data.index(b"\x18\x00\x15\x00CS")
@@ -325,6 +325,13 @@ def test_elements_and_fragments_are_counted_before_they_take_room(read, monkeypa
         read(data[:at] + bomb + data[at:])
     with pytest.raises(AbsurdDimensions, match="elements"):
         read(data[:144] + b"\x02\0\x02\x01" + bomb[4:] + data[144:])
+    groups = b"\0\x52\x30\x92SQ\0\0" + struct.pack("<L", len(items)) + items
+    end = data.index(b"\xe0\x7f\x10\0OW")
+    with pytest.raises(AbsurdDimensions, match="items"):  # parsed when they are asked for
+        read(data[:end] + groups + data[end:])
+    flat = b"".join(struct.pack("<HH2sH", 0x41, 0x1000 + each, b"LO", 0) for each in range(100))
+    with pytest.raises(AbsurdDimensions, match="elements"):
+        read(data[:end] + flat + data[end:])
     with pytest.raises(AbsurdDimensions, match="fragments"):
         read(encapsulated(*[b""] * 1001))
     assert read(data).rows == 8
