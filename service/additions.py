@@ -10,6 +10,7 @@ or with other last digits they are other objects.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Final
 
 from service import paths
@@ -56,7 +57,8 @@ def addition(
     """
     written = {each.name for each in formats if each.media_type == DICOM}
     source = source_digest([each.sha256 for each in instances])
-    question = digest_of([model.package, source, request.frame, request.question()])
+    asked = [model.package, source, request.frame, request.question()]
+    question = digest_of([version("whylight"), *asked])  # each version has series of its own
     classes = len(model.classes)
     targets = sum(classes if each.of == ABOVE_THRESHOLD else 1 for each in request.targets)
     maps = len(request.methods) * targets

@@ -1,7 +1,7 @@
-"""UIDs of derived objects: the same content gives the same UID.
+"""UIDs of derived objects: the same content gives the same UID, and no other does.
 
-A UID never comes again with other pixels: a series is named by the request's
-digest, an instance by that and the digest of its pixels and identity.
+A series is named by the request's digest, an instance by that and the digest of its pixels and
+identity, to which the time of its job belongs: its header tells that.
 """
 
 import uuid

@@ -259,7 +259,8 @@ def finish(
     `number` is its place among several objects of one map, counted from 1.
     """
     record = sheet.record
-    ds.SOPInstanceUID = UID(instance_uid(ds.SeriesInstanceUID, tracking(record)[0], pixel_digest))
+    identity = f"{tracking(record)[0]}/{record.created}"  # of which date and time are told
+    ds.SOPInstanceUID = UID(instance_uid(ds.SeriesInstanceUID, identity, pixel_digest))
     ds.InstanceNumber = record.number if number is None else number
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
@@ -325,7 +326,8 @@ def _copy(source: Source, ds: Dataset) -> None:
 
 def _describe_series(ds: Dataset, record: MapRecord, kind: str) -> None:
     ds.Modality = "OT"
-    ds.SeriesInstanceUID = UID(series_uid(record.digest, ds.StudyInstanceUID, kind))
+    asked = f"{record.digest}/{record.software}"  # a series is of one version of its maker
+    ds.SeriesInstanceUID = UID(series_uid(asked, ds.StudyInstanceUID, kind))
     ds.Manufacturer = "Whylight"
     ds.ManufacturerModelName = "Whylight"
     ds.SoftwareVersions = record.software
@@ -335,12 +337,13 @@ def _describe_series(ds: Dataset, record: MapRecord, kind: str) -> None:
 def _date(ds: Dataset, record: MapRecord, source: Source) -> None:
     """Date the object by its job, in the source's time zone where it names one.
 
-    A zone is never added: it would speak for the copied study time as well.
+    A zone is never added: it would speak for the copied study time as well. The series has no
+    date: a question that is asked again adds to it.
     """
     made = datetime.fromtimestamp(record.created / 1000, UTC)
     offset = source.text("TimezoneOffsetFromUTC")
     local = made.astimezone(datetime.strptime(offset, "%z").tzinfo) if offset else made
-    for event in ("Series", "Content", "InstanceCreation"):
+    for event in ("Content", "InstanceCreation"):
         setattr(ds, f"{event}Date", local.strftime("%Y%m%d"))
         setattr(ds, f"{event}Time", local.strftime("%H%M%S.%f"))
 

@@ -12,7 +12,7 @@ from pydicom.sr.codedict import codes
 from service.domain.explanation import Check
 from service.domain.grid import Grid
 from service.errors.requests import UnknownFormat
-from tests.support.sheets import TARGET, blob, sheet
+from tests.support.sheets import CREATED, TARGET, blob, sheet
 from workers.formats.base import FORMATS
 from workers.sheets import write
 
@@ -260,6 +260,43 @@ def test_the_capture_is_filed_beside_its_source(made):
 
 def test_the_same_question_gives_the_same_bytes(made):
     assert made("dicom_sc") == made("dicom_sc")
+
+
+PLACED = {
+    "FrameOfReferenceUID": "2.25.4",
+    "ImagePositionPatient": [0, 0, 0],
+    "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+    "PixelSpacing": [0.5, 0.25],
+}
+OBJECTS = [name for name in FORMATS if FORMATS[name].media_type == "application/dicom"]
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_a_question_asked_again_adds_to_its_series_and_repeats_no_uid(made, name):
+    first, again = (
+        dicom(made(name, elements=PLACED, created=created)) for created in (CREATED, CREATED + 1500)
+    )
+    assert first.SeriesInstanceUID == again.SeriesInstanceUID
+    assert first.SOPInstanceUID != again.SOPInstanceUID
+    of_series = [
+        "Modality",
+        "SeriesNumber",
+        "SeriesDescription",
+        "SeriesDate",
+        "SeriesTime",
+        "Manufacturer",
+        "ManufacturerModelName",
+        "DeviceSerialNumber",
+        "SoftwareVersions",
+        "Laterality",
+        "BodyPartExamined",
+        "ProtocolName",
+        "FrameOfReferenceUID",
+    ]
+    for keyword in of_series:
+        assert first.get(keyword) == again.get(keyword), keyword
+    other = dicom(made(name, elements=PLACED, software="0.2.0"))
+    assert other.SeriesInstanceUID != first.SeriesInstanceUID
 
 
 def test_a_uid_never_comes_again_with_other_pixels(made):
