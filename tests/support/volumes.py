@@ -14,6 +14,7 @@ from tests.support.phantom_dicom import encoded, of_pixels
 from tests.support.sheets import record
 from workers.formats.base import Sheet
 from workers.parcels import ImageFacts
+from workers.volumes.assemble import TILT
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
@@ -110,7 +111,7 @@ class Series:
     def volume(self) -> Volume:
         """What the series is as a volume, by its parameters alone."""
         return Volume(
-            geometry=Geometry.SHEARED if self.tilt else Geometry.REGULAR,
+            geometry=Geometry.SHEARED if self.tilt > TILT else Geometry.REGULAR,
             affine=self.affine.tolist(),
             rows=self.shape[1],
             columns=self.shape[2],

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from service.domain.grid import Grid
+from service.domain.volume import Geometry
 from workers.formats.base import FORMATS, Format, Sheet
 from workers.formats.derived import Source
 from workers.formats.plane import patient_affine
@@ -51,6 +52,11 @@ class Nifti(Format):
     patient gives coordinates in millimeters, right-anterior-superior; any
     other gives pixels of the source image, (column, row), without a unit.
 
+    The sform leads to exactly where cells are. A qform can hold axes at right
+    angles alone, and some programs (ITK) read no others: where axes are off by
+    what the tolerance of a regular volume allows, it has the nearest ones, which
+    are exact in the middle. A sheared volume has none, and such programs refuse it.
+
     References
     ----------
     Cox et al. (2004). A (sort of) new image data format standard: NIfTI-1.
@@ -66,7 +72,10 @@ class Nifti(Format):
         lps = patient_affine(Source.read(sheet.header_file), sheet.record)
         affine = _affine(grid, lps)
         described = f"whylight {sheet.record.software} {sheet.record.method}"
-        head = _header(values.shape, affine, described, placed=lps is not None)
+        volume = sheet.record.volume
+        upright = volume is None or volume.geometry is Geometry.REGULAR
+        straight = _straightened(affine, values.shape) if upright and lps is not None else None
+        head = _header(values.shape, affine, described, straight, placed=lps is not None)
         with to.open("wb") as stream:
             _compress(head, np.ascontiguousarray(values, "<f4"), stream)
 
@@ -95,8 +104,43 @@ def _affine(grid: Grid, lps: NDArray[np.float64] | None) -> NDArray[np.float64]:
     return np.asarray(RAS @ lps @ cells @ COLUMN_FIRST)
 
 
+def _straightened(affine: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return the affine with axes at right angles, of the same middle."""
+    turned, edges = np.linalg.qr(affine[:3, :3])
+    straight = affine.copy()
+    straight[:3, :3] = turned * np.diag(edges)
+    *_, slices, rows, columns = (1, *shape[1:])[-3:]
+    middle = np.array((columns - 1, rows - 1, slices - 1)) / 2
+    straight[:3, 3] += (affine - straight)[:3, :3] @ middle
+    return straight
+
+
+def _quaternion(affine: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Return axes at right angles as the rotation ``b, c, d``, and -1 where they are mirrored."""
+    turn = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    side = 1.0 if np.linalg.det(turn) > 0 else -1.0
+    turn[:, 2] *= side
+    (x, p, q), (r, y, s), (t, u, z) = turn
+    products = np.array(  # four times those of a, b, c, d with each other
+        (
+            (1 + x + y + z, u - s, q - t, r - p),
+            (u - s, 1 + x - y - z, p + r, q + t),
+            (q - t, p + r, 1 - x + y - z, s + u),
+            (r - p, q + t, s + u, 1 - x - y + z),
+        )
+    )
+    row = products[np.diag(products).argmax()]
+    turned = row / np.linalg.norm(row)
+    return turned[1:] * (1.0 if turned[0] >= 0 else -1.0), side
+
+
 def _header(
-    shape: tuple[int, ...], affine: NDArray[np.float64], described: str, *, placed: bool
+    shape: tuple[int, ...],
+    affine: NDArray[np.float64],
+    described: str,
+    straight: NDArray[np.float64] | None,
+    *,
+    placed: bool,
 ) -> bytes:
     channels, *_, rows, columns = shape
     slices = shape[1] if len(shape) > VOLUME else 1
@@ -112,6 +156,11 @@ def _header(
     head[123] = MILLIMETER if placed else UNKNOWN
     struct.pack_into("<80s", head, 148, described.encode("ascii", "replace")[:79])
     struct.pack_into("<2h", head, 252, 0, SCANNER if placed else ALIGNED)
+    if straight is not None:
+        turned, side = _quaternion(straight)
+        struct.pack_into("<f", head, 76, side)
+        struct.pack_into("<h", head, 252, SCANNER)
+        struct.pack_into("<6f", head, 256, *turned, *straight[:3, 3])
     struct.pack_into("<12f", head, 280, *affine[:3].ravel())
     struct.pack_into("<16s4s", head, 328, b"attribution", b"n+1\0")
     return bytes(head)

@@ -6,6 +6,7 @@ import io
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813 - its usual name
 from numpy.testing import assert_allclose, assert_array_equal
 
 from service.domain.grid import Grid
@@ -76,6 +77,14 @@ def test_nifti_puts_each_cell_where_the_patient_has_it(written, on_source_grid):
     assert_allclose(image.header.get_zooms(), (*edge, 3))
     assert image.header.get_xyzt_units()[0] == "mm"
     assert int(image.header["sform_code"]) == 1
+
+
+def test_itk_reads_a_nifti_of_cosines_that_are_not_exact(written, tmp_path):
+    rounded = [0, 1, 0.0005, 0, 0, -1]
+    file = tmp_path / "map.nii.gz"
+    file.write_bytes(written("nifti", elements={**SAGITTAL, "ImageOrientationPatient": rounded}))
+    placed = sitk.ReadImage(str(file)).TransformIndexToPhysicalPoint((1, 6, 0))
+    assert_allclose(placed, lps(*CELLS.to_source((6, 1))), atol=0.06)
 
 
 @pytest.mark.parametrize("elements", BROKEN)

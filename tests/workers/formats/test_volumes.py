@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk  # noqa: N813 - its usual name
 from numpy.testing import assert_allclose
 from pydicom.sr.codedict import codes
 
@@ -526,6 +527,38 @@ def test_nifti_and_npz_place_every_cell_in_the_patient(tmp_path, series, on_sour
     assert_allclose(archive["patient_affine"] @ voxel, lps, atol=1e-4)
     assert_allclose(image.affine @ [j, i, k, 1], lps * [-1, -1, 1, 1], atol=1e-3)
     assert str(archive["axes"]) == "channel slice row column"
+
+
+OBLIQUE = (0.6, 0.64, -0.48, 0.0, 0.6, 0.8)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize(
+    "series", [*SERIES[::2], Series(tilt=0.09), Series(orientation=OBLIQUE, tilt=-0.05)]
+)
+def test_itk_finds_a_nifti_where_the_patient_is(tmp_path, series, mirrored):
+    """ITK reads axes at right angles alone: of a volume that is almost so, it has the nearest."""
+    grid = Grid.partition((6, 8, 5), series.shape)
+    if mirrored:  # as a model's steps may turn one axis over
+        turn = np.diag([-1.0, 1, 1, 1])
+        turn[0, 3] = 5
+        grid = Grid(grid.shape, grid.affine @ turn)
+    sheet = volume_sheet(tmp_path / "work", series, grid=grid)
+    (tmp_path / "map.nii.gz").write_bytes(written(sheet, tmp_path, "nifti"))
+    image = sitk.ReadImage(str(tmp_path / "map.nii.gz"))
+    for cell in ((0, 0, 0), (5, 7, 4), (3, 5, 2), (2.5, 3.5, 2)):
+        lps = (series.affine @ grid.affine @ [*cell, 1])[:3]
+        found = image.TransformContinuousIndexToPhysicalPoint(cell[::-1])
+        assert_allclose(found, lps, atol=1e-3 if cell[0] == 2.5 else 0.03)
+    own = nibabel.load(tmp_path / "map.nii.gz")
+    assert_allclose(own.get_qform(), own.affine, atol=0.05)
+
+
+def test_itk_refuses_the_nifti_of_a_sheared_volume(tmp_path):
+    sheet = volume_sheet(tmp_path / "work", Series(tilt=9.0))
+    (tmp_path / "map.nii.gz").write_bytes(written(sheet, tmp_path, "nifti"))
+    with pytest.raises(RuntimeError, match="orthonormal"):
+        sitk.ReadImage(str(tmp_path / "map.nii.gz"))
 
 
 def test_json_holds_the_volume_and_says_how_its_axes_run(tmp_path):
