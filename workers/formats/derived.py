@@ -138,7 +138,7 @@ class Source:
     def doubts(self) -> tuple[str, ...]:
         """Return codes of the elements that were repaired, could not be copied, or are missed."""
         found = [] if any(self._raw("PatientID")[1]) else ["missing_patient_id"]
-        for keyword in (*REQUIRED, *OPTIONAL, *PLACED, *DEVICE):
+        for keyword in (*REQUIRED, *OPTIONAL, *PLACED, *DEVICE, "FrameOfReferenceUID"):
             _, raw = self._raw(keyword)
             if any(raw) and self.values(keyword) != raw:
                 found.append(

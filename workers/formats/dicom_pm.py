@@ -41,7 +41,8 @@ class DicomPm(Format):
         if not planes:
             raise FormatNotApplicable(
                 "A Parametric Map needs images with a frame of reference, position, orientation"
-                " and pixel spacing; these lack them. Ask for a 16-bit capture or an array.",
+                " and pixel spacing; these lack them, or say them in an invalid form. Ask for a"
+                " 16-bit capture or an array.",
                 reason="no_plane_in_patient",
                 alternatives=["dicom_sc_word", "npz", "nifti", "npy"],
             )

@@ -61,7 +61,8 @@ class DicomSeg(Format):
         planes = _thick(planes_of(source, sheet.record))
         if sheet.record.volume is not None and not planes:
             raise FormatNotApplicable(
-                "A segmentation of several slices needs a frame of reference; these have none.",
+                "A segmentation of several slices needs a valid Frame of Reference UID; these"
+                " have none.",
                 reason="no_plane_in_patient",
                 alternatives=["dicom_sc_word", "npz", "nifti", "npy"],
             )

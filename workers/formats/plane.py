@@ -18,6 +18,8 @@ class Plane:
     """An image plane in patient coordinates (LPS, mm), PS3.3 C.7.6.2."""
 
     frame_of_reference_uid: str
+    """Empty where the source does not name one, or not validly."""
+
     position: tuple[float, ...]
     """Center of the first pixel."""
 
@@ -44,13 +46,14 @@ class Plane:
 def planes_of(source: Source, record: MapRecord) -> tuple[Plane, ...]:
     """Return the plane of the image, or of every slice of the volume; none where one lacks.
 
+    None either without a valid Frame of Reference UID, which objects with planes must bear.
     A volume's voxels are as thick as its slices, or where those do not say it, as
     the step from slice to slice.
     """
     volume = record.volume
     if volume is None:
         plane = plane_of(source)
-        return () if plane is None else (plane,)
+        return () if plane is None or not plane.frame_of_reference_uid else (plane,)
     if not volume.frame_of_reference_uid:
         return ()
     thick = volume.thickness or volume.steps.median
@@ -79,15 +82,15 @@ def patient_affine(source: Source, record: MapRecord) -> NDArray[np.float64] | N
 
 def plane_of(source: Source) -> Plane | None:
     """Return the image's plane; `None` where an element lacks or is not valid."""
-    frame = source.text("FrameOfReferenceUID")
     position = source.numbers("ImagePositionPatient")
     orientation = source.numbers("ImageOrientationPatient")
     spacing = source.numbers("PixelSpacing")
-    if not frame or (len(position), len(orientation), len(spacing)) != (3, 6, 2):
+    if (len(position), len(orientation), len(spacing)) != (3, 6, 2):
         return None
     directions = np.reshape(orientation, (2, 3))
     if np.abs(directions @ directions.T - np.eye(2)).max() > UNIT or min(spacing) <= 0:
         return None
     thickness = source.numbers("SliceThickness")
     thick = thickness[0] if len(thickness) == 1 and thickness[0] > 0 else None
+    frame = source.text("FrameOfReferenceUID")
     return Plane(frame, position, orientation, spacing, thick)

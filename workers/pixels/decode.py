@@ -178,12 +178,18 @@ def gray_of(found: Parsed, header: Header, pixels: Pixels) -> Gray:
         A table or the rescale cannot be read, or leads beyond what float32 holds.
     """
     modality = modality_of(found.dataset, signed=header.pixel_representation == 1)
-    padding = padding_of(pixels.values, found.dataset, header)
+    padding = pixels.padding
+    if padding is None:
+        padding = padding_of(pixels.values, found.dataset, header)
     if pixels.real:
         pixels = replace(pixels, values=without_holes(pixels.values, padding))
     low, high = modality.range(*_stored_range(pixels, header))
     if not -LARGEST <= low <= high <= LARGEST:
-        raise UnsupportedImage("The image's rescale leads to values that float32 does not hold.")
+        raise UnsupportedImage(
+            "The image has values that float32 does not hold, as they are stored or by its rescale;"
+            " send it in another unit. Where they stand for no value, name them as its padding"
+            " (Float or Double Float Pixel Padding Value)."
+        )
     voi = voi_of(found.dataset, signed=low < 0)
     inverted = is_inverted(found.dataset, header)
     shaped = inverted != (header.photometric_interpretation == INVERTED)

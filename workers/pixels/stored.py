@@ -26,6 +26,7 @@ from workers.pixels.codecs import (
     shows_loss,
 )
 from workers.pixels.doubts import CONTRADICTED, OTHER_PROCESS, doubts_of
+from workers.pixels.padding import Mask, padding_above
 
 Stored = NDArray[Any]
 SURPLUS = "surplus_pixel_data"
@@ -51,6 +52,9 @@ class Pixels:
 
     lossy: bool = False
     """Whether the code stream itself shows that something was lost."""
+
+    padding: Mask | None = None
+    """Of gray: pixels that are padding by bits that `values` lack; `None` where there are none."""
 
     @property
     def color(self) -> bool:
@@ -86,13 +90,14 @@ def read_stored(found: Parsed, header: Header, frame: int) -> Pixels:
     doubts: tuple[str, ...] = ()
     lossy = False
     if syntaxes.FAMILIES[header.transfer_syntax_uid] is Family.NATIVE:
-        values = _native(found, found.pixels, header, frame)
+        words = values = _native(found, found.pixels, header, frame)
         rgb = label in GRAY | COMPONENTS | {"RGB"}
         surplus = (SURPLUS,) if surplus_bytes(found, header) else ()
         doubts = (*surplus, *((CONTRADICTED,) if label in COMPONENTS else ()))
     else:
         code = _code(found, found.pixels, header, frame)
-        values, deeper = _bounded(decode_frame(code, header), code, header)
+        words = decode_frame(code, header)
+        values, deeper = _bounded(words, code, header)
         doubts = (*doubts_of(code, header), *((DEEPER,) if deeper else ()))
         rgb = _is_rgb(code, header)
         family = syntaxes.FAMILIES[header.transfer_syntax_uid]
@@ -105,7 +110,8 @@ def read_stored(found: Parsed, header: Header, frame: int) -> Pixels:
         return Pixels(*palette.colors(values, found.dataset), doubts, lossy)
     if not rgb:
         values = _rgb(values, header)
-    return Pixels(values, header.bits_stored, doubts, lossy)
+    padding = padding_above(words, found.dataset, header)
+    return Pixels(values, header.bits_stored, doubts, lossy, padding)
 
 
 def _code(found: Parsed, element: PixelElement, header: Header, frame: int) -> bytes:

@@ -23,7 +23,6 @@ SAGITTAL = {
 }
 BROKEN = [
     {},
-    {**SAGITTAL, "FrameOfReferenceUID": ""},
     {**SAGITTAL, "ImagePositionPatient": [0, 0]},
     {**SAGITTAL, "ImageOrientationPatient": [1, 0, 0, 1, 0, 0]},
     {**SAGITTAL, "ImageOrientationPatient": [2, 0, 0, 0, 1, 0]},
@@ -59,6 +58,17 @@ def test_npz_places_the_values_in_image_and_patient(written):
 def test_npz_claims_no_place_in_the_patient_without_a_valid_plane(written, elements):
     with np.load(io.BytesIO(written("npz", elements=elements)), allow_pickle=False) as archive:
         assert "patient_affine" not in archive
+
+
+@pytest.mark.parametrize("uid", ["", "1.2.840.113619.2.5.099", "no uid"])
+def test_arrays_keep_the_place_of_an_image_without_a_valid_frame_of_reference(written, uid):
+    whole = written("npz", elements=SAGITTAL)
+    with np.load(io.BytesIO(whole)) as placed:
+        affine = placed["patient_affine"]
+    with np.load(
+        io.BytesIO(written("npz", elements={**SAGITTAL, "FrameOfReferenceUID": uid}))
+    ) as bare:
+        assert_array_equal(bare["patient_affine"], affine)
 
 
 def test_the_same_map_gives_the_same_archive(written):

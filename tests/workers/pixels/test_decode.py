@@ -415,15 +415,52 @@ def test_the_rescale_of_floating_point_pixels_is_applied(decode, dtype):
     assert facts.value_maximum == pytest.approx(oracle.max())
 
 
-@pytest.mark.parametrize("hole", [np.nan, np.inf, -1e300, 7.5])
-def test_floating_point_pixels_without_a_number_are_padding(decode, hole):
+@pytest.mark.parametrize(
+    ("hole", "named"), [(np.nan, 7.5), (np.inf, 7.5), (7.5, 7.5), (-1e300,) * 2]
+)
+def test_floating_point_pixels_without_a_number_are_padding(decode, hole, named):
     pixels = np.random.default_rng(7).normal(0, 1, (64, 48))
     pixels[3, :5] = hole
-    ds = real_pixels(pixels, DoubleFloatPixelPaddingValue=7.5)
+    ds = real_pixels(pixels, DoubleFloatPixelPaddingValue=named)
     _, values, display, padding = decode(encoded(ds))
     assert np.array_equal(np.argwhere(padding), [(3, k) for k in range(5)])
     assert np.isfinite(values).all()
     assert not display[padding].any()
+
+
+def test_values_beyond_float32_are_no_padding_and_are_refused_unless_their_rescale_helps(decode):
+    pixels = np.random.default_rng(7).normal(0, 1e302, (64, 48))
+    with pytest.raises(UnsupportedImage, match="float32"):
+        decode(encoded(real_pixels(pixels)))
+    scaled = real_pixels(pixels, RescaleSlope="1e-302", RescaleIntercept="0")
+    _, values, _, padding = decode(encoded(scaled))
+    assert padding is None
+    assert np.array_equal(values[0], (pixels * 1e-302).astype(np.float32))
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, EXPLICIT_BIG, RLE, JPEG_LS])
+@pytest.mark.parametrize(
+    ("dtype", "word", "value"),
+    [(np.uint16, 63536, 63536), (np.uint16, 63536, -2000), (np.int16, -32768, -32768)],
+)
+def test_padding_that_bits_stored_cannot_hold_is_marked(decode, syntax, dtype, word, value):
+    signed = dtype is np.int16
+    pixels = noise(dtype, 12, signed=signed)
+    alike = (word & 0xFFF) - (0x1000 if signed and word & 0x800 else 0)
+    pixels[40] = alike  # looks the same once its bits above are cleared
+    pixels[:5] = word
+    stored = pixels.astype(pixels.dtype.newbyteorder(">")) if syntax == EXPLICIT_BIG else pixels
+    ds = of_pixels(stored, bits=12)
+    ds.add_new(0x00280120, "SS" if value < 0 else "US", value)
+    native = syntax in {ExplicitVRLittleEndian, EXPLICIT_BIG}
+    words = pixels.view(np.uint16)
+    data = encoded(ds, syntax) if native else compressed(ds, syntax, compress(words, syntax))
+    _, values, display, padding = decode(data)
+    assert padding is not None
+    assert np.array_equal(np.flatnonzero(padding.any(axis=1)), range(5))
+    assert padding[:5].all()
+    assert not display[:5].any()
+    assert np.array_equal(values[0, 5:], pixels[5:])
 
 
 def item(**elements):
