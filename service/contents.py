@@ -34,6 +34,8 @@ DOCUMENT = re.compile(
 )
 """Files that may lie in a package without being listed."""
 
+MISSING = "The package has no such file, or a link in its place; put the file itself there."
+
 LICENSE = (
     "Expected an SPDX expression of listed licenses, such as 'Apache-2.0', or 'LicenseRef-' and a"
     " name of your own, such as 'LicenseRef-Proprietary'."
@@ -149,8 +151,8 @@ def extract(zip_path: Path, folder: Path, limits: LimitSettings) -> Path:
 def _file_defect(root: Path, file: File) -> tuple[str, str] | None:
     """Return the field that does not hold for a listed file, and why; else `None`."""
     path = root / file.path
-    if not PATH.fullmatch(file.path) or not path.is_file():
-        return "path", "The package has no such file."
+    if not PATH.fullmatch(file.path) or not path.is_file() or _is_link(root, file.path):
+        return "path", MISSING
     size = path.stat().st_size
     if size != file.bytes:
         return "bytes", f"The file has {size} bytes; correct the number or the file."
@@ -175,10 +177,17 @@ def _holds_records(file: File, path: Path) -> bool:
     return True
 
 
+def _is_link(root: Path, path: str) -> bool:
+    """Tell whether what lies at a path of a package lies elsewhere."""
+    return (root / path).resolve() != root.resolve() / path
+
+
 def _stranger(root: Path, path: str) -> Defect | None:
     """Return the defect of a file that is not listed, unless it is a document."""
     if not DOCUMENT.fullmatch(path):
         return defect("/files", f"'{path}' is not listed; list it or remove it.")
+    if _is_link(root, path):
+        return defect("/files", f"'{path}' is a link; put the file itself there.")
     if (root / path).stat().st_size > DOCUMENT_BYTES or not is_document(root / path):
         return defect("/files", f"'{path}' is no document (text or PNG of at most 8 MiB).")
     return None

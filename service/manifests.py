@@ -60,7 +60,7 @@ def read_manifest(data: bytes) -> Manifest:
     if len(data) > LARGEST:
         raise invalid([defect("", f"model.yaml may have {LARGEST} bytes at most.")])
     try:
-        manifest = Manifest.model_validate(_parse(data))
+        manifest = Manifest.model_validate(parsed(data))
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
         raise invalid([_defect(each) for each in innermost(found)]) from None
@@ -113,7 +113,14 @@ def unfit(error: ValidationError, pointer: str, what: str, fields: Collection[st
     return [defect(at, message) for at, message in found.items()]
 
 
-def _parse(data: bytes) -> object:
+def parsed(data: bytes) -> object:
+    """Return what strict YAML holds.
+
+    Raises
+    ------
+    InvalidPackage
+        It is none; told with line and column.
+    """
     try:
         return yaml.load(data, StrictLoader)  # noqa: S506 - it derives from SafeLoader
     except Refused as error:

@@ -188,6 +188,8 @@ def _state_dicts(value: Any, path: str, depth: int = 0) -> list[tuple[str, dict[
 def _safetensors(weights: Mapping[str, Any]) -> bytes:
     from safetensors.torch import save  # noqa: PLC0415 - imported before the process was confined
 
+    if not weights:
+        raise RefusedError("no_weights")
     data: bytes = save({name: each.contiguous().clone() for name, each in weights.items()})
     return data
 

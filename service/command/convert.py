@@ -31,7 +31,10 @@ REFUSALS: Final[Mapping[str, tuple[str, str]]] = {
         "This machine cannot confine the process that would load the file.",
         "Convert it on Linux, x86-64, where system calls can be filtered (seccomp).",
     ),
-    "no_weights": ("The file holds no dictionary of names and tensors.", ""),
+    "no_weights": (
+        "The file holds no weights by name.",
+        "A frozen TorchScript has them in its code: name a target that ends in .onnx.",
+    ),
     "several": ("The file holds several sets of weights.", "Name one with --key:"),
     "no_such_key": ("The file holds no weights under this key.", "It holds:"),
     "no_network": (

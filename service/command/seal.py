@@ -8,9 +8,9 @@ import yaml
 
 from service.command import parts
 from service.command.failure import CommandFailure
-from service.contents import inspect
+from service.contents import MISSING, inspect
 from service.drafts.base import listed
-from service.manifests import defect, invalid
+from service.manifests import defect, invalid, parsed
 from service.paths import MANIFEST_NAME
 
 
@@ -26,13 +26,17 @@ def run(options: Namespace) -> int:
     """
     path: Path = options.folder / MANIFEST_NAME
     try:
-        fields = yaml.safe_load(path.read_bytes())
-        fields["files"] = [_sealed(options.folder, each) for each in fields["files"]]
-    except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError):
+        fields: Any = parsed(path.read_bytes())
+        there = [(options.folder / str(each["path"])).is_file() for each in fields["files"]]
+    except (OSError, TypeError, KeyError):
         raise CommandFailure(
             "There is no model.yaml that lists files.",
             "Name role, format and path of each under 'files'; see docs/models/index.md.",
         ) from None
+    if not all(there):
+        places = (f"/files/{i}/path" for i, found in enumerate(there) if not found)
+        raise invalid([defect(place, MISSING) for place in places])
+    fields["files"] = [_sealed(options.folder, each) for each in fields["files"]]
     path.write_text(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True))
     manifest, contents = inspect(options.folder)
     wrong, networks = parts.defects(manifest)
@@ -50,9 +54,6 @@ def run(options: Namespace) -> int:
 
 
 def _sealed(folder: Path, file: dict[str, Any]) -> dict[str, Any]:
-    """Return a file's entry with its size and digest; as it is if it is not there."""
-    path = folder / str(file.get("path", ""))
-    if not path.is_file():
-        return file
-    counted = listed(path, "", "")
+    """Return a file's entry with its size and digest."""
+    counted = listed(folder / str(file["path"]), "", "")
     return {**file, "sha256": counted["sha256"], "bytes": counted["bytes"]}

@@ -30,7 +30,7 @@ from workers.runtimes.graph.join import joined
 from workers.runtimes.graph.operators.base import UnsupportedGraph
 from workers.runtimes.graph.read import read_model
 from workers.runtimes.memory import peaked, resident_bytes
-from workers.runtimes.session import exposed, image_of, memory_of, session, unloadable
+from workers.runtimes.session import ended, exposed, image_of, memory_of, session, unloadable
 from workers.runtimes.surrogate import difference, surrogate
 from workers.runtimes.taken import told_of_graph, tried
 from workers.runtimes.torch import TorchRuntime
@@ -127,7 +127,9 @@ class OnnxRuntime:
             raise unloadable(model) from None
         self._input = image_of(self._session, self._beside)
         first = partial(self._run, noise(self, 1), [self._output])
-        self._peak = peaked(lambda: tried(first, self._untaken))
+        self._peak = peaked(
+            lambda: tried(lambda: ended(lambda options: first(options=options)), self._untaken)
+        )
         self._twin, self._difference = self._admitted(twin, limit or Surrogate())
 
     def _untaken(self) -> InvalidPackage:
@@ -302,14 +304,18 @@ class OnnxRuntime:
             self._twin.check()
 
     def _run(
-        self, image: Tensor, names: Sequence[str], values: Tensor | None = None
+        self,
+        image: Tensor,
+        names: Sequence[str],
+        values: Tensor | None = None,
+        options: Any = None,
     ) -> list[Tensor]:
         """Return tensors of the graph; without values it is given their baselines."""
         image, *tensors = self._companions(None, (image, *(() if values is None else (values,))))
         image = image.movedim(1, -1) if self._channels_last else image
         fed = zip((self._input, *self._beside), (image, *tensors), strict=True)
         given: list[Any] = self._session.run(
-            list(names), {name: each.contiguous().numpy() for name, each in fed}
+            list(names), {name: each.contiguous().numpy() for name, each in fed}, options
         )
         found = [torch.from_numpy(np.asarray(each)) for each in given]
         if self._ending is None:

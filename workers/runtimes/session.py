@@ -1,9 +1,10 @@
 """A session of onnxruntime, and the names of what goes in and comes out of it."""
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import onnx
 import onnxruntime
@@ -15,6 +16,8 @@ from service.wording import nearest
 from workers.runtimes.memory import Need, line, peaked
 from workers.runtimes.torch_probe import Sized, noise
 
+T = TypeVar("T")
+
 A_VALUE: Final = 256
 """Guess at the bytes of a row for each of its values."""
 
@@ -23,6 +26,9 @@ SEEN: Final = 64 << 20
 
 MOST_ROWS: Final = 64
 """Of that batch."""
+
+MOST_SECONDS: Final = 120
+"""Longest run of one row: of a slower model no method would end in time."""
 
 SHOWN: Final = 5
 """Operators that an error tells."""
@@ -39,6 +45,43 @@ def session(model: bytes) -> Any:
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 4  # its texts may quote what it read
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def ended(run: Callable[[Any], T]) -> T:
+    """Return what a first run gives, which is ended after `MOST_SECONDS`.
+
+    A graph may loop as often as it likes, and nothing in it tells how often it will.
+
+    Parameters
+    ----------
+    run
+        Runs the session with the options that it is handed.
+
+    Raises
+    ------
+    InvalidPackage
+        It took too long.
+    """
+    options, late = onnxruntime.RunOptions(), threading.Event()
+
+    def end() -> None:
+        late.set()
+        options.terminate = True
+
+    timer = threading.Timer(MOST_SECONDS, end)
+    timer.start()
+    try:
+        return run(options)
+    except Exception:
+        if late.is_set():
+            raise InvalidPackage(
+                f"The graph has no answer on one row after {MOST_SECONDS} seconds. Look for a loop"
+                " in it that does not end, or give it smaller inputs.",
+                pointer="/files",
+            ) from None
+        raise
+    finally:
+        timer.cancel()
 
 
 def memory_of(

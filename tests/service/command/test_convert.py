@@ -109,6 +109,16 @@ def test_torchscript_becomes_onnx(whylight, net, tmp_path):
 
 
 @LINUX
+def test_a_frozen_torchscript_has_no_weights_by_name(whylight, net, tmp_path):
+    torch.jit.freeze(torch.jit.script(net.eval())).save(tmp_path / "net.ts")
+    target = tmp_path / "net.safetensors"
+    status, _, err = whylight("models", "convert", tmp_path / "net.ts", target)
+    assert status == 1
+    assert "ends in .onnx" in err
+    assert not target.exists()
+
+
+@LINUX
 def test_an_exported_program_becomes_safetensors_and_onnx(whylight, net, exported, tmp_path):
     assert whylight("models", "convert", exported, tmp_path / "w.safetensors")[0] == 0
     same(tmp_path / "w.safetensors", net.state_dict())

@@ -107,6 +107,19 @@ def test_sealing_tells_what_it_cannot_mend(whylight, tmp_path):
         (folder / "model.yaml").write_text(text)
         status, _, err = whylight("models", "seal", folder)
         assert "no model.yaml that lists files" in err
+    (folder / "model.yaml").write_text("id: [1,\n")
+    status, _, err = whylight("models", "seal", folder)
+    assert "not valid YAML at line 2" in err
+
+
+def test_sealing_names_a_file_that_is_not_there(whylight, tmp_path):
+    folder = write_package(tmp_path / "small")
+    before = (folder / "model.yaml").read_text()
+    (folder / "weights.safetensors").unlink()
+    status, _, err = whylight("models", "seal", folder)
+    assert status == 1
+    assert "/files/0/path: The package has no such file" in err
+    assert (folder / "model.yaml").read_text() == before
 
 
 def test_sealing_prints_the_lists_that_a_refusal_names(whylight, tmp_path):

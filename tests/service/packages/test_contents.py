@@ -29,7 +29,20 @@ def test_a_folder_without_a_manifest_is_told(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_named(folder: Path) -> None:
     (folder / "weights.safetensors").unlink()
-    assert defects(folder) == [("/files/0/path", "The package has no such file.")]
+    ((pointer, message),) = defects(folder)
+    assert pointer == "/files/0/path"
+    assert "no such file" in message
+
+
+def test_a_link_is_refused_wherever_it_leads(folder: Path, tmp_path: Path) -> None:
+    """Else a package would carry away what lies beside it."""
+    elsewhere = tmp_path / "elsewhere"
+    (folder / "weights.safetensors").rename(elsewhere)
+    (folder / "weights.safetensors").symlink_to(elsewhere)
+    (folder / "README.md").symlink_to("/etc/hostname")
+    found = defects(folder)
+    assert [pointer for pointer, _ in found] == ["/files/0/path", "/files"]
+    assert all("put the file itself there" in message for _, message in found)
 
 
 def test_a_file_of_another_size_is_named(folder: Path) -> None:

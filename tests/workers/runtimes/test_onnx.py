@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -28,7 +29,7 @@ from workers.methods.base import METHODS, ModelFacts
 from workers.methods.occlusion import Occlusion
 from workers.passes import Ability, Exclusive, Forward, Gradient, Plan, Step, Tap
 from workers.rows import Ablated, Clean, Given
-from workers.runtimes import memory
+from workers.runtimes import memory, session
 from workers.runtimes.base import Segment
 from workers.runtimes.graph.operators import base
 from workers.runtimes.graph.read import read_model
@@ -338,3 +339,26 @@ def test_where_peaks_are_not_counted_a_guess_is_told(monkeypatch: pytest.MonkeyP
     probed = runtime_of().probed
     values = math.prod(SHAPES[2])
     assert probed.row_bytes["forward"] == 256 * values + 4 * (values + 5)
+
+
+def test_a_graph_that_loops_without_end_is_refused_and_the_worker_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "MOST_SECONDS", 0.5)
+    model = onnx.load_from_string(exported(2))
+    (output,) = model.graph.output
+    model.graph.initializer.extend(
+        [
+            onnx.numpy_helper.from_array(np.array(1 << 60), "times"),
+            onnx.numpy_helper.from_array(np.array(True), "on"),
+        ]
+    )
+    body = onnx.parser.parse_graph(
+        "body (int64 i, bool c, float v) => (bool d, float w) { d = Identity(c) w = Identity(v) }"
+    )
+    model.graph.node.append(
+        onnx.helper.make_node("Loop", ["times", "on", output.name], ["looped"], body=body)
+    )
+    output.name = "looped"
+    with pytest.raises(InvalidPackage, match="no answer on one row"):
+        OnnxRuntime(read_model(model.SerializeToString()), SHAPES[2])
