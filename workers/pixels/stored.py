@@ -107,7 +107,9 @@ def read_stored(found: Parsed, header: Header, frame: int) -> Pixels:
         return Pixels(native, header.bits_allocated, doubts)
     values = _clean(values, header, header.bits_stored, _shift(found.dataset, header))
     if label == "PALETTE COLOR":
-        return Pixels(*palette.colors(values, found.dataset), doubts, lossy)
+        signed = header.pixel_representation == 1
+        rgb_values, more = palette.colors(values, found.dataset, signed=signed)
+        return Pixels(rgb_values, palette.BYTE, (*doubts, *more), lossy)
     if not rgb:
         values = _rgb(values, header)
     padding = padding_above(words, found.dataset, header)

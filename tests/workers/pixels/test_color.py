@@ -241,6 +241,39 @@ def test_a_jpegs_own_markers_tell_its_color_before_the_header_does(code, label, 
     assert has_color_transform(code, label) is transformed
 
 
+def with_palette(index, tables, descriptor):
+    """An image of these stored values, whose palette is written as bytes or as words."""
+    ds = of_pixels(index)
+    ds.PhotometricInterpretation = "PALETTE COLOR"
+    for name, table in zip(("Red", "Green", "Blue"), tables, strict=True):
+        ds.add_new(f"{name}PaletteColorLookupTableDescriptor", "US", descriptor)
+        data = table.tobytes()
+        ds.add_new(f"{name}PaletteColorLookupTableData", "OW", data + bytes(len(data) % 2))
+    return encoded(ds)
+
+
+@pytest.mark.parametrize(
+    ("entries", "bits", "kept", "doubted"),
+    [
+        (256, 8, "u1", False),
+        (255, 8, "u1", False),
+        (255, 8, "<u2", False),
+        (256, 12, "<u2", False),
+        (256, 16, "<u2", False),
+        (256, 8, "<u2", True),
+        (256, 16, "u1", True),
+    ],
+)
+def test_a_palette_has_the_bits_of_its_entries(decode, entries, bits, kept, doubted):
+    index = np.minimum(noise(np.uint8, 8), entries - 1)
+    colors = np.random.default_rng(2).integers(0, 256, (3, entries))
+    shift = 0 if doubted and kept == "u1" else (8 if doubted else bits - 8)
+    data = with_palette(index, (colors << shift).astype(kept), [entries, 0, bits])
+    facts, values, _, _ = decode(data)
+    assert np.array_equal(values, colors[:, index])
+    assert ("contradicted_palette_bits" in facts.warnings) is doubted
+
+
 def test_a_palette_is_looked_up(decode):
     index = noise(np.uint8, 8)
     ds = of_pixels(index, bits=8)
