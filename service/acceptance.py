@@ -13,10 +13,14 @@ from service.domain.request import ExplanationRequest
 from service.domain.study import Instance, Study
 from service.errors.requests import InvalidRequest, NotFound
 from service.errors.studies import (
+    AbsurdDimensions,
     AmbiguousStudy,
     NotAcceptedByModel,
     SingleImageModel,
     TooFewSlices,
+    TruncatedDicom,
+    UnsupportedImage,
+    UnsupportedTransferSyntax,
 )
 
 NOT_CHOSEN = "not_chosen"
@@ -31,6 +35,13 @@ SLICES = (
 )
 SINGLE = " This is a single image, and the model takes whole volumes: choose a model of images."
 """What a refusal adds where not even the number of axes fits."""
+
+
+UNREAD = {
+    each.code
+    for each in (TruncatedDicom, AbsurdDimensions, UnsupportedImage, UnsupportedTransferSyntax)
+}
+"""Why an image was not kept that may belong to others of its study."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +252,11 @@ def left_out(
         for each in study.instances
         if each.id not in ids
     )
+
+
+def has_unread(study: Study) -> bool:
+    """Tell whether images came with the study that could not be read, of whatever series."""
+    return any(each.code in UNREAD for each in study.skipped)
 
 
 def choose_frame(instance: Instance, frame: int | None) -> int:

@@ -75,6 +75,9 @@ class Fetched:
     left_out: tuple[LeftOut, ...] = ()
     """The study's other images."""
 
+    unread: bool = False
+    """Whether images came with the study that could not be read."""
+
     segmentations: Mapping[str, SourceFile] = field(default_factory=dict)
     """Those that regions are segments of, by name in the study."""
 

@@ -20,6 +20,9 @@ from workers.volumes.decode import (
     survey,
 )
 
+UNREAD = "unread_images"
+"""Warning of several images of a study with which others came that could not be read."""
+
 LIMIT = 30.0
 """Seconds after which a decoder is taken for hung."""
 
@@ -108,9 +111,12 @@ def _decode_series(
 
 
 def _decoded(fetched: Fetched, files: DecodedFiles, volume: Volume | None = None) -> Decoded:
+    facts = files.facts
+    if fetched.unread and (volume is not None or fetched.view is not None):
+        facts = facts.model_copy(update={"warnings": (*facts.warnings, UNREAD)})
     return Decoded(
         fetched=fetched,
-        facts=files.facts,
+        facts=facts,
         pixels=files.pixels,
         display=files.display,
         padding=files.padding,

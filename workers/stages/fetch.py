@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Final
 
 from service import paths
-from service.acceptance import choose_frame, choose_instance, choose_series, left_out, narrowed
+from service.acceptance import (
+    choose_frame,
+    choose_instance,
+    choose_series,
+    has_unread,
+    left_out,
+    narrowed,
+)
 from service.bags import choose_bag, views_of
 from service.domain.inputs import Input
 from service.domain.manifest import Manifest
@@ -82,6 +89,7 @@ def fetch(
         frame=frame,
         series=() if accept.volume is None else tuple(sources),
         left_out=left_out(study, accept, instances, several=bool(views)),
+        unread=has_unread(study),
         segmentations=segmentations,
     )
     fetched = replace(

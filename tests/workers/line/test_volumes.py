@@ -10,7 +10,9 @@ import pytest
 
 from examples.spheres.dicom import enhanced, series
 from examples.spheres.phantom import SHAPE, SPACING, draw
+from service import paths
 from service.domain.job import State
+from service.domain.study import Skipped
 from service.domain.trust import source_digest
 from tests.support.phantom_dicom import image
 from tests.workers.line.conftest import MODELS
@@ -116,6 +118,21 @@ def test_an_enhanced_object_gives_the_same_answer(clinic, explained):
     _, again = clinic.explain(MODEL, study, targets=["dense"])
     assert again.subject.volume.slices == SHAPE[0]
     assert again.predictions == told.predictions
+
+
+def test_a_volume_is_told_to_come_from_a_study_with_images_that_were_not_read(clinic, explained):
+    _, whole = explained
+    assert "unread_images" not in whole.warnings
+    study = clinic.take_in(series(PHANTOM, "line")[1:])
+    for code, told in {"no_pixel_data": False, "truncated": True}.items():
+        skipped = (Skipped(part=1, code=code, detail="It was not read."),)
+        changed = study.model_copy(update={"skipped": skipped})
+        record = paths.study_record(study.tenant, study.id)
+        clinic.backends.store.put(record, changed.model_dump_json().encode())
+        asked = {"targets": ["dense"], "methods": ["grad_cam"], "checks": "none"}
+        _, found = clinic.explain(MODEL, changed, **asked)
+        assert found.state == "succeeded"
+        assert ("unread_images" in found.warnings) is told
 
 
 @pytest.mark.parametrize(
