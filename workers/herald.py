@@ -48,7 +48,7 @@ class Herald:
             self._told.clear()
             self._publish()
             self._told.wait(EVERY)
-        self._retire()
+        self.retire()
 
     def _publish(self) -> None:
         try:
@@ -59,7 +59,8 @@ class Herald:
         except Exception as error:  # noqa: BLE001 - a worker that says nothing is taken for dead
             self._log.bug(error)
 
-    def _retire(self) -> None:
+    def retire(self) -> None:
+        """Withdraw the worker; twice is as good as once."""
         try:
             self._fleet.retire(self._record().id)
         except WhylightError as error:

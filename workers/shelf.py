@@ -3,8 +3,8 @@
 The shelf follows the store: a package that appears is unpacked, its digests
 checked, loaded, tested and probed; one that disappears is let go. A package
 that fails stands on the shelf as unavailable, with the reason, and is tried again
-only if its model runs on a server; the others are served. Not all of them need be
-in memory at once, see :mod:`workers.residents`.
+only if its model runs on a server or it was given up; the others are served. Not all
+of them need be in memory at once, see :mod:`workers.residents`.
 """
 
 import math
@@ -12,7 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +20,7 @@ from service.domain.catalog import ModelEntry
 from service.domain.manifest import Manifest
 from service.errors.base import Failure, WhylightError
 from service.errors.jobs import StoreUnavailable
-from service.errors.models import DoesNotFit, ModelUnavailable
+from service.errors.models import DoesNotFit, ModelCrashed, ModelUnavailable
 from service.packages import ModelPackages, PackageRecord
 from service.telemetry import Log
 from workers.catalog import certified, unavailable_model
@@ -34,7 +34,8 @@ EVERY: Final = 2.0
 """Seconds between two looks into the store."""
 
 AGAIN: Final = 15.0
-"""Seconds until a model is tried again that runs on a server: what is wrong there may be mended."""
+"""Seconds until a model is tried again that runs on a server, or that ended workers:
+what is wrong there may be mended, and the operator may have it tried anew."""
 
 
 class Shelf:
@@ -50,16 +51,26 @@ class Shelf:
         A private folder for unpacked packages.
     budget
         Bytes of the device's memory for models and batches.
+    noted
+        Notes that a package is loaded, and tells whether it may be now (:mod:`workers.loads`).
     """
 
     def __init__(
-        self, packages: ModelPackages, loader: Loader, cache: Path, log: Log, budget: int
+        self,
+        packages: ModelPackages,
+        loader: Loader,
+        cache: Path,
+        log: Log,
+        budget: int,
+        *,
+        noted: Callable[[str], AbstractContextManager[bool]] = lambda _: nullcontext(True),
     ) -> None:
         self._packages = packages
         self._loader = loader
         self._cache = cache
         self.residents = Residents(budget, self._restore, self._let_go)
         self._log = log
+        self._noted = noted
         self._watch = Watch(log, "store")
         self._lock = threading.Lock()
         self._models: dict[str, Model] = {}
@@ -68,7 +79,7 @@ class Shelf:
         """To whom each package is given."""
 
         self._again: dict[str, float] = {}
-        """Of an unavailable package of a model on a server: when to try it, `time.monotonic`."""
+        """Of an unavailable package that may be mended: when to try it, `time.monotonic`."""
 
         self._shown: dict[str, tuple[int, int]] = {}
         """Changes of a model's records that its entry shows."""
@@ -179,12 +190,14 @@ class Shelf:
         """Load one package once there is room; whatever is wrong with it becomes its entry."""
         folder = self._cache / record.package
         manifest = None
-        self._again.pop(record.package, None)
         try:
-            manifest = self._packages.unpack(record.package, folder)
-            if not self.residents.reserve(record.package, manifest.weight_bytes):
-                return
-            model = self._loaded(manifest, record.package, folder)
+            manifest = self._packages.manifest(record.package)
+            with self._noted(record.package) as may:
+                if not may or not self.residents.reserve(record.package, manifest.weight_bytes):
+                    return
+                self._packages.unpack(record.package, folder)
+                self._again.pop(record.package, None)
+                model = self._loaded(manifest, record.package, folder)
         except StoreUnavailable:  # no fault of the package
             raise
         except WhylightError as error:
@@ -204,7 +217,8 @@ class Shelf:
         with self._lock:
             known = self._entries.get(record.package)
             self._entries[record.package] = unavailable_model(record, manifest, failure)
-            if manifest is not None and manifest.runtime == "remote":
+            remote = manifest is not None and manifest.runtime == "remote"
+            if remote or failure.code == ModelCrashed.code:
                 self._again[record.package] = time.monotonic() + AGAIN
         if known is None or known.failure != failure:
             self._log.warning("model_unavailable", package=record.package, code=failure.code)

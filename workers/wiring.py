@@ -26,6 +26,7 @@ from workers.held import Held
 from workers.herald import Herald
 from workers.line import Line
 from workers.loading import Loader
+from workers.loads import Loads
 from workers.loop import Loop
 from workers.meter import Meter
 from workers.runtimes.base import Runtime
@@ -82,7 +83,8 @@ class Worker:
         )
         packages = ModelPackages(backends.store, scratch=own)
         unpacked = own / "packages"
-        self._shelf = Shelf(packages, loader, unpacked, self._log, budget)
+        loads = Loads(backends.fleet, self.name, self._log)
+        self._shelf = Shelf(packages, loader, unpacked, self._log, budget, noted=loads.noted)
         self._loop = Loop(
             name=self.name,
             queue=backends.queue,
@@ -145,6 +147,7 @@ class Worker:
         finally:
             self._loop.drain()
             self._loop.ended.set()
+        self._herald.retire()  # a load that the drain cuts off is no crash
         self._log.info("stopped")
 
     def drain(self) -> None:

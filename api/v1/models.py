@@ -189,6 +189,7 @@ async def add(
 )
 def remove(name: Name, version: Version, here: Here, caller: ModelAdmin) -> Response:
     """Withdraw a version; workers let go of it, and finished explanations stay."""
+    here.backends.fleet.forgive_loads(here.packages.get(name, version).package)
     here.packages.remove(name, version)
     Log().info("package_removed", model=f"{name}@{version}", key=caller.key)
     return Response(status_code=204)

@@ -26,6 +26,13 @@ class ModelDoesNotFit(ModelUnavailable):
     title = "The model does not fit the worker's memory"
 
 
+class ModelCrashed(ModelUnavailable):
+    """Workers ended while they loaded the model, more often than is allowed."""
+
+    code = "model_crashed"
+    title = "Workers ended while they loaded the model"
+
+
 class RemoteNotAllowed(ModelUnavailable):
     """The administrator has not listed the server that the model runs on."""
 

@@ -1,9 +1,21 @@
 """The fleet's port: who is alive, and what they can do together."""
 
-from typing import Protocol
+from enum import StrEnum
+from typing import Final, Protocol
 
 from service.domain.catalog import Catalog
 from service.domain.value import Value
+
+LOST_LOADS: Final = 2
+"""Loads of one package that may end with their worker; after that none is begun."""
+
+
+class Leave(StrEnum):
+    """Whether a worker may load a package now."""
+
+    BEGUN = "begun"  # it is noted that it does
+    WAIT = "wait"  # one load ended with its worker, and another is under way
+    GIVEN_UP = "given_up"  # as many as may did
 
 
 class WorkerRecord(Value):
@@ -28,7 +40,8 @@ class Fleet(Protocol):
     """What workers publish.
 
     Promises: a worker that is silent for the time it announced is gone; the
-    last catalog stays readable when no worker is alive.
+    last catalog stays readable when no worker is alive; a package whose loading
+    ends worker after worker is given up. A worker loads one package at a time.
     """
 
     def publish(self, worker: WorkerRecord, catalog: Catalog, *, seconds: float) -> None:
@@ -36,7 +49,7 @@ class Fleet(Protocol):
         ...
 
     def retire(self, worker_id: str) -> None:
-        """Withdraw a worker at once; its catalog stays readable."""
+        """Withdraw a worker and its load at once; its catalog stays readable."""
         ...
 
     def workers(self) -> tuple[WorkerRecord, ...]:
@@ -45,4 +58,24 @@ class Fleet(Protocol):
 
     def catalog(self) -> Catalog:
         """Return the union of the live workers' catalogs, or the last known one."""
+        ...
+
+    def begin_load(self, package: str, worker_id: str, *, seconds: float) -> Leave:
+        """Note that a worker begins to load a package, unless too many such loads were lost.
+
+        A load is lost when it was not held for the `seconds` announced, or when its
+        worker begins anew without having ended it.
+        """
+        ...
+
+    def hold_load(self, worker_id: str, *, seconds: float) -> None:
+        """Tell that a worker still loads what it noted; a load that was lost stays so."""
+        ...
+
+    def end_load(self, worker_id: str) -> None:
+        """Take a worker's note back; loads of that package lost before count no more."""
+        ...
+
+    def forgive_loads(self, package: str) -> None:
+        """Have a package that was given up tried anew."""
         ...

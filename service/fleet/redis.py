@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from service.domain.catalog import Catalog
 from service.errors.requests import TooLarge
-from service.fleet.base import Fleet, WorkerRecord
+from service.fleet.base import LOST_LOADS, Fleet, Leave, WorkerRecord
 from service.fleet.union import union
 from service.redis_server import RedisServer, Script
 from service.store.base import BlobStore
@@ -22,6 +22,10 @@ PUBLISH = Script("service.fleet", "publish")
 RETIRE = Script("service.fleet", "retire")
 WORKERS = Script("service.fleet", "workers")
 CATALOGS = Script("service.fleet", "catalogs")
+BEGIN_LOAD = Script("service.fleet", "begin_load")
+HOLD_LOAD = Script("service.fleet", "hold_load")
+END_LOAD = Script("service.fleet", "end_load")
+FORGIVE_LOADS = Script("service.fleet", "forgive_loads")
 
 
 class RedisFleet(Fleet):
@@ -86,6 +90,23 @@ class RedisFleet(Fleet):
             return self._unite(tuple(digests))
         except FileNotFoundError:
             return union(each for each in map(self._find, digests) if each is not None)
+
+    @override
+    def begin_load(self, package: str, worker_id: str, *, seconds: float) -> Leave:
+        life = round(seconds * 1000)
+        return Leave(self._server.run(BEGIN_LOAD, worker_id, package, life, LOST_LOADS))
+
+    @override
+    def hold_load(self, worker_id: str, *, seconds: float) -> None:
+        self._server.run(HOLD_LOAD, worker_id, round(seconds * 1000))
+
+    @override
+    def end_load(self, worker_id: str) -> None:
+        self._server.run(END_LOAD, worker_id)
+
+    @override
+    def forgive_loads(self, package: str) -> None:
+        self._server.run(FORGIVE_LOADS, package)
 
     def _find(self, digest: str) -> Catalog | None:
         try:

@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from service.contents import pack
+from service.fleet.base import Leave
 from service.keys import Scope
 from tests.support.fake_fleet import CATALOG
 from tests.support.packages import write_package
@@ -93,10 +94,15 @@ def test_a_package_that_is_no_archive_is_refused(client):
     problem(answer, 415, "unsupported_media_type")
 
 
-def test_a_withdrawn_package_is_gone(served, client, package):
-    client.put(PLACE, content=package, headers=ZIP)
+def test_a_withdrawn_package_is_gone_and_tried_anew_if_it_comes_again(served, client, package):
+    digest = client.put(PLACE, content=package, headers=ZIP).json()["package"]
+    fleet = served.backends.fleet
+    for _ in range(3):
+        leave = fleet.begin_load(digest, "w1", seconds=9)
+    assert leave is Leave.GIVEN_UP
     assert client.delete(PLACE).status_code == 204
     assert served.stored("models") == []
+    assert fleet.begin_load(digest, "w1", seconds=9) is Leave.BEGUN
     problem(client.delete(PLACE), 404, "unknown_model")
 
 

@@ -4,12 +4,15 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
+import torch
 
 from service import paths
 from service.domain.job import Job, Stage, State
 from tests.chaos.conftest import Ward
 from tests.support import worker_process
-from tests.support.hospital import ask, document, ended, published
+from tests.support.exported import crashing, onnx_of, write_onnx_package
+from tests.support.hospital import ask, document, ended, published, register
+from tests.support.small_model import SIDE, network
 from tests.support.worker_process import WorkerProcess
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
@@ -187,3 +190,19 @@ def test_a_poison_job_is_given_up_after_three_lost_workers(ward: Ward, start: St
     worker_process.wait_ready(ward.backends, ward.package.package, survivor)
     healthy = ask(ward.backends, ward.package, ward.study)
     assert ended(ward.backends, healthy).state is State.SUCCEEDED
+
+
+def test_a_package_that_ends_its_workers_is_given_up_after_two_and_others_are_served(
+    ward: Ward, start: Start
+) -> None:
+    content = crashing(onnx_of(network(), torch.zeros(1, SIDE, SIDE)))
+    folder = write_onnx_package(ward.folder / "crashing", {"model.onnx": content})
+    poison = register(ward.backends.store, folder).package
+    ward.backends.fleet.begin_load(poison, "alpha", seconds=9)  # its first life ended there
+    assert start("alpha").process.wait(120) == -signal.SIGFPE
+    worker_process.wait_ready(ward.backends, ward.package.package, start("alpha"))
+    entries = {each.package: each for each in ward.backends.fleet.catalog().models}
+    assert entries[ward.package.package].state == "ready"
+    assert entries[poison].state == "unavailable"
+    assert entries[poison].failure is not None
+    assert entries[poison].failure.code == "model_crashed"

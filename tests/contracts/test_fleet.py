@@ -6,7 +6,7 @@ import pytest
 
 from service.domain.catalog import Catalog, CertificateEntry, FormatEntry, MethodEntry, ModelEntry
 from service.errors.requests import TooLarge
-from service.fleet.base import WorkerRecord
+from service.fleet.base import Leave, WorkerRecord
 from service.fleet.redis import RedisFleet
 from service.redis_server import RedisServer
 from service.store.base import BlobStore
@@ -214,3 +214,58 @@ def test_a_worker_record_over_eight_kib_is_refused(fleet: RedisFleet) -> None:
     with pytest.raises(TooLarge):
         fleet.publish(worker(packages=("a" * 64,) * 200), Catalog(), seconds=5)
     assert fleet.workers() == ()
+
+
+def test_a_package_whose_loads_are_lost_twice_is_given_up_until_it_is_forgiven(
+    fleet: RedisFleet, clock: HandClock
+) -> None:
+    assert fleet.begin_load("p1", "w1", seconds=9) is Leave.BEGUN
+    clock.pass_seconds(9)
+    assert fleet.begin_load("p1", "w2", seconds=9) is Leave.BEGUN
+    assert fleet.begin_load("p1", "w3", seconds=9) is Leave.WAIT  # one at a time from now on
+    assert fleet.begin_load("p2", "w3", seconds=9) is Leave.BEGUN
+    fleet.end_load("w3")
+    clock.pass_seconds(9)
+    assert fleet.begin_load("p1", "w3", seconds=9) is Leave.GIVEN_UP
+    assert fleet.begin_load("p2", "w3", seconds=9) is Leave.BEGUN
+    fleet.forgive_loads("p1")
+    assert fleet.begin_load("p1", "w4", seconds=9) is Leave.BEGUN
+
+
+def test_a_worker_that_begins_anew_has_lost_its_load_at_once(fleet: RedisFleet) -> None:
+    for expected in (Leave.BEGUN, Leave.BEGUN, Leave.GIVEN_UP, Leave.GIVEN_UP):
+        assert fleet.begin_load("p1", "w1", seconds=9) is expected
+
+
+def test_a_load_that_is_held_is_not_lost_however_long_it_takes(
+    fleet: RedisFleet, clock: HandClock
+) -> None:
+    fleet.begin_load("p1", "w1", seconds=9)
+    for _ in range(5):
+        clock.pass_seconds(8)
+        fleet.hold_load("w1", seconds=9)
+        assert fleet.begin_load("p1", "w2", seconds=9) is Leave.BEGUN
+        fleet.end_load("w2")
+
+
+def test_an_ended_load_forgives_those_lost_before(fleet: RedisFleet) -> None:
+    for _ in range(2):
+        fleet.begin_load("p1", "w1", seconds=9)
+    fleet.end_load("w1")
+    for _ in range(2):
+        assert fleet.begin_load("p1", "w1", seconds=9) is Leave.BEGUN
+
+
+def test_a_retired_workers_load_is_not_lost(fleet: RedisFleet) -> None:
+    for _ in range(3):
+        assert fleet.begin_load("p1", "w1", seconds=9) is Leave.BEGUN
+        fleet.retire("w1")
+
+
+def test_a_load_that_was_held_too_late_stays_lost(fleet: RedisFleet, clock: HandClock) -> None:
+    fleet.begin_load("p1", "w1", seconds=9)
+    clock.pass_seconds(9)
+    fleet.begin_load("p2", "w2", seconds=9)
+    fleet.hold_load("w1", seconds=9)
+    fleet.begin_load("p1", "w1", seconds=9)
+    assert fleet.begin_load("p1", "w1", seconds=9) is Leave.GIVEN_UP

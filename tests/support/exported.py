@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 import torch
 import yaml
-from onnx import helper
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from tests.support.engine import image_for, small_net
@@ -51,6 +51,27 @@ def uninterpreted(content: bytes) -> bytes:
         helper.make_node("Shrink", [output.name], ["shrunk"], lambd=0.0, bias=0.0)
     )
     output.name = "shrunk"
+    written: bytes = model.SerializeToString()
+    return written
+
+
+def crashing(content: bytes) -> bytes:
+    """Return a model whose constants end the process of onnxruntime 1.x that folds them.
+
+    The least integer over -1 has no integer for an answer: the processor raises SIGFPE.
+    """
+    model = onnx.load_from_string(content)
+    output = model.graph.output[0]
+    for name, value in (("least", -(2**63)), ("minus", -1)):
+        model.graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [], [value]))
+    model.graph.node.extend(
+        [
+            helper.make_node("Div", ["least", "minus"], ["none"]),
+            helper.make_node("Cast", ["none"], ["number"], to=TensorProto.FLOAT),
+            helper.make_node("Add", [output.name, "number"], ["crashed"]),
+        ]
+    )
+    output.name = "crashed"
     written: bytes = model.SerializeToString()
     return written
 

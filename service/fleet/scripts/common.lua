@@ -6,6 +6,9 @@
 --   fleet:alive      zset: worker by the time at which it is gone
 --   fleet:worker:ID  hash: its record, and its catalog's digest
 --   fleet:last       set: digests of the catalogs that were last alive together
+--   fleet:loading    zset: worker by the time at which its load is lost
+--   fleet:loads      hash: worker -> the package that it loads
+--   fleet:lost       hash: package -> how many loads of it were lost
 
 local function key(...)
   return KEYS[1] .. ':fleet:' .. table.concat({...}, ':')
@@ -30,6 +33,14 @@ local function alive()
   local ids = redis.call('ZRANGE', key('alive'), 0, -1)
   table.sort(ids)
   return ids
+end
+
+-- Takes back a worker's note of a load, and answers the package, if there was one.
+local function take_note(id)
+  local package = redis.call('HGET', key('loads'), id)
+  redis.call('ZREM', key('loading'), id)
+  redis.call('HDEL', key('loads'), id)
+  return package
 end
 
 -- Remembers which catalogs are alive, unless none is.

@@ -1,0 +1,2 @@
+-- ARGV: now, package.
+redis.call('HDEL', key('lost'), ARGV[2])
