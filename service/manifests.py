@@ -38,6 +38,9 @@ class StrictLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.events.AliasEvent):
             raise Refused("Aliases are not allowed; write the value out", self.get_mark())
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if event.anchor is not None:
+            raise Refused("Anchors are not allowed; write values out", self.get_mark())
         return super().compose_node(parent, index)
 
     @override

@@ -246,7 +246,8 @@ class ModelPackages:
 
 def _other_content(known: PackageRecord) -> Conflict:
     return Conflict(
-        "This model name and version is registered with other content; raise the version.",
+        "This model name and version is registered with other content. Raise the version, or, if"
+        " nothing was made with it, remove it first (`whylight models remove`).",
         pointer="/version",
         registered=known.package,
     )

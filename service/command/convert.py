@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,9 +22,10 @@ GIB: Final = 1024**3
 MOST_ANSWER: Final = 64 * 1024
 FORMATS: Final = {".safetensors": "safetensors", ".onnx": "onnx"}
 NAME: Final = re.compile(r"[\w.-]{1,100}", re.ASCII)
+SHAPE: Final = re.compile(r"[1-9]\d{0,5}(,[1-9]\d{0,5}){1,5}", re.ASCII)
 UNREADABLE: Final = (
     "The file cannot be read as a checkpoint, a TorchScript or an exported program.",
-    "Whatever it tried was refused by the confinement; see what else was published of the model.",
+    "It is damaged, or tries what the confinement refuses; see what else its publisher has.",
 )
 REFUSALS: Final[Mapping[str, tuple[str, str]]] = {
     "unconfined": (
@@ -223,4 +224,6 @@ def _print(target: Path, format_: str, how: str, protections: list[str]) -> None
 
 
 def _shape(text: str) -> list[int]:
+    if not SHAPE.fullmatch(text):
+        raise ArgumentTypeError("expected whole numbers with commas, such as 1,1,224,224")
     return [int(each) for each in text.split(",")]

@@ -72,7 +72,8 @@ def wait_until_probed(
         time.sleep(PAUSE)
     raise CommandFailure(
         f"No worker has probed {manifest.ref} in {PROBED_WITHIN:.0f} seconds.",
-        "`whylight check` tells whether a worker is alive.",
+        "A large one takes longer: `whylight models list` tells when it is ready, and"
+        " `whylight check` whether a worker is alive.",
     )
 
 

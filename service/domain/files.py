@@ -73,7 +73,7 @@ class SelfTest(Value):
     values: dict[Slug, Number | Word] = {}
     """What stands beside the image, by variable, as a request gives it."""
 
-    logits: tuple[float, ...] = ()
+    logits: tuple[Number, ...] = ()
     """What the network puts out; of a segmentation, each class's mean over the image; of a
     detection, the log odds of each class's best proposal."""
 

@@ -1,5 +1,6 @@
 """``model.yaml``: strict, and its errors name field, expectation and remedy."""
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -103,6 +104,7 @@ CASES: list[tuple[Change, str, str]] = [
     (lambda m: m["files"][0].update(format="pickle"), "/files/0/format", "safetensors"),
     (lambda m: m["selftests"][0].update(tolerance=2), "/selftests/0/tolerance", "at most 1"),
     (lambda m: m["selftests"][0].update(logits=["x"]), "/selftests/0/logits/0", "number"),
+    (lambda m: m["selftests"][0].update(logits=[math.nan]), "/selftests/0/logits/0", "finite"),
     (
         lambda m: m["selftests"][0].update(logits=[1.0, 2.0]),
         "/selftests/0/logits",
@@ -425,7 +427,8 @@ def test_all_defects_are_named_at_once(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (b"a: &x 1\nb: *x\n", "Aliases"),
+        (b"a: &x 1\n", "Anchors"),
+        (b"b: *x\n", "Aliases"),
         (b"id: a\ntitle: b\nid: c\n", "twice"),
         (b"a: [1, 2\n", "line 2, column 1"),
         (b"a: !!python/object/apply:os.system ['true']\n", "not valid YAML at line 1"),
