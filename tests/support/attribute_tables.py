@@ -56,6 +56,10 @@ def _coded(value: str) -> list[Dataset]:
     return [_item(CodeValue=value, CodingSchemeDesignator=f"99{value}", CodeMeaning=f"a {value}")]
 
 
+def _person(value: str) -> list[Dataset]:
+    return [_item(PersonIdentificationCodeSequence=_coded(value), InstitutionName="Clinic")]
+
+
 ELEMENTS: Mapping[str, Sequence[Any]] = {
     "PatientName": ("Doe^Jane", "Roe^Rick"),
     "PatientID": ("A1", "B2"),
@@ -91,6 +95,8 @@ ELEMENTS: Mapping[str, Sequence[Any]] = {
     "ClinicalTrialSiteID": ("T1", "T2"),
     "ClinicalTrialSiteName": ("Site", "Place"),
     "ClinicalTrialSubjectID": ("J1", "J2"),
+    "ClinicalTrialTimePointID": ("W1", "W2"),
+    "ClinicalTrialTimePointDescription": ("week 1", "week 2"),
     "PatientBirthDate": ("19500101", "19600202"),
     "PatientSex": ("F", "M"),
     "PatientAge": ("074Y", "064Y"),
@@ -113,6 +119,29 @@ ELEMENTS: Mapping[str, Sequence[Any]] = {
     "ManufacturerModelName": ("M1", "M2"),
     "DeviceSerialNumber": ("1", "2"),
     "SoftwareVersions": ("v1", "v2"),
+    "ReferringPhysicianIdentificationSequence": (_person("POE"), _person("LOE")),
+    "ConsultingPhysicianName": ("Coe^Cy", "Noe^Ned"),
+    "ConsultingPhysicianIdentificationSequence": (_person("COE"), _person("NOE")),
+    "PhysiciansOfRecord": ("Moe^Max", "Zoe^Zac"),
+    "PhysiciansOfRecordIdentificationSequence": (_person("MOE"), _person("ZOE")),
+    "NameOfPhysiciansReadingStudy": ("Hoe^Hal", "Woe^Wes"),
+    "PhysiciansReadingStudyIdentificationSequence": (_person("HOE"), _person("WOE")),
+    "RequestingServiceCodeSequence": (_coded("SURGERY"), _coded("NURSERY")),
+    "ReferencedStudySequence": [
+        [_item(ReferencedSOPClassUID="1.2.3", ReferencedSOPInstanceUID=each)]
+        for each in ("1.2.5", "1.2.6")
+    ],
+    "ProcedureCodeSequence": (_coded("CHEST"), _coded("HEAD")),
+    "ReasonForPerformedProcedureCodeSequence": (_coded("COUGH"), _coded("FALL")),
+    "AdmissionID": ("V1", "V2"),
+    "IssuerOfAdmissionIDSequence": [
+        [_item(LocalNamespaceEntityID=each)] for each in ("Up", "Down")
+    ],
+    "ServiceEpisodeID": ("E1", "E2"),
+    "IssuerOfServiceEpisodeIDSequence": [
+        [_item(LocalNamespaceEntityID=each)] for each in ("In", "Out")
+    ],
+    "ServiceEpisodeDescription": ("ward", "day"),
     "PatientIdentityRemoved": ("YES", "NO"),
     "DeidentificationMethod": ("by hand", "by rule"),
     "DeidentificationMethodCodeSequence": (_coded("HAND"), _coded("RULE")),

@@ -10,14 +10,39 @@ from typing import Final, Protocol
 from pydicom.dataset import Dataset
 
 from service.dicom.dataset import items_of, value_of
+from workers.formats.items import are_whole
 
 SEQUENCES: Final = (
     "IssuerOfPatientIDQualifiersSequence",
     "OtherPatientIDsSequence",
-    "IssuerOfAccessionNumberSequence",
     "PatientSpeciesCodeSequence",
 )
-"""Of identifiers and codes, each by itself."""
+"""Of identifiers and codes of the patient, each by itself."""
+
+STUDY: Final = (
+    "IssuerOfAccessionNumberSequence",
+    "ReferringPhysicianIdentificationSequence",
+    "ConsultingPhysicianName",
+    "ConsultingPhysicianIdentificationSequence",
+    "PhysiciansOfRecord",
+    "PhysiciansOfRecordIdentificationSequence",
+    "NameOfPhysiciansReadingStudy",
+    "PhysiciansReadingStudyIdentificationSequence",
+    "RequestingServiceCodeSequence",
+    "ReferencedStudySequence",
+    "ProcedureCodeSequence",
+    "ReasonForPerformedProcedureCodeSequence",
+)
+"""The rest of the General Study module (PS3.3 C.7.2.1), each by itself."""
+
+VISIT: Final = (
+    "AdmissionID",
+    "IssuerOfAdmissionIDSequence",
+    "ServiceEpisodeID",
+    "IssuerOfServiceEpisodeIDSequence",
+    "ServiceEpisodeDescription",
+)
+"""What of the Patient Study module (PS3.3 C.7.2.2) identifies the visit, each by itself."""
 
 SPECIES: Final = ("PatientSpeciesDescription", "PatientSpeciesCodeSequence")
 OF_ANIMALS: Final = (
@@ -34,6 +59,8 @@ TRIAL: Final = ("ClinicalTrialSponsorName", "ClinicalTrialProtocolID")
 SUBJECT: Final = ("ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID")
 TRIAL_EMPTY: Final = ("ClinicalTrialProtocolName", "ClinicalTrialSiteID", "ClinicalTrialSiteName")
 """Of the Clinical Trial Subject module (PS3.3 C.7.1.3): type 1, one of type 1C, type 2."""
+TRIAL_TIME: Final = ("ClinicalTrialTimePointID", "ClinicalTrialTimePointDescription")
+"""Of the Clinical Trial Study module (PS3.3 C.7.2.3): type 2, type 3."""
 
 REMOVED, METHOD, METHOD_CODES = (
     "PatientIdentityRemoved",
@@ -42,12 +69,15 @@ REMOVED, METHOD, METHOD_CODES = (
 )
 ALL: Final = (
     *SEQUENCES,
+    *STUDY,
+    *VISIT,
     SPECIES[0],
     *OF_ANIMALS,
     "ResponsiblePersonRole",
     *TRIAL,
     *SUBJECT,
     *TRIAL_EMPTY,
+    *TRIAL_TIME,
     REMOVED,
     METHOD,
     METHOD_CODES,
@@ -73,8 +103,8 @@ class Source(Protocol):
 
 
 def carry(source: Source, ds: Dataset) -> None:
-    """Put into a derived object what it says of its patient beyond plain elements."""
-    for keyword in SEQUENCES:
+    """Put into a derived object what else is said of patient and study."""
+    for keyword in (*SEQUENCES, *STUDY, *VISIT):
         _put(source, ds, keyword)
     _carry_animal(source, ds)
     _carry_trial(source, ds)
@@ -99,6 +129,8 @@ def _carry_trial(source: Source, ds: Dataset) -> None:
         _put(source, ds, keyword)
     for keyword in TRIAL_EMPTY:
         setattr(ds, keyword, source.text(keyword))
+    if _put(source, ds, TRIAL_TIME[0]):
+        _put(source, ds, TRIAL_TIME[1])
 
 
 def _carry_removal(source: Source, ds: Dataset) -> None:
@@ -129,16 +161,15 @@ def _items(source: Source, keyword: str) -> list[Dataset]:
     """Return copies of a sequence's items if every one is valid throughout, else none."""
     copies = [_copied(source, item) for item in items_of(source.dataset, keyword)]
     whole = [each for each in copies if each]
-    return whole if len(whole) == len(copies) else []
+    return whole if len(whole) == len(copies) and are_whole(keyword, whole) else []
 
 
 def _copied(source: Source, item: Dataset) -> Dataset | None:
-    """Return an item with all its standard elements; `None` where one of them is not valid."""
+    """Return an item with all that its standard elements say; `None` where one is not valid."""
     inner, copy = source.within(item), Dataset()
     for keyword in _keywords(item):
-        if value_of(item, keyword) in (None, "", []):
-            setattr(copy, keyword, [] if keyword.endswith("Sequence") else "")
-        elif not _put(inner, copy, keyword):
+        said = value_of(item, keyword) not in (None, "", [])
+        if said and not _put(inner, copy, keyword):
             return None
     return copy
 

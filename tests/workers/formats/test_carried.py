@@ -10,6 +10,7 @@ from workers.sheets import write
 
 DOCUMENTS = ("dicom_sr", "dicom_ko")
 FORMATS = ("dicom_sc", "dicom_seg", *DOCUMENTS)
+LEFT_OUT = {"PatientSexNeutered"}
 OF_SERIES = {"AnatomicalOrientationType"}
 """What series of documents do not have."""
 
@@ -25,7 +26,13 @@ def coded(value="113100"):
     return item(CodeValue=value, CodingSchemeDesignator="DCM", CodeMeaning="Basic Profile")
 
 
-DOG = item(CodeValue="448771007", CodingSchemeDesignator="SCT", CodeMeaning="Canis familiaris")
+CANINE = {
+    "CodeValue": "448771007",
+    "CodingSchemeDesignator": "SCT",
+    "CodeMeaning": "Canis familiaris",
+}
+DOG = item(**CANINE)
+NAMED = item(UniversalEntityID="1.2.3", UniversalEntityIDType="ISO")
 IDENTIFIED = {
     "TypeOfPatientID": "TEXT",
     "PatientBirthTime": "101010",
@@ -45,7 +52,27 @@ ANIMAL = {
     "ResponsiblePersonRole": "OWNER",
     "AnatomicalOrientationType": "QUADRUPED",
 }
+PERSON = item(
+    PersonIdentificationCodeSequence=[
+        item(CodeValue="9", CodingSchemeDesignator="99L", CodeMeaning="Ref")
+    ],
+    InstitutionName="Clinic",
+)
+STUDY = {
+    "ProcedureCodeSequence": [coded("1"), coded("2")],
+    "ReasonForPerformedProcedureCodeSequence": [coded("3")],
+    "RequestingServiceCodeSequence": [coded("4")],
+    "ReferringPhysicianIdentificationSequence": [PERSON],
+    "ConsultingPhysicianName": "Con^Sult",
+    "PhysiciansOfRecord": ["A^B", "C^D"],
+    "PhysiciansOfRecordIdentificationSequence": [PERSON, PERSON],
+    "NameOfPhysiciansReadingStudy": "Read^Er",
+    "AdmissionID": "V1",
+    "IssuerOfAdmissionIDSequence": [item(LocalNamespaceEntityID="HIS")],
+    "ServiceEpisodeID": "E1",
+}
 TRIAL = {
+    "ClinicalTrialTimePointID": "T1",
     "ClinicalTrialSponsorName": "Sponsor",
     "ClinicalTrialProtocolID": "P1",
     "ClinicalTrialSubjectID": "S1",
@@ -65,7 +92,9 @@ def drawn(source, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "said", [IDENTIFIED, ANIMAL, TRIAL, REMOVED], ids=["ids", "animal", "trial", "removed"]
+    "said",
+    [IDENTIFIED, STUDY, ANIMAL, TRIAL, REMOVED],
+    ids=["ids", "study", "animal", "trial", "removed"],
 )
 def test_what_is_valid_is_carried_over_whole(drawn, tmp_path, said):
     made = drawn(**said)
@@ -128,6 +157,31 @@ def test_a_quadruped_has_directions_of_its_own(drawn, tmp_path, directions, kept
             {"IssuerOfPatientIDQualifiersSequence": [item(UniversalEntityIDType="i/s/o")]},
             "issuer_of_patient_id_qualifiers_sequence",
         ),
+        (
+            {"OtherPatientIDsSequence": [item(PatientID="X", IssuerOfPatientID="H")]},
+            "other_patient_ids_sequence",
+        ),
+        (
+            {"IssuerOfPatientIDQualifiersSequence": [NAMED, NAMED]},
+            "issuer_of_patient_id_qualifiers_sequence",
+        ),
+        (
+            {"IssuerOfAccessionNumberSequence": [item(LocalNamespaceEntityID="")]},
+            "issuer_of_accession_number_sequence",
+        ),
+        (
+            {"ProcedureCodeSequence": [item(CodeValue="1", CodingSchemeDesignator="L")]},
+            "procedure_code_sequence",
+        ),
+        (
+            {"PatientSpeciesCodeSequence": [item(**CANINE, LongCodeValue="448771007")]},
+            "patient_species_code_sequence",
+        ),
+        (
+            {"ReferringPhysicianIdentificationSequence": [item(InstitutionName="Clinic")]},
+            "referring_physician_identification_sequence",
+        ),
+        ({**ANIMAL, "PatientSexNeutered": "X"}, "patient_sex_neutered"),
         ({"ClinicalTrialSponsorName": "Sponsor"}, "clinical_trial_sponsor_name"),
         ({"ResponsiblePerson": "Owner^Olga"}, "responsible_person"),
     ],
@@ -138,6 +192,6 @@ def test_what_is_not_is_left_out_and_told(drawn, tmp_path, said, told):
     assert f"left_out_{told}" in made.record.facts.warnings
     ((_, file),), _ = write(made, ["dicom_sc"], tmp_path)
     ds = pydicom.dcmread(file)
-    for keyword in set(said) - {"Manufacturer", "StationName"}:
+    for keyword in set(said) - {"Manufacturer", "StationName"} - (set(ANIMAL) - LEFT_OUT):
         assert keyword not in ds or ds[keyword].is_empty
     assert complaints("dicom_sc", file) == []
