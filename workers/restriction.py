@@ -109,6 +109,8 @@ def peak(
 ) -> tuple[tuple[float, ...], float] | None:
     """Return the place of the most relevant cell that reaches into the image, and its value.
 
+    Of several that are alike it is the one nearest to their middle.
+
     Parameters
     ----------
     relevance
@@ -132,11 +134,12 @@ def peak(
             continue
         cells = tuple(_span(reached[along]) for along in range(len(extent)))
         part = relevance[cells]
-        at = np.unravel_index(int(part.argmax()), part.shape)
         lows.append(part.min())
-        highs.append(part[at])
+        highs.append(part.max())
         if highs[-1] == max(highs):
-            best = [each.start + int(place) for each, place in zip(cells, at, strict=True)]
+            alike = np.argwhere(part == highs[-1])
+            away = np.linalg.norm(alike - alike.mean(axis=0), axis=1)
+            best = alike[away.argmin()] + [each.start for each in cells]
     if best is None or min(lows) == max(highs):
         return None
     return nearest(grid.to_source(best), within), float(max(highs))

@@ -249,7 +249,7 @@ class MapFacts(Value):
     peak: tuple[float, ...] | None
     """Source indices of the center of the most relevant of the cells that reach into the image,
     likewise; where that lies beside the image, or the regions to which the map was kept, the
-    nearest place in them. `None` where these cells are all alike."""
+    nearest place in them. Of several that are alike, the middle one; `None` where all are."""
 
     padding_share: float = 0.0
     """Share of the map's magnitude that lies beside the image, in what the model's steps put

@@ -159,6 +159,15 @@ def test_a_map_that_is_empty_in_its_image_has_no_peak():
     assert padding_share(values, grid, (20, 40)) == pytest.approx(0.8)
 
 
+def test_the_peak_of_a_plateau_is_its_middle():
+    values = np.zeros((9, 9))
+    values[2:7, 1:6] = 4
+    assert peak(values, Grid.identity((9, 9)), (9, 9)) == ((4, 3), 4)
+    values[4, 3] = 3  # as the plateau's middle may be lower, the peak is a cell of it
+    (row, column), value = peak(values, Grid.identity((9, 9)), (9, 9))
+    assert (values[int(row), int(column)], value) == (4, 4)
+
+
 def test_a_peak_lies_in_the_regions_where_all_evidence_in_them_is_against():
     values = -np.arange(1, 17, dtype=np.float32).reshape(1, 4, 4)
     grid = Grid.partition((4, 4), (40, 40))
