@@ -34,7 +34,7 @@ from workers.device import hardware, rounds_to_tf32
 from workers.held import Held
 from workers.model import Model
 from workers.parcels import Attribution, Fetched, Prepared, Rendered, Verdict
-from workers.restriction import peak
+from workers.restriction import peak, seen_share
 
 Ending = Literal["succeeded", "failed", "cancelled"]
 
@@ -187,6 +187,7 @@ def _facts(attribution: Attribution, verdict: Verdict, prepared: Prepared) -> Ma
         positive_fraction=float((finite > 0).mean()),
         peak=None if verdict.degenerate or verdict.blank or found is None else found[0],
         padding_share=attribution.padding_share,
+        seen_share=seen_share(grid, extent),
         restriction=restriction,
     )
 

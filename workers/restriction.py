@@ -169,6 +169,15 @@ def padding_share(values: NDArray[np.floating], grid: Grid, extent: tuple[int, .
     return 1 - within / whole if whole else 0.0
 
 
+def seen_share(grid: Grid, extent: tuple[int, ...]) -> float:
+    """Return the share of an image of `extent` pixels that a map covers, in (0, 1]."""
+    share = 1.0
+    for axis, pixels in enumerate(extent):
+        start, end = grid.edges(axis)
+        share *= (min(end.max(), pixels - HALF) - max(start.min(), -HALF)) / pixels
+    return round(float(share), 9)  # edges may meet
+
+
 def _reached(grid: Grid, box: Sequence[int]) -> tuple[NDArray[np.bool_], ...]:
     """Tell of the cells along each axis of the source whether they reach into a box."""
     axes = len(grid.shape)

@@ -255,6 +255,9 @@ class MapFacts(Value):
     """Share of the map's magnitude that lies beside the image, in what the model's steps put
     around it, in [0, 1]."""
 
+    seen_share: float = 1.0
+    """Share of the image that the map covers, in (0, 1]: below 1 where the model's steps crop."""
+
     restriction: Restriction | None = None
     """`None` where the whole map stands; else all figures are of what was kept."""
 

@@ -64,6 +64,14 @@ def in_windows(windows: BoxWindows) -> str:
     )
 
 
+def seen(share: float) -> str:
+    """Return how much of the image a model sees whose steps crop."""
+    return (
+        f"The model was given {share:.0%} of the image: what its steps cropped away has no"
+        " evidence, whatever is there."
+    )
+
+
 def kept_to(restriction: Restriction) -> str:
     """Return where evidence is shown, and how much of it lay elsewhere."""
     return (

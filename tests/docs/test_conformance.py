@@ -8,6 +8,7 @@ import numpy as np
 from service.domain.boxes import PatientBox
 from service.domain.certificate import Similarity
 from service.domain.explanation import Check, InstanceShare, Restriction
+from service.domain.grid import Grid, scaling
 from service.domain.trust import CalibrationRef, CertificateRef, Flag
 from service.domain.variable import VariableShare
 from service.domain.view import ViewShare
@@ -71,6 +72,7 @@ def image(tmp_path, **target):
         path,
         tmp_path / "work",
         blob((8, 8)),
+        Grid((8, 8), scaling((4, 6), (1.5, 2.5))),  # the upper half
         target=TARGET.model_copy(update=target),
         view=ViewShare(key="left", label="Left", share=0.5, together=True, full=1.0),
         instances=(InstanceShare(instance="in_0001", relevance=0.5),),

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from service.domain.grid import Grid, scaling
 from workers.drawing.resample import to_source
-from workers.restriction import nearest, padding_share, parts, peak, restrict
+from workers.restriction import nearest, padding_share, parts, peak, restrict, seen_share
 
 RANDOM = np.random.default_rng(5)
 
@@ -157,6 +157,14 @@ def test_a_map_that_is_empty_in_its_image_has_no_peak():
     values[0, 2, 3] = 1
     assert peak(values[0], grid, (20, 40)) == ((4.5, 34.5), 1)
     assert padding_share(values, grid, (20, 40)) == pytest.approx(0.8)
+
+
+def test_a_crop_tells_how_much_of_the_image_was_seen():
+    assert seen_share(Grid.partition((7, 9), (90, 100)), (90, 100)) == 1
+    beside = Grid((6, 4), scaling((10, 10), (4.5 - 20, 4.5)))
+    assert seen_share(beside, (20, 40)) == 1
+    cropped = Grid((4, 5), scaling((5, -4), (12, 30)))  # rows 9.5 to 29.5, columns 12 to 32
+    assert seen_share(cropped, (40, 50)) == pytest.approx(20 / 40 * 20 / 50)
 
 
 def test_the_peak_of_a_plateau_is_its_middle():

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.domain.catalog import Sense
 from service.domain.explanation import Check, ModelRef, Restriction
-from service.domain.figures import fall_outside, in_windows, kept_to, largest_fall, probed
+from service.domain.figures import fall_outside, in_windows, kept_to, largest_fall, probed, seen
 from service.domain.grid import Grid
 from service.domain.parity import WORDS as PARITY_WORDS
 from service.domain.parity import MapParity, Parity
@@ -67,6 +67,9 @@ FIGURES = {
 }
 """What says in numbers how much a flag weighs."""
 
+WHOLE = 0.995
+"""Share of an image that is called all of it."""
+
 LEAST_SHOWN = 0.1
 """Numbers nearer to zero are told by their first digits that are not zero."""
 
@@ -99,6 +102,9 @@ class Words:
     degenerate: bool
     partial: bool
     restriction: Restriction | None = None
+    seen_share: float = 1.0
+    """Share of the image that the model was given."""
+
     sense: Sense = "evidence"
     given: tuple[VariableFact, ...] = ()
     """What stood beside the image."""
@@ -242,6 +248,7 @@ def _legend(words: Words, edges: tuple[float, ...], number: int | None, *more: s
             *([] if target.windows is None else [in_windows(target.windows)]),
             f"One map cell covers {cell} image {'pixels' if len(edges) == PLANE else 'voxels'}.",
             *([] if words.restriction is None else [kept_to(words.restriction)]),
+            *([seen(words.seen_share)] if words.seen_share < WHOLE else []),
             *more,
         ),
     )

@@ -44,7 +44,7 @@ from workers.drawing.picture import Words, draw
 from workers.drawing.region import Region, salient
 from workers.parcels import ImageFacts
 from workers.regions import Box
-from workers.restriction import parts, peak
+from workers.restriction import parts, peak, seen_share
 
 SHOWN: Final = 0.9
 """Share of a volume's evidence that the slices on pictures hold."""
@@ -300,6 +300,11 @@ class Sheet:
         return peak(self.finite_relevance, self.grid, self.shape, self.record.regions)
 
     @cached_property
+    def seen_share(self) -> float:
+        """Share of the image that the map covers; below 1 where the model's steps crop."""
+        return seen_share(self.grid, self.shape)
+
+    @cached_property
     def region(self) -> Region | None:
         """The salient region of the source image; `None` when there is no evidence at all."""
         return None if self.scale is None else salient(self.source_relevance, self.scale.full)
@@ -450,6 +455,7 @@ class Sheet:
             degenerate=record.degenerate,
             partial=record.partial,
             restriction=record.restriction,
+            seen_share=self.seen_share,
         )
 
 

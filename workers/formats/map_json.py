@@ -92,6 +92,7 @@ def _map(sheet: Sheet) -> dict[str, Any]:
         "native_cell": list(sheet.grid.cell),
         "peak": _peak(sheet),
         "padding_share": record.padding_share,
+        "seen_share": sheet.seen_share,
         **({} if record.volume is None else {"peak_image": _peak_image(sheet)}),
         "restriction": None if restriction is None else restriction.model_dump(mode="json"),
         "values": _finite(values),

@@ -166,6 +166,9 @@ def _map(sheet: Sheet) -> Iterator[Number]:
     if sheet.record.padding_share:
         beside = own("padding_share", "Share of evidence in padding around the image")
         yield beside, sheet.record.padding_share, NO_UNITS
+    if sheet.seen_share < 1:
+        given = own("seen_share", "Share of the image that the model was given")
+        yield given, sheet.seen_share, NO_UNITS
     if sheet.record.restriction is not None:
         outside = own("outside_share", "Share of evidence outside the ultrasound regions")
         yield outside, sheet.record.restriction.outside_share, NO_UNITS

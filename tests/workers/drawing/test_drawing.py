@@ -490,6 +490,14 @@ def test_a_box_that_is_explained_is_framed_on_the_image_alone(style):
     assert not np.array_equal(pages[0][600:], pages[1][600 : len(pages[0])])  # the legend says so
 
 
+def test_a_legend_says_how_much_of_the_image_the_model_was_given(legends):
+    for share in (1.0, 0.999, 0.36):
+        picture(np.eye(12, dtype=np.float32)[None], seen_share=share)
+    whole, nearly, cropped = (" ".join(each.lines) for each in legends)
+    assert "was given" not in whole + nearly
+    assert "The model was given 36% of the image" in cropped
+
+
 def test_of_a_model_that_sees_windows_the_legend_says_in_how_many_a_box_is_explained(legends):
     windows = BoxWindows(count=2, of=12, box=(0, 0, 400, 500))
     for told in (None, windows):

@@ -127,7 +127,12 @@ def test_what_is_told_of_a_letterboxed_map_is_of_the_image(made):
     assert found["peak_column"] == max(0, (column + 1) * 75 - 100)
     assert found["padding_share"] == pytest.approx(0.4)
     assert found["region_pixels"] == np.count_nonzero(files["dicom_seg"].pixel_array)
-    assert "padding_share" not in numbers(made()["dicom_sr"])
+    assert not {"padding_share", "seen_share"} & set(numbers(made()["dicom_sr"]))
+
+
+def test_a_crop_is_told(made):
+    grid = Grid((12, 10), scaling((25, 25), (162.0, 137.0)))  # the middle
+    assert numbers(made(grid=grid)["dicom_sr"])["seen_share"] == pytest.approx(0.25)
 
 
 def test_the_box_of_a_detection_is_told_in_source_pixels(made):
