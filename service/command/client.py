@@ -6,6 +6,7 @@ from typing import Any, Self
 import httpx
 
 from service.command.failure import CommandFailure
+from service.wording import with_lists
 
 PATIENCE = httpx.Timeout(90.0, connect=5.0)  # a long poll may last a minute
 
@@ -82,10 +83,11 @@ class Client:
 
 
 def _problem(answer: httpx.Response) -> tuple[str, str]:
-    """Return title and detail of a problem document, or what little there is."""
+    """Return title, detail and lists of a problem document, or what little there is."""
     try:
         document = answer.json()
         places = [f"  {each['pointer'] or '/'}: {each['detail']}" for each in document["errors"]]
-        return f"{document['title']}.", "\n".join([document["detail"], *places])
+        detail = with_lists(document["detail"], document["facts"])
+        return f"{document['title']}.", "\n".join([detail, *places])
     except (ValueError, KeyError, TypeError):
         return f"The gateway answered {answer.status_code}.", ""

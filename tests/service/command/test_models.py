@@ -2,16 +2,20 @@
 
 import json
 from argparse import Namespace
+from functools import partial
 
+import httpx
 import jsonschema
 import pytest
 import yaml
 
+from api.problems import describe
 from service.command import models
 from service.command.failure import CommandFailure
 from service.command.packages import wait_until_probed
 from service.command.stack import free_port
 from service.contents import inspect
+from service.errors.requests import UnknownModel
 from tests.support.packages import write_manifest, write_package
 
 NOBODY = f"http://127.0.0.1:{free_port('127.0.0.1')}"
@@ -51,6 +55,19 @@ def test_a_version_must_be_named_to_be_withdrawn(whylight, tmp_path, monkeypatch
     status, _, err = whylight("models", "remove", "chest", "--home", tmp_path, "--url", NOBODY)
     assert status == 1
     assert "name@version" in err
+
+
+def test_a_gateways_refusal_is_printed_with_the_lists_that_it_names(
+    whylight, tmp_path, monkeypatch
+):
+    refusal = UnknownModel("No such model; 'models' lists those there are.", models=["a@1.0.0"])
+    problem = describe(refusal, "rq_1").model_dump(mode="json")
+    gateway = httpx.MockTransport(lambda _: httpx.Response(404, json=problem))
+    monkeypatch.setattr(httpx, "Client", partial(httpx.Client, transport=gateway))
+    monkeypatch.setenv("WHYLIGHT_API_KEY", "wl_live_x_y")
+    status, _, err = whylight("models", "remove", "b@1.0.0", "--home", tmp_path, "--url", NOBODY)
+    assert status == 1
+    assert "'models': a@1.0.0." in err
 
 
 def test_the_schema_is_printed_and_holds_what_is_written(whylight, tmp_path):
