@@ -1,5 +1,6 @@
 """Transfer syntaxes: which are read, and how the pixels lie in each."""
 
+import re
 from enum import StrEnum
 
 from pydicom.uid import UID
@@ -78,7 +79,14 @@ _NEWER = {
 }  # not in pydicom's dictionary
 
 
+_STANDARD = re.compile(r"1\.2\.840\.10008\.1\.2(\.\d{1,3}){1,3}")
+"""UIDs that the standard alone gives, to transfer syntaxes: they tell of no patient."""
+
+
 def title(uid: str) -> str:
-    """Return the standard's name of a transfer syntax; never the UID's own text."""
+    """Return the standard's name of a transfer syntax, or its UID if that is the standard's, too.
+
+    Never another UID, whatever it is of.
+    """
     name = _NEWER.get(uid, UID(uid).name)
-    return "a private or unknown one" if name == uid else name
+    return name if name != uid or _STANDARD.fullmatch(uid) else "a private one"
