@@ -6,7 +6,7 @@ model (prefixes, renamed parts, another head) is declared in ``model.yaml``.
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar, Final, Protocol
@@ -230,12 +230,17 @@ def fill(
         )
     spoiled = [name for name, each in given.items() if not torch.isfinite(each).all()]
     if spoiled:
-        raise ModelUnavailable(
-            "The weights hold values that are no numbers (NaN or infinite); export them again.",
-            pointer="/files",
-            tensors=[*spoiled[:SHOWN]],
-        )
+        raise no_numbers(spoiled)
     network.load_state_dict(given, strict=True)
+
+
+def no_numbers(tensors: Sequence[str]) -> ModelUnavailable:
+    """Return the refusal of weights that hold NaN or infinite values, by the tensors' names."""
+    return ModelUnavailable(
+        "The weights hold values that are no numbers (NaN or infinite); export them again.",
+        pointer="/files",
+        tensors=[*tensors[:SHOWN]],
+    )
 
 
 def _completed(network: nn.Module, weights: Weights) -> Weights:

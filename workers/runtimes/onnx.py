@@ -28,7 +28,7 @@ from workers.runtimes.batch import answered, filled, row_shape, spans, usual_sec
 from workers.runtimes.graph.ending import bare, demand_ending
 from workers.runtimes.graph.join import joined
 from workers.runtimes.graph.operators.base import UnsupportedGraph
-from workers.runtimes.graph.read import read_model
+from workers.runtimes.graph.read import demand_finite, read_model
 from workers.runtimes.memory import peaked, resident_bytes
 from workers.runtimes.session import ended, exposed, image_of, memory_of, session, unloadable
 from workers.runtimes.surrogate import difference, surrogate
@@ -371,6 +371,7 @@ class OnnxOpener(Opener):
             str(file.relative_to(path.parent)) for file in data if file.is_relative_to(path.parent)
         ]
         model = read_model(path.read_bytes(), path.parent, files)
+        demand_finite(model)
         demand_ending(model, manifest)
         ending = ending_of(manifest)
         if manifest.activation == "probabilities" and bare(model, manifest):

@@ -137,6 +137,17 @@ def test_weights_that_are_not_numbers_are_found_by_the_self_test(room: Room) -> 
     assert room.entry(record).state == "unavailable"
 
 
+def test_weights_of_an_onnx_file_that_are_not_numbers_are_named(room: Room) -> None:
+    spoiled = network()
+    nn.init.constant_(spoiled.get_parameter("head.weight"), float("nan"))
+    content = onnx_of(spoiled, torch.zeros(1, SIDE, SIDE))
+    folder = write_onnx_package(room.folder / "spoiled", {"model.onnx": content})
+    failure = room.entry(register(room.store, folder)).failure
+    assert failure is not None
+    assert "are no numbers (NaN or infinite)" in failure.detail
+    assert failure.facts == {"field": "/files", "tensors": ["head.weight"]}
+
+
 UNET = {"in_channels": 1, "out_channels": 2, "channels": [4, 8], "strides": [2]}
 
 

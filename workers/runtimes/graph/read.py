@@ -19,12 +19,40 @@ from torch import Tensor
 
 from service.errors.models import InvalidPackage
 from workers.runtimes.graph.operators.base import UnsupportedGraph
+from workers.state_dicts import no_numbers
 
 MODEL_BYTES: Final = 2**31 - 1
 """Bytes of a model, external data and all: the most that one protobuf message may have."""
 
 NODES: Final = 20_000
 """Nodes of a graph, its functions written out; a Swin transformer has some 1,500."""
+
+FLOATS: Final = frozenset(
+    {
+        onnx.TensorProto.FLOAT,
+        onnx.TensorProto.DOUBLE,
+        onnx.TensorProto.FLOAT16,
+        onnx.TensorProto.BFLOAT16,
+    }
+)
+
+MULTIPLYING: Final = frozenset(
+    {
+        "BatchNormalization",
+        "Conv",
+        "ConvTranspose",
+        "DequantizeLinear",
+        "Gemm",
+        "GroupNormalization",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "MatMul",
+        "Mul",
+        "PRelu",
+        "QuantizeLinear",
+    }
+)
+"""Operators for whose constants infinity is no value; others may mask or bound with it."""
 
 DOMAINS: Final = ("", "ai.onnx")
 """Names of the standard's own set of operators."""
@@ -84,6 +112,34 @@ def read_model(data: bytes, folder: Path | None = None, files: Collection[str] =
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             room -= _bring_in(tensor, folder, files, room)
     return model
+
+
+def demand_finite(model: Any) -> None:
+    """Require that a model's weights are numbers.
+
+    Raises
+    ------
+    ModelUnavailable
+        A constant holds NaN, or infinity where that is no mask or bound; it is named.
+    """
+    scopes = list(_scopes(model))
+    nodes = (each for nodes, _ in scopes for each in nodes)
+    weights = {name for each in nodes if each.op_type in MULTIPLYING for name in each.input}
+    constants = (each for scope in scopes for each in _named(*scope))
+    spoiled = [name for name, each in constants if _is_spoiled(each, weight=name in weights)]
+    if spoiled:
+        raise no_numbers(spoiled)
+
+
+def _is_spoiled(tensor: Any, *, weight: bool) -> bool:
+    """Tell whether a constant holds NaN, or as a weight infinity."""
+    if tensor.data_type not in FLOATS:
+        return False
+    try:
+        values = onnx.numpy_helper.to_array(tensor)
+    except Exception:  # noqa: BLE001 - it is damaged in another way, which onnxruntime tells
+        return False
+    return bool(np.isnan(values).any() or (weight and np.isinf(values).any()))
 
 
 def read_graph(model: Any) -> Graph:
@@ -158,6 +214,24 @@ def _in_nodes(nodes: Any) -> Iterator[Any]:
             yield from attribute.tensors
         for graph in _graphs(node):
             yield from _in_graph(graph)
+
+
+def _scopes(model: Any) -> Iterator[tuple[Any, Any]]:
+    """Iterate over the graphs of a model, within each other as well: nodes and initializers."""
+    waiting = [(each.node, ()) for each in model.functions]
+    waiting.append((model.graph.node, model.graph.initializer))
+    while waiting:
+        nodes, initializers = waiting.pop()
+        yield nodes, initializers
+        waiting += [(each.node, each.initializer) for node in nodes for each in _graphs(node)]
+
+
+def _named(nodes: Any, initializers: Any) -> Iterator[tuple[str, Any]]:
+    """Iterate over a graph's own constants with their names."""
+    yield from ((each.name, each) for each in initializers)
+    for node in nodes:
+        if node.op_type == "Constant":
+            yield from ((node.output[0], each.t) for each in node.attribute if each.HasField("t"))
 
 
 # ----------------------------------------------------------------- external data

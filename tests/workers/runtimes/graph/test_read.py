@@ -9,11 +9,11 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from service.errors.models import InvalidPackage
+from service.errors.models import InvalidPackage, ModelUnavailable
 from tests.support.graphs import model_of
 from workers.runtimes.graph import read
 from workers.runtimes.graph.network import Network
-from workers.runtimes.graph.read import read_graph, read_model
+from workers.runtimes.graph.read import demand_finite, read_graph, read_model
 
 VALUES = np.array([1.5, -2.0, 4.0], np.float32)
 DATA = "weights.bin"
@@ -168,3 +168,32 @@ def test_a_tensor_of_fewer_numbers_than_its_shape_makes_no_network() -> None:
     tensor.raw_data = VALUES.tobytes()
     with pytest.raises(ValueError, match="reshape"):
         read_graph(read_model(written(message)))
+
+
+def weighed(value: float, kind: int, operator: str = "Mul", *, initializer: bool = True) -> Any:
+    """Return a model of one operator on its input and a constant "scale" that holds a value."""
+    scale = helper.make_tensor("scale", kind, [2], [1.0, value])
+    nodes = [helper.make_node(operator, ["image", "scale"], ["logits"])]
+    if not initializer:
+        nodes.insert(0, helper.make_node("Constant", [], ["scale"], value=scale))
+    given, said = (helper.make_tensor_value_info(n, kind, [1, 2]) for n in ("image", "logits"))
+    graph = helper.make_graph(nodes, "g", [given], [said], [scale] if initializer else [])
+    return helper.make_model(graph)
+
+
+@pytest.mark.parametrize("initializer", [True, False])
+@pytest.mark.parametrize("kind", sorted(read.FLOATS))
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_is_named(value: float, kind: int, initializer: bool) -> None:
+    demand_finite(weighed(2.0, kind, initializer=initializer))
+    with pytest.raises(ModelUnavailable) as caught:
+        demand_finite(weighed(value, kind, initializer=initializer))
+    assert caught.value.pointer == "/files"
+    assert caught.value.facts == {"tensors": ["scale"]}
+
+
+def test_a_mask_may_be_infinite_but_holds_numbers() -> None:
+    demand_finite(weighed(float("-inf"), TensorProto.FLOAT, "Add"))
+    with pytest.raises(ModelUnavailable):
+        demand_finite(weighed(float("nan"), TensorProto.FLOAT, "Add"))
+    demand_finite(weighed(7, TensorProto.INT64))
