@@ -1,9 +1,12 @@
 """The conformance statement lists every private code that an object can bear."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
+from pydicom import charset
+from pydicom.uid import UID
 
 from service.domain.boxes import PatientBox
 from service.domain.certificate import Similarity
@@ -98,3 +101,16 @@ def test_every_private_code_is_listed(tmp_path):
     assert {"peak_slice", "region_area", "region_volume", "box_top", "logit", "score"} <= found
     assert found - listed() == set()
     assert listed() - found == {"salient_region", "relevance", "peak_image"}
+
+
+def test_the_statement_is_of_this_version_and_names_what_the_standard_does():
+    text = STATEMENT.read_text()
+    version = tomllib.loads(Path("pyproject.toml").read_text())["project"]["version"]
+    assert f"| Version of the product and of this statement | {version} |" in text
+    classes = re.findall(r"^\| (.+?) \| (1\.2\.840\.10008\.5\.[0-9.]+) \|$", text, re.MULTILINE)
+    assert len(classes) > 20
+    assert [name for name, uid in classes if not UID(uid).name.startswith(name)] == []
+    _, _, sets = text.partition("## Character sets\n")
+    terms = set(re.findall(r"`((?:ISO|GB)[A-Z0-9_ ]*)`", sets.partition("\n## ")[0]))
+    misspelt = {"ISO 2022 GBK", "ISO 2022 58"}
+    assert terms == {*charset.python_encoding} - misspelt - {""}
