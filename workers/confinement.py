@@ -104,8 +104,16 @@ READ_FILE, READ_DIR = 1 << 2, 1 << 3
 FILE_RIGHTS: Final = {1: 13, 2: 14, 3: 15, 5: 16}
 """By version of Landlock: how many rights over files there are from it on."""
 
-LIBRARIES: Final = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/proc", "/sys")
-READABLE: Final = (*LIBRARIES, "/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo")
+LIBRARIES: Final = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64")
+MACHINE: Final = ("/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu")
+"""What tensor libraries ask of the processor; of other processes nothing can be read."""
+
+READABLE: Final = (
+    *(*LIBRARIES, *MACHINE),
+    *("/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo"),
+)
+HOME: Final = Path(__file__).parents[1]
+"""Where our own packages lie: a source tree, or among the libraries."""
 
 
 class Unconfined(Exception):
@@ -209,8 +217,10 @@ def _landlocked() -> int:
 
 
 def _readable() -> Iterator[Path]:
-    own = (sys.prefix, sys.base_prefix, *sys.path)
-    return (Path(each) for each in {*own, *READABLE} if each and Path(each).exists())
+    own = map(Path, filter(None, (sys.prefix, sys.base_prefix, *sys.path)))
+    code = {HOME / "workers", HOME / "service"}  # a source tree holds more than that
+    every = {*own, *map(Path, READABLE), *code} - {HOME}
+    return (each for each in every if each.exists())
 
 
 def _filter() -> None:
