@@ -126,6 +126,9 @@ class Case:
     boxes: tuple[Box, ...] = ()
     """Where a reader sees the finding."""
 
+    image: tuple[int, ...] = ()
+    """Pixels of the source image along each axis, in which `boxes` lie."""
+
     left_out: float = 0.0
     """Sum of what the method made outside of the regions that the map was kept to."""
 

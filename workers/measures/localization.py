@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from service.domain.explanation import Check
 from workers.measures.base import MEASURES, Box, Case, Measure
+from workers.restriction import peak
 
 SIDES: Final = {2: 256, 3: 64}
 """Points along each axis at which map and boxes are compared, by the number of axes."""
@@ -28,6 +29,7 @@ class Localization(Measure):
     """
 
     title = "Localization"
+    version: ClassVar = 2
     meaning = "The map's most relevant place lies in the area that a reader marked."
     limits = "A model may rightly use places that a reader did not mark."
     words: ClassVar = {
@@ -43,14 +45,14 @@ class Localization(Measure):
         if not case.boxes or case.values.ndim - 1 not in SIDES or not finite:
             return self.check("not_applicable")
         relevance = case.values.astype(np.float64).sum(axis=0)
-        if np.ptp(relevance) == 0:
-            return self.check("not_applicable")
         points, values = _points(case, relevance)
         inside = _inside(points, case.boxes)
         if not inside.any():
             return self.check("not_applicable")
-        cell = np.unravel_index(int(relevance.argmax()), relevance.shape)
-        hit = bool(_inside(case.source.to_source(cell)[None], case.boxes)[0])
+        found = peak(relevance, case.source, case.image)
+        if found is None:
+            return self.check("not_applicable")
+        hit = bool(_inside(np.array(found[:1]), case.boxes)[0])
         positive = np.maximum(values, 0)
         return self.check(
             "pass" if hit else "fail",

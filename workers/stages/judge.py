@@ -329,6 +329,7 @@ class _Bench:
             again=None if second is None else restrict(second, grid, regions)[0],
             margins=margins(prepared.tensor) if known_margins else (),
             known_margins=next(iter(known_margins), None),
+            image=prepared.decoded.facts.shape[-len(grid.shape) :],
             boxes=_boxes(prepared.decoded.fetched.request.annotations, target),
             left_out=attribution.restriction.outside_sum if attribution.restriction else 0.0,
         )

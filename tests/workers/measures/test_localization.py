@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.domain.grid import Grid
+from service.domain.grid import Grid, scaling
 from workers.measures.base import Box, Case
 from workers.measures.localization import Localization, precision
 
@@ -12,7 +14,13 @@ SIZE = (120, 80)
 def case(values: NDArray, *boxes: Box) -> Case:
     grid = Grid.partition(values.shape[1:], SIZE)
     return Case(
-        values.astype(np.float32), score=1.0, of_scores=False, extras={}, source=grid, boxes=boxes
+        values.astype(np.float32),
+        score=1.0,
+        of_scores=False,
+        extras={},
+        source=grid,
+        boxes=boxes,
+        image=SIZE,
     )
 
 
@@ -41,13 +49,23 @@ def test_half_a_cell_in_the_box_is_half_of_the_energy() -> None:
     assert check.values["energy_share"] == pytest.approx(0.5, rel=0.05)
 
 
+def test_the_peak_is_that_of_the_image_and_not_of_the_padding_around_it() -> None:
+    values = one(1, 2)
+    values[0, 3, 0] = 5.0
+    beside = Grid((6, 4), scaling((20, 40), (9.5, -20.5)))  # the first column of cells lies beside
+    found = case(values, (20, 40, 40, 80))
+    check = Localization().judge(replace(found, source=beside))
+    assert check.outcome == "pass"
+    assert check.values["energy_share"] == pytest.approx(2 / 7, rel=0.05)
+
+
 def test_a_volume_is_held_against_boxes_of_six_numbers() -> None:
     values = np.zeros((1, 4, 6, 5))
     values[0, 3, 1, 2] = 2.0
     values[0, 0, 1, 2] = 1.0  # the same place in another slice
     grid = Grid.partition(values.shape[1:], (12, 120, 80))
     box = (9, 20, 32, 12, 40, 48)
-    given = {"score": 1.0, "of_scores": False, "extras": {}, "source": grid}
+    given = {"score": 1.0, "of_scores": False, "extras": {}, "source": grid, "image": (12, 120, 80)}
     check = Localization().judge(Case(values.astype(np.float32), boxes=(box,), **given))
     assert check.outcome == "pass"
     assert check.values["energy_share"] == pytest.approx(2 / 3, rel=0.05)
