@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from service import paths
+from service.dicom.bounds import together
 from service.dicom.header import read_header
 from service.domain.canonical import digest_of
 from service.domain.ids import ALPHABET, LENGTH, new_id
@@ -94,11 +95,12 @@ class Studies:
         InvalidRequest
             Nothing was sent.
         TooLarge
-            More objects than allowed.
+            More objects than allowed, or more elements in them.
         """
         study_id = new_id(PREFIX)
         try:
-            return self._take_in(tenant, study_id, parts)
+            with together():
+                return self._take_in(tenant, study_id, parts)
         except BaseException:
             self._store.purge(paths.study(tenant, study_id))
             raise

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, BinaryIO, Final, cast
 
@@ -10,6 +12,7 @@ from pydicom.filereader import read_sequence
 from pydicom.sequence import Sequence as Items
 from pydicom.valuerep import VR
 
+from service.errors.requests import TooLarge
 from service.errors.studies import AbsurdDimensions
 
 WORK = 1 << 20
@@ -19,6 +22,9 @@ for: that of a read is 1."""
 HEAD, ITEM, OUTER = 2, 8, 64
 """What an element's head costs, an item's, of which a data set is made, and what an element costs
 more that is in no sequence: of those real objects have some hundreds."""
+
+TOGETHER = 1 << 24
+"""What parsing all objects of one upload may cost; elements in no sequence count as any other."""
 
 LENGTH_OF_HEAD: Final = 8
 ITEMS: Final = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
@@ -30,6 +36,26 @@ class _TooMuchError(Exception):
     """Ends a parse."""
 
 
+@dataclass(slots=True)
+class _Budget:
+    """What is left to several objects."""
+
+    left: int
+
+
+_SHARED: ContextVar[_Budget | None] = ContextVar("shared", default=None)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Bound what is parsed within: `TOGETHER` at most, or it is `TooLarge`."""
+    token = _SHARED.set(_Budget(TOGETHER))
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
+
 class Watched:
     """A file that remembers whether a read came back short, and what its reads cost."""
 
@@ -38,16 +64,16 @@ class Watched:
         self.name = name
         self.short = False
         self._left = WORK
+        self._shared = _SHARED.get() or _Budget(TOGETHER)
         self.tell = stream.tell
         self.seek = stream.seek
 
     def read(self, size: int = -1) -> bytes:
         """Read like a file, as long as `WORK` lasts."""
         data = self._stream.read(size)
-        if size == LENGTH_OF_HEAD:
-            self.spend(ITEM if data[:4] in ITEMS else HEAD)
-        else:
-            self.spend(1)
+        cost = 1 if size != LENGTH_OF_HEAD else ITEM if data[:4] in ITEMS else HEAD
+        self._shared.left -= cost
+        self.spend(cost)
         if size > len(data) and (data or size not in _PROBES):
             self.short = True
         return data
@@ -55,7 +81,7 @@ class Watched:
     def spend(self, cost: int) -> None:
         """Take `cost` off what is left; end the parse where nothing is."""
         self._left -= cost
-        if self._left < 0:
+        if min(self._left, self._shared.left) < 0:
             raise _TooMuchError
 
     @contextmanager
@@ -66,10 +92,18 @@ class Watched:
         ------
         AbsurdDimensions
             There are too many elements or items.
+        TooLarge
+            There are too many in all objects that are parsed `together`.
         """
         try:
             yield
         except Exception:
+            if self._shared.left < 0:
+                raise TooLarge(
+                    "The objects of the upload have more elements and items than are read of one"
+                    " upload; send them in several.",
+                    limit=TOGETHER,
+                ) from None
             if self._left < 0:
                 raise AbsurdDimensions(
                     "The object has more elements, or items of sequences, than are read.",

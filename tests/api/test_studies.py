@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
+from service.dicom import bounds
 from service.errors.jobs import StoreUnavailable
 from service.studies import Studies
 from tests.support import corpus
@@ -269,6 +270,14 @@ def test_an_image_without_its_series_is_told_what_it_lacks(client):
     body = problem(client.post("/v1/studies", content=data, headers=DICOM), 400, "not_dicom")
     assert "Series Instance UID (0020,000E)" in body["detail"]
     assert body["title"] != "Not a DICOM object"  # it is one
+
+
+def test_the_elements_of_all_objects_of_an_upload_are_counted_together(client, monkeypatch):
+    archive = zipped(*((str(each), numbered(each)) for each in range(6)))
+    monkeypatch.setattr(bounds, "TOGETHER", 500)  # reads; of one image there are some hundred
+    assert client.post("/v1/studies", content=numbered(1), headers=DICOM).status_code == 201
+    refused = client.post("/v1/studies", content=archive, headers=ZIP)
+    assert problem(refused, 413, "too_large")["facts"] == {"limit": 500}
 
 
 @pytest.mark.usefixtures("nothing_stays")
