@@ -1,13 +1,16 @@
 """A draft from an ONNX file: names and shapes of its tensors, and its metadata."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import onnx
 
 from service.drafts.base import Draft, image, slug, text, version
 from service.manifests import defect, invalid
 from service.sniff import contradiction
+
+CHANNELS: Final = (1, 3)
+"""Of a gray image and one of colors."""
 
 
 def read_onnx(path: Path) -> Draft:
@@ -33,14 +36,7 @@ def read_onnx(path: Path) -> Draft:
     fixed = {each.name for each in model.graph.initializer}
     inputs = [each for each in model.graph.input if each.name not in fixed]
     for each in inputs[:1]:
-        shape = _shape(each)
-        size = [edge for edge in shape[2:] if isinstance(edge, int)]
-        whole = len(size) == len("yx") == len(shape) - 2
-        steps = [{"name": "resize", "parameters": {"size": size}}] if whole else []
-        draft.fields["inputs"] = [image(len(shape) - 2, each.name, [], steps)]
-        draft.notes["/inputs/0/steps"] = (
-            f"Say the steps from modality values to the input, whose shape is {shape!r}."
-        )
+        _image(each, draft)
     if len(inputs) > 1:
         draft.notes["/inputs"] = (
             f"The graph has {len(inputs)} inputs. Declare those beside the image as inputs of kind "
@@ -58,6 +54,38 @@ def read_onnx(path: Path) -> Draft:
         else:
             draft.notes["/activation"] = "Say 'probabilities' if the output holds no logits."
     return draft
+
+
+def _image(tensor: Any, draft: Draft) -> None:
+    """Take over the image: its name, axes and size."""
+    shape = _shape(tensor)
+    last = _channels_last(shape)
+    edges = shape[1:-1] if last else shape[2:]
+    size = [edge for edge in edges if isinstance(edge, int)]
+    whole = len(size) == len("yx") == len(edges)
+    steps = [{"name": "resize", "parameters": {"size": size}}] if whole else []
+    drafted = image(len(edges), tensor.name, [], steps)
+    if last and len(edges) == len("yx"):
+        drafted["layout"] = "NHWC"
+        draft.notes["/inputs/0/layout"] = (
+            f"The shape is {shape!r}, so channels were taken to come last; look whether they do."
+        )
+    elif last:
+        draft.notes["/inputs/0/layout"] = (
+            f"The shape is {shape!r}: channels seem to come last. Of volumes they must come first:"
+            " export the graph so, or with a Transpose in front."
+        )
+    draft.fields["inputs"] = [drafted]
+    draft.notes["/inputs/0/steps"] = (
+        f"Say the steps from modality values to the input, whose shape is {shape!r}."
+    )
+
+
+def _channels_last(shape: list[int | str]) -> bool:
+    """Tell whether channels, one or three, come behind longer axes."""
+    *_, last = shape or [0]
+    axes = shape[1:-1]
+    return last in CHANNELS and all(isinstance(each, str) or each > last for each in axes)
 
 
 def _beside(path: Path, model: Any, draft: Draft) -> None:

@@ -38,20 +38,6 @@ DICOM = {
 }
 
 
-@pytest.fixture
-def imported(whylight, tmp_path):
-    """Import something; return the draft and what is still to be said, by pointer."""
-
-    def run(source):
-        status, out, err = whylight("models", "import", source, tmp_path / "begun")
-        assert (status, err) == (3, "")
-        fields = yaml.safe_load((tmp_path / "begun" / "model.yaml").read_text())
-        lines = [each.strip().split(": ", 1) for each in out.splitlines() if each.startswith("  /")]
-        return fields, dict(lines)
-
-    return run
-
-
 def completed(fields, **more):
     """Say what was still to be said; the result must be a manifest."""
     files = [*fields.get("files", more.pop("files", [])), DICOM]
