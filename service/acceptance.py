@@ -10,7 +10,7 @@ from service.dicom.intents import PRESENTATION
 from service.domain.explanation import LeftOut
 from service.domain.inputs import Accept
 from service.domain.request import ExplanationRequest
-from service.domain.study import Instance, Study
+from service.domain.study import ImageHeader, Instance, Study
 from service.errors.requests import InvalidRequest, NotFound
 from service.errors.studies import (
     AbsurdDimensions,
@@ -288,7 +288,7 @@ def choose_frame(instance: Instance, frame: int | None) -> int:
     return chosen
 
 
-def refusals(instance: Instance, accept: Accept, *, unnamed: bool = False) -> tuple[str, ...]:
+def refusals(instance: ImageHeader, accept: Accept, *, unnamed: bool = False) -> tuple[str, ...]:
     """Return the rules that an image breaks, by the manifest's field names.
 
     A localizer is what models are not made for; it is explained only where the

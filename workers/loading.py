@@ -124,6 +124,7 @@ class Loader:
             apart = gaps(manifest, folder, shape, partial(self._logits, runtime, package))
             blind = unnoticed(
                 manifest,
+                folder,
                 passed,
                 lambda other, each: selftests.prepared(
                     other, each.test, folder, self._slots, self._scratch

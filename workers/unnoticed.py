@@ -5,13 +5,17 @@ step is left out once, the channels of color are reversed, and outputs are excha
 pass every self-test is named, with the field and with what to add.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.acceptance import refusals
+from service.dicom.header import read_header
 from service.dicom.photometric import MONOCHROME
 from service.domain.manifest import Manifest
 from service.errors.base import WhylightError
@@ -25,6 +29,7 @@ Image = NDArray[np.float32]
 
 def unnoticed(
     manifest: Manifest,
+    folder: Path,
     passed: Sequence[Passed],
     prepare: Callable[[Manifest, Passed], Image],
     passes: Callable[[Passed, Image], bool],
@@ -36,6 +41,8 @@ def unnoticed(
 
     Parameters
     ----------
+    folder
+        The unpacked package.
     passed
         The self-tests, all of them passed.
     prepare
@@ -43,7 +50,7 @@ def unnoticed(
     passes
         Tells whether the test would pass on another image of the same shape.
     """
-    told = {}
+    told = _unaccepted(manifest, folder)
     for number, step in enumerate(manifest.image.steps):
         mutant = _without(manifest, number)
         if not any(
@@ -66,6 +73,22 @@ def unnoticed(
             " answers to them differ by more than the tolerance."
         )
     return told
+
+
+def _unaccepted(manifest: Manifest, folder: Path) -> dict[str, str]:
+    """Return what is told where no self-test's image is one that requests may bring."""
+    accept = manifest.image.accept
+    broken = []
+    for test in manifest.selftests:
+        headers = [read_header(folder / path, max_samples=sys.maxsize) for path in test.paths]
+        broken.append({rule for each in headers for rule in refusals(each, accept)})
+    if not all(broken):
+        return {}
+    rules = ", ".join(sorted(set().union(*broken)))
+    return {
+        "/inputs/0/accept": f"Each self-test has an image that a request is refused for ({rules}):"
+        " whatever 'accept' takes was not tried. Add one that it takes."
+    }
 
 
 def _without(manifest: Manifest, number: int) -> Manifest:

@@ -62,6 +62,11 @@ class ImageHeader(Value):
     bits_stored: int
     pixel_representation: int
 
+    @property
+    def is_segmentation(self) -> bool:
+        """Whether it marks regions of other objects, and is nothing to be explained."""
+        return self.sop_class_uid in {SEGMENTATION, LABEL_MAP}
+
 
 class Instance(ImageHeader):
     """One DICOM object of a study, by its header."""
@@ -77,11 +82,6 @@ class Instance(ImageHeader):
 
     bytes: int
     sha256: Sha256
-
-    @property
-    def is_segmentation(self) -> bool:
-        """Whether it marks regions of other objects, and is nothing to be explained."""
-        return self.sop_class_uid in {SEGMENTATION, LABEL_MAP}
 
     @property
     def place(self) -> dict[str, JsonValue]:

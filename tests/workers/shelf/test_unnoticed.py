@@ -63,6 +63,13 @@ def test_a_step_that_finds_its_image_as_it_would_make_it_is_told(room: Room) -> 
     assert list(told(room, room.register(changes={"inputs": inputs}))) == [f"{STEPS}/1"]
 
 
+def test_self_tests_that_no_request_could_bring_are_told(room: Room) -> None:
+    inputs = [{"accept": {"modalities": ["MG"]}, "steps": [INVERT, NORMALIZE]}]
+    ((field, why),) = told(room, room.register(changes={"inputs": inputs})).items()
+    assert field == "/inputs/0/accept"
+    assert "(modalities)" in why
+
+
 def test_a_step_whose_loss_moves_no_answer_by_the_tolerance_is_told(room: Room) -> None:
     """The image is another one all the same: it is the answers that tell."""
 
