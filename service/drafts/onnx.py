@@ -9,6 +9,9 @@ from service.drafts.base import Draft, image, slug, text, version
 from service.manifests import defect, invalid
 from service.sniff import contradiction
 
+IMAGE_AXES: Final = (4, 5)
+"""Of an image and of a volume: rows of the batch, channels, and those of space."""
+
 CHANNELS: Final = (1, 3)
 """Of a gray image and one of colors."""
 
@@ -35,13 +38,7 @@ def read_onnx(path: Path) -> Draft:
     _beside(path, model, draft)
     fixed = {each.name for each in model.graph.initializer}
     inputs = [each for each in model.graph.input if each.name not in fixed]
-    for each in inputs[:1]:
-        _image(each, draft)
-    if len(inputs) > 1:
-        draft.notes["/inputs"] = (
-            f"The graph has {len(inputs)} inputs. Declare those beside the image as inputs of kind "
-            "'tabular', by their names."
-        )
+    _inputs(inputs, draft)
     for each in model.graph.output[:1]:
         shape = _shape(each)
         draft.fields["outputs"] = [{"name": each.name, "classes": []}]
@@ -54,6 +51,34 @@ def read_onnx(path: Path) -> Draft:
         else:
             draft.notes["/activation"] = "Say 'probabilities' if the output holds no logits."
     return draft
+
+
+def _inputs(tensors: list[Any], draft: Draft) -> None:
+    """Take over the image, wherever it stands, and after it the tensors of numbers."""
+    pictured = [each for each in tensors if len(_shape(each)) in IMAGE_AXES]
+    unsaid = [each for each in tensors if not _shape(each)]
+    images = (pictured or unsaid)[:1]
+    tables = [each for each in tensors if _is_table(each)] if images else []
+    for each in images:
+        _image(each, draft)
+    for place, each in enumerate(tables, 1):
+        draft.fields["inputs"].append({"name": each.name, "kind": "tabular", "variables": []})
+        draft.notes[f"/inputs/{place}/variables"] = (
+            f"Say the variables of {each.name!r} in their order; its shape is {_shape(each)!r}."
+        )
+    taken = {each.name for each in (*images, *tables)}
+    left = ", ".join(f"{each.name} {_shape(each)!r}" for each in tensors if each.name not in taken)
+    if left:
+        draft.notes["/inputs"] = (
+            f"The graph has inputs that nothing here fills: {left}. It can have one image, of 4"
+            " axes (a volume: 5), and beside it 32-bit floats of shape (N, variables)."
+        )
+
+
+def _is_table(tensor: Any) -> bool:
+    """Tell whether an input is of numbers beside the image: floats, a row for each image."""
+    floats = tensor.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    return floats and len(_shape(tensor)) == len(("N", "variables"))
 
 
 def _image(tensor: Any, draft: Draft) -> None:
@@ -83,8 +108,9 @@ def _image(tensor: Any, draft: Draft) -> None:
 
 def _channels_last(shape: list[int | str]) -> bool:
     """Tell whether channels, one or three, come behind longer axes."""
-    *_, last = shape or [0]
-    axes = shape[1:-1]
+    if len(shape) not in IMAGE_AXES:
+        return False
+    *axes, last = shape[1:]
     return last in CHANNELS and all(isinstance(each, str) or each > last for each in axes)
 
 

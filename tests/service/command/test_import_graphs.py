@@ -42,3 +42,31 @@ def test_a_volume_whose_channels_come_last_is_told_to_be_turned(imported, tmp_pa
     fields, said = imported(write_graph(tmp_path / "m.onnx", image=["n", 32, 64, 64, 1]))
     assert (fields["inputs"][0]["kind"], fields["inputs"][0]["layout"]) == ("volume", "NCDHW")
     assert "Transpose" in said["/inputs/0/layout"]
+
+
+def test_the_image_is_taken_wherever_it_stands_and_numbers_beside_it(imported, tmp_path):
+    graph = write_graph(tmp_path / "m.onnx", age=["n", 2], image=["n", 1, 64, 64], dose=["n", 1])
+    fields, said = imported(graph)
+    image, *others = fields["inputs"]
+    assert (image["name"], image["steps"][0]["parameters"]["size"]) == ("image", [64, 64])
+    assert [(each["name"], each["kind"]) for each in others] == [
+        ("age", "tabular"),
+        ("dose", "tabular"),
+    ]
+    assert "'age'" in said["/inputs/1/variables"]
+    assert "['n', 2]" in said["/inputs/1/variables"]
+    assert "/inputs" not in said
+
+
+def test_inputs_that_nothing_fills_are_told_by_name(imported, tmp_path):
+    words = (TensorProto.INT64, ["n", 77])
+    shapes = {"image": ["n", 1, 64, 64], "prior": ["n", 1, 64, 64], "words": words}
+    fields, said = imported(write_graph(tmp_path / "m.onnx", **shapes))
+    assert [each["name"] for each in fields["inputs"]] == ["image"]
+    assert "prior ['n', 1, 64, 64], words ['n', 77]" in said["/inputs"]
+
+
+def test_a_graph_without_an_image_has_none_made_up(imported, tmp_path):
+    fields, said = imported(write_graph(tmp_path / "m.onnx", values=["n", 12]))
+    assert "inputs" not in fields
+    assert "values ['n', 12]" in said["/inputs"]
