@@ -2,7 +2,6 @@
 
 import shutil
 from argparse import ArgumentParser, Namespace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +31,11 @@ def run(options: Namespace) -> int:
     """Begin a package; list what a person must still say."""
     try:
         draft = _read(options.source)
+    except ModuleNotFoundError:
+        raise CommandFailure(
+            "Reading ONNX needs the package onnx, which is not installed here.",
+            "Run the command where a worker is installed: pip install 'whylight[worker]'.",
+        ) from None
     except (AttributeError, LookupError, TypeError, ValueError):
         raise CommandFailure(
             "The documents are not as MONAI, nnU-Net or ONNX write them.",
@@ -57,11 +61,6 @@ def _read(source: Path) -> Draft:
     if (source / "plans.json").is_file():
         return read_nnunet(source)
     if source.is_file():
-        if find_spec("onnx") is None:
-            raise CommandFailure(
-                "Reading ONNX needs the package onnx, which is not installed here.",
-                "Run the command where a worker is installed: pip install 'whylight[worker]'.",
-            )
         from service.drafts.onnx import read_onnx  # noqa: PLC0415 - of workers' machines alone
 
         return read_onnx(source)

@@ -97,8 +97,9 @@ def _weights(folder: Path, draft: Draft) -> None:
     """Take over the file of the network, or say how it becomes one that can be taken."""
     graph = folder / "models" / "model.onnx"
     if graph.is_file() and contradiction(graph, "onnx") is None:
-        draft.fields["runtime"] = "onnx"
-        draft.files.append((graph, "forward", "onnx"))
+        from service.drafts.onnx import read_graph, take_graph  # noqa: PLC0415 - of workers alone
+
+        take_graph(graph, read_graph(graph), draft)
         return
     draft.fields["runtime"] = "torch"
     _network(folder, draft)

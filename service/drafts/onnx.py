@@ -16,8 +16,8 @@ CHANNELS: Final = (1, 3)
 """Of a gray image and one of colors."""
 
 
-def read_onnx(path: Path) -> Draft:
-    """Return a draft from an ONNX file; data beside it is not read.
+def read_graph(path: Path) -> Any:
+    """Return a graph; data beside it is not read.
 
     Raises
     ------
@@ -26,16 +26,25 @@ def read_onnx(path: Path) -> Draft:
     """
     if why := contradiction(path, "onnx"):
         raise invalid([defect("", why)])
-    model = onnx.load(path, load_external_data=False)
+    return onnx.load(path, load_external_data=False)
+
+
+def read_onnx(path: Path) -> Draft:
+    """Return a draft from an ONNX file; data beside it is not read.
+
+    Raises
+    ------
+    InvalidPackage
+        The file is no ONNX.
+    """
+    model = read_graph(path)
     said = {each.key: each.value for each in model.metadata_props}
     title = text(said, "title", "name") or model.graph.name or path.stem
     draft = Draft({"id": slug(path.stem), **version(said.get("version")), "title": title})
     if publisher := text(said, "publisher", "author", "authors"):
         draft.fields["publisher"] = publisher
     draft.notes["/license"] = f"Give an SPDX expression; the file says {text(said, 'license')!r}."
-    draft.fields["runtime"] = "onnx"
-    draft.files.append((path, "forward", "onnx"))
-    _beside(path, model, draft)
+    take_graph(path, model, draft)
     fixed = {each.name for each in model.graph.initializer}
     inputs = [each for each in model.graph.input if each.name not in fixed]
     _inputs(inputs, draft)
@@ -114,8 +123,10 @@ def _channels_last(shape: list[int | str]) -> bool:
     return last in CHANNELS and all(isinstance(each, str) or each > last for each in axes)
 
 
-def _beside(path: Path, model: Any, draft: Draft) -> None:
-    """Take the files of external data that lie beside the graph; tell of all others."""
+def take_graph(path: Path, model: Any, draft: Draft) -> None:
+    """Take a graph and the files of its external data that lie beside it; tell of all others."""
+    draft.fields["runtime"] = "onnx"
+    draft.files.append((path, "forward", "onnx"))
     places = {
         entry.value
         for tensor in model.graph.initializer

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -222,6 +223,29 @@ def test_a_graphs_external_data_comes_with_it(imported, tmp_path):
     ]
     assert (tmp_path / "begun" / "m.data").read_bytes() == (tmp_path / "m.data").read_bytes()
     assert "/files" not in said
+
+
+def test_a_bundles_graph_comes_with_its_external_data(imported, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle")
+    graph, beside = bundle / "models" / "model.onnx", "model.onnx.data"
+    onnx.save(onnx.load(ONNX), graph, save_as_external_data=True, location=beside)
+    fields, said = imported(bundle)
+    assert [each["path"] for each in fields["files"]] == ["model.onnx", beside]
+    assert (tmp_path / "begun" / beside).read_bytes() == graph.with_name(beside).read_bytes()
+    assert "/files" not in said
+
+
+def test_without_the_package_onnx_a_graph_is_not_read_and_what_to_install_is_told(
+    whylight, tmp_path, monkeypatch
+):
+    bundle = write_bundle(tmp_path / "bundle")
+    shutil.copyfile(ONNX, bundle / "models" / "model.onnx")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "service.drafts.onnx", raising=False)
+    for source in (ONNX, bundle):
+        status, _, err = whylight("models", "import", source, tmp_path / "begun")
+        assert status == 1
+        assert "whylight[worker]" in err
 
 
 def test_external_data_that_is_not_beside_the_graph_is_not_taken(imported, tmp_path):
