@@ -7,6 +7,7 @@ much of an instance goes in, not what it says.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from torch import Tensor
@@ -19,10 +20,12 @@ from service.domain.view import ViewShare
 from service.errors.models import MethodError, ModelError
 from workers.drawing.overlay import own_full
 from workers.parcels import Prepared
-from workers.passes import Forward, Plan, Tap, Targets
+from workers.passes import Ability, Forward, Plan, Tap, Targets
 from workers.rows import Clean, LeftOut
 from workers.runtimes.base import Probe
 from workers.views import Piece
+
+GRIDLESS: Final = "Its output has not the axes of the image, so it can have no map."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,12 +104,19 @@ def slices_of(grid: Grid) -> Sequence[int]:
 
 
 def bagged(manifest: Manifest, probe: Probe) -> Probe:
-    """Return what was probed without the layer of attention, which has no map."""
-    bag = manifest.image.bag
-    if bag is None or bag.attention is None:
+    """Return what was probed without layers that can have no map, such as that of attention.
+
+    Of those of several views `kept_apart` tells more.
+    """
+    if manifest.image.several:
         return probe
-    layers = tuple(each for each in probe.layers if each.name != bag.attention.name)
-    return replace(probe, layers=layers)
+    bag = manifest.image.bag
+    attention = None if bag is None or bag.attention is None else bag.attention.name
+    layers = tuple(each for each in probe.layers if each.stride)
+    others = [each.name for each in probe.layers if not each.stride and each.name != attention]
+    refused = {**probe.refused, **dict.fromkeys(others, GRIDLESS)}
+    lost = frozenset() if layers else frozenset({Ability.ACTIVATIONS, Ability.LAYER_GRADIENT})
+    return replace(probe, layers=layers, refused=refused, abilities=probe.abilities - lost)
 
 
 def alone(own: Piece, prepared: Prepared, number: int, *, signed: bool) -> tuple[Piece, ViewShare]:

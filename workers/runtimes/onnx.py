@@ -30,6 +30,7 @@ from workers.runtimes.graph.join import joined
 from workers.runtimes.graph.operators.base import UnsupportedGraph
 from workers.runtimes.graph.read import demand_finite, read_model
 from workers.runtimes.memory import peaked, resident_bytes
+from workers.runtimes.placement import not_over_image, over_image
 from workers.runtimes.session import ended, exposed, image_of, memory_of, session, unloadable
 from workers.runtimes.surrogate import difference, surrogate
 from workers.runtimes.taken import told_of_graph, tried
@@ -166,7 +167,7 @@ class OnnxRuntime:
         return replace(
             twin,
             abilities=own.abilities | twin.abilities,
-            refused={**twin.refused, **own.refused},
+            refused={**own.refused, **twin.refused, **self._missing},
             outputs=own.outputs,
             mixes_rows=own.mixes_rows or twin.mixes_rows,
             row_seconds={**twin.row_seconds, **own.row_seconds},
@@ -188,24 +189,37 @@ class OnnxRuntime:
     def _probed_alone(self) -> Probe:
         """Return what the session alone can do."""
         one = noise(self, 1)
-        outputs, *taps = self._run(one, [self._output, *self._tensors.values()])
-        layers = tuple(
-            layer_facts(name, tap.shape[1:], self.shape)
-            for name, tap in zip(self._tensors, taps, strict=True)
-        )
+        (outputs,) = self._run(one, [self._output])
+        taps = self._tapped(one)
+        placed = self._placed() | {name for name, tap in taps.items() if tap.dim() != one.dim()}
+        shapes = {name: tuple(tap.shape[1:]) for name, tap in taps.items()}
+        layers = tuple(layer_facts(n, shapes[n], self.shape) for n in shapes if n in placed)
+        astray = {n: not_over_image(n, shapes[n]) for n in shapes if n not in placed}
         mixes = self._mixes_rows()
         need = memory_of(partial(self._run, names=[self._output]), self._peak, self, alone=mixes)
         handed = one.numel() + outputs.numel()  # handed to the session, and handed on by it
         return Probe(
             abilities=frozenset({Ability.FORWARD} | ({Ability.ACTIVATIONS} if layers else set())),
             layers=layers,
-            refused=self._missing,
+            refused={**self._missing, **astray},
             outputs=tuple(outputs.shape[1:]),
             mixes_rows=mixes,
             row_seconds={"forward": usual_seconds(lambda: self._run(one, [self._output]))},
             row_bytes={"forward": need.row + handed * one.element_size()},
             fixed_bytes=self._bytes + need.fixed,
         )
+
+    def _tapped(self, image: Tensor) -> dict[str, Tensor]:
+        """Return what the layers put out for one row."""
+        if not self._tensors:  # the session takes no names for all of them
+            return {}
+        return dict(zip(self._tensors, self._run(image, [*self._tensors.values()]), strict=True))
+
+    def _placed(self) -> set[str]:
+        """Return the layers that lie over the image; best told by the interpreted graph."""
+        if self._twin is None:
+            return over_image(self._tapped, noise(self, 2))
+        return {layer.name for layer in self._twin.probed.layers}
 
     def group(self, work: Work) -> Hashable:
         """Return a key; works with equal keys may share a batch.

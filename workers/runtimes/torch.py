@@ -107,7 +107,7 @@ class TorchRuntime:
         self.shape = tuple(shape)
         self.tokens = tokens
         self.reasons: Mapping[str, str] = (
-            choose_layers(self.model, noise(self, 1), tokens) if layers is None else {}
+            choose_layers(self.model, noise(self, 2), tokens) if layers is None else {}
         )
         self.layers = tuple(self.reasons if layers is None else layers)
         self.fixed_rows = fixed_rows

@@ -10,19 +10,20 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from workers.runtimes.placement import Placement
 from workers.tokens import Tokens
 
 MOST: Final = 5
 """Layers chosen at most, the deepest ones."""
 
 
-def choose_layers(model: nn.Module, batch: Tensor, tokens: Tokens | None = None) -> dict[str, str]:
+def choose_layers(model: nn.Module, pair: Tensor, tokens: Tokens | None = None) -> dict[str, str]:
     """Return the deepest module output of each spatial grid, with why it was chosen.
 
     Parameters
     ----------
-    batch
-        One row, shape ``(1, C, *spatial)``.
+    pair
+        Two rows of noise, shape ``(2, C, *spatial)``.
     tokens
         Where a transformer's tokens lie; only such tokens are then looked at.
 
@@ -30,27 +31,28 @@ def choose_layers(model: nn.Module, batch: Tensor, tokens: Tokens | None = None)
     -------
     dict
         By module path, the deepest first. Only modules that run once, whose
-        output has as many spatial axes as the image and more than one cell,
-        and through which the gradient of the outputs passes.
+        output lies over the image in more than one cell, and through which the
+        gradient of the outputs passes.
     """
-    seen = _Seen()
+    seen, batch = _Seen(), pair[:1]
     with torch.enable_grad(), _watched(model, seen):
         outputs = model(batch.detach().requires_grad_())
     if not isinstance(outputs, Tensor) or not outputs.requires_grad:
         return {}
+    placement = Placement(model, pair) if tokens is None else None
     grids: dict[tuple[int, ...], str] = {}
     shared: dict[tuple[int, ...], str] = {}
     for name, output in reversed(seen.outputs.items()):
         grid = _grid(output, batch, tokens)
         new = math.prod(grid) > 1 and grid not in grids and output is not outputs
-        if new and _passes(outputs, output, tokens):
-            if seen.calls[name] == 1:
-                grids[grid] = name
-            else:
-                shared.setdefault(grid, name)
-    return {
-        name: _reason(grid, shared.get(grid), seen) for grid, name in list(grids.items())[:MOST]
-    }
+        if len(grids) == MOST or not new:
+            continue
+        if seen.calls[name] > 1 and _passes(outputs, output, tokens):
+            shared.setdefault(grid, name)
+        # where tokens lie is known beforehand
+        elif (placement is None or placement.holds(name)) and _passes(outputs, output, tokens):
+            grids[grid] = name
+    return {name: _reason(grid, shared.get(grid), seen) for grid, name in grids.items()}
 
 
 class _Seen:

@@ -47,7 +47,7 @@ class TorchOpener(Opener):
                 _made,
                 _filled(manifest, architecture, folder / path),
                 shape,
-                layers,
+                layers=layers,
                 device=device,
                 fixed_rows=fixed_rows,
                 tokens=architecture.tokens(),
@@ -62,8 +62,8 @@ class TorchOpener(Opener):
 def _made(
     network: nn.Module,
     shape: tuple[int, ...],
-    layers: list[str] | None,
     *,
+    layers: Sequence[str] | None,
     device: torch.device,
     ending: Ending | None,
     **options: Any,
@@ -85,12 +85,13 @@ def _combined(manifest: Manifest) -> Combine:
     return mean_softmax if manifest.exclusive else mean_sigmoid
 
 
-def _together(makers: Sequence[Callable[[], TorchRuntime]], combine: Combine) -> Members:
+def _together(makers: Sequence[Callable[..., TorchRuntime]], combine: Combine) -> Members:
     """Return members of which the first one alone is probed: they differ in weights."""
-    runtimes = [make() for make in makers]
-    for each in runtimes[1:]:
-        each.probed = runtimes[0].probed
-    return Members(runtimes, combine)
+    first = makers[0]()
+    others = [make(layers=first.layers) for make in makers[1:]]
+    for each in others:
+        each.probed = first.probed
+    return Members([first, *others], combine)
 
 
 def _filled(manifest: Manifest, architecture: Architecture, path: Path) -> nn.Module:

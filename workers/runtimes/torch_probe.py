@@ -18,6 +18,7 @@ from workers.runtimes.base import LayerFacts, Probe
 from workers.runtimes.capture import Capture
 from workers.runtimes.memory import needed, weight_bytes
 from workers.runtimes.path import path_fault
+from workers.runtimes.placement import Placement, not_over_image
 from workers.runtimes.rescale import rescale_fault
 from workers.runtimes.rules import rectifiers
 from workers.tokens import Tokens
@@ -165,6 +166,7 @@ def _layers(
 ) -> tuple[tuple[LayerFacts, ...], dict[str, str]]:
     """Tell the declared layers that can be used from those that cannot, and why."""
     usable, refused = [], {}
+    placement = Placement(subject.model, noise(subject, 2))
     names = {name for name, _ in subject.model.named_modules() if name}
     for layer in subject.layers:
         fault = capture.fault(layer)
@@ -179,6 +181,8 @@ def _layers(
                 f"The network does not go on with what '{layer}' puts out: it is called for what it"
                 " changes in place. Name the layer before or after."
             )
+        elif astray := _astray(subject, placement, layer, capture.found[layer]):
+            refused[layer] = astray
         else:
             facts = layer_facts(
                 layer, subject.on_grid(capture.found[layer]).shape[1:], subject.shape
@@ -191,6 +195,14 @@ def _goes_on(subject: Subject, layer: str) -> bool:
     """Tell whether the outputs follow from a layer's, where the graph begins at it."""
     outputs, found = subject.forward(noise(subject, 1), {layer}, {layer})
     return _leads_to(outputs, found[layer])
+
+
+def _astray(subject: Subject, placement: Placement, layer: str, output: Tensor) -> str:
+    """Return why a layer's cells do not lie over the image; nothing if they do, or it has none."""
+    known = layer in subject.reasons or (subject.tokens is not None and subject.tokens.fit(output))
+    if known or output.dim() != 1 + len(subject.shape):
+        return ""
+    return "" if placement.holds(layer) else not_over_image(layer, output.shape[1:])
 
 
 def layer_facts(name: str, shape: Sequence[int], image: Sequence[int]) -> LayerFacts:
