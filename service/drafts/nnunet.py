@@ -1,5 +1,6 @@
 """A draft from a folder of a trained nnU-Net (version 2): ``plans.json`` and ``dataset.json``."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,11 @@ COLORS: Final = frozenset({"r", "g", "b", "red", "green", "blue"})
 """Names of channels that are of one image."""
 
 PLAIN: Final = "PlainConvUNet"
+PARTS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
+    "norm_op": ("InstanceNorm", {"eps": 1e-5, "affine": True, "track_running_stats": False}),
+    "nonlin": ("LeakyReLU", {"negative_slope": 0.01}),
+}
+"""What of its arguments is fixed in `plain_conv_unet`: their class and its settings."""
 
 
 def read_nnunet(folder: Path) -> Draft:
@@ -76,11 +82,16 @@ def _network(plan: dict[str, Any], channels: Any, dataset: dict[str, Any], draft
     said = plan.get("architecture") or {}
     kind = str(said.get("network_class_name", "")).rpartition(".")[2]
     arguments = said.get("arch_kwargs") or {}
-    instance = "InstanceNorm" in str(arguments.get("norm_op"))
-    if kind != PLAIN or not instance or not all(name in arguments for name in NAMES):
+    if kind != PLAIN or not all(name in arguments for name in NAMES):
         draft.notes["/architecture"] = (
             f"The network {kind or 'of old plans'!r} is none of the list (plain_conv_unet is "
-            f"nnU-Net's {PLAIN} with instance norms); bring it as ONNX."
+            f"nnU-Net's {PLAIN}); bring it as ONNX."
+        )
+        return
+    if others := _others(arguments):
+        draft.notes["/architecture"] = (
+            f"This {PLAIN} is another than plain_conv_unet, and would answer wrongly even where"
+            f" the weights fit: {'; '.join(others)}. Bring it as ONNX."
         )
         return
     scales = len(arguments["features_per_stage"])
@@ -98,6 +109,24 @@ def _network(plan: dict[str, Any], channels: Any, dataset: dict[str, Any], draft
         },
     }
     draft.fields["key_map"] = {"layout": "nnunet"}
+
+
+def _others(arguments: dict[str, Any]) -> list[str]:
+    """Return what the plans say of norms and activations that `plain_conv_unet` has otherwise."""
+    found = []
+    for part, (kind, settings) in PARTS.items():
+        named = str(arguments.get(part)).rpartition(".")[2]
+        given = arguments.get(f"{part}_kwargs") or {}
+        if not named.startswith(kind):
+            found.append(f"{part} is {named!r}, there {kind}")
+        found += [
+            f"{name} of {part} is {given[name]!r}, there {value!r}"
+            for name, value in settings.items()
+            if given.get(name, value) != value
+        ]
+    if arguments.get("nonlin_first"):
+        found.append("nonlin_first is true, there the norm comes first")
+    return found
 
 
 def _each(value: Any, scales: int) -> list[Any]:

@@ -187,11 +187,31 @@ def test_a_normalization_that_is_none_of_ours_is_told(imported, tmp_path):
     assert "RGBTo01Normalization" in said["/inputs/0/steps"]
 
 
-def test_a_network_of_nnunets_that_is_none_of_ours_is_told(imported, tmp_path):
-    batch = {"norm_op": "torch.nn.modules.batchnorm.BatchNorm3d"}
-    fields, said = imported(write_nnunet(tmp_path / "spleen", **batch))
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"norm_op": "torch.nn.modules.batchnorm.BatchNorm3d"}, "norm_op is 'BatchNorm3d'"),
+        ({"norm_op_kwargs": {"eps": 1e-3, "affine": True}}, "eps of norm_op is 0.001"),
+        ({"nonlin": "torch.nn.GELU", "nonlin_kwargs": None}, "nonlin is 'GELU'"),
+        ({"nonlin_kwargs": {"negative_slope": 0.2}}, "negative_slope of nonlin is 0.2"),
+        ({"nonlin": None}, "nonlin is 'None'"),
+        ({"nonlin_first": True}, "nonlin_first is true"),
+    ],
+)
+def test_a_network_of_nnunets_that_differs_from_ours_is_not_taken_for_it(
+    imported, tmp_path, arguments, words
+):
+    fields, said = imported(write_nnunet(tmp_path / "spleen", **arguments))
     assert "architecture" not in fields
+    assert words in said["/architecture"]
     assert "ONNX" in said["/architecture"]
+
+
+def test_another_class_of_nnunets_networks_is_told(imported, tmp_path):
+    residual = {"network_class_name": "a.b.ResidualEncoderUNet", "arch_kwargs": {}}
+    fields, said = imported(write_nnunet(tmp_path / "spleen", {"architecture": residual}))
+    assert "architecture" not in fields
+    assert "ResidualEncoderUNet" in said["/architecture"]
 
 
 def test_a_bundles_windows_are_taken(imported, tmp_path):
