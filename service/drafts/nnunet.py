@@ -17,6 +17,14 @@ SPLINES: Final = (
     "nnU-Net takes voxels as its training files stored them and resamples by cubic splines; say "
     "the axes by an 'orient' step, and look at how far linear resampling lies from it."
 )
+PLANES: Final = (
+    "The network was trained on pixels {spacing} mm apart, and nothing here brings an image to a"
+    " spacing: 'resample' is of volumes, and 'resize' gives a number of pixels, however far apart."
+    " Anything in an image of another spacing is larger or smaller than the network knows it, so"
+    " that outlines may be wrong; no image is refused for it. Send images of that spacing alone, or"
+    " give the network of a volume. Of a slice nnU-Net crops and normalizes the whole volume, here"
+    " it is the slice alone."
+)
 MIRRORS: Final = (
     "nnU-Net's predictor also mirrors the image and takes the mean, unless told not to; this is "
     "not done here: compare with --disable_tta."
@@ -140,10 +148,12 @@ def _input(plan: dict[str, Any], plans: dict[str, Any], channels: Any, draft: Dr
     axes = len(patch)
     normal, note = _normalization(plan, plans)
     steps = [{"name": "crop_foreground", "parameters": {}}, *normal]
-    if axes == len("zyx") and plan.get("spacing"):  # nnU-Net normalizes first, then resamples
-        resample = {"spacing": plan["spacing"], "antialias": False}
+    spacing = plan.get("spacing")
+    if axes == len("zyx") and spacing:  # nnU-Net normalizes first, then resamples
+        resample = {"spacing": spacing, "antialias": False}
         steps.append({"name": "resample", "parameters": resample})
-    draft.notes["/inputs/0/steps"] = f"{note}{SPLINES}"
+    flat = PLANES.format(spacing=" x ".join(map(str, spacing or "?")))
+    draft.notes["/inputs/0/steps"] = note + (flat if axes == len("yx") else SPLINES)
     draft.fields["inputs"] = [image(axes, "image", modalities(words), steps)]
     if len(words) > 1 and not {str(each).lower() for each in words} <= COLORS:
         draft.notes["/inputs"] = (

@@ -139,6 +139,17 @@ def test_an_nnunets_steps_are_its_normalization_of_ct(imported, tmp_path):
     np.testing.assert_allclose(ours, (np.clip(values, -50, 150) - 60) / 40, atol=1e-12)
 
 
+def test_an_nnunet_of_slices_is_told_the_spacing_that_nothing_here_brings(imported, tmp_path):
+    plan = {"patch_size": [64, 64], "spacing": [0.7, 0.65]}
+    fields, said = imported(write_nnunet(tmp_path / "slices", plan))
+    names = [each["name"] for each in fields["inputs"][0]["steps"]]
+    assert names == ["crop_foreground", "window", "normalize"]
+    assert "trained on pixels 0.7 x 0.65 mm apart" in said["/inputs/0/steps"]
+    assert "another spacing" in said["/inputs/0/steps"]
+    for of_volumes in ("orient", "splines"):
+        assert of_volumes not in said["/inputs/0/steps"]
+
+
 def test_an_nnunets_windows_crop_and_folds_are_taken(imported, tmp_path):
     fields, said = imported(write_nnunet(tmp_path / "spleen", folds=2))
     assert fields["sliding_window"] == {
