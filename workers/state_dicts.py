@@ -224,7 +224,7 @@ def fill(
     if misfits:
         raise ModelUnavailable(
             "The weights do not fit the network that the manifest names."
-            + (_advice(network, foreign, layouts) or _usual(misfits)),
+            + (_advice(network, given, foreign, layouts) or _usual(misfits)),
             pointer="/architecture",
             **misfits,
         )
@@ -276,11 +276,13 @@ def _misfits(network: nn.Module, weights: Weights) -> dict[str, JsonValue]:
     return {kind: [*names[:SHOWN]] for kind, names in kinds.items() if names}
 
 
-def _advice(network: nn.Module, weights: Weights, layouts: Mapping[str, Layout]) -> str:
-    """Return a sentence on what would make the weights fit better, if something would."""
+def _advice(
+    network: nn.Module, given: Weights, foreign: Weights, layouts: Mapping[str, Layout]
+) -> str:
+    """Return a sentence on what would make the weights fit better than as given, if any would."""
     own = network.state_dict().keys()
-    best, advice = len(own & weights.keys()), ""
-    prefixes = sorted({f"{name.split('.')[0]}." for name in weights})
+    best, advice = len(own & given.keys()), ""
+    prefixes = sorted({f"{name.split('.')[0]}." for name in foreign})
     tries: list[tuple[str, Layout]] = [
         (
             f" More names fit without the prefix '{prefix}'; add it to 'key_map.strip'.",
@@ -293,7 +295,7 @@ def _advice(network: nn.Module, weights: Weights, layouts: Mapping[str, Layout])
     ]
     for sentence, layout in tries:
         try:
-            fit = len(own & layout(weights).keys())
+            fit = len(own & layout(foreign).keys())
         except (WhylightError, RuntimeError):  # not of this layout
             continue
         if fit > best:

@@ -172,6 +172,22 @@ def test_a_forgotten_layout_is_told(tmp_path):
     assert "layout 'timm'" in error.detail
 
 
+def test_a_layout_that_is_set_is_not_told_again(tmp_path):
+    parameters = {"spatial_dims": 2, "in_channels": 1, "out_channels": 3, "block_config": [1]}
+    ours = ARCHITECTURES["densenet"].model_validate(parameters).build()
+    weights = {
+        name.replace("layers.", "").replace("class_out", "classifier"): each
+        for name, each in ours.state_dict().items()
+        if "norm5" not in name
+    }
+    named = {"name": "densenet", "parameters": parameters}
+    told = [
+        refused(tmp_path, weights, architecture=named, key_map=key_map).detail
+        for key_map in ({}, {"layout": "timm"})
+    ]
+    assert ["set 'key_map.layout'" in each for each in told] == [True, False]
+
+
 def test_an_unknown_layout_is_told_with_the_known_ones(tmp_path):
     architecture = {
         "name": "densenet",

@@ -101,9 +101,12 @@ class EfficientNet(Architecture):
 
     torchvision's and timm's ``efficientnet_b0`` and its like pad evenly
     (``padding: symmetric``, ``epsilon: 1.0e-5``; torchvision from ``b5`` on
-    ``1.0e-3``); MONAI's own and timm's ``tf_efficientnet_b0`` pad as TensorFlow
-    does (``padding: same``, ``epsilon: 1.0e-3``), for images whose sides are
-    multiples of 32 or the published size.
+    ``1.0e-3``). MONAI's own have the zeros that TensorFlow puts around images of
+    the published size (``padding: same``, ``epsilon: 1.0e-3``), whatever the
+    image's. timm's ``tf_efficientnet_b0`` and its like go by the image's size, and
+    are the same for sides that leave the published one's remainder by 32:
+    multiples of 32 for ``b0`` (224), 240 and 208 for ``b1``, 260 for ``b2``, 300
+    for ``b3``.
 
     Parameters
     ----------

@@ -179,3 +179,27 @@ def test_a_deployers_own_network_joins_by_entry_point(tmp_path):
         PYTHONPATH=path,
     )
     assert out.strip() == "(2, 3) {}"
+
+
+@pytest.mark.parametrize(
+    ("scale", "side", "alike"), [("b0", 64, True), ("b1", 48, True), ("b1", 64, False)]
+)
+def test_zeros_stand_where_tensorflow_puts_them_for_the_sizes_that_are_told(scale, side, alike):
+    net = network("efficientnet", {**CLASSIFIERS[4][1], "model_name": f"efficientnet-{scale}"})
+    found, wanted = [], []
+    for module in net.modules():
+        for name, convolution in module.named_children():
+            padding = getattr(module, f"{name}_padding", None)
+            if padding is None or not hasattr(convolution, "stride"):
+                continue
+            step, reach = convolution.stride[0], convolution.kernel_size[0]
+
+            def watch(_module, given, output, step=step, reach=reach):
+                before = given[0].shape[-1]
+                found.append(output.shape[-1] - before)
+                wanted.append(max(0, (-(-before // step) - 1) * step + reach - before))
+
+            padding.register_forward_hook(watch)
+    net(torch.zeros(1, 1, side, side))
+    assert len(found) > 30
+    assert (found == wanted) is alike
