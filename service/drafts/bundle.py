@@ -5,27 +5,13 @@ references with ``@``. Nothing of it is evaluated; a network is taken over only 
 every argument is plain data.
 """
 
-import re
 from pathlib import Path
 from typing import Any, Final
 
 from service.drafts.base import Draft, classes, image, modalities, read_json, slug, text, version
+from service.drafts.monai import choice, is_data
 from service.errors.models import InvalidPackage
 from service.sniff import contradiction
-
-NETWORKS: Final = {
-    "ResNet": "resnet",
-    "DenseNet": "densenet",
-    "SENet": "seresnet",
-    "UNet": "unet",
-    "Unet": "unet",
-    "DynUNet": "dynunet",
-    "SegResNet": "segresnet",
-    "ViT": "monai_vit",
-    "SwinUNETR": "swin_unetr",
-    "DenseNet121": "densenet",
-}
-"""MONAI's networks by class, as the allow-list names them."""
 
 CONFIGS: Final = ("inference.json", "train.json")
 WINDOWS: Final = "SlidingWindowInferer"
@@ -121,7 +107,7 @@ def _windows(folder: Path, about: dict[str, Any], draft: Draft) -> None:
     size = said.get("roi_size")
     if isinstance(size, list) and size and all(isinstance(each, int) for each in size):
         overlap, blend = said.get("overlap", OVERLAP), said.get("mode", "constant")
-        if _is_data([overlap, blend]):
+        if is_data([overlap, blend]):
             draft.fields["sliding_window"] = {"size": size, "overlap": overlap, "blend": blend}
             draft.notes["/sliding_window"] = (
                 f"Taken from {WINDOWS} of the configuration; look whether it is what runs."
@@ -148,32 +134,24 @@ def _inferer(folder: Path) -> object:
 
 def _network(folder: Path, draft: Draft) -> None:
     """Take over the network, if it is one of the list and all its arguments are data."""
+    told = []
     for config in CONFIGS:
         try:
             given = read_json(folder / "configs" / config)
         except InvalidPackage:
             continue
         for place in PLACES:
-            said = _mapping(given.get(place))
-            target = str(said.get("_target_", "")).rpartition(".")[2]
-            arguments = {k: v for k, v in said.items() if not k.startswith("_")}
-            if target in NETWORKS and _is_data(arguments):
-                parameters = {"name": NETWORKS[target], "parameters": arguments}
-                draft.fields["architecture"] = parameters
+            found = choice(_mapping(given.get(place)))
+            if isinstance(found, dict):
+                draft.fields["architecture"] = found
                 return
+            if found:
+                told.append(f"{config} {found}")
+    none = "the bundle's configuration names none in plain data."
     draft.notes["/architecture"] = (
-        "Name the network and its arguments (docs/models/architectures.md); the bundle's "
-        "configuration names none in plain data."
+        "Name the network and its arguments (docs/models/architectures.md); "
+        f"{told[0] if told else none}"
     )
-
-
-def _is_data(value: object) -> bool:
-    """Tell whether a value holds no expression and no reference."""
-    if isinstance(value, dict):
-        return all(map(_is_data, value.values()))
-    if isinstance(value, list):
-        return all(map(_is_data, value))
-    return not (isinstance(value, str) and re.match(r"[$@%]", value))
 
 
 def _mapping(value: object) -> dict[str, Any]:
