@@ -35,7 +35,7 @@ from workers.runtimes.session import ended, exposed, image_of, memory_of, sessio
 from workers.runtimes.surrogate import difference, surrogate
 from workers.runtimes.taken import told_of_graph, tried
 from workers.runtimes.torch import TorchRuntime
-from workers.runtimes.torch_probe import beside, layer_facts, noise
+from workers.runtimes.torch_probe import beside, demand_one_answer, layer_facts, noise
 from workers.tabular import Companions
 
 UNREAD: Final = "Its graph cannot be interpreted."
@@ -190,6 +190,7 @@ class OnnxRuntime:
         """Return what the session alone can do."""
         one = noise(self, 1)
         (outputs,) = self._run(one, [self._output])
+        demand_one_answer(outputs, *self._run(one, [self._output]))
         taps = self._tapped(one)
         placed = self._placed() | {name for name, tap in taps.items() if tap.dim() != one.dim()}
         shapes = {name: tuple(tap.shape[1:]) for name, tap in taps.items()}

@@ -64,7 +64,7 @@ FAR: Final = 1e3
 
 ALIKE: Final = 1e-3
 """Share of the greatest output by which a row's answers may differ on an accelerator, where a
-run may choose another order of adding up, or TF32."""
+run may choose another order of adding up, or TF32; and from run to run anywhere."""
 
 
 class Sized(Protocol):
@@ -105,12 +105,14 @@ def probe(subject: Subject) -> Probe:
     Raises
     ------
     ModelUnavailable
-        If the model does not put out one tensor with a row for each input row.
+        If the model does not put out one tensor with a row for each input row, or does not
+        say the same of the same image.
     """
     batch = noise(subject, 1)
     outputs, capture = subject.capture_all(batch)
     if not isinstance(outputs, Tensor) or outputs.dim() < 1 or outputs.shape[0] != 1:
         raise ModelUnavailable("The model must put out one tensor with one row for each input.")
+    demand_one_answer(outputs, subject.capture_all(batch)[0])
     layers, refused = _layers(subject, capture, outputs)
     gradient = _leads_to(outputs, batch)
     heads = _linear_heads(subject, layers) if gradient else frozenset()
@@ -143,6 +145,28 @@ def probe(subject: Subject) -> Probe:
         attentions=attentions,
         unable=unable,
     )
+
+
+def demand_one_answer(first: Tensor, second: object) -> None:
+    """Require that a model says the same when it is asked the same again.
+
+    Each of a method's rows is held against others: what moves by itself would be told as
+    the image's doing.
+
+    Raises
+    ------
+    ModelUnavailable
+        It does not.
+    """
+    most = first.detach().abs().max().item()
+    if not isinstance(second, Tensor) or not torch.allclose(
+        first, second, rtol=0, atol=ALIKE * most, equal_nan=True
+    ):
+        raise ModelUnavailable(
+            "The network says something else each time it is asked the same. Take out what draws at"
+            " random (dropout that stays on) or remembers (buffers and counters that the forward"
+            " pass changes)."
+        )
 
 
 def _abilities(gradient: bool, layers: bool, unable: Mapping[Ability, str]) -> frozenset[Ability]:

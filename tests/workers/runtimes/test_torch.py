@@ -336,3 +336,37 @@ def test_a_changed_copy_is_served_beside_the_model_that_stays_as_it_was() -> Non
 def test_a_copy_runs_one_row_at_a_time(network: nn.Module | None) -> None:
     variant = small_runtime().variant(network)
     assert variant.fits(variant.group(work_of([Forward(Clean(image_for()), logits(0))]))).rows == 1
+
+
+class Unsteady(nn.Module):
+    """A network of which a part is drawn, counted or remembered."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(4, 3)
+        self.register_buffer("mean", torch.ones(4))
+        self.kind, self.calls = kind, 0
+
+    def forward(self, image: Tensor) -> Tensor:
+        cells = self.conv(image).relu()
+        if self.kind == "drawn":
+            cells = functional.dropout(cells, 0.5, training=True)
+        elif self.kind == "counted":
+            self.calls += 1
+            cells = cells * (1 + 0.01 * self.calls)
+        elif self.kind == "remembered":
+            self.mean.data.mul_(0.9).add_(0.1 * cells.detach().mean((0, 2, 3)))
+            cells = cells / self.mean.reshape(1, -1, 1, 1)
+        found: Tensor = self.head(cells.mean((2, 3)))
+        return found
+
+
+@pytest.mark.parametrize("kind", ["drawn", "counted", "remembered"])
+def test_a_network_that_contradicts_itself_is_refused(kind: str) -> None:
+    runtime = TorchRuntime(Unsteady(kind).eval(), SHAPE, ())
+    with pytest.raises(ModelUnavailable, match="each time it is asked the same"):
+        _ = runtime.probed
+
+
+def test_the_same_network_without_any_of_these_is_served() -> None:
+    assert TorchRuntime(Unsteady("steady").eval(), SHAPE, ()).probed.outputs == (3,)
