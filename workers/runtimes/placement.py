@@ -9,7 +9,7 @@ of a layer before them that lies over the image itself.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property, partial
 from typing import Any, Final
@@ -64,12 +64,16 @@ class Placement:
 
     def holds(self, name: str) -> bool:
         """Tell whether what a module puts out lies over the image."""
+        spent: set[torch.Size] = set()  # grids of which no layer shows more
         while name in self._base and name not in self._placed:
-            source = self._before(name)
-            if source in self._sources or len(self._sources) == ROUNDS:
+            source = self._before(name, spent)
+            if source in self._sources and source:
+                spent.add(self._base[source].shape[1:])
+            elif source in self._sources or len(self._sources) == ROUNDS:
                 return name in self._silent and self._louder.holds(name)
-            self._sources.add(source)
-            self._placed |= self._answering(source)
+            else:
+                self._sources.add(source)
+                self._placed |= self._answering(source)
         return name in self._placed
 
     @cached_property
@@ -82,9 +86,13 @@ class Placement:
     def _louder(self) -> "Placement":
         return Placement(self._model, LOUD * self._pair, loud=True)
 
-    def _before(self, name: str) -> str:
+    def _before(self, name: str, spent: Collection[torch.Size]) -> str:
         """Return the last module before one that is known to lie over the image; or no name."""
-        earlier = [each for each in self._placed if self._order[each] < self._order[name]]
+        earlier = [
+            each
+            for each in self._placed
+            if self._order[each] < self._order[name] and self._base[each].shape[1:] not in spent
+        ]
         return max(earlier, key=self._order.__getitem__, default="")
 
     def _answering(self, source: str) -> set[str]:
