@@ -80,27 +80,63 @@ class Capture:
         self.found: dict[str, Tensor] = {}
         """By place; the tensor of which gradients are taken."""
 
-        self._versions: dict[str, int] = {}
+        self._lent: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        """By place: what its layer was given, and the clone that it works on."""
+
+        self._frozen: dict[str, list[tuple[Tensor, int]]] = {}
+        """By place: tensors that nobody may write to from then on, with their versions."""
+
+    def lend(self, place: str, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Return clones of what a layer is given, so that its output is nobody else's tensor."""
+        if place not in self._places:
+            return None
+        clones = tuple(each.clone() if isinstance(each, Tensor) else each for each in given)
+        pairs = zip(given, clones, strict=True)
+        self._lent[place] = [pair for pair in pairs if isinstance(pair[0], Tensor)]
+        return clones
 
     def take(self, place: str, output: object) -> Tensor | None:
         """Keep a layer's output; return what the model is to go on with.
 
         The model goes on with a clone, because a later in-place layer would
-        change the captured tensor silently, or refuse to run on a leaf.
+        change the captured tensor silently, or refuse to run on a leaf. Where a
+        layer writes into what it is given, all who hold that see the same clone.
         """
         if place not in self._places:
             return None
+        passed = self._kept(place, output)
+        for given, own in self._lent.pop(place, []):
+            if not own._version:  # noqa: SLF001 - torch's count of writes
+                continue
+            if own is output:
+                given.copy_(own if passed is None else passed)
+                passed = given
+            else:
+                given.copy_(own)
+        return passed
+
+    def _kept(self, place: str, output: object) -> Tensor | None:
+        """Keep a layer's output; return what is to stand for it."""
         self._seen[place] += 1
         if self._seen[place] > 1 or not isinstance(output, Tensor):
             return None
-        if place in self._cut and not output.requires_grad:
-            output = output.detach().requires_grad_()
-        self.found[place] = output
-        self._versions[place] = output._version  # noqa: SLF001 - torch's count of writes
-        passed = output.clone()
+        cut = place in self._cut and not output.requires_grad
+        found = output.detach().requires_grad_() if cut else output
+        passed = found.clone()
+        self.found[place] = found
+        self._freeze(place, output, passed)
         if self._ablation is not None and self._ablation.place == place:
             self._ablation.apply(passed)
         return passed
+
+    def _freeze(self, place: str, output: Tensor, passed: Tensor) -> None:
+        """Note what must stay as it is; with an output that is the input, that too."""
+        frozen = [output]
+        for given, own in self._lent.get(place, []):
+            alias = own.untyped_storage().data_ptr() == output.untyped_storage().data_ptr()
+            if alias and not (own is output and own._version):  # noqa: SLF001 - likewise
+                frozen += [given, passed]
+        self._frozen[place] = [(each, each._version) for each in frozen]  # noqa: SLF001 - likewise
 
     def fault(self, place: str) -> LayerNotCaptured | LayerAmbiguous | None:
         """Return why a layer's output cannot be used, or `None`."""
@@ -109,7 +145,7 @@ class Capture:
         if place not in self.found:
             reason = "put out no tensor" if self._seen[place] else "was not reached"
             return LayerNotCaptured(f"Layer '{place}' {reason} in the forward pass.")
-        if self.found[place]._version != self._versions[place]:  # noqa: SLF001 - likewise
+        if any(each._version != version for each, version in self._frozen[place]):  # noqa: SLF001 - likewise
             return LayerNotCaptured(
                 f"What layer '{place}' puts out is changed in place later, by something that holds"
                 " it without the layer; name the layer before or after."
@@ -135,7 +171,8 @@ class Seat:
         modules = dict(network.named_modules())
         for layer in layers:
             if layer in modules:
-                modules[layer].register_forward_hook(partial(self._hook, layer))
+                modules[layer].register_forward_pre_hook(partial(self._before, layer))
+                modules[layer].register_forward_hook(partial(self._after, layer))
 
     @contextmanager
     def watching(self, capture: Capture) -> Iterator[None]:
@@ -146,5 +183,8 @@ class Seat:
         finally:
             self._capture = None
 
-    def _hook(self, place: str, _module: nn.Module, _args: Any, output: object) -> Tensor | None:
+    def _before(self, place: str, _module: nn.Module, given: Any) -> tuple[Any, ...] | None:
+        return None if self._capture is None else self._capture.lend(place, given)
+
+    def _after(self, place: str, _module: nn.Module, _args: Any, output: object) -> Tensor | None:
         return None if self._capture is None else self._capture.take(place, output)

@@ -15,6 +15,7 @@ from workers.device import is_out_of_memory, synchronize
 from workers.passes import Ability
 from workers.runtimes.attention import Attentions
 from workers.runtimes.base import LayerFacts, Probe
+from workers.runtimes.bypass import bypass_fault
 from workers.runtimes.capture import Capture
 from workers.runtimes.memory import needed, weight_bytes
 from workers.runtimes.path import path_fault
@@ -200,11 +201,10 @@ def _layers(
             refused[layer] = fault.detail
         elif outputs.requires_grad and not _leads_to(outputs, capture.found[layer]):
             refused[layer] = f"No gradient leads from the score to '{layer}'."
-        elif outputs.requires_grad and not _goes_on(subject, layer):
-            refused[layer] = (
-                f"The network does not go on with what '{layer}' puts out: it is called for what it"
-                " changes in place. Name the layer before or after."
-            )
+        elif outputs.requires_grad and (
+            past := bypass_fault(subject.forward, subject.served, noise(subject, 1), layer)
+        ):
+            refused[layer] = past
         elif astray := _astray(subject, placement, layer, capture.found[layer]):
             refused[layer] = astray
         else:
@@ -213,12 +213,6 @@ def _layers(
             )
             usable.append(replace(facts, reason=subject.reasons.get(layer, "")))
     return tuple(usable), refused
-
-
-def _goes_on(subject: Subject, layer: str) -> bool:
-    """Tell whether the outputs follow from a layer's, where the graph begins at it."""
-    outputs, found = subject.forward(noise(subject, 1), {layer}, {layer})
-    return _leads_to(outputs, found[layer])
 
 
 def _astray(subject: Subject, placement: Placement, layer: str, output: Tensor) -> str:

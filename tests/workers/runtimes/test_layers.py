@@ -1,5 +1,6 @@
 """Which layers are chosen where the package names none."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -15,8 +16,11 @@ from tests.support.engine import (
     settled,
     small_net,
 )
+from workers.methods.ablation_cam import AblationCam
 from workers.methods.grad_cam import GradCam
+from workers.methods.layer_cam import LayerCam
 from workers.passes import Ability
+from workers.rows import INPUT
 from workers.runtimes.torch import TorchRuntime
 
 SHAPE = (1, *SIZES[2])
@@ -98,7 +102,7 @@ def test_a_model_without_grids_says_so() -> None:
 
 
 class Written(nn.Module):
-    """Layers whose output is not what the network goes on with, or does not stay as it was."""
+    """A layer whose output does not stay as it was, and one called for what it changes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,10 +122,68 @@ class Written(nn.Module):
 def test_layers_that_writing_in_place_goes_past_are_refused_with_the_reason() -> None:
     """On noise nothing is clamped, so that no value tells."""
     runtime = TorchRuntime(Written(), SHAPE, ("conv", "held", "called", "last"))
-    refused = runtime.probed.refused
-    assert "does not go on with what 'called'" in refused["called"]
-    assert "is changed in place" in refused["held"]
-    assert [each.name for each in runtime.probed.layers] == ["conv", "last"]
+    assert "is changed in place" in runtime.probed.refused["held"]
+    assert [each.name for each in runtime.probed.layers] == ["conv", "called", "last"]
+
+
+class Beside(nn.Module):
+    """A rectifier that writes in place what also goes on beside it, or the same written out."""
+
+    def __init__(self, axes: int, in_place: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = CONV[axes](1, 4, 3, padding=1)
+        self.relu = nn.ReLU(inplace=in_place)
+        self.conv = CONV[axes](4, 4, 3, padding=1)
+        self.head = nn.Linear(4, 3)
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.relu(x)
+        x = x if self.relu.inplace else y
+        return self.head((self.conv(y) + x).square().flatten(2).mean(2))
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_a_layer_that_writes_in_place_has_the_map_of_its_twin_that_does_not(axes: int) -> None:
+    image = image_for(axes).double()
+    served = [
+        TorchRuntime(Beside(axes, in_place), image.shape, ("relu",)) for in_place in (True, False)
+    ]
+    for method in (GradCam(), LayerCam(), AblationCam()):
+        maps = [
+            attribute(settled(method, each), each, image, logits(1, 2)).values for each in served
+        ]
+        torch.testing.assert_close(*maps, rtol=1e-9, atol=1e-12)
+    beside = [
+        each.forward(image[None], {"relu"}, at) for each in served for at in ({"relu"}, {INPUT})
+    ]
+    grads = [torch.autograd.grad(outputs[0, 1], found["relu"])[0] for outputs, found in beside]
+    for each in grads[:-1]:  # whatever else is asked in the same pass
+        torch.testing.assert_close(each, grads[-1], rtol=1e-9, atol=1e-12)
+
+
+class Collecting(nn.Module):
+    """Takes a layer's output by a hook of its own, past whatever is done with it after."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 3, 3, padding=1)
+        self.conv.register_forward_hook(self.keep)
+
+    def keep(self, _layer: nn.Module, _inputs: object, output: Tensor) -> None:
+        self.kept = output
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = self.last(self.conv(x).relu())
+        return last.mean((2, 3)) + self.kept.square().mean((2, 3))[:, :3]
+
+
+def test_a_layer_whose_output_goes_on_past_it_is_refused() -> None:
+    probed = TorchRuntime(Collecting(), SHAPE, ("conv", "last")).probed
+    assert [each.name for each in probed.layers] == ["last"]
+    assert "past the layer too" in probed.refused["conv"]
 
 
 def test_a_layer_before_one_that_writes_in_place_as_usual_is_served() -> None:
