@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -111,8 +111,11 @@ def probe(subject: Subject) -> Probe:
     """
     batch = noise(subject, 1)
     outputs, capture = subject.capture_all(batch)
-    if not isinstance(outputs, Tensor) or outputs.dim() < 1 or outputs.shape[0] != 1:
-        raise ModelUnavailable("The model must put out one tensor with one row for each input.")
+    if not _are_rows(outputs):
+        raise ModelUnavailable(
+            "The model must put out one tensor of real numbers with one row for each input,"
+            " of shape (N, outputs) or (N, outputs, *spatial)."
+        )
     demand_one_answer(outputs, subject.capture_all(batch)[0])
     layers, refused = _layers(subject, capture, outputs)
     gradient = _leads_to(outputs, batch)
@@ -145,6 +148,16 @@ def probe(subject: Subject) -> Probe:
         tokens=subject.tokens,
         attentions=attentions,
         unable=unable,
+    )
+
+
+def _are_rows(outputs: object) -> TypeGuard[Tensor]:
+    """Tell whether something is what a model puts out for one row."""
+    return (
+        isinstance(outputs, Tensor)
+        and outputs.is_floating_point()
+        and outputs.dim() > 1
+        and outputs.shape[0] == 1
     )
 
 

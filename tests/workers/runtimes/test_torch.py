@@ -173,6 +173,22 @@ def test_a_model_that_puts_out_no_tensor_is_refused() -> None:
         _ = TorchRuntime(Nothing(), SHAPE).probed
 
 
+@pytest.mark.parametrize("change", [Tensor.sum, lambda found: found[:, 0], torch.fft.fft])
+def test_outputs_that_are_no_rows_of_real_numbers_are_refused(
+    change: Callable[[Tensor], Tensor],
+) -> None:
+    class Changed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = small_net()
+
+        def forward(self, image: Tensor) -> Tensor:
+            return change(self.network(image))
+
+    with pytest.raises(ModelUnavailable, match="of shape"):
+        _ = TorchRuntime(Changed(), SHAPE, ()).probed
+
+
 def test_rows_of_another_input_are_refused() -> None:
     class Tabular(Given):
         @property
