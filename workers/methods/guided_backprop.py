@@ -13,8 +13,10 @@ class GuidedBackprop(GuidedMethod):
 
     .. math:: R_{in} = [x > 0] \odot \max(R_{out}, 0)
 
-    with `x` what the ReLU took in and `R` the gradient on its way back. Every
-    ReLU is found, be it a module, a function, in-place or used twice.
+    with `x` what the ReLU took in and `R` the gradient on its way back. A ReLU
+    may be a module, a function, in-place, used twice, or a bound at zero. A
+    model is refused, with the name of the operation, where something else is
+    between image and score that could be part of a ReLU, such as a mask.
 
     References
     ----------

@@ -14,6 +14,7 @@ from torch.autograd.graph import Node
 
 from service.errors.models import UnservablePass
 from workers.passes import Rule
+from workers.runtimes.harmless import harmless, is_mask, operation
 
 HIDING: Final[dict[str, str]] = {
     "CopySlices": "The model writes into views, which may hide a ReLU.",
@@ -24,7 +25,11 @@ HIDING: Final[dict[str, str]] = {
 }
 """By node: why nobody can tell whether there is a ReLU that a rule would have to change."""
 
-MASKED: Final = "The model multiplies by zeros and ones, which may be a ReLU."
+MASKED: Final = "The model multiplies by a mask or by signs, which may be a ReLU."
+UNKNOWN: Final = (
+    "The model has the operation '{}' in a form of which it is not known that no ReLU is in it. "
+    "Write every ReLU as torch's own."
+)
 OPAQUE: Final = "The model has a function of its own derivative, which may hide a ReLU."
 
 FLOORS: Final[dict[str, str]] = {
@@ -36,6 +41,7 @@ FLOORS: Final[dict[str, str]] = {
     "ThresholdBackward0": "_saved_threshold",
     "LeakyReluBackward0": "_saved_negative_slope",
     "PreluKernelBackward0": "_saved_weight",
+    "EluBackward0": "_saved_alpha",
 }
 """By node: what must be zero for it to be a ReLU, be it one with a ceiling as ReLU6."""
 
@@ -48,7 +54,7 @@ def apply_rule(outputs: Tensor, rule: Rule) -> None:
     Raises
     ------
     UnservablePass
-        If there is no ReLU, or one may be hidden.
+        If there is no ReLU, or some operation may hide one.
     """
     if rule is Rule.PLAIN:
         return
@@ -74,6 +80,8 @@ def rectifiers(outputs: Tensor) -> tuple[list[Node], str | None]:
             return [], fault
         if _rectifies(node):
             found.append(node)
+        elif not harmless(node):
+            return [], UNKNOWN.format(operation(node))
         waiting += [each for each, _ in node.next_functions]
     return found, None if found else "The model has no ReLU."
 
@@ -97,20 +105,12 @@ def _fault(node: Node) -> str | None:
             return reason
     if node.name() == "MulBackward0":
         factors = (getattr(node, each) for each in ("_saved_self", "_saved_other"))
-        return MASKED if any(_is_mask(each) for each in factors) else None
+        return MASKED if any(is_mask(each) for each in factors) else None
     return None
 
 
 def _zero(bound: Any) -> bool:
     return not bound.any() if isinstance(bound, Tensor) else bound == 0 and bound is not None
-
-
-def _is_mask(factor: Tensor | None) -> bool:
-    """Tell whether a factor is of zeros and ones, some of each."""
-    if factor is None or factor.dim() == 0:
-        return False
-    ones = factor == 1
-    return bool((ones | (factor == 0)).all()) and bool(ones.any()) and not bool(ones.all())
 
 
 def _guided(inputs: Gradients, _outputs: Gradients) -> Gradients:

@@ -111,7 +111,7 @@ class Sloped(Residual):
     def rectify(self, x: Tensor, which: int) -> Tensor:
         slope = torch.zeros(1, dtype=x.dtype)
         ways: tuple[Callable[[Tensor], Tensor], ...] = (
-            lambda x: functional.leaky_relu(x, 0.0),
+            lambda x: functional.elu(functional.leaky_relu(x, 0.0), 0.0),
             lambda x: functional.prelu(x, slope),
             lambda x: functional.hardtanh(x, 0.0, 1e9),
         )
@@ -265,6 +265,49 @@ AMBIGUOUS: dict[str, Callable[[Tensor], Tensor]] = {
     "written": written,
     "magnitude": lambda x: (x + x.abs()) / 2,
     "its own": Own.apply,
+    "least": lambda x: -torch.minimum(-x, torch.zeros_like(x)),
+    "turned about": lambda x: -(-x).clamp(max=0),
+    "what is below": lambda x: x - x.clamp(max=0),
+    "shifted": lambda x: x.clamp(min=-0.2) + 0.2,
+    "largest of two": lambda x: torch.stack([x, torch.zeros_like(x)]).amax(0),
+    "larger of two": lambda x: torch.cat([x[:, None], torch.zeros_like(x)[:, None]], 1).max(1)[0],
+    "larger of opposites": lambda x: (x + torch.stack([x, -x]).amax(0)) / 2,
+    "padded and pooled": lambda x: functional.pad(x[..., None], (0, 1)).amax(-1),
+    "sorted": lambda x: torch.stack([x, torch.zeros_like(x)]).sort(0)[0][1],
+    "random slope": lambda x: functional.rrelu(x, 0, 0),
+    "next to no slope": lambda x: functional.leaky_relu(x, 1e-9),
+    "one slope of zero": lambda x: functional.prelu(x, torch.tensor([0.1, 0, 0.1, 0.1]).to(x)),
+    "next to no bend": lambda x: functional.celu(x, alpha=1e-9),
+    "root of a square": lambda x: (x + (x * x).sqrt()) / 2,
+    "power of a square": lambda x: (x + (x * x) ** 0.5) / 2,
+    "norm of one": lambda x: (x + torch.linalg.vector_norm(x[None], dim=0)) / 2,
+    "signs": lambda x: x * (x.sign() + 1) / 2,
+    "by infinity": lambda x: x / torch.where(x > 0, 1.0, torch.inf).to(x),
+    "mixed in": lambda x: torch.lerp(torch.zeros_like(x), x, (x > 0).to(x)),
+    "added in": lambda x: torch.addcmul(torch.zeros_like(x), x, (x > 0).to(x)),
+    "scattered": lambda x: torch.zeros_like(x).masked_scatter(x > 0, x[x > 0]),
+}
+
+HARMLESS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gated": lambda x: x * functional.adaptive_avg_pool2d(x, 1).sigmoid(),
+    "written-out norm": lambda x: x / (x.pow(2).mean(1, keepdim=True) + 1e-5).sqrt(),
+    "local response": lambda x: functional.local_response_norm(x, 2),
+    "unit length": functional.normalize,
+    "normed": lambda x: functional.group_norm(functional.layer_norm(x, x.shape[1:]), 2),
+    "other activations": lambda x: functional.elu(functional.softplus(x)).tanh() + x.sigmoid(),
+    "slope": lambda x: functional.leaky_relu(x, 0.01),
+    "both bounds": functional.hardtanh,
+    "generalized mean": lambda x: functional.avg_pool2d(x.relu().clamp(min=1e-6) ** 3, 3, 1, 1).pow(
+        1 / 3
+    ),
+    "padded, rectified and pooled": lambda x: functional.max_pool2d(
+        functional.pad(x.relu(), (0, 2, 0, 2)), 3, 1
+    ),
+    "larger of two signals": lambda x: torch.stack([x, x.flip(3)]).amax(0),
+    "resized": lambda x: functional.interpolate(
+        functional.interpolate(x, scale_factor=2, mode="bilinear"), size=x.shape[2:], mode="area"
+    ),
+    "half precision on the way": lambda x: x.float().double(),
 }
 
 
@@ -279,6 +322,14 @@ def test_a_relu_that_cannot_be_told_is_never_passed_over(way: Callable[[Tensor],
     runtime = TorchRuntime(ambiguous(way), image_for().shape)
     assert "ReLU" in runtime.probed.unable[Ability.RECTIFIER_RULES]
     assert Ability.INPUT_GRADIENT in runtime.probed.abilities
+
+
+@pytest.mark.parametrize("way", HARMLESS.values(), ids=HARMLESS)
+def test_what_is_no_relu_does_not_keep_the_others_from_being_replaced(
+    way: Callable[[Tensor], Tensor],
+) -> None:
+    runtime = TorchRuntime(ambiguous(way), image_for().shape)
+    assert runtime.probed.unable.get(Ability.RECTIFIER_RULES) is None
 
 
 def test_a_factor_that_is_no_mask_is_none_either() -> None:
