@@ -124,18 +124,18 @@ class Capture:
         found = output.detach().requires_grad_() if cut else output
         passed = found.clone()
         self.found[place] = found
-        self._freeze(place, output, passed)
+        self._freeze(place, output)
         if self._ablation is not None and self._ablation.place == place:
             self._ablation.apply(passed)
         return passed
 
-    def _freeze(self, place: str, output: Tensor, passed: Tensor) -> None:
+    def _freeze(self, place: str, output: Tensor) -> None:
         """Note what must stay as it is; with an output that is the input, that too."""
         frozen = [output]
         for given, own in self._lent.get(place, []):
             alias = own.untyped_storage().data_ptr() == output.untyped_storage().data_ptr()
             if alias and not (own is output and own._version):  # noqa: SLF001 - likewise
-                frozen += [given, passed]
+                frozen.append(given)
         self._frozen[place] = [(each, each._version) for each in frozen]  # noqa: SLF001 - likewise
 
     def fault(self, place: str) -> LayerNotCaptured | LayerAmbiguous | None:
