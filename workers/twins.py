@@ -12,6 +12,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from workers.architectures.base import Square
+from workers.device import is_out_of_memory
 from workers.passes import Scalar
 
 warnings.filterwarnings("ignore", category=UserWarning, module="captum")  # of its own hooks
@@ -19,6 +20,13 @@ warnings.filterwarnings("ignore", category=UserWarning, module="captum")  # of i
 Pool = nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d
 POOLS: Final = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 """By number of spatial axes."""
+
+
+EQUAL: Final = 100
+"""Roundings of the largest output by which two runs of the same may differ."""
+
+ALIKE: Final = 1e-3
+"""Share of the largest output by which they may on an accelerator, with TF32 or another order."""
 
 
 def twin(model: nn.Module) -> nn.Module:
@@ -29,6 +37,32 @@ def twin(model: nn.Module) -> nn.Module:
     """
     shared = {id(each): each for each in chain(model.parameters(), model.buffers())}
     return copy.deepcopy(model, shared)
+
+
+def copies(model: nn.Module, row: Tensor) -> bool:
+    """Tell whether a copy of a model answers as the model does: tried, never believed.
+
+    A hook or a function that holds the model itself goes on to write there when it
+    is copied, and the copy answers with what the model kept of another image.
+
+    Parameters
+    ----------
+    row
+        A batch of one, shape ``(1, C, *spatial)``.
+    """
+    other = 3 - 2 * row
+    try:
+        with torch.no_grad():
+            model(row)
+            copied = twin(model)
+            wanted, found = model(other), copied(other)
+    except Exception as error:  # a model is foreign code
+        if is_out_of_memory(error):
+            raise
+        return False
+    share = EQUAL * torch.finfo(wanted.dtype).eps if row.device.type == "cpu" else ALIKE
+    room = share * wanted.abs().max().item()
+    return torch.allclose(found, wanted, rtol=0, atol=room, equal_nan=True)
 
 
 def separated(network: nn.Module) -> nn.Module:

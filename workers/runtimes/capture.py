@@ -160,6 +160,25 @@ class Capture:
                 raise fault
 
 
+def hooked(network: nn.Module) -> bool:
+    """Tell whether layers within a network have hooks of its own, beside those of a `Seat`.
+
+    What stands on the network as a whole does not count: it sees what any copy of it sees.
+    """
+    return any(
+        not (isinstance(hook, partial) and isinstance(getattr(hook.func, "__self__", None), Seat))
+        for layer in network.modules()
+        if layer is not network
+        for hooks in (
+            layer._forward_pre_hooks,  # noqa: SLF001 - torch has no public list
+            layer._forward_hooks,  # noqa: SLF001
+            layer._backward_pre_hooks,  # noqa: SLF001
+            layer._backward_hooks,  # noqa: SLF001
+        )
+        for hook in hooks.values()
+    )
+
+
 class Seat:
     """Where a model's hooks find the capture of the pass at hand; a copied model has its own."""
 

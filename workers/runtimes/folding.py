@@ -19,6 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from typing_extensions import override
 
+from workers.runtimes.capture import hooked
+
 CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -50,7 +52,7 @@ def folded(model: nn.Module, row: Tensor, kept: Collection[str]) -> nn.Module:
     Parameters
     ----------
     model
-        In evaluation mode, without hooks. It stays as it is.
+        In evaluation mode. It stays as it is.
     row
         A batch of one to find out which layers follow each other, and to compare on.
     kept
@@ -60,13 +62,18 @@ def folded(model: nn.Module, row: Tensor, kept: Collection[str]) -> nn.Module:
     -------
     nn.Module
         All parameters and buffers but those of folded convolutions are those of `model`.
-        It is `model` itself where nothing can be folded, or not with equal outputs.
+        It is `model` itself where nothing can be folded, or not with equal outputs, and where
+        layers have hooks of their own: those of a copy may still write to the model.
     """
+    if hooked(model):
+        return model
     try:
         with torch.no_grad():
             pairs = _pairs(model, row, kept)
             twin = _twin(model, pairs) if pairs else model
-            return twin if twin is model or _equal(model(row), twin(row)) else model
+            # on another row too: a copy may answer with what the model kept of the first
+            rows = () if twin is model else (row, 3 - 2 * row)
+            return twin if all(_equal(model(each), twin(each)) for each in rows) else model
     except Exception:  # noqa: BLE001 - a model is foreign code, and is right as it stands
         return model
 

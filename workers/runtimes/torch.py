@@ -22,7 +22,7 @@ from workers.rows import INPUT, LEAVES, VALUES, Boxed
 from workers.runtimes.attention import PREFIX, Attentions
 from workers.runtimes.base import Fit, Probe, ReplicaChangedError, Segment, Served, Work
 from workers.runtimes.batch import filled, guarded_scores, row_shape, spans
-from workers.runtimes.capture import Ablation, Capture, Seat
+from workers.runtimes.capture import Ablation, Capture, Seat, hooked
 from workers.runtimes.fingerprint import fingerprint
 from workers.runtimes.folding import folded
 from workers.runtimes.gradients import Gradients, gradients_of
@@ -116,6 +116,7 @@ class TorchRuntime:
         self._graphs = Graphs(self._ledger)
         self.served = self.model
         """Runs every pass: the model, or one that rounds differently and takes less time."""
+        self._hooked = hooked(self.model)
         if not narrow and fixed_rows is None:
             self.served = folded(self.model, noise(self, 1), frozenset(self.layers))
         for network in {self.model, self.served}:
@@ -145,9 +146,9 @@ class TorchRuntime:
         """How boxed rows are served without computing what stays the same, if they can be.
 
         Not in the deterministic mode: the windows of a batch depend on all its rows.
-        Nor in bfloat16, where both ways round differently.
+        Nor in bfloat16, where both ways round differently, nor past a layer's own hooks.
         """
-        if self.fixed_rows is not None or self.probed.mixes_rows or self._narrow:
+        if self.fixed_rows is not None or self.probed.mixes_rows or self._narrow or self._hooked:
             return None
         return Incremental.of(self.served, noise(self, 1)[0])
 
@@ -324,6 +325,7 @@ class TorchRuntime:
 
     def lend(self, work: Exclusive, until: float) -> Any:
         """Lend the model to `work` until a moment of `time.monotonic`."""
+        self._require_copies()
         given = work.work(Lease(self.model, until))
         self.check()
         return given
@@ -334,6 +336,7 @@ class TorchRuntime:
         What was probed holds for it. Its batches have one row: a row's bits
         depend on the row alone, and nobody waits longer for the device than that.
         """
+        self._require_copies()
         network = copy.deepcopy(self.model) if model is None else model
         variant = TorchRuntime(
             network,
@@ -352,6 +355,7 @@ class TorchRuntime:
 
         In bfloat16 only products are taken, see `narrowed`.
         """
+        self._require_copies()
         narrow, row = dtype is NARROW, noise(self, 1)
         recast = TorchRuntime(
             narrowed(self.model, row) if narrow else copy.deepcopy(self.model).to(dtype),
@@ -365,6 +369,14 @@ class TorchRuntime:
             ledger=self._ledger,
         )
         return self._entered(recast)
+
+    def _require_copies(self) -> None:
+        """Raise `UnservablePass` where a copy would not be the model."""
+        if why := self.probed.unable.get(Ability.EXCLUSIVE):
+            raise UnservablePass(why)
+        if self._hooked:  # what it keeps of the last pass may have a graph, which is not copied
+            with torch.no_grad():
+                self.model(noise(self, 1))
 
     def _entered(self, copied: "TorchRuntime") -> "TorchRuntime":
         """Count a copy's memory with this one's, and tell it what was probed."""

@@ -23,6 +23,7 @@ from workers.runtimes.placement import Placement, not_over_image
 from workers.runtimes.rescale import rescale_fault
 from workers.runtimes.rules import rectifiers
 from workers.tokens import Tokens
+from workers.twins import copies
 
 CHEAP: Final = 0.02
 """Share of a forward pass under which a head's backward pass is negligible."""
@@ -40,6 +41,11 @@ UNPLACED: Final = "Where tokens lie in the image is not known of this network."
 WINDOWED: Final = (
     "Its tokens attend within windows and are merged on the way: there is no attention of all "
     "tokens to all to be followed from block to block."
+)
+
+UNCOPIED: Final = (
+    "A copy of the network does not answer as the network does: it has a hook or a function that"
+    " holds the network itself, or it changes from run to run."
 )
 
 OF_GRADIENTS: Final = frozenset(
@@ -123,6 +129,7 @@ def probe(subject: Subject) -> Probe:
     unable = _unable(subject, outputs, heads) if gradient else {}
     attentions, unseen = _attentions(subject, batch, outputs) if gradient else ((), "")
     unable |= {} if attentions else {Ability.ATTENTION: unseen}
+    unable |= {} if copies(subject.model, noise(subject, 1)) else {Ability.EXCLUSIVE: UNCOPIED}
     held = nn.ModuleList((subject.model, subject.served))
     runs = {"forward": _runner(subject, gradient=False)}
     runs |= {"gradient": _runner(subject, gradient=True)} if gradient else {}
@@ -185,7 +192,7 @@ def demand_one_answer(first: Tensor, second: object) -> None:
 
 def _abilities(gradient: bool, layers: bool, unable: Mapping[Ability, str]) -> frozenset[Ability]:
     """Return what a model can do that has a gradient or none, and usable layers or none."""
-    found = {Ability.FORWARD, Ability.EXCLUSIVE}
+    found = {Ability.FORWARD, Ability.EXCLUSIVE}.difference(unable)
     found |= {Ability.ACTIVATIONS, Ability.ABLATION} if layers else set()
     found |= {Ability.INPUT_GRADIENT, *OF_GRADIENTS.difference(unable)} if gradient else set()
     found |= {Ability.LAYER_GRADIENT} if layers and gradient else set()

@@ -7,9 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from service.errors.models import UnservablePass
 from tests.support.engine import CONV, FLAT, NORM, attribute, logits
 from workers.methods.grad_cam import GradCam
+from workers.methods.occlusion import Occlusion
 from workers.methods.saliency import Saliency
+from workers.passes import Ability
 from workers.runtimes.folding import NORMS, folded
 from workers.runtimes.torch import TorchRuntime
 
@@ -165,3 +168,56 @@ def test_maps_are_those_of_the_model_that_is_not_folded(method: Saliency | GradC
     ours, theirs = (attribute(method, each, image, logits(1)) for each in (quick, plain))
     torch.testing.assert_close(ours.values, theirs.values, rtol=1e-10, atol=1e-12)
     quick.check()
+
+
+class Collecting(nn.Module):
+    """Takes a feature by a hook of its own, as a method or as a function that holds the network."""
+
+    def __init__(self, layer: str, method: bool) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.conv, self.norm = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.relu, self.head = nn.ReLU(), nn.Linear(4, 3)
+        self.kept: dict[str, Tensor] = {}
+        keep = self.keep if method else lambda *call: self.keep(*call)  # noqa: PLW0108 - not a method
+        self.get_submodule(layer).register_forward_hook(keep)
+        self.double().eval().requires_grad_(requires_grad=False)
+
+    def keep(self, _layer: nn.Module, _inputs: object, output: Tensor) -> None:
+        self.kept["feature"] = output
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.norm(self.conv(x)))
+        gate = self.kept["feature"].mean((2, 3)).sigmoid()
+        return self.head(x.square().mean((2, 3)) * gate)
+
+
+@pytest.mark.parametrize(("layer", "method"), [("norm", True), ("relu", True), ("relu", False)])
+def test_a_network_with_hooks_of_its_own_is_served_as_it_is(layer: str, method: bool) -> None:
+    """The copy's hook went with its norm, or wrote to the model: features of another image."""
+    model, image = Collecting(layer, method), 3 * torch.randn(1, 9, 8).double() + 1
+    runtime = TorchRuntime(model, image.shape, ())
+    given = attribute(Saliency(), runtime, image, logits(1))
+    batch = image[None].requires_grad_()
+    score = model(batch)[0, 1]
+    (expected,) = torch.autograd.grad(score, batch)
+    torch.testing.assert_close(given.values, expected, rtol=1e-9, atol=1e-12)
+    hidden = attribute(Occlusion(window=(3,), stride=3), runtime, image, logits(1))
+    masked = image.clone()
+    masked[:, :3, :3] = 0
+    with torch.no_grad():
+        drop = score - model(masked[None])[0, 1]
+    torch.testing.assert_close(hidden.values[0, 0, 0, 0], drop, rtol=1e-6, atol=1e-9)
+
+
+def test_no_copy_of_a_network_is_made_whose_hooks_hold_the_network_itself() -> None:
+    held, free = (
+        TorchRuntime(Collecting("relu", method), (1, 9, 8), ()) for method in (False, True)
+    )
+    assert Ability.EXCLUSIVE in free.probed.abilities
+    free.recast(torch.float32)
+    assert "does not answer as the network does" in held.probed.unable[Ability.EXCLUSIVE]
+    assert Ability.EXCLUSIVE not in held.probed.abilities
+    for copied in (lambda: held.recast(torch.float32), lambda: held.variant(None)):
+        with pytest.raises(UnservablePass, match="copy"):
+            copied()
