@@ -26,9 +26,9 @@ def named(names: str) -> frozenset[str]:
 
 
 VIEWS: Final = named(
-    """Alias AsStrided Clone Diagonal Expand Flip Permute Repeat ReshapeAlias Roll Select Slice
-    Split SplitWithSizes Squeeze T ToCopy Transpose Unbind Unfold UnsafeSplit UnsafeView Unsqueeze
-    View"""
+    """Alias AsStrided Clone CopyBackwards Diagonal Expand Flip Permute Repeat ReshapeAlias Roll
+    Select Slice Split SplitWithSizes Squeeze T ToCopy Transpose Unbind Unfold UnsafeSplit
+    UnsafeView Unsqueeze View"""
 )
 """What puts values elsewhere and leaves them as they are."""
 

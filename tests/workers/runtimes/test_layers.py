@@ -18,6 +18,7 @@ from tests.support.engine import (
 )
 from workers.methods.ablation_cam import AblationCam
 from workers.methods.grad_cam import GradCam
+from workers.methods.guided_grad_cam import GuidedGradCam
 from workers.methods.layer_cam import LayerCam
 from workers.passes import Ability
 from workers.rows import INPUT
@@ -151,7 +152,8 @@ def test_a_layer_that_writes_in_place_has_the_map_of_its_twin_that_does_not(axes
     served = [
         TorchRuntime(Beside(axes, in_place), image.shape, ("relu",)) for in_place in (True, False)
     ]
-    for method in (GradCam(), LayerCam(), AblationCam()):
+    assert all(Ability.RECTIFIER_RULES in each.probed.abilities for each in served)
+    for method in (GradCam(), LayerCam(), AblationCam(), GuidedGradCam()):
         maps = [
             attribute(settled(method, each), each, image, logits(1, 2)).values for each in served
         ]
