@@ -39,7 +39,9 @@ class AttentionRollout(AttentionMethod):
         "It does not ask about the target: the map is the same for all. Where the model looks is "
         "not what it concludes from it, and what perceptrons do between blocks is not followed. "
         "Networks whose tokens attend within windows (Swin) are refused: followed through windows "
-        "and merging, it missed what was planted for a trained one (decision 18)."
+        "and merging, it missed what was planted for a trained one (decision 18). "
+        "So are those whose tokens reach one another in a way that is not seen: seen are torch's "
+        "attention functions, and a softmax over the last axis times the values."
     )
 
     @override

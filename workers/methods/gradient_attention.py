@@ -40,7 +40,9 @@ class GradientAttention(AttentionMethod):
         "Evidence against the target is not shown. As coarse as the patches. What perceptrons do "
         "between blocks is followed by the gradient alone. Networks whose tokens attend within "
         "windows (Swin) are refused: followed through windows and merging, it missed what was "
-        "planted for a trained one (decision 18)."
+        "planted for a trained one (decision 18). "
+        "So are those whose tokens reach one another in a way that is not seen: seen are torch's "
+        "attention functions, and a softmax over the last axis times the values."
     )
 
     @override

@@ -22,6 +22,7 @@ from workers.runtimes.path import path_fault
 from workers.runtimes.placement import Placement, not_over_image
 from workers.runtimes.rescale import rescale_fault
 from workers.runtimes.rules import rectifiers
+from workers.runtimes.token_paths import unseen_path
 from workers.tokens import Tokens
 from workers.twins import copies
 
@@ -296,7 +297,8 @@ def _attentions(subject: Subject, batch: Tensor, outputs: Tensor) -> tuple[tuple
         return (), "No gradient leads from the score to every attention."
     if not torch.allclose(again, outputs, rtol=EQUAL, atol=EQUAL * outputs.abs().max().item()):
         return (), "Attention that is looked into gives other scores."
-    return tuple(seen), ""
+    unseen = unseen_path(subject.model, batch, subject.tokens)
+    return (tuple(seen), "") if unseen is None else ((), unseen)
 
 
 def _linear_heads(subject: Subject, layers: Sequence[LayerFacts]) -> frozenset[str]:

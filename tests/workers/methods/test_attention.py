@@ -1,5 +1,6 @@
 """Attention rollout and gradient x attention: by hand, and whatever computes the attention."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -271,6 +272,129 @@ def test_attention_that_is_written_out_gives_the_same_maps(
         attribute(settled(method, each), each, image, logits(1, 2)) for each in (runtime, plain)
     )
     torch.testing.assert_close(ours.values, theirs.values)
+
+
+class Otherwise(Written):
+    """The middle block's attention, or what the network does beside it, is another's."""
+
+    def __init__(self, core: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__(strong(vit().build()), (True, False, True))
+        self.core = core
+
+    def forward(self, image: Tensor) -> Tensor:
+        fused = nn.functional.scaled_dot_product_attention
+        with pytest.MonkeyPatch.context() as patch:
+            # the middle block alone asks for the fused one
+            patch.setattr(nn.functional, "scaled_dot_product_attention", self.core)
+            scores = super().forward(image)
+        assert nn.functional.scaled_dot_product_attention is fused
+        return scores
+
+
+def near(query: Tensor, key: Tensor) -> Tensor:
+    return query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+
+
+def by_hand(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    raised = near(query, key).exp()
+    return raised / raised.sum(-1, keepdim=True) @ value
+
+
+def linear(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    query, key = query.exp(), key.exp()
+    return (
+        query
+        @ (key.transpose(-1, -2) @ value)
+        / (query * key.sum(-2, keepdim=True)).sum(-1, keepdim=True)
+    )
+
+
+def one_by_one(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return query.sigmoid() * (key.exp() * value).sum(2, keepdim=True)
+
+
+def of_patches(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    mixed = value.clone()
+    mixed[:, :, 1:] += value[:, :, 1:].flip(2)
+    return fused_once(query, key, mixed)
+
+
+def fused_once(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return near(query, key).softmax(-1) @ value
+
+
+UNSEEN = {
+    "by hand": by_hand,
+    "logarithm": lambda q, k, v: near(q, k).log_softmax(-1).exp() @ v,
+    "other axis": lambda q, k, v: near(k, q).softmax(-2).transpose(-1, -2) @ v,
+    "transposed": lambda q, k, v: near(q, k).softmax(-1).transpose(-1, -2) @ v,
+    "sigmoid": lambda q, k, v: near(q, k).sigmoid() @ v,
+    "linear": linear,
+    "one by one": one_by_one,
+    "changed weights": lambda q, k, v: near(q, k).softmax(-1).roll(1, -1) @ v,
+    "constant": lambda q, k, v: fused_once(q, k, v) + v.mean(2, keepdim=True),
+    "patches alone": of_patches,
+}
+
+
+@pytest.mark.parametrize("core", UNSEEN.values(), ids=UNSEEN)
+def test_one_block_whose_attention_is_not_seen_is_not_passed_over(
+    core: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> None:
+    runtime = TorchRuntime(Otherwise(core), (1, *SIZES[2]), (), tokens=vit().tokens())
+    assert "in another way" in runtime.probed.unable[Ability.ATTENTION]
+
+
+def test_the_same_network_with_that_block_seen_is_served() -> None:
+    runtime = TorchRuntime(Otherwise(fused_once), (1, *SIZES[2]), (), tokens=vit().tokens())
+    assert len(runtime.probed.attentions) == 3
+
+
+class InPlace(nn.Module):
+    """Blocks that add their tokens in place, and gate each by itself."""
+
+    def __init__(self, *, class_token: bool, read: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.twin = strong(vit(class_token=class_token).build())
+        self.read = read
+
+    def forward(self, image: Tensor) -> Tensor:
+        patches = self.twin.embed(image).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.twin.first.expand(len(image), -1, -1), patches], 1)
+        tokens += self.twin.positions
+        for block in self.twin.blocks:
+            tokens = block.attention(block.norm1(tokens)).add_(tokens)
+            lifted = block.norm2(tokens)
+            tokens = (block.perceptron(lifted) * lifted.sigmoid()).add_(tokens)
+        return self.twin.head(self.read(self.twin.norm(tokens)))
+
+
+@pytest.mark.parametrize(
+    ("class_token", "read", "served"),
+    [
+        (True, lambda tokens: tokens[:, 0], True),
+        (True, lambda tokens: tokens.mean(1), False),
+        (False, lambda tokens: tokens.mean(1), True),
+        (False, lambda tokens: tokens[:, 0], False),
+        (False, lambda tokens: tokens.amax(1), False),
+    ],
+    ids=["class", "mean for class", "mean", "first for mean", "largest for mean"],
+)
+def test_scores_are_read_as_the_layout_says_or_it_is_refused(
+    class_token: bool, read: Callable[[Tensor], Tensor], served: bool
+) -> None:
+    model = InPlace(class_token=class_token, read=read)
+    tokens = vit(class_token=class_token).tokens()
+    probed = TorchRuntime(model, (1, *SIZES[2]), (), tokens=tokens).probed
+    assert (Ability.ATTENTION in probed.abilities) == served
+    assert served or "not read off" in probed.unable[Ability.ATTENTION]
+
+
+@pytest.mark.parametrize("class_token", [True, False], ids=["class", "mean"])
+def test_as_many_tokens_as_a_token_has_numbers_are_told_apart(class_token: bool) -> None:
+    shape = vit(class_token=class_token)
+    shape = shape.model_copy(update={"width": shape.tokens().count, "heads": 1})
+    assert len(runtime_of(shape).probed.attentions) == 3
 
 
 @pytest.mark.parametrize("axes", [2, 3])
