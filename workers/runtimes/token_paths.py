@@ -100,8 +100,10 @@ def _read_as_told(outputs: Tensor, last: Tensor, tokens: Tokens) -> bool:
 def _gradient(of: Tensor, at: Tensor) -> Tensor:
     """Return the gradient of a mix of values, which no norm makes constant."""
     mix = (of * torch.linspace(1, 2, of.numel()).to(of).view_as(of)).sum()
-    (gradient,) = torch.autograd.grad(mix, [at], retain_graph=True, allow_unused=True)
-    return torch.zeros_like(at) if gradient is None else gradient
+    (gradient,) = torch.autograd.grad(
+        mix, [at], retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return gradient
 
 
 def _elsewhere(gradient: Tensor, axis: int, place: int) -> bool:

@@ -308,6 +308,7 @@ HARMLESS: dict[str, Callable[[Tensor], Tensor]] = {
         functional.interpolate(x, scale_factor=2, mode="bilinear"), size=x.shape[2:], mode="area"
     ),
     "half precision on the way": lambda x: x.float().double(),
+    "copied over": lambda x: torch.empty_like(x).copy_(x),
 }
 
 
