@@ -76,6 +76,7 @@ def test_a_layer_of_zeros_gives_a_map_of_zeros() -> None:
         net.features[4].weight.zero_()
         net.features[4].bias.zero_()
     runtime = TorchRuntime(net, (1, *SIZES[2]), (LAYER,))
+    runtime.recall(small_runtime().probed)  # a probe would find that the layer follows nothing
     maps = attribute(AblationCam(layer=LAYER), runtime, image_for(), logits(0, 1))
     assert torch.equal(maps.values, torch.zeros(2, 1, 10, 8, dtype=torch.float64))
     assert maps.extras[0]["channels"] == 0.0

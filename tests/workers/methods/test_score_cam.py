@@ -80,6 +80,7 @@ def test_a_constant_layer_gives_a_map_of_zeros() -> None:
     with torch.no_grad():
         net.features[4].weight.zero_()
     runtime = TorchRuntime(net, (1, *SIZES[2]), (LAYER,))
+    runtime.recall(small_runtime().probed)  # a probe would find that the layer follows nothing
     maps = attribute(ScoreCam(layer=LAYER), runtime, image_for(), logits(0))
     assert torch.equal(maps.values, torch.zeros_like(maps.values))
 
