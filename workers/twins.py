@@ -14,6 +14,7 @@ from typing_extensions import override
 from workers.architectures.base import Square
 from workers.device import is_out_of_memory
 from workers.passes import Scalar
+from workers.sameness import same
 
 warnings.filterwarnings("ignore", category=UserWarning, module="captum")  # of its own hooks
 
@@ -24,9 +25,6 @@ POOLS: Final = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 EQUAL: Final = 100
 """Roundings of the largest output by which two runs of the same may differ."""
-
-ALIKE: Final = 1e-3
-"""Share of the largest output by which they may on an accelerator, with TF32 or another order."""
 
 
 def twin(model: nn.Module) -> nn.Module:
@@ -60,9 +58,7 @@ def copies(model: nn.Module, row: Tensor) -> bool:
         if is_out_of_memory(error):
             raise
         return False
-    share = EQUAL * torch.finfo(wanted.dtype).eps if row.device.type == "cpu" else ALIKE
-    room = share * wanted.abs().max().item()
-    return torch.allclose(found, wanted, rtol=0, atol=room, equal_nan=True)
+    return same(found, wanted, EQUAL * torch.finfo(wanted.dtype).eps)
 
 
 def separated(network: nn.Module) -> nn.Module:

@@ -12,15 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from workers.rows import INPUT
+from workers.sameness import same
 
 Forward = Callable[[Tensor, set[str], set[str]], tuple[Tensor, dict[str, Tensor]]]
 """Of a batch, the places that are wanted and those where the graph begins: see `TorchRuntime`."""
 
 EQUAL: Final = 1e-4
 """Share of the largest value within which rounding may part what is the same."""
-
-ALIKE: Final = 1e-3
-"""Likewise on an accelerator, where a run may choose another order of adding up, or TF32."""
 
 ASIDE: Final = (
     "The network does not go on with what '{layer}' puts out: it is called for what it changes in"
@@ -48,8 +46,8 @@ def bypass_fault(forward: Forward, served: nn.Module, row: Tensor, layer: str) -
         return ASIDE.format(layer=layer)
     with torch.no_grad():
         plain: Tensor = served(row.clone())
-    same = _alike(cut, plain) and _alike(whole, plain) and _alike(near, far)
-    return None if same else BYPASSED.format(layer=layer)
+    pairs = ((cut, plain), (whole, plain), (near, far))
+    return None if all(same(*pair, EQUAL) for pair in pairs) else BYPASSED.format(layer=layer)
 
 
 def _slope(outputs: Tensor, place: Tensor) -> Tensor | None:
@@ -59,9 +57,3 @@ def _slope(outputs: Tensor, place: Tensor) -> Tensor | None:
     weights = torch.linspace(1, 2, outputs.numel()).to(outputs).view_as(outputs)
     (gradient,) = torch.autograd.grad((outputs * weights).sum(), [place], allow_unused=True)
     return gradient
-
-
-def _alike(one: Tensor, other: Tensor) -> bool:
-    share = EQUAL if one.device.type == "cpu" else ALIKE
-    room = share * other.detach().abs().max().item()
-    return torch.allclose(one, other, rtol=0, atol=room, equal_nan=True)

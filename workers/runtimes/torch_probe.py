@@ -23,6 +23,7 @@ from workers.runtimes.placement import Placement, not_over_image
 from workers.runtimes.rescale import rescale_fault
 from workers.runtimes.rules import rectifiers
 from workers.runtimes.token_paths import unseen_path
+from workers.sameness import ALIKE, same
 from workers.tokens import Tokens
 from workers.twins import copies
 
@@ -66,13 +67,8 @@ RESCALED: Final = 3
 TRIES: Final = 3
 SEED: Final = 20_231
 
-
 FAR: Final = 1e3
 """How far beyond standard normal noise a trial goes to find what noise does not reach."""
-
-ALIKE: Final = 1e-3
-"""Share of the greatest output by which a row's answers may differ on an accelerator, where a
-run may choose another order of adding up, or TF32; and from run to run anywhere."""
 
 
 class Sized(Protocol):
@@ -180,10 +176,7 @@ def demand_one_answer(first: Tensor, second: object) -> None:
     ModelUnavailable
         It does not.
     """
-    most = first.detach().nan_to_num(0, 0, 0).abs().max().item()  # what is no number is told later
-    if not isinstance(second, Tensor) or not torch.allclose(
-        first, second, rtol=0, atol=ALIKE * most, equal_nan=True
-    ):
+    if not isinstance(second, Tensor) or not same(second, first, ALIKE):
         raise ModelUnavailable(
             "The network says something else each time it is asked the same. Take out what draws at"
             " random (dropout that stays on) or remembers (buffers and counters that the forward"
