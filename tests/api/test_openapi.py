@@ -32,7 +32,7 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-EXAMPLES = 100
+EXAMPLES = 60
 DOCS = Path(__file__).parents[2] / "docs"
 
 
