@@ -20,7 +20,9 @@ from service.domain.certificate import MethodCalibration, MethodRecord
 from service.domain.manifest import Manifest
 from service.entries import entry_of
 from service.errors.base import Failure, WhylightError
+from service.errors.models import InvalidPackage
 from service.packages import PackageRecord
+from service.wording import nearest
 from workers.architectures.base import ARCHITECTURES
 from workers.formats.base import FORMATS
 from workers.measures.base import MEASURES
@@ -31,6 +33,8 @@ from workers.records import PROTOCOL, Pending, Records
 from workers.runtimes.base import Probe
 from workers.tiling import Tiling
 from workers.views import cost_of
+
+NOT_ALLOWED: Final = "Its package allows other methods alone: 'explain.methods' lists them."
 
 ALIKE: Final = (
     "It marks all that looks alike on the image, and so cannot explain one box of several;"
@@ -178,8 +182,27 @@ def unavailable_model(
     )
 
 
+def demand_methods(manifest: Manifest) -> None:
+    """Require that the methods which a manifest allows are there, installed or not.
+
+    Raises
+    ------
+    InvalidPackage
+        One is not.
+    """
+    known = {*METHODS, *METHODS.unavailable}
+    for number, name in enumerate(manifest.explain.methods):
+        if name not in known:
+            raise InvalidPackage(
+                f"There is no method '{name}'.{nearest(name, known)}",
+                pointer=f"/explain/methods/{number}",
+            )
+
+
 def refusal(method: str, probe: Probe, manifest: Manifest) -> str | None:
     """Return why a model cannot serve a method, or `None` when it can."""
+    if manifest.explain.methods and method not in manifest.explain.methods:
+        return NOT_ALLOWED
     if METHODS[method].marks_alike and manifest.task in PLACED:
         return PLACED[manifest.task]
     slices = manifest.image.bag is not None and not manifest.image.several

@@ -30,7 +30,7 @@ from service.telemetry import MODEL_LOAD_SECONDS, MODEL_MEMORY
 from workers import activation, selftests
 from workers.acceptance import fitted
 from workers.bags import bagged, weighed
-from workers.catalog import defaults, ready_model
+from workers.catalog import defaults, demand_methods, ready_model
 from workers.device import release_memory
 from workers.document import model_ref
 from workers.gaps import gaps
@@ -208,6 +208,7 @@ class Loader:
             What serves it, the shape of a whole input ``(C, *spatial)``, and the tests.
         """
         parse_steps(manifest.image.steps)
+        demand_methods(manifest)
         inputs = [
             selftests.prepared(manifest, test, folder, self._slots, self._scratch)
             for test in manifest.selftests

@@ -24,7 +24,7 @@ from service.domain.target import (
     Target,
     TimeToEventTarget,
 )
-from service.domain.value import Slug, Value, Version
+from service.domain.value import Name, Slug, Value, Version
 from service.domain.variable import Variable
 
 _TARGET: TypeAdapter[Target] = TypeAdapter(Target)
@@ -41,6 +41,9 @@ class Explain(Value):
 
     layers: tuple[Layer, ...] = ()
     """Target layers of CAM methods; the first is the default."""
+
+    methods: tuple[Name, ...] = ()
+    """Methods by which the model may be explained; every one that it can serve if empty."""
 
     baseline: float = 0.0
     """Reference value of a pixel, in model-input units."""

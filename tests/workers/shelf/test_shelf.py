@@ -68,6 +68,17 @@ def test_the_catalog_tells_what_a_package_explains_when_nobody_says(room: Room) 
     assert [each.of for each in entry.default_targets] == ["top1"]
 
 
+def test_a_package_may_allow_some_methods_alone(room: Room) -> None:
+    entry = room.entry(room.register(changes={"explain": {"methods": ["saliency"]}}))
+    assert entry.methods == ("saliency",)
+    assert "'explain.methods'" in entry.refused["occlusion"]
+
+
+def test_a_package_that_allows_what_is_no_method_is_told_the_nearest(room: Room) -> None:
+    record = room.register(changes={"explain": {"methods": ["saliency", "gradcam"]}})
+    assert "grad_cam" in room.refusal(record)
+
+
 def test_a_package_that_names_no_layer_gets_the_deepest_with_the_reason(room: Room) -> None:
     entry = room.entry(room.register(changes={"explain": {"baseline": 0.0}}))
     assert entry.state == "ready"
