@@ -22,6 +22,7 @@ from service.domain.inputs import Accept, ImageCount
 from service.domain.request import ExplanationRequest, Observed
 from service.domain.study import Instance, Study
 from service.domain.target import ABOVE_THRESHOLD, InstanceTarget
+from service.domain.value import version_order
 from service.errors.base import Failure, Kind
 from service.errors.jobs import NoWorker
 from service.errors.models import ModelSilent, ModelUnavailable
@@ -227,7 +228,7 @@ def find_model(ref: str, models: Sequence[ModelEntry]) -> ModelEntry:
             pointer="/model",
             models=[*sorted({f"{each.name}@{each.version}" for each in models})[:50]],
         )
-    newest = max(found, key=lambda each: (_loaded(each), _numbers(each.version)))
+    newest = max(found, key=lambda each: (_loaded(each), version_order(each.version)))
     if newest.state == "ready":
         return newest
     why = newest.failure
@@ -248,10 +249,6 @@ def _loaded(model: ModelEntry) -> bool:
     """Tell whether a model serves, or will as soon as its server answers again."""
     why = model.failure
     return model.state == "ready" or (why is not None and why.kind is Kind.WAIT)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
 
 
 def _reason(why: Failure) -> dict[str, JsonValue]:

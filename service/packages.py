@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from service.contents import Content, Contents, extract, inspect, is_as_listed
 from service.domain.manifest import Manifest
-from service.domain.value import Sha256, Slug, Value, Version
+from service.domain.value import Sha256, Slug, Value, Version, version_order
 from service.errors.models import ModelUnavailable
 from service.errors.requests import Conflict, UnknownModel
 from service.manifests import defect, invalid, read_manifest
@@ -254,7 +254,7 @@ def _other_content(known: PackageRecord) -> Conflict:
 
 
 def _order(record: PackageRecord) -> tuple[str, tuple[int, ...]]:
-    return record.name, tuple(int(part) for part in record.version.split("."))
+    return record.name, version_order(record.version)
 
 
 def _folder(package: str) -> str:

@@ -33,6 +33,11 @@ TAG = "kind:"
 """What the tags of a union's kinds begin with."""
 
 
+def version_order(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version, by which versions are newer and older."""
+    return tuple(int(part) for part in version.split("."))
+
+
 class Value(BaseModel):
     """A frozen value with strict fields: an unknown one is refused."""
 

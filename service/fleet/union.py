@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import TypeVar
 
 from service.domain.catalog import Catalog, ModelEntry
+from service.domain.value import version_order
 
 T = TypeVar("T")
 
@@ -31,10 +32,9 @@ def union(catalogs: Iterable[Catalog]) -> Catalog:
 
 
 def _readiness(model: ModelEntry) -> tuple[str, tuple[int, ...], bool, int]:
-    version = tuple(int(part) for part in model.version.split("."))
     unknown = ("pending", "not_certifiable")  # the latter perhaps for want of memory
     measured = sum(each.outcome not in unknown for each in model.certificates)
-    return (model.name, version, model.state != "ready", -measured)
+    return (model.name, version_order(model.version), model.state != "ready", -measured)
 
 
 def _first(entries: Iterable[T], key: Callable[[T], Hashable]) -> tuple[T, ...]:

@@ -232,30 +232,22 @@ def test_limits_hold_and_lies_are_not_believed(whylight, tmp_path, payload, opti
 
 
 @LINUX
-def test_no_word_of_a_foreign_file_is_shown(whylight, tmp_path):
-    """It names a reading of its own, and writes over what was said before it was loaded."""
-    source = doctored.checkpoint(
-        tmp_path / "evil.pth",
-        "import os; os.lseek(1, 0, 0);"
-        'os.write(1, b\'{"protections": ["FORGED"]}\\n{"done": "FORGED"}\\n\'); os._exit(0)',
-    )
+@pytest.mark.parametrize(
+    ("lines", "after", "told"),
+    [
+        ([{"protections": ["FORGED"]}, {"done": "FORGED"}], "os._exit(0)", (1, "cannot be read")),
+        ([{"protections": ["FORGED"]}], "found = {'x': torch.zeros(1)}", (0, "system calls")),
+    ],
+)
+def test_no_word_of_a_foreign_file_is_shown(whylight, tmp_path, lines, after, told):
+    """It claims a reading of its own, or writes over what was said before it was loaded."""
+    forged = "".join(json.dumps(each) + "\n" for each in lines).encode()
+    payload = f"import os, torch; os.lseek(1, 0, 0); os.write(1, {forged!r}); {after}"
+    source = doctored.checkpoint(tmp_path / "evil.pth", payload)
     status, out, err = whylight("models", "convert", source, tmp_path / "evil.safetensors")
-    assert status == 1
-    assert "cannot be read" in err
+    assert status == told[0]
+    assert told[1] in out + err
     assert "FORGED" not in out + err
-
-
-@LINUX
-def test_a_reading_that_a_foreign_file_claims_does_not_change_what_is_told(whylight, tmp_path):
-    source = doctored.checkpoint(
-        tmp_path / "evil.pth",
-        "import os, torch; os.lseek(1, 0, 0); found = {'x': torch.zeros(1)};"
-        'os.write(1, b\'{"protections": ["FORGED"]}\\n\')',
-    )
-    status, out, err = whylight("models", "convert", source, tmp_path / "evil.safetensors")
-    assert (status, err) == (0, "")
-    assert "filter of system calls" in out
-    assert "FORGED" not in out
 
 
 @LINUX
