@@ -1,5 +1,6 @@
 """The command `whylight`: what an operator does at a terminal."""
 
+import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
@@ -26,11 +27,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser(words[0] if words else "")
     options = parser.parse_args(words)
     try:
-        return int(options.run(options))
+        status = int(options.run(options))
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read is gone, as in `whylight models list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
     except CommandFailure as failure:
         _tell(failure.what, failure.mend)
     except WhylightError as error:
         _tell(f"{error.title}.", "\n".join([error.detail, *defects(error.facts)]))
+    else:
+        return status
     return 1
 
 
