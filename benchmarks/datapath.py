@@ -31,8 +31,8 @@ from tests.support.sheets import sheet
 from workers.drawing.overlay import Scale, overlay
 from workers.drawing.palettes import sequential, weights
 from workers.drawing.resample import resampling
-from workers.formats.base import Sheet
 from workers.formats.derived import REQUIRED
+from workers.formats.sheet import Sheet
 from workers.pixels.decode import decode_file
 from workers.sheets import write
 from workers.stages.prepare import prepare_files

@@ -21,8 +21,9 @@ import numpy as np
 
 from benchmarks.measure import MISSED, conditions, publish
 from tests.support.volumes import Series, volume_sheet
-from workers.formats.base import MapRecord, Sheet
 from workers.formats.derived import REQUIRED
+from workers.formats.record import MapRecord
+from workers.formats.sheet import Sheet
 from workers.sheets import write
 
 PACKAGES = ("numpy", "pydicom", "highdicom", "imagecodecs")

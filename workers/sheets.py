@@ -12,7 +12,9 @@ from service.errors.jobs import ResultDamaged
 from service.errors.requests import UnknownFormat
 from service.errors.studies import FormatNotApplicable
 from workers.binding import demand_same
-from workers.formats.base import FORMATS, MapRecord, Sheet
+from workers.formats.base import FORMATS
+from workers.formats.record import MapRecord
+from workers.formats.sheet import Sheet
 
 PART: Final = 1 << 24
 """Bytes of a file that are mapped into memory at a time."""

@@ -24,7 +24,8 @@ from tests.support.phantom_dicom import encoded, of_pixels
 from tests.support.series import series_sheet
 from tests.support.sheets import CREATED, MODEL, blob, sheet
 from tests.support.volumes import AXIAL, SAGITTAL, Series
-from workers.formats.base import FORMATS, Sheet
+from workers.formats.base import FORMATS
+from workers.formats.sheet import Sheet
 from workers.sheets import write
 
 PAGE = Path("docs/dicom-attributes.md")

@@ -12,7 +12,7 @@ from tests.support import corpus
 from tests.support.phantom_dicom import encoded
 from tests.support.sheets import record
 from tests.support.volumes import SAGITTAL, Series, blob, enhanced
-from workers.formats.base import Sheet
+from workers.formats.sheet import Sheet
 from workers.volumes.decode import decode_series
 
 ANY = VolumeRules(least_slices=2, sheared=True)

@@ -11,7 +11,8 @@ from service.domain.grid import Grid
 from service.domain.parity import MapParity
 from service.domain.target import ResolvedTarget
 from service.domain.trust import Grade, TrustReport, statements
-from workers.formats.base import MapRecord, Sheet
+from workers.formats.record import MapRecord
+from workers.formats.sheet import Sheet
 from workers.parcels import ImageFacts
 from workers.pixels.decode import decode_file
 

@@ -12,7 +12,7 @@ from service.domain.grid import Grid
 from service.domain.volume import Geometry, Slice, Steps, Volume
 from tests.support.phantom_dicom import encoded, of_pixels
 from tests.support.sheets import record
-from workers.formats.base import Sheet
+from workers.formats.sheet import Sheet
 from workers.parcels import ImageFacts
 from workers.volumes.assemble import TILT
 

@@ -23,8 +23,9 @@ from service.dicom.dataset import Parsed, parsed
 from service.dicom.header import identifiers
 from service.dicom.texts import texts_of
 from service.dicom.uids import derived_uid, instance_uid, series_uid
-from workers.formats.base import Made, MapRecord, Sheet
 from workers.formats.carried import carry, lost
+from workers.formats.record import MapRecord
+from workers.formats.sheet import Made, Sheet
 from workers.formats.values import ANATOMY, NUMBER, ORIENTATION, are_directions, checked
 
 UTF8 = "ISO_IR 192"

@@ -10,10 +10,11 @@ from pydicom.sr.codedict import codes
 from typing_extensions import override
 
 from service.errors.studies import FormatNotApplicable
-from workers.formats.base import FORMATS, Format, Sheet
+from workers.formats.base import FORMATS, Format
 from workers.formats.derived import Source, derive, digest, finish
 from workers.formats.enhanced import adopt, documented, named, ourselves, strip
 from workers.formats.scheme import plain
+from workers.formats.sheet import Sheet
 
 KEY_OBJECTS: Final = "1.2.840.10008.5.1.4.1.1.88.59"
 

@@ -12,12 +12,13 @@ from pydicom.sr.codedict import codes
 from typing_extensions import override
 
 from service.errors.studies import FormatNotApplicable
-from workers.formats.base import FORMATS, Format, Sheet
+from workers.formats.base import FORMATS, Format
 from workers.formats.derived import Source, derivation, derive, digest, finish, inherit_loss
 from workers.formats.enhanced import adopt, named_image, originals, repeat, slices_of
 from workers.formats.pixeldata import save_floats
 from workers.formats.plane import Plane, planes_of
 from workers.formats.scheme import describe_scheme, own, plain
+from workers.formats.sheet import Sheet
 
 PARAMETRIC_MAP: Final = "1.2.840.10008.5.1.4.1.1.30"
 

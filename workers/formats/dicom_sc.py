@@ -14,9 +14,10 @@ from workers.drawing.legend import BACKGROUND
 from workers.drawing.overlay import Rgb
 from workers.drawing.palettes import FAINT, LEVELS, OPAQUE
 from workers.drawing.region import SHARE
-from workers.formats.base import FORMATS, Format, Sheet
+from workers.formats.base import FORMATS, Format
 from workers.formats.derived import Source, code, derivation, derive, digest, finish, inherit_loss
 from workers.formats.pixeldata import describe_aspect, describe_frames, save
+from workers.formats.sheet import Sheet
 
 SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 MULTI_FRAME: Final = "1.2.840.10008.5.1.4.1.1.7.4"

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from typing_extensions import override
 
-from workers.formats.base import FORMATS, Format, Sheet
+from workers.formats.base import FORMATS, Format
 from workers.formats.derived import Source, derivation, derive, digest, finish, inherit_loss
 from workers.formats.pixeldata import describe_aspect, describe_frames, save
+from workers.formats.sheet import Sheet
 
 SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 MULTI_FRAME: Final = "1.2.840.10008.5.1.4.1.1.7.3"

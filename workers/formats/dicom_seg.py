@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from service.errors.studies import FormatNotApplicable
 from workers.drawing.region import SHARE, Region
-from workers.formats.base import FORMATS, Format, Sheet
+from workers.formats.base import FORMATS, Format
 from workers.formats.derived import (
     WITHIN,
     Source,
@@ -29,6 +29,7 @@ from workers.formats.enhanced import adopt, named_image, originals, slices_of
 from workers.formats.pixeldata import describe_aspect
 from workers.formats.plane import Plane, planes_of
 from workers.formats.scheme import describe_scheme, own, plain
+from workers.formats.sheet import Sheet
 
 SEGMENTATION: Final = "1.2.840.10008.5.1.4.1.1.66.4"
 RELATION: Final = CodedConcept("309825002", "SCT", "Spatial and Relational Concept")

@@ -28,11 +28,13 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import UID
 from typing_extensions import override
 
-from workers.formats.base import FORMATS, Format, Made, MapRecord, Sheet
+from workers.formats.base import FORMATS, Format
 from workers.formats.derived import Source, derive, digest, finish, tracking
 from workers.formats.enhanced import adopt, documented, named, ourselves, strip
 from workers.formats.plane import Plane, planes_of
+from workers.formats.record import MapRecord
 from workers.formats.scheme import describe_scheme, finding_of, own, plain
+from workers.formats.sheet import Made, Sheet
 from workers.formats.statements import evaluations, measurements, sentences
 
 COMPREHENSIVE_SR: Final = "1.2.840.10008.5.1.4.1.1.88.33"

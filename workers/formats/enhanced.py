@@ -29,7 +29,6 @@ from pydicom.valuerep import DSfloat
 
 from service.dicom.uids import derived_uid
 from service.domain.volume import Slice
-from workers.formats.base import MapRecord, Sheet
 from workers.formats.derived import (
     IMPLEMENTATION,
     REQUIRED,
@@ -40,7 +39,9 @@ from workers.formats.derived import (
     source_series,
 )
 from workers.formats.plane import Plane
+from workers.formats.record import MapRecord
 from workers.formats.scheme import plain
+from workers.formats.sheet import Sheet
 
 OF_IMAGES: Final = (
     "Modality",

@@ -10,7 +10,8 @@ from typing_extensions import override
 
 from service.errors.studies import FormatNotApplicable
 from workers.drawing.region import RULE
-from workers.formats.base import FORMATS, Format, Sheet
+from workers.formats.base import FORMATS, Format
+from workers.formats.sheet import Sheet
 
 INLINE = 1 << 20
 """Most values that stand inline; larger maps are to be had as arrays."""

@@ -11,9 +11,10 @@ from typing_extensions import override
 
 from service.domain.grid import Grid
 from service.domain.volume import Geometry
-from workers.formats.base import FORMATS, Format, Sheet
+from workers.formats.base import FORMATS, Format
 from workers.formats.derived import Source
 from workers.formats.plane import patient_affine
+from workers.formats.sheet import Sheet
 
 HEAD: Final = 348
 DATA_AT: Final = 352

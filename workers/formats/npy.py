@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from typing_extensions import override
 
-from workers.formats.base import FORMATS, Format, Sheet
+from workers.formats.base import FORMATS, Format
+from workers.formats.sheet import Sheet
 
 
 @FORMATS.register("npy")

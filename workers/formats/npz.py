@@ -13,9 +13,11 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from workers.formats.base import FORMATS, Format, MapRecord, Sheet
+from workers.formats.base import FORMATS, Format
 from workers.formats.derived import Source
 from workers.formats.plane import patient_affine
+from workers.formats.record import MapRecord
+from workers.formats.sheet import Sheet
 
 
 @FORMATS.register("npz")

@@ -6,8 +6,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.formats.base import MapRecord
 from workers.formats.derived import Source
+from workers.formats.record import MapRecord
 
 UNIT: Final = 1e-3
 """How far direction cosines may be from unit length and from a right angle."""

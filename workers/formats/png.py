@@ -8,9 +8,10 @@ from typing import Final
 import imagecodecs
 from typing_extensions import override
 
-from workers.formats.base import FORMATS, Format, Sheet
+from workers.formats.base import FORMATS, Format
 from workers.formats.derived import Source
 from workers.formats.pixeldata import aspect_of
+from workers.formats.sheet import Sheet
 
 FAST = 1
 """Compression level; radiographs are too noisy for more to pay."""

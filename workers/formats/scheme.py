@@ -6,7 +6,7 @@ from typing import Final
 from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
 
-from workers.formats.base import MapRecord
+from workers.formats.record import MapRecord
 
 SCHEME: Final = "99WHYLIGHT"
 LONGEST: Final = 64

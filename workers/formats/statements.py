@@ -14,9 +14,10 @@ from service.domain.boxes import EDGES
 from service.domain.figures import in_windows
 from service.domain.target import LOGIT, ResolvedTarget
 from service.domain.trust import ALWAYS
-from workers.formats.base import MapRecord, Sheet
 from workers.formats.plane import Plane
+from workers.formats.record import MapRecord
 from workers.formats.scheme import own
+from workers.formats.sheet import Sheet
 
 PIXELS: Final = CodedConcept("{pixels}", "UCUM", "pixels")
 SQUARE_MILLIMETERS: Final = CodedConcept("mm2", "UCUM", "square millimeter")

@@ -13,7 +13,7 @@ import numpy as np
 from service.domain.artifact import Artifact
 from service.domain.explanation import ModelRef, Omission
 from workers.binding import demand_bound
-from workers.formats.base import MapRecord
+from workers.formats.record import MapRecord
 from workers.leeway import leeway
 from workers.methods.base import METHODS
 from workers.parcels import Attribution, Fetched, Judged, Rendered, RenderedFile, Verdict

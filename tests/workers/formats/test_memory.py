@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 
 from service.domain.grid import Grid
 from tests.support.volumes import Series, volume_sheet
-from workers.formats.base import Sheet
+from workers.formats.sheet import Sheet
 from workers.sheets import write
 
 SHAPE = (24, 384, 384)

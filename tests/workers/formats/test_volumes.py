@@ -14,6 +14,7 @@ from pydicom.sr.codedict import codes
 
 from service.domain.boxes import PatientBox
 from service.domain.grid import Grid
+from service.domain.request import MOST_SLICES
 from service.domain.volume import Slice
 from service.errors.studies import FormatNotApplicable
 from tests.support.dciodvfy import complaints
@@ -22,7 +23,7 @@ from tests.support.volumes import CORONAL, ENHANCED_CT, SAGITTAL, Series, blob, 
 from workers.drawing.palettes import FAINT
 from workers.drawing.picture import draw
 from workers.formats import base
-from workers.formats.base import FORMATS, MOST_SLICES
+from workers.formats.base import FORMATS
 from workers.formats.derived import REQUIRED
 from workers.sheets import write
 
