@@ -29,8 +29,9 @@ from service.domain.grid import Grid
 from service.domain.manifest import Manifest
 from service.domain.parity import ParityReport
 from service.domain.request import ExplanationRequest
+from service.domain.resolved import ResolvedTarget
 from service.domain.study import Instance
-from service.domain.target import ResolvedTarget, Segment
+from service.domain.target import Segment
 from service.domain.trust import Binding, Probes, TrustReport
 from service.domain.value import Sha256, Value
 from service.domain.variable import VariableFact, VariableShare

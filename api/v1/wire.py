@@ -23,8 +23,8 @@ from service.domain.explanation import (
 from service.domain.job import Job, Priority, Stage, State
 from service.domain.parity import ParityReport
 from service.domain.request import ExplanationRequest
+from service.domain.resolved import ResolvedTarget
 from service.domain.study import Instance, Skipped, Study
-from service.domain.target import ResolvedTarget
 from service.domain.trust import TrustReport
 from service.domain.variable import VariableShare
 from service.domain.view import ViewShare

@@ -8,7 +8,7 @@ from service.domain.explanation import Check
 from service.domain.figures import fall_outside, probed, same_as_mean
 from service.domain.parity import WORDS as PARITY_WORDS
 from service.domain.parity import MapParity
-from service.domain.target import ResolvedTarget
+from service.domain.resolved import ResolvedTarget
 from service.domain.trust import SUPPORTED_TO, WEAK_TO, TrustReport
 
 GUIDE = f"""\

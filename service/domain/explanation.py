@@ -18,7 +18,7 @@ from service.domain.canonical import digest_of
 from service.domain.parity import ParityReport
 from service.domain.precision import Precision
 from service.domain.request import ExplanationRequest
-from service.domain.target import ResolvedTarget
+from service.domain.resolved import ResolvedTarget
 from service.domain.trust import Binding, TrustReport, source_digest
 from service.domain.value import Name, Sha256, Value
 from service.domain.variable import VariableFact, VariableShare

@@ -7,7 +7,7 @@ import pytest
 
 from service.domain.explanation import Result
 from service.domain.parity import Pair, Parity, ParityReport
-from service.domain.target import ResolvedTarget
+from service.domain.resolved import ResolvedTarget
 from service.errors.studies import NothingToExplain, ParityMismatch
 from service.precisions import Wishes
 from tests.support.fake_fleet import PACKAGES, FakeWorker

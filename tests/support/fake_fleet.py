@@ -14,7 +14,8 @@ from service.domain.catalog import Catalog, ClassEntry, FormatEntry, MethodEntry
 from service.domain.explanation import Explanation, MapFacts, ModelRef, Result
 from service.domain.job import Job, State
 from service.domain.request import ExplanationRequest
-from service.domain.target import ClassTarget, ResolvedTarget
+from service.domain.resolved import ResolvedTarget
+from service.domain.target import ClassTarget
 from service.errors.base import Failure, Kind, WhylightError
 from service.errors.studies import UndecodablePixels
 from service.fleet.base import WorkerRecord

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from service.domain.explanation import ModelRef
 from service.domain.grid import Grid
 from service.domain.parity import MapParity
-from service.domain.target import ResolvedTarget
+from service.domain.resolved import ResolvedTarget
 from service.domain.trust import Grade, TrustReport, statements
 from workers.formats.record import MapRecord
 from workers.formats.sheet import Sheet

@@ -14,7 +14,8 @@ from service.domain.grid import Grid
 from service.domain.parity import WORDS as PARITY_WORDS
 from service.domain.parity import MapParity, Parity
 from service.domain.request import Style
-from service.domain.target import PROBABILITY, ResolvedTarget
+from service.domain.resolved import ResolvedTarget
+from service.domain.target import PROBABILITY
 from service.domain.trust import (
     ALWAYS,
     OF_THE_METHOD,

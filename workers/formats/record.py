@@ -15,7 +15,7 @@ from service.domain.outputs import Code
 from service.domain.parity import MapParity
 from service.domain.precision import Precision
 from service.domain.request import ObjectChoice, SliceChoice, Style, TransferSyntax
-from service.domain.target import ResolvedTarget
+from service.domain.resolved import ResolvedTarget
 from service.domain.trust import Probes, TrustReport
 from service.domain.value import Value
 from service.domain.variable import VariableFact, VariableShare

@@ -12,7 +12,8 @@ from pydicom.sr.codedict import codes
 
 from service.domain.boxes import EDGES
 from service.domain.figures import in_windows
-from service.domain.target import LOGIT, ResolvedTarget
+from service.domain.resolved import ResolvedTarget
+from service.domain.target import LOGIT
 from service.domain.trust import ALWAYS
 from workers.formats.plane import Plane
 from workers.formats.record import MapRecord

@@ -17,7 +17,7 @@ from service.domain.explanation import BagInstance, ExecutedOn, InstanceShare, T
 from service.domain.parity import Parity
 from service.domain.precision import Precision
 from service.domain.request import MethodChoice
-from service.domain.target import ResolvedTarget
+from service.domain.resolved import ResolvedTarget
 from service.domain.value import Sha256
 from service.domain.variable import VariableShare
 from service.errors.base import Failure, WhylightError

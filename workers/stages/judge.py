@@ -21,7 +21,7 @@ from service.domain.explanation import Check
 from service.domain.grid import Grid
 from service.domain.precision import Precision, PrecisionRecord
 from service.domain.request import Annotation
-from service.domain.target import ResolvedTarget
+from service.domain.resolved import ResolvedTarget
 from service.domain.trust import Flag, Probes
 from service.errors.base import WhylightError
 from workers.access import Access

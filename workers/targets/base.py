@@ -14,7 +14,8 @@ from service.domain.explanation import BagInstance
 from service.domain.grid import Grid
 from service.domain.manifest import Manifest
 from service.domain.outputs import ClassSpec, ValueSpec
-from service.domain.target import Of, ResolvedTarget, Segment
+from service.domain.resolved import ResolvedTarget
+from service.domain.target import Of, Segment
 from service.domain.value import Sha256
 from service.domain.view import View
 from service.errors.requests import InvalidTarget

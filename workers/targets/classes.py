@@ -9,16 +9,9 @@ from torch import Tensor
 from service.domain.explanation import Prediction
 from service.domain.manifest import Manifest
 from service.domain.outputs import ClassSpec
+from service.domain.resolved import ResolvedTarget
 from service.domain.scores import usable
-from service.domain.target import (
-    ABOVE_THRESHOLD,
-    LOGIT,
-    PROBABILITY,
-    TOP1,
-    ClassScore,
-    ClassTarget,
-    ResolvedTarget,
-)
+from service.domain.target import ABOVE_THRESHOLD, LOGIT, PROBABILITY, TOP1, ClassScore, ClassTarget
 from service.errors.requests import InvalidTarget
 from workers.passes import Scalar
 from workers.targets.base import Answer, Chosen, key_of, threshold_logit

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from service.domain.explanation import Prediction
 from service.domain.manifest import Manifest
-from service.domain.target import REST, TOP1, ContrastTarget, ResolvedTarget
+from service.domain.resolved import ResolvedTarget
+from service.domain.target import REST, TOP1, ContrastTarget
 from service.errors.requests import InvalidTarget
 from workers.passes import Scalar
 from workers.targets.base import Answer, Chosen, found, key_of

@@ -22,7 +22,8 @@ from service.domain.explanation import Prediction
 from service.domain.grid import Grid, apply
 from service.domain.manifest import Manifest
 from service.domain.outputs import ClassSpec
-from service.domain.target import PIXELS, DetectionTarget, ResolvedTarget
+from service.domain.resolved import ResolvedTarget
+from service.domain.target import PIXELS, DetectionTarget
 from service.errors.requests import InvalidTarget
 from workers.passes import Scalar
 from workers.targets.base import Answer, Chosen, demand_axes, found, key_of

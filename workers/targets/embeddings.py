@@ -13,7 +13,8 @@ from torch.nn.functional import normalize
 from typing_extensions import override
 
 from service.domain.explanation import Prediction
-from service.domain.target import EmbeddingTarget, RegressionTarget, ResolvedTarget
+from service.domain.resolved import ResolvedTarget
+from service.domain.target import EmbeddingTarget, RegressionTarget
 from service.domain.value import Sha256
 from service.errors.models import NonFiniteScore
 from service.errors.requests import InvalidTarget

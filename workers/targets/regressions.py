@@ -2,7 +2,8 @@
 
 from service.domain.explanation import Prediction
 from service.domain.outputs import ValueSpec
-from service.domain.target import RegressionTarget, ResolvedTarget
+from service.domain.resolved import ResolvedTarget
+from service.domain.target import RegressionTarget
 from service.errors.requests import InvalidTarget
 from workers.targets.base import Answer, Chosen, found, key_of
 from workers.targets.scalars import Linear

@@ -9,16 +9,8 @@ from numpy.typing import NDArray
 from service.domain.explanation import Prediction
 from service.domain.grid import Grid
 from service.domain.outputs import ClassSpec
-from service.domain.target import (
-    Box,
-    FrozenRegion,
-    Point,
-    PredictedMask,
-    Region,
-    ResolvedTarget,
-    Segment,
-    SegmentationTarget,
-)
+from service.domain.resolved import FrozenRegion, ResolvedTarget
+from service.domain.target import Box, Point, PredictedMask, Region, Segment, SegmentationTarget
 from service.errors.requests import InvalidTarget
 from workers.targets.base import Answer, Chosen, demand_axes, found, key_of, threshold_logit
 from workers.targets.scalars import RegionLogits

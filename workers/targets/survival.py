@@ -30,7 +30,8 @@ from typing_extensions import override
 from service.domain.explanation import Prediction
 from service.domain.manifest import Manifest
 from service.domain.outputs import EventSpec
-from service.domain.target import Of, ResolvedTarget, TimeToEventTarget
+from service.domain.resolved import ResolvedTarget
+from service.domain.target import Of, TimeToEventTarget
 from service.errors.requests import InvalidTarget
 from workers.targets import classes, regressions
 from workers.targets.base import Answer, Chosen, found

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from service.domain.explanation import BagInstance
-from service.domain.target import ClassTarget, InstanceTarget, ResolvedTarget, Target, ViewTarget
+from service.domain.resolved import ResolvedTarget
+from service.domain.target import ClassTarget, InstanceTarget, Target, ViewTarget
 from service.domain.view import View
 from service.errors.requests import InvalidTarget
 from workers.targets.base import Answer, Chosen, key_of

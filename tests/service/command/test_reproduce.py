@@ -25,7 +25,7 @@ from service.domain.explanation import (
     Result,
 )
 from service.domain.request import ExplanationRequest
-from service.domain.target import ResolvedTarget
+from service.domain.resolved import ResolvedTarget
 from service.domain.trust import Binding, Grade, TrustReport
 
 THEN, NOW = "ex_0000000000000000000000000a", "ex_0000000000000000000000000b"
