@@ -10,6 +10,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from service.command import packages
 from tests.support.redis_server import any_server
 from tests.support.up import up
 
@@ -35,7 +36,12 @@ def test_the_walk_through_works_as_it_is_written(tmp_path):
     need_curl()
     any_server()
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    with up() as running:
+    with up(models=None) as running:
+        with running.client() as client:
+            offered = {
+                each["name"]: each["state"] for each in client.get("/v1/models").json()["models"]
+            }
+        assert offered == {each.name: "ready" for each in packages.bundled()}
         subprocess.run(
             ["bash", "-euo", "pipefail", "-c", walk_through()],
             cwd=tmp_path,

@@ -142,7 +142,7 @@ def test_the_models_command_lists_adds_and_removes(stack):
 
 @pytest.mark.parametrize("part", ["api.main", "workers.main", "redis"])
 def test_when_a_part_dies_everything_stops_and_the_command_says_which(part):
-    with up() as running:
+    with up(models=()) as running:
         children = running.children()
         children[part].send_signal(signal.SIGKILL)
         rest, _ = running.process.communicate(timeout=60)

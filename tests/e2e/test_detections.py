@@ -17,6 +17,11 @@ PICTURE = shapes(4_774, {"cyst": 2, "stone": 1})
 MODEL = {"model": "detector-phantom"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _models(stack):
+    stack.add_models("detector-phantom")
+
+
 @pytest.fixture(scope="module")
 def study(client):
     content = encoded(plate(PICTURE, "e2e", "KIDNEY"))

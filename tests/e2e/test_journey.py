@@ -146,11 +146,12 @@ def test_a_map_of_the_nodule_is_supported(job, method):
     assert result["trust"]["certificate"]["outcome"] == "passed"
 
 
-def test_the_onnx_file_serves_gradients_by_its_interpreted_graph_and_refuses_the_rest(client):
+def test_the_onnx_file_serves_gradients_by_its_interpreted_graph_and_refuses_the_rest(
+    stack, client
+):
+    stack.add_models("chest-phantom-onnx")
     models = client.get("/v1/models").json()["models"]
-    onnx = next((each for each in models if each["runtime"] == "onnx"), None)
-    if onnx is None:
-        pytest.skip("no ONNX package is bundled")
+    onnx = next(each for each in models if each["runtime"] == "onnx")
     study = journey.upload(client)["id"]
     body = journey.request(study, "occlusion", "grad_cam", targets=["nodule"])
     body |= {"model": onnx["name"]}

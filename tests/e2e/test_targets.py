@@ -22,6 +22,11 @@ AWAY = 6
 """Source pixels that a peak may lie beside what was planted."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _models(stack):
+    stack.add_models("bone-age-phantom", "shape-phantom")
+
+
 def beside(mask, place):
     return np.linalg.norm(np.argwhere(mask) - np.array(place), axis=1).min()
 

@@ -37,6 +37,11 @@ def send(client, name, *, without=(), also=()):
     return answer.json()["id"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _models(stack):
+    stack.add_models("four-view-phantom")
+
+
 @pytest.fixture(scope="module")
 def study(client):
     return send(client, "http")

@@ -17,6 +17,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.redis]
 PHANTOM = draw(4243, ["hollow"])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _models(stack):
+    stack.add_models("sphere-phantom")
+
+
 @pytest.fixture(scope="module")
 def study(client):
     slices, radiograph, buffer = series(PHANTOM, "e2e"), image(), io.BytesIO()

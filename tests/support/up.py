@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +16,14 @@ from pathlib import Path
 import httpx
 import psutil
 
+from service.command import packages
+from service.command.client import Client
+
 STARTS_WITHIN = 150.0
 ENDS_WITHIN = 60.0
 COMMAND = (sys.executable, "-m", "service.command.main")
+FEW_MODELS = (sys.executable, "-m", "tests.support.few_models")
+CHEST = ("chest-phantom",)
 ROOT = Path(__file__).parents[2]
 
 
@@ -51,6 +56,12 @@ class Up:
         """Return a client with the first key, or another."""
         headers = {"Authorization": f"Bearer {key or self.key}"}
         return httpx.Client(base_url=self.url, headers=headers, timeout=90.0, trust_env=False)
+
+    def add_models(self, *names: str) -> None:
+        """Register more of the bundled models and wait until they are served."""
+        with Client(self.url, self.key) as client:
+            for manifest in [packages.register(client, packages.BUNDLED / each) for each in names]:
+                packages.wait_until_probed(client, manifest)
 
     def command(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run another ``whylight`` command beside the stack."""
@@ -86,12 +97,17 @@ class Up:
 
 
 @contextmanager
-def up(home: Path | None = None) -> Iterator[Up]:
-    """Run ``whylight up`` on a free port until the block ends."""
+def up(home: Path | None = None, models: Sequence[str] | None = CHEST) -> Iterator[Up]:
+    """Run ``whylight up`` on a free port until the block ends.
+
+    It registers those of the bundled models that are named; `None` for all, as an
+    operator's does.
+    """
     folder = home or Path(tempfile.mkdtemp(prefix="wl-up-"))
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WHYLIGHT_")}
+    command = COMMAND if models is None else (*FEW_MODELS, ",".join(models))
     process = subprocess.Popen(
-        [*COMMAND, "up", "--home", str(folder), "--port", "0"],
+        [*command, "up", "--home", str(folder), "--port", "0"],
         env=environment,
         cwd=ROOT,
         stdout=subprocess.PIPE,
