@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.drafts.base import Draft, classes, image, modalities, read_json, slug, text, version
-from service.drafts.monai import choice, is_data
+from service.drafts.monai import choice, is_data, per_axis
 from service.errors.models import InvalidPackage
 from service.sniff import contradiction
 
@@ -52,7 +52,7 @@ def _tensors(about: dict[str, Any], draft: Draft) -> None:
     for name, entry in list(_mapping(format_.get("inputs")).items())[:1]:
         said = _mapping(entry)
         shape = said.get("spatial_shape")
-        axes = len(shape) if isinstance(shape, list) else 2
+        axes = _axes(said)
         seen = modalities([said.get("modality"), about.get("modality")])
         steps = _resize(shape) if axes == len("yx") else []
         draft.fields["inputs"] = [image(axes, slug(name).replace("-", "_"), seen, steps)]
@@ -70,6 +70,12 @@ def _tensors(about: dict[str, Any], draft: Draft) -> None:
             "Check the order of the classes and that the network puts out logits, not "
             "probabilities; give codes and thresholds."
         )
+
+
+def _axes(said: dict[str, Any]) -> int:
+    """Return the spatial axes of what is said of an image."""
+    shape = said.get("spatial_shape")
+    return len(shape) if isinstance(shape, list) else 2
 
 
 def _resize(shape: object) -> list[dict[str, Any]]:
@@ -102,9 +108,9 @@ def _weights(folder: Path, draft: Draft) -> None:
 
 def _windows(folder: Path, about: dict[str, Any], draft: Draft) -> None:
     """Take over the windows in which the network sees an image, or ask for them."""
-    inputs = _mapping(_mapping(about.get("network_data_format")).get("inputs")).values()
+    inputs = [*_mapping(_mapping(about.get("network_data_format")).get("inputs")).values()]
     said = _mapping(_inferer(folder))
-    size = said.get("roi_size")
+    size = per_axis(said.get("roi_size"), _axes(_mapping(inputs[0])) if inputs else None)
     if isinstance(size, list) and size and all(isinstance(each, int) for each in size):
         overlap, blend = said.get("overlap", OVERLAP), said.get("mode", "constant")
         if is_data([overlap, blend]):

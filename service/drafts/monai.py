@@ -9,6 +9,7 @@ LOADING: Final = frozenset({"pretrained", "progress", "adv_prop"})
 
 RELU: Final = ("relu", "RELU", ["relu", {"inplace": True}], ["RELU", {"inplace": True}])
 BATCH: Final = ("batch", "BATCH")
+AXES: Final = (1, 2, 3)
 
 
 class Known(NamedTuple):
@@ -24,42 +25,82 @@ class Known(NamedTuple):
     idle: frozenset[str] = frozenset()
     """Arguments that change no answer of a network with weights loaded; they are left out."""
 
+    per_axis: frozenset[str] = frozenset()
+    """Arguments that MONAI takes as one number for all axes, and the network here as one each."""
+
+
+def _senet(**own: Any) -> Known:
+    """Return what a class of squeeze and excitation is; its `own` defaults over those of all."""
+    large = {"inplanes": 128, "downsample_kernel_size": 3, "input_3x3": True, "num_classes": 1000}
+    idle = frozenset({"dropout_prob", "dropout_dim"})
+    return Known("seresnet", defaults={**large, **own}, idle=idle | LOADING)
+
+
+def _seresnet(block: str, groups: int, *layers: int) -> Known:
+    small = {"inplanes": 64, "downsample_kernel_size": 1, "input_3x3": False, "reduction": 16}
+    return _senet(block=block, layers=[*layers], groups=groups, **small)
+
+
+def _densenet(*blocks: int) -> Known:
+    """Return what a dense network is; `blocks` where its class has others than the network here."""
+    return Known(
+        "densenet",
+        defaults={"block_config": [*blocks]} if blocks else {},
+        fixed={"act": RELU, "norm": BATCH},
+        idle=LOADING,
+    )
+
+
+def _resnet(block: str = "", *layers: int) -> Known:
+    """Return what a residual network is; `block` and `layers` where its name says them."""
+    return Known(
+        "resnet",
+        defaults={"block": block, "layers": [*layers]} if block else {},
+        fixed={"shortcut_type": ("B",), "feed_forward": (True,), "act": RELU, "norm": BATCH},
+        idle=LOADING,
+    )
+
 
 NETWORKS: Final = {
-    "ResNet": Known(
-        "resnet",
-        fixed={"shortcut_type": ("B",), "feed_forward": (True,), "act": RELU, "norm": BATCH},
-    ),
-    "DenseNet": Known("densenet", fixed={"act": RELU, "norm": BATCH}),
-    "DenseNet121": Known("densenet", fixed={"act": RELU, "norm": BATCH}, idle=LOADING),
-    "EfficientNetBN": Known(
+    "resnet": _resnet(),
+    "resnet10": _resnet("basic", 1, 1, 1, 1),
+    "resnet18": _resnet("basic", 2, 2, 2, 2),
+    "resnet34": _resnet("basic", 3, 4, 6, 3),
+    "resnet50": _resnet("bottleneck", 3, 4, 6, 3),
+    "resnet101": _resnet("bottleneck", 3, 4, 23, 3),
+    "resnet152": _resnet("bottleneck", 3, 8, 36, 3),
+    "resnet200": _resnet("bottleneck", 3, 24, 36, 3),
+    "densenet": _densenet(),
+    "densenet121": _densenet(),
+    "densenet169": _densenet(6, 12, 32, 32),
+    "densenet201": _densenet(6, 12, 48, 32),
+    "densenet264": _densenet(6, 12, 64, 48),
+    "efficientnetbn": Known(
         "efficientnet",
         fixed={"norm": (["batch", {"eps": 1e-3, "momentum": 0.01}],)},
         idle=LOADING,
     ),
-    "SENet": Known(
-        "seresnet",
-        defaults={
-            "inplanes": 128,
-            "downsample_kernel_size": 3,
-            "input_3x3": True,
-            "num_classes": 1000,
-        },
-        idle=frozenset({"dropout_prob", "dropout_dim"}),
-    ),
-    "UNet": Known("unet"),
-    "Unet": Known("unet"),
-    "DynUNet": Known("dynunet", idle=frozenset({"dropout", "deep_supervision", "deep_supr_num"})),
-    "SegResNet": Known("segresnet"),
-    "ViT": Known(
+    "senet": _senet(),
+    "senet154": _senet(block="se_bottleneck", layers=[3, 8, 36, 3], groups=64, reduction=16),
+    "seresnet50": _seresnet("se_resnet_bottleneck", 1, 3, 4, 6, 3),
+    "seresnet101": _seresnet("se_resnet_bottleneck", 1, 3, 4, 23, 3),
+    "seresnet152": _seresnet("se_resnet_bottleneck", 1, 3, 8, 36, 3),
+    "seresnext50": _seresnet("se_resnetxt_bottleneck", 32, 3, 4, 6, 3),
+    "seresnext101": _seresnet("se_resnetxt_bottleneck", 32, 3, 4, 23, 3),
+    "unet": Known("unet"),
+    "dynunet": Known("dynunet", idle=frozenset({"dropout", "deep_supervision", "deep_supr_num"})),
+    "segresnet": Known("segresnet"),
+    "vit": Known(
         "monai_vit",
-        defaults={"classification": False},
+        defaults={"classification": False, "spatial_dims": 3},
         fixed={"classification": (True,)},
         idle=frozenset({"save_attn"}),
+        per_axis=frozenset({"img_size", "patch_size"}),
     ),
-    "SwinUNETR": Known("swin_unetr", idle=frozenset({"img_size", "use_checkpoint"})),
+    "swinunetr": Known("swin_unetr", idle=frozenset({"img_size", "use_checkpoint"})),
 }
-"""By class. The defaults are those of MONAI 1.6."""
+"""By class or function, in small letters: MONAI's other names for one differ in case alone. The
+defaults are those of MONAI 1.6."""
 
 
 def choice(said: Mapping[str, Any]) -> dict[str, Any] | str:
@@ -77,7 +118,7 @@ def choice(said: Mapping[str, Any]) -> dict[str, Any] | str:
     if not isinstance(target, str) or not is_data(target):
         return ""
     home, _, kind = target.rpartition(".")
-    known = NETWORKS.get(kind)
+    known = NETWORKS.get(kind.lower())
     if known is None or (home and home.partition(".")[0] != "monai"):
         return (
             f"names {target!r}, which is none of those that are read: if the page has that network,"
@@ -100,7 +141,14 @@ def choice(said: Mapping[str, Any]) -> dict[str, Any] | str:
                 f"has {kind!r} with {name} {value!r} (as its default is, if it is not said);"
                 f" {known.name} has {values[0]!r} alone. Bring the network as ONNX."
             )
+    for name in known.per_axis & arguments.keys():
+        arguments[name] = per_axis(arguments[name], arguments["spatial_dims"])
     return {"name": known.name, "parameters": arguments}
+
+
+def per_axis(value: object, axes: object) -> object:
+    """Return one number for all axes as one for each of `axes`; anything else as it is."""
+    return [value] * axes if type(value) is int and axes in AXES else value
 
 
 def is_data(value: object) -> bool:

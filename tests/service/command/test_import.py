@@ -225,10 +225,11 @@ def test_another_class_of_nnunets_networks_is_told(imported, tmp_path):
     assert "ResidualEncoderUNet" in said["/architecture"]
 
 
-def test_a_bundles_windows_are_taken(imported, tmp_path):
+@pytest.mark.parametrize("size", [[96, 96], 96])
+def test_a_bundles_windows_are_taken(imported, tmp_path, size):
     bundle = write_bundle(tmp_path / "bundle")
     path = bundle / "configs" / "inference.json"
-    inferer = {"_target_": "monai.inferers.SlidingWindowInferer", "roi_size": [96, 96]}
+    inferer = {"_target_": "monai.inferers.SlidingWindowInferer", "roi_size": size}
     config = json.loads(path.read_text())
     path.write_text(json.dumps(config | {"inferer": {**inferer, "mode": "gaussian"}}))
     fields, said = imported(bundle)

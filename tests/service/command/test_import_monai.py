@@ -2,9 +2,11 @@
 
 import inspect
 from importlib import import_module
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from service.drafts.monai import NETWORKS, choice
 from tests.support.foreign import write_bundle
@@ -21,7 +23,7 @@ SMALL = {
     },
     "ViT": {
         "in_channels": 1,
-        "img_size": [32, 32],
+        "img_size": 32,
         "patch_size": [16, 16],
         "hidden_size": 24,
         "mlp_dim": 16,
@@ -59,10 +61,13 @@ def test_what_is_drafted_answers_as_monais_own(imported, tmp_path, kind):
         torch.testing.assert_close(ours(image), expected)
 
 
-@pytest.mark.parametrize("kind", sorted(NETWORKS.keys() - {"Unet"}))
+KINDS = ("ResNet", "DenseNet", "DenseNet121", "EfficientNetBN", "SENet", "UNet", "DynUNet")
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "SegResNet", "ViT", "SwinUNETR"])
 def test_what_a_bundle_leaves_out_is_as_monai_has_it(kind):
     """A default of MONAI's that is another here is told in the draft."""
-    known = NETWORKS[kind]
+    known = NETWORKS[kind.lower()]
     fields = ARCHITECTURES[known.name].model_fields
     for name, each in inspect.signature(getattr(import_module(NETS), kind)).parameters.items():
         if each.default is not inspect.Parameter.empty and name in fields:
@@ -74,10 +79,46 @@ def test_what_a_bundle_leaves_out_is_as_monai_has_it(kind):
             assert value == theirs or theirs in known.fixed[name]
 
 
+@pytest.mark.parametrize("kind", ["SEResNet50", "SEResNeXt101", "SENet154", "DenseNet169"])
+def test_a_class_that_fixes_its_blocks_becomes_the_network_with_those_blocks(kind):
+    _demand_same_network(kind, {"spatial_dims": 2, "in_channels": 1, "num_classes": 3})
+
+
+@pytest.mark.parametrize("kind", ["resnet18", "resnet50"])
+def test_a_function_that_builds_a_network_becomes_the_network_that_it_builds(kind):
+    _demand_same_network(kind, {"spatial_dims": 2, "n_input_channels": 1, "num_classes": 3})
+
+
+def _demand_same_network(kind: str, given: dict[str, Any]) -> None:
+    """Hold names and shapes of all weights against those of MONAI's own; none has values."""
+    if kind.startswith("DenseNet"):
+        given["out_channels"] = given.pop("num_classes")
+    found = choice({"_target_": f"{NETS}.{kind}", **given})
+    assert isinstance(found, dict)
+    with torch.device("meta"):
+        ours = ARCHITECTURES[found["name"]].model_validate(found["parameters"]).build()
+        theirs = getattr(import_module(NETS), kind)(**given)
+    assert _shapes(ours) == _shapes(theirs)
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: each.shape for name, each in network.state_dict().items()}
+
+
+def test_a_size_that_is_one_number_is_one_for_each_axis():
+    """As MONAI has it where an edge is one number; `spatial_dims` is 3 unless it is said."""
+    said = {**SMALL["ViT"], "_target_": "ViT", "patch_size": 8}
+    del said["spatial_dims"]
+    found = choice(said)
+    assert isinstance(found, dict)
+    assert found["parameters"]["img_size"] == [32, 32, 32]
+    assert found["parameters"]["patch_size"] == [8, 8, 8]
+
+
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        ({"_target_": "SEResNet50", "spatial_dims": 2}, "inference.json names 'SEResNet50'"),
+        ({"_target_": "AHNet", "spatial_dims": 2}, "inference.json names 'AHNet'"),
         ({"_target_": "scripts.nets.UNet", "spatial_dims": 2}, "names 'scripts.nets.UNet'"),
         ({"_target_": "UNet", "channels": "@width", "strides": [2]}, "'UNet', but channels by"),
         ({"_target_": "DenseNet", "act": "elu"}, "'DenseNet' with act 'elu'"),
