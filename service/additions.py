@@ -47,6 +47,7 @@ def addition(
     instances: Sequence[Instance],
     model: ModelEntry,
     formats: Sequence[FormatEntry],
+    beside: Sequence[Instance] = (),
 ) -> Addition:
     """Return what a request may add; which targets it has is known only by its scores.
 
@@ -54,10 +55,13 @@ def addition(
     ----------
     instances
         The object that is explained, or all of a volume or a bag, or one of each view.
+    beside
+        Those that targets are made of beside it.
     """
     written = {each.name for each in formats if each.media_type == DICOM}
     source = source_digest([each.sha256 for each in instances])
     asked = [model.package, source, request.frame, request.question()]
+    asked += [each.sha256 for each in beside]
     question = digest_of([version("whylight"), *asked])  # each version has series of its own
     classes = len(model.classes)
     targets = sum(classes if each.of == ABOVE_THRESHOLD else 1 for each in request.targets)

@@ -115,12 +115,13 @@ def admit(request: ExplanationRequest, catalog: Catalog, study: Study) -> Admitt
     model = check_against_catalog(request, catalog)
     request = with_segmentations(request, study)
     frozen, instances = _with_subject(request, model, study)
+    beside = [each for each in study.instances if each.id in frozen.beside]
     return Admitted(
         request=frozen,
         model=model,
         cost=estimated_cost(frozen, model),
         canonical=canonical(frozen),
-        addition=addition(frozen, instances, model, catalog.formats),
+        addition=addition(frozen, instances, model, catalog.formats, beside),
     )
 
 

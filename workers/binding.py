@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from service.domain.canonical import canonical, digest_of
 from service.domain.explanation import ModelRef
 from service.domain.job import Job
+from service.domain.resolved import ResolvedTarget
+from service.domain.target import EmbeddingTarget, Segment, SegmentationTarget
 from service.domain.trust import Binding, source_digest
 from service.domain.value import Sha256
 from service.errors.jobs import ResultDamaged
@@ -132,14 +134,21 @@ def _input_digest(prepared: Prepared) -> str:
 
 
 def _source(attribution: Attribution, fetched: Fetched) -> Sha256:
-    """Return the digest of what was sent: of a similarity, of both images."""
-    target = attribution.target
-    held = (
-        each.instance.sha256
-        for each in fetched.references
-        if target is not None and target.against and each.instance.id == target.asked_as
-    )
+    """Return the digest of what was sent, and of the object that the target was made of beside."""
+    named = _beside(attribution.target)
+    held = (each.sha256 for each in fetched.beside if each.id == named)
     return source_digest([each.sha256 for each in fetched.instances], next(held, None))
+
+
+def _beside(target: ResolvedTarget | None) -> str | None:
+    """Return the name of the object that a target was made of beside the image."""
+    match target and target.again:
+        case (
+            EmbeddingTarget(similarity_to=name) | SegmentationTarget(region=Segment(instance=name))
+        ):
+            return name
+        case _:
+            return None
 
 
 def _origin(prepared: Prepared, model: ModelRef) -> dict[str, Any]:

@@ -100,6 +100,12 @@ class Fetched:
         several = self.views or self.series
         return tuple(each.instance for each in several) or (self.instance,)
 
+    @property
+    def beside(self) -> tuple[Instance, ...]:
+        """All objects that targets are made of beside those."""
+        marks = (each.instance for each in self.segmentations.values())
+        return (*marks, *(each.instance for each in self.references))
+
 
 class ImageFacts(Value):
     """What the decoder learned, beside the pixels; safe inside the job only."""

@@ -50,8 +50,9 @@ def read_segments(
     asked = fetched.request.segments
     for count, region in enumerate(asked):
         to = fetched.scratch / f"segment_{count}.npy"
+        source = fetched.segmentations[str(region.instance)]
         message = {
-            "file": str(fetched.segmentations[str(region.instance)].file),
+            "file": str(source.file),
             "segment": region.segment,
             "subject": subject_of(decoded).model_dump(mode="json"),
             "shape": list(grid.shape),
@@ -59,7 +60,9 @@ def read_segments(
             "to": str(to),
         }
         answer = slots.run(TASK, message, limit, lost=UndecodablePixels)
-        given[region] = Given(answer["number"], np.load(to, allow_pickle=False))
+        given[region] = Given(
+            answer["number"], source.instance.sha256, np.load(to, allow_pickle=False)
+        )
         on_progress((2 + count) / (1 + len(asked)))
     return given
 

@@ -15,6 +15,7 @@ from service.command.report import table
 from service.domain.explanation import Explanation, ModelRef, Provenance, Result
 from service.domain.job import Priority
 from service.domain.target import ClassTarget
+from service.domain.value import Sha256
 from service.errors.jobs import ResultDamaged
 from service.paths import DOCUMENT_NAME
 
@@ -50,7 +51,7 @@ def run(options: Namespace) -> int:
         _demand_model(client, model)
         where = _study(client, original, ran, options.study)
         again = _again(client, original, _request(original, model) | where)
-        _demand_same_inputs(ran, again)
+        _demand_same_inputs(original, ran, again)
         found = list(_compare(client, original, again, options.file.parent))
     return _tell(original, again, found)
 
@@ -113,8 +114,8 @@ def _study(
             return {"study": asked.study}
         whole = asked.series is not None  # then the series, unless one of its objects was named
         return {"study": asked.study, "instance": asked.instance if whole else ran.instances[0].id}
-    if asked.views or asked.instances:
-        raise CommandFailure("The explanation is of several images: one file does not do.")
+    if asked.views or asked.instances or asked.beside:
+        raise CommandFailure("The explanation is of several objects: one file does not do.")
     try:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError:
@@ -160,12 +161,26 @@ def _served(client: Client) -> dict[str, int]:
     return {each["name"]: each["version"] for each in listed}
 
 
-def _demand_same_inputs(ran: Provenance, again: Explanation) -> None:
+def _demand_same_inputs(original: Explanation, ran: Provenance, again: Explanation) -> None:
     """Refuse to compare maps that were made of something else."""
     now = again.provenance
     then = [each.sha256 for each in ran.instances]
     if now is None or (now.package, [each.sha256 for each in now.instances]) != (ran.package, then):
         raise CommandFailure("The service explained another image, or another package.")
+    beside = _beside(again)
+    if any(beside.get(which, digest) != digest for which, digest in _beside(original).items()):
+        raise CommandFailure(
+            "A target was made of another image or segmentation beside the one explained."
+        )
+
+
+def _beside(explanation: Explanation) -> dict[tuple[str, str | None], Sha256]:
+    """Return the digest of what a map's target was made of beside the image, where it was."""
+    return {
+        _which(each): each.target.beside
+        for each in _mapped(explanation)
+        if each.target is not None and each.target.beside is not None
+    }
 
 
 def _compare(

@@ -395,7 +395,7 @@ class Explanation(Value):
             and binding.precision == ran.precision
             and binding.source
             == source_digest(
-                [each.sha256 for each in ran.instances], target.against if target else None
+                [each.sha256 for each in ran.instances], target.beside if target else None
             )
         )
 

@@ -243,6 +243,11 @@ class ExplanationRequest(Value):
         named = (each.similarity_to for each in self.targets if isinstance(each, EmbeddingTarget))
         return tuple(dict.fromkeys(each for each in named if each is not None))
 
+    @property
+    def beside(self) -> frozenset[str]:
+        """Every object that targets are made of beside the image explained."""
+        return frozenset({*self.references, *(str(each.instance) for each in self.segments)})
+
     @field_validator("methods", mode="before")
     @classmethod
     def _names_alone(cls, value: object) -> object:

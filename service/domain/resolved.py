@@ -20,6 +20,9 @@ class FrozenRegion(Value):
     box: tuple[float, ...]
     """Its bounds in source pixels, starts before ends, the ends past the end."""
 
+    segmentation: Sha256 | None = None
+    """Of the DICOM segmentation that a segment is of."""
+
 
 class ResolvedTarget(Value):
     """A target as the model's answer on the image made it definite."""
@@ -104,6 +107,11 @@ class ResolvedTarget(Value):
     def about(self) -> str:
         """Key of the class or value that is explained."""
         return self.of or self.key
+
+    @property
+    def beside(self) -> Sha256 | None:
+        """The object of the study that it was made of beside the image, if it was."""
+        return self.against if self.region is None else self.region.segmentation
 
     @property
     def is_logit(self) -> bool:

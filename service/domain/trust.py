@@ -295,7 +295,7 @@ class Binding(Value):
     """Of the model's input, likewise."""
 
     source: Sha256
-    """Of the DICOM object as it was sent; of a series, or of two images, see `source_digest`."""
+    """Of the DICOM object as it was sent; of a series, or of two objects, see `source_digest`."""
 
     weights: Sha256 | None
     """`None` of a model that runs elsewhere."""
@@ -322,15 +322,15 @@ class Binding(Value):
         return self.digest == digest_of(self.model_dump(exclude={"digest"}))
 
 
-def source_digest(objects: Sequence[Sha256], against: Sha256 | None = None) -> Sha256:
+def source_digest(objects: Sequence[Sha256], beside: Sha256 | None = None) -> Sha256:
     """Return what a binding says of its source: the object's digest, or one of all of a series.
 
     The latter is the SHA-256 of the canonical JSON list of the objects' digests in sorted order.
-    Of a similarity it is that of the list of this digest and the one of the object that the image
-    is held `against`.
+    Where the target was made of another object `beside` the image (the one that it is held
+    against, or the DICOM segmentation of its region), it is that of the list of both digests.
     """
     own = objects[0] if len(objects) == 1 else digest_of(sorted(objects))
-    return own if against is None else digest_of([own, against])
+    return own if beside is None else digest_of([own, beside])
 
 
 class Probes(Value):

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from service.domain.grid import Grid
+from service.domain.target import EmbeddingTarget, Segment, SegmentationTarget
 from service.errors.jobs import ResultDamaged
 from tests.support.parcels import fetched
 from tests.support.phantom_dicom import encoded, image
 from tests.support.sheets import MODEL, TARGET
 from workers.binding import Seen, array_digest, bound, demand_bound, demand_same
-from workers.parcels import Attribution, Decoded, ImageFacts, Prepared
+from workers.parcels import Attribution, Decoded, ImageFacts, Prepared, SourceFile
 
 VALUES = np.array([[[0.5, -1.0, 2.0], [3.0, 0.0, 1e-7]]], np.float32)
 GRID = Grid.identity((2, 3))
@@ -135,11 +136,30 @@ def test_a_similarity_to_another_image_is_not_bound_to_this_one(parcel):
         beside = replace(own, references=(replace(own, instance=other),))
         return replace(parcel, decoded=replace(parcel.decoded, fetched=beside))
 
-    told = {"kind": "embedding", "asked_as": "in_0002", "against": "a" * 64}
-    alike = replace(attribution(), target=TARGET.model_copy(update=told))
-    (mine,) = bound(held_against("a" * 64), MODEL, [alike])
-    assert demand_bound(mine, held_against("a" * 64), MODEL) == mine.binding
-    for other in (held_against("b" * 64), parcel):
+    again = EmbeddingTarget(kind="embedding", similarity_to="in_0002")
+    _demand_bound_to_what_lies_beside(parcel, held_against, again)
+
+
+def test_a_given_region_is_bound_to_the_segmentation_that_it_is_a_segment_of(parcel):
+    def marked(sha256):
+        own = parcel.decoded.fetched
+        other = own.instance.model_copy(update={"id": "in_0002", "sha256": sha256})
+        marks = replace(own, segmentations={"in_0002": SourceFile(other, own.file)})
+        return replace(parcel, decoded=replace(parcel.decoded, fetched=marks))
+
+    region = Segment(kind="segment", instance="in_0002", segment=1)
+    again = SegmentationTarget(kind="segmentation", of="effusion", region=region)
+    _demand_bound_to_what_lies_beside(parcel, marked, again)
+
+
+def _demand_bound_to_what_lies_beside(alone, beside, again) -> None:
+    told = replace(attribution(), target=TARGET.model_copy(update={"again": again}))
+    (mine,) = bound(beside("a" * 64), MODEL, [told])
+    own = alone.decoded.fetched.instance.sha256
+    spelled = json.dumps([own, "a" * 64], separators=(",", ":"))
+    assert mine.binding.source == hashlib.sha256(spelled.encode()).hexdigest()
+    assert demand_bound(mine, beside("a" * 64), MODEL) == mine.binding
+    for other in (beside("b" * 64), alone):
         with pytest.raises(ResultDamaged):
             demand_bound(mine, other, MODEL)
 

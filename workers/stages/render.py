@@ -97,6 +97,8 @@ def digest_of(fetched: Fetched) -> str:
         parts = [1, job.tenant, job.package, objects, fetched.view.key, asked]
     elif instance.number_of_frames > 1:
         parts.append(fetched.frame)
+    if fetched.beside:
+        parts.append([each.sha256 for each in fetched.beside])
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 

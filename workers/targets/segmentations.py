@@ -11,6 +11,7 @@ from service.domain.grid import Grid
 from service.domain.outputs import ClassSpec
 from service.domain.resolved import FrozenRegion, ResolvedTarget
 from service.domain.target import Box, Point, PredictedMask, Region, Segment, SegmentationTarget
+from service.domain.value import Sha256
 from service.errors.requests import InvalidTarget
 from workers.targets.base import Answer, Chosen, demand_axes, found, key_of, threshold_logit
 from workers.targets.scalars import RegionLogits
@@ -63,7 +64,7 @@ def resolve(target: SegmentationTarget, answer: Answer) -> Chosen | None:
     """
     index, spec = found(target.of, answer.manifest.classes)
     mask = _mask(target.region, answer, index)
-    target = _by_number(target, answer)
+    target, segmentation = _by_number(target, answer)
     if not mask.any():
         if isinstance(target.region, PredictedMask):
             return None
@@ -90,6 +91,7 @@ def resolve(target: SegmentationTarget, answer: Answer) -> Chosen | None:
                 cells=int(mask.sum()),
                 digest=digest,
                 box=_bounds(mask, answer.grid),
+                segmentation=segmentation,
             ),
             again=target.model_copy(update={"of": spec.key}),
         ),
@@ -97,13 +99,19 @@ def resolve(target: SegmentationTarget, answer: Answer) -> Chosen | None:
     )
 
 
-def _by_number(target: SegmentationTarget, answer: Answer) -> SegmentationTarget:
-    """Return the target with the number of its segment, whose label may be anything."""
+def _by_number(
+    target: SegmentationTarget, answer: Answer
+) -> tuple[SegmentationTarget, Sha256 | None]:
+    """Return the target with the number of its segment, whose label may be anything, and of what.
+
+    The latter is the digest of the segmentation that it is a segment of.
+    """
     region = target.region
     if not isinstance(region, Segment):
-        return target
-    known = region.model_copy(update={"segment": answer.given[region].number})
-    return target.model_copy(update={"region": known})
+        return target, None
+    given = answer.given[region]
+    known = region.model_copy(update={"segment": given.number})
+    return target.model_copy(update={"region": known}), given.segmentation
 
 
 def _score(scalar: RegionLogits, answer: Answer) -> float:

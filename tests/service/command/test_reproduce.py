@@ -25,8 +25,8 @@ from service.domain.explanation import (
     Result,
 )
 from service.domain.request import ExplanationRequest
-from service.domain.resolved import ResolvedTarget
-from service.domain.trust import Binding, Grade, TrustReport
+from service.domain.resolved import FrozenRegion, ResolvedTarget
+from service.domain.trust import Binding, Grade, TrustReport, source_digest
 
 THEN, NOW = "ex_0000000000000000000000000a", "ex_0000000000000000000000000b"
 IMAGE = b"a DICOM object"
@@ -65,7 +65,9 @@ class Explained:
     files: dict[str, bytes] = field(default_factory=dict)
 
 
-def explained(job, maps, formats=("npy",), binds=True, *, version=1, checks=(), **changes):
+def explained(
+    job, maps, formats=("npy",), binds=True, *, version=1, checks=(), region=None, **changes
+):
     """Make a finished explanation whose maps are `maps` by method and class index."""
     files, results = {}, []
     for (method, index), values in maps.items():
@@ -78,6 +80,7 @@ def explained(job, maps, formats=("npy",), binds=True, *, version=1, checks=(), 
             probability=None,
             threshold=None,
             above_threshold=None,
+            region=region,
         )
         named = {
             f"{method}.{KEYS[index]}.{each}": (each, spelled(values, each)) for each in formats
@@ -98,7 +101,7 @@ def explained(job, maps, formats=("npy",), binds=True, *, version=1, checks=(), 
         binding = Binding.of(
             map=hashlib.sha256(values.tobytes()).hexdigest(),
             input="d" * 64,
-            source=SOURCE,
+            source=source_digest([SOURCE], target.beside),
             weights=WEIGHTS,
             precision="bfloat16",
             request=REQUEST,
@@ -274,6 +277,22 @@ def test_a_map_counts_as_the_same_up_to_the_engines_tolerance(whylight, gateway,
     assert found == status
     assert out.count("| no ") == 1
     assert f"{4 - status} of 4" in out
+
+
+def region(segmentation):
+    """What a target over a segment of a segmentation was resolved to."""
+    return FrozenRegion(
+        kind="segment", cells=1, digest="e" * 64, box=(0, 0, 1, 1), segmentation=segmentation
+    )
+
+
+@pytest.mark.parametrize(("now", "status"), [("a" * 64, 0), ("b" * 64, 1)])
+def test_maps_of_another_segmentation_are_never_compared(whylight, gateway, keep, now, status):
+    file = keep(explained(THEN, MAPS, region=region("a" * 64)))
+    gateway.kept[NOW] = explained(NOW, MAPS, region=region(now))
+    found, _, err = whylight("reproduce", file)
+    assert found == status
+    assert ("another image or segmentation" in err) is bool(status)
 
 
 def test_an_edited_document_is_refused_before_anything_is_asked(whylight, gateway, file):

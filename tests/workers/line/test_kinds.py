@@ -7,6 +7,7 @@ import pytest
 
 from examples.planted.dicom import plate
 from examples.planted.pictures import hand, shapes
+from service.domain.canonical import digest_of
 from service.domain.job import State
 from service.domain.parity import Parity
 from tests.support.segmentations import segmentation
@@ -152,6 +153,9 @@ def test_a_region_that_somebody_else_marked_is_explained(clinic, named):
     assert entry.target.region.kind == "segment"
     assert entry.target.region.cells == pytest.approx(SHAPES.masks["stone"].sum() / 4, rel=0.1)
     assert entry.target.again.region.segment == 1
+    marks_digest, image_digest = (each.sha256 for each in study.instances)
+    assert entry.target.region.segmentation == marks_digest
+    assert entry.trust.binding.source == digest_of([image_digest, marks_digest])
     assert beside(SHAPES.masks["stone"], entry.map.peak) <= AWAY
     assert told.subject.instance == "in_0002"
 

@@ -24,7 +24,7 @@ from tests.support.sheets import MODEL, REPORT, TARGET, blob
 from workers import tasks
 from workers.binding import bound
 from workers.drawing import picture
-from workers.parcels import Attributed, Attribution, Judged, Verdict
+from workers.parcels import Attributed, Attribution, Judged, SourceFile, Verdict
 from workers.slots import Slots
 from workers.stages.decode import decode
 from workers.stages.prepare import prepare
@@ -169,6 +169,9 @@ def test_the_question_names_the_series_and_not_how_the_answer_is_wanted(tmp_path
     assert digest_of(fetched(IMAGE, tmp_path, targets=["nodule"])) != asked
     other = encoded(of_pixels(RAMP + 1, bits=12))
     assert digest_of(fetched(other, tmp_path)) != asked
+    image = fetched(IMAGE, tmp_path)
+    marked = replace(image, segmentations={"in_0002": SourceFile(image.instance, image.file)})
+    assert digest_of(marked) != asked
 
 
 def test_frames_of_one_object_are_different_questions(tmp_path):
