@@ -191,6 +191,30 @@ def test_full_memory_at_loading_has_idle_models_leave(
     assert held(room) == {"first"}
 
 
+def test_who_left_for_a_model_that_turns_out_too_large_serves_on(
+    room: Room, three: tuple[PackageRecord, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond its weights, what a model takes is known only once it was tried."""
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def refused(name: str) -> None:
+        large = room.register(name, shape={"widths": [8, 128]})
+        room.shelf.residents.budget = room.packages.manifest(large.package).weight_bytes + spare
+        assert "WHYLIGHT_WORKER__MEMORY_BYTES" in room.refusal(large)
+        assert held(room) == set()
+        for each in three:
+            with room.shelf.lent(each.package, patient):  # its self-tests are answered anew
+                pass
+
+    spare = 4096  # the others leave for its weights, and then there is no room for a row
+    refused("large")
+    spare = 1 << 20  # its weights fit beside the others, and the device is full all the same
+    monkeypatch.setattr(room.shelf._loader, "load", full)
+    refused("larger")
+
+
 # ---------------------------------------------------------------- what is made of a model
 
 
