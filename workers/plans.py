@@ -170,8 +170,10 @@ class Plans:
         try:
             given = job.runtime.lend(loan.exclusive, until)
         except TimeUp:
-            late = LATE if until == deadline else _overdrawn(seconds)
-            self._fail(job, loan.run, DeadlineExceeded(late))
+            if until < deadline:
+                self._fail(job, loan.run, DeadlineExceeded(_overdrawn(seconds)))
+            else:  # the job's own end: the next turn tells all of its plans
+                job.items.append(loan)
         except Exception as error:  # noqa: BLE001 - lent work is foreign code
             self._fail(job, loan.run, error)
         else:

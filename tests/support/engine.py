@@ -1,4 +1,4 @@
-"""Small models with known answers, and two ways to drive a plan against them."""
+"""Small models with known answers, and ways to drive a plan against them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from workers.methods.base import METHODS, Maps, Method, ModelFacts
-from workers.passes import Ability, Exclusive, Plan, Scalar
+from workers.passes import Ability, Exclusive, Plan, Scalar, TimeUp
 from workers.running import Planned
 from workers.runtimes.base import Runtime, Segment
 from workers.runtimes.torch import TorchRuntime
@@ -146,14 +146,47 @@ def run_alone(plan: Plan[Any], runtime: Runtime, chunk: int = 1_000_000) -> Any:
         answer = steps if isinstance(asked, tuple) else steps[0]
 
 
-def _serve(ask: Any, runtime: Runtime, chunk: int) -> Any:
+def stopped(plan: Plan[Any], runtime: Runtime, rows: int, chunk: int = 1_000_000) -> Any:
+    """Drive a plan alone for so many rows, tell it that time is up, and return its result.
+
+    Raises
+    ------
+    TimeUp
+        It has nothing to return.
+    """
+    answer = None
+    while True:
+        asked = plan.send(answer)
+        steps = []
+        for ask in asked if isinstance(asked, tuple) else (asked,):
+            count = ask.rows if isinstance(ask, Exclusive) else ask.rows.count
+            if count > rows:
+                return _told(plan, ask, runtime, rows, chunk)
+            steps.append(_serve(ask, runtime, chunk))
+            rows -= count
+        answer = tuple(steps) if isinstance(asked, tuple) else steps[0]
+
+
+def _told(plan: Plan[Any], ask: Any, runtime: Runtime, rows: int, chunk: int) -> Any:
+    """Serve the first rows of a pass and no more."""
+    if not isinstance(ask, Exclusive):
+        _serve(ask, runtime, chunk, rows)
+    try:
+        plan.throw(TimeUp)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("the plan asked for more when its time was up")
+
+
+def _serve(ask: Any, runtime: Runtime, chunk: int, most: float = math.inf) -> Any:
     if isinstance(ask, Exclusive):
         return runtime.lend(ask, math.inf)
     work = work_of([ask])
     group = runtime.group(work)
     steps = []
-    for start in range(0, ask.rows.count, chunk):
-        segment = Segment(work, start, min(start + chunk, ask.rows.count))
+    count = int(min(ask.rows.count, most))
+    for start in range(0, count, chunk):
+        segment = Segment(work, start, min(start + chunk, count))
         (served,) = runtime.serve(group, [segment])
         if isinstance(served, Exception):
             raise served
@@ -162,7 +195,7 @@ def _serve(ask: Any, runtime: Runtime, chunk: int) -> Any:
             steps.append(step)
         else:
             ask.fold(start, step)
-    return joined(steps, ask.rows.count)
+    return joined(steps, count)
 
 
 def attribute(

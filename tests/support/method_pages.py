@@ -58,6 +58,11 @@ what the model was given, as tiles. What a cell answers to may be centered about
 and is not known better than that: [decision 30](../adr/0030-cells-stay-tiles.md) has what was
 measured. The legend of a picture tells how much of the image one cell covers.
 
+When the time that an operator allows a job is up, a method whose column says so returns a map of
+what it has by then, if that is enough; the map is marked as partial, and figures beside it tell how
+much was done. The page of each tells what that map is. The others are done in one or two passes,
+and before their end there is nothing to show.
+
 {table}
 These pages are written by `python -m tests.support.method_pages` and the pictures on them by
 `python -m tests.support.method_pictures`: the demo model's answer to "why a nodule?" on the
@@ -78,6 +83,7 @@ PAGE: Final = """\
 | Cost | {cost} |
 | By default | {rows} on an image of 128 x 128 pixels |
 | Needs | {needs} |
+| When time is up | {late} |
 | Sign | {sign} |
 | Paper | {paper} |
 
@@ -125,6 +131,7 @@ def page(method: type[Method]) -> str:
         cost=method.cost,
         rows=_rows(_cost(method)),
         needs=", ".join(f"`{need}`" for need in sorted(method.needs)),
+        late=_late(method),
         sign=_sign(method),
         paper=method.paper,
         parameters=_parameters(method.model_json_schema()),
@@ -135,7 +142,7 @@ def page(method: type[Method]) -> str:
 
 def _index() -> str:
     """Return the table of all methods."""
-    head = ["| method | in a line | needs | rows |", "|---|---|---|---|"]
+    head = ["| method | in a line | needs | rows | when time is up |", "|---|---|---|---|---|"]
     return "\n".join([*head, *map(_line, ours().values())]) + "\n"
 
 
@@ -143,7 +150,12 @@ def _line(method: type[Method]) -> str:
     summary = (inspect.getdoc(method) or "").partition("\n\n")[0]
     needs = ", ".join(f"`{need}`" for need in sorted(method.needs))
     link = f"[{method.title}]({method.name}.md)"
-    return f"| {link} | {_inline(summary)} | {needs} | {_rows(_cost(method))} |"
+    cells = (link, _inline(summary), needs, _rows(_cost(method)), _late(method))
+    return f"| {' | '.join(cells)} |"
+
+
+def _late(method: type[Method]) -> str:
+    return "partial map" if method.partial_map else "no map"
 
 
 def _sign(method: type[Method]) -> str:

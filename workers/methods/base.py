@@ -18,7 +18,8 @@ from torch import Tensor
 
 from service.domain.catalog import Sense
 from service.registry import Registry
-from workers.passes import Ability, Cost, Plan, Targets
+from workers.passes import Ability, Cost, Forward, Pass, Plan, Step, Targets, TimeUp
+from workers.rows import Rows
 from workers.tabular import Tabular
 from workers.tokens import Tokens
 
@@ -104,6 +105,10 @@ class Method(BaseModel, ABC):
     """Whether it is right of scores alone that are weighted sums of what the model puts out: it
     reads them off the layer before, or knows no rule for what is made of outputs."""
 
+    partial_map: ClassVar[bool] = False
+    """Whether it has something to show before its last row: when time is up, it then returns a map
+    of what was done, marked as partial, if that is enough."""
+
     paper: ClassVar[str]
     cost: ClassVar[str]
     """Rows in words, such as ``steps gradient rows``."""
@@ -168,6 +173,47 @@ def spread(cell: Sequence[float]) -> NDArray[np.float64]:
     affine = np.diag([*cell, 1.0])
     affine[:-1, -1] = [(edge - 1) / 2 for edge in cell]
     return affine
+
+
+def cut_short(asked: Pass | tuple[Pass, ...]) -> Plan[bool]:
+    """Ask for passes with folds; return whether time was up before their last row."""
+    try:
+        yield asked
+    except TimeUp:
+        return True
+    return False
+
+
+def scored(rows: Rows, targets: Targets, image: Tensor) -> Plan[tuple[Tensor, bool]]:
+    """Ask for the scores of rows, which come on the device of `image`.
+
+    Returns
+    -------
+    tuple[Tensor, bool]
+        Float64 scores of the rows that are done, shape ``(done, K)``, and whether time was
+        up before all were.
+    """
+    scores = zeros((rows.count, len(targets)), image)
+    done = 0
+
+    def fold(start: int, step: Step) -> None:
+        nonlocal done
+        assert step.scores is not None  # noqa: S101 - targets were asked for
+        done = start + step.count
+        scores[start:done] = step.scores
+
+    late = yield from cut_short(Forward(rows, targets, fold=fold))
+    return scores[:done], late
+
+
+def spread_order(count: int) -> list[int]:
+    """Return the numbers from 0 to `count` - 1 so that the first few are spread among all.
+
+    They are in the order of van der Corput's sequence: 1/2, 1/4, 3/4, 1/8, ...
+    """
+    bits = (count - 1).bit_length()
+    mirrored = (int(f"{k:0{bits}b}"[::-1], 2) for k in range(1, 1 << bits))
+    return list(dict.fromkeys([*(each * count >> bits for each in mirrored), 0]))[:count]
 
 
 def add_rows(total: Tensor, rows: Tensor) -> None:

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
 
+import torch
 from captum.attr import DeepLift as Engine
 from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from workers.methods.base import METHODS
+from workers.methods.base import METHODS, spread_order
 from workers.methods.lent import ROWS, LentMethod, Part, as_fit, grays
 from workers.passes import Ability, Cost
 from workers.rows import Given, Rows
@@ -27,7 +28,9 @@ class DeepLiftShap(LentMethod):
     the model was trained on; there is none at hand for a single job, so that
     they are uniform images of every gray between the image's darkest and its
     brightest: no gray is the one that counts as nothing. The maps sum to the
-    score less the mean score of the references.
+    score less the mean score of the references. When time is up, the mean over the
+    references done so far is returned, marked as partial: the first few are spread
+    between darkest and brightest, and the residual counts from all of them.
 
     It is computed by captum, an optional extra, and refused for the networks
     for which DeepLIFT is.
@@ -46,6 +49,7 @@ class DeepLiftShap(LentMethod):
     title: ClassVar = "DeepLIFT SHAP"
     needs: ClassVar = frozenset({Ability.EXCLUSIVE, Ability.RESCALE_RULE})
     linear: ClassVar = True
+    partial_map: ClassVar = True
     paper: ClassVar = "Lundberg, Lee (2017), arXiv:1705.07874, section 4.2"
     cost: ClassVar = "2 x samples gradient rows for each target; samples + 1 forward rows"
     weaknesses: ClassVar = (
@@ -70,6 +74,7 @@ class DeepLiftShap(LentMethod):
     @override
     def parts(self, image: Tensor) -> Sequence[Part]:
         """Return a call for each few references; a row of the image goes with each of them."""
+        references = grays(image, self.samples)
 
         def contributions(some: Tensor, scored: Scored) -> Tensor:
             network = separated(scored)
@@ -79,7 +84,7 @@ class DeepLiftShap(LentMethod):
                 made: Tensor = Engine(network).attribute(images, rows)
                 return made
 
-            return as_fit(some, single)
+            return as_fit(references[some], single)
 
-        each = grays(image, self.samples).split(ROWS // 2)
-        return [partial(contributions, some) for some in each]
+        order = torch.tensor(spread_order(self.samples))
+        return [partial(contributions, some) for some in order.split(ROWS // 2)]

@@ -8,8 +8,17 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from workers.methods.base import METHODS, Maps, Method, add_rows, cells, zeros
-from workers.passes import Ability, Cost, Forward, Gradient, Plan, Step, Targets
+from workers.methods.base import (
+    METHODS,
+    Maps,
+    Method,
+    add_rows,
+    cells,
+    cut_short,
+    spread_order,
+    zeros,
+)
+from workers.passes import Ability, Cost, Forward, Gradient, Plan, Step, Targets, TimeUp
 from workers.rows import INPUT, Between, Clean, Noisy
 
 References = Callable[[int, int], Tensor]
@@ -17,6 +26,9 @@ References = Callable[[int, int], Tensor]
 
 GOLDEN: Final = (5**0.5 - 1) / 2
 """Multiples of it, taken modulo 1, are spread evenly however many there are."""
+
+PAIR: Final = 2
+"""Points to a reference; fewest of a partial map."""
 
 
 @METHODS.register("expected_gradients")
@@ -37,8 +49,11 @@ class ExpectedGradients(Method):
     then do for what would take hundreds.
 
     The maps sum to the score less the mean score of the references, up to the
-    error of sampling; both, the difference `score_change`, the map's `sum` and
-    the `residual` are returned for each target.
+    error of sampling; both, the difference `score_change`, the map's `sum`, the
+    `residual` and the `points` are returned for each target. When time is up, the
+    mean over the points done so far is returned, marked as partial: the grays come
+    in an order of which the first few are spread between darkest and brightest, and
+    the residual counts from all of them.
 
     Parameters
     ----------
@@ -65,6 +80,7 @@ class ExpectedGradients(Method):
     title: ClassVar = "Expected gradients"
     needs: ClassVar = frozenset({Ability.INPUT_GRADIENT})
     signed: ClassVar = True
+    partial_map: ClassVar = True
     paper: ClassVar = "Erion et al. (2021), arXiv:1906.10670, eq. 3"
     cost: ClassVar = "2 x samples gradient rows, samples + 1 forward rows"
     weaknesses: ClassVar = (
@@ -97,18 +113,24 @@ class ExpectedGradients(Method):
         references = self._references(image)
         twice = _Twice(references)
         total = zeros((len(targets), *image.shape), image)
+        done = 0
 
         def fold(start: int, step: Step) -> None:
+            nonlocal done
+            done = start + step.count
             ways = image - twice(start, start + step.count)
             add_rows(total, ways[:, None] * step.gradients[INPUT].double())
 
         nothing = (0.0,) * self.samples
-        end, starts, _ = yield (
+        end, starts = yield (
             Forward(Clean(image), targets),
             Forward(Between(image, references, nothing), targets),
-            Gradient(Between(image, twice, self._shares()), targets, fold=fold),
         )
-        maps = total / (2 * self.samples)
+        points = Between(image, twice, self._shares())
+        partial = yield from cut_short(Gradient(points, targets, fold=fold))
+        if done < PAIR:
+            raise TimeUp
+        maps = total / done
         scores, base = end.scores[0].double(), starts.scores.double().mean(0)
         sums = maps.flatten(1).sum(1)
         extras = tuple(
@@ -118,18 +140,24 @@ class ExpectedGradients(Method):
                 "score_change": score - baseline,
                 "sum": whole,
                 "residual": whole - (score - baseline),
+                "points": float(done),
             }
             for score, baseline, whole in zip(
                 scores.tolist(), base.tolist(), sums.tolist(), strict=True
             )
         )
         spatial = image.shape[1:]
-        return Maps(maps.to(image.dtype), cells(spatial, spatial), extras)
+        return Maps(maps.to(image.dtype), cells(spatial, spatial), extras, partial=partial)
+
+    @property
+    def _order(self) -> Sequence[int]:
+        """The references' numbers in the order in which they come; noise has none of its own."""
+        return spread_order(self.samples) if self.references == "constant" else range(self.samples)
 
     def _shares(self) -> tuple[float, ...]:
         """Return the image's share in each point, those of one reference side by side."""
         start = torch.rand(1, generator=torch.Generator().manual_seed(self.seed)).item()
-        spread = ((start + k * GOLDEN) % 1 for k in range(self.samples))
+        spread = ((start + k * GOLDEN) % 1 for k in self._order)
         return tuple(share for first in spread for share in (first, 1 - first))
 
     def _references(self, image: Tensor) -> References:
@@ -137,7 +165,7 @@ class ExpectedGradients(Method):
         if self.references == "noisy":
             sigma = self.noise * span.item()
             return _Noise(Noisy(image, sigma, self.seed, self.samples, antithetic=True))
-        grays = (torch.arange(self.samples).to(image) + 0.5) / self.samples
+        grays = (torch.tensor(self._order).to(image) + 0.5) / self.samples
         return _Constants(low + span * grays, image)
 
 

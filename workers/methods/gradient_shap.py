@@ -31,7 +31,8 @@ class GradientShap(LentMethod):
     independent of the others. It estimates the same as expected gradients,
     which spread their draws evenly and so need fewer; this is the form in which
     it is published and compared. The maps sum to the score less the mean score
-    of the references, up to the error of sampling.
+    of the references, up to the error of sampling. When time is up, the mean over
+    the points done so far is returned, marked as partial.
 
     It is computed by captum, an optional extra. It takes plain gradients, which
     follow a network however it is written; whether they add up to the change in
@@ -64,6 +65,7 @@ class GradientShap(LentMethod):
 
     title: ClassVar = "Gradient SHAP"
     needs: ClassVar = frozenset({Ability.EXCLUSIVE, Ability.PATH_GRADIENT})
+    partial_map: ClassVar = True
     paper: ClassVar = "Lundberg, Lee (2017), arXiv:1705.07874; Erion et al. (2021), eq. 3"
     cost: ClassVar = "samples gradient rows for each target; grays + 1 forward rows"
     weaknesses: ClassVar = (

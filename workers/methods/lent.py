@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from traceback import clear_frames
 from typing import ClassVar, Final
@@ -12,7 +13,7 @@ from typing_extensions import override
 
 from workers.device import is_out_of_memory, release_memory
 from workers.methods.base import Maps, Method, add_rows, cells, zeros
-from workers.passes import Exclusive, Forward, Lease, Plan, Scalar, Step, Targets
+from workers.passes import Exclusive, Forward, Lease, Plan, Scalar, Step, Targets, TimeUp
 from workers.rows import Clean, Rows
 from workers.twins import Scored, twin
 
@@ -32,8 +33,10 @@ class LentMethod(Method):
     The model is given back after each call, so that other jobs get their turns
     and a job that is cancelled or late ends. All hooks are set on a twin of it.
     `score`, `baseline_score` (the mean over the references), their difference
-    `score_change`, the map's `sum` and the `residual`, sum minus change, are
-    returned for each target.
+    `score_change`, the map's `sum`, the `residual`, sum minus change, and the
+    `gradient_rows` are returned for each target. When time is up, a method of
+    several calls returns the mean over those done so far, marked as partial, if
+    every target has had its turn.
     """
 
     signed: ClassVar = True
@@ -45,17 +48,25 @@ class LentMethod(Method):
             Forward(Clean(image), targets),
             Forward(self.references(image), targets),
         )
-        rows, made = self.estimate(image.shape, 1).gradient_rows, []
-        for target in targets:
-            total, count, parts = zeros(image.shape, image), 0, self.parts(image)
-            for part in parts:
-                some = yield Exclusive(partial(_called, target, part), SECONDS, rows // len(parts))
-                add_rows(total, some)
-                count += len(some)
-            made.append(total / count)
-        maps = torch.stack(made)
+        sums = [_Sum(target, self.parts(image), zeros(image.shape, image)) for target in targets]
+        calls, late = len(sums[0].parts), False
+        rows = self.estimate(image.shape, 1).gradient_rows // calls
+        try:
+            for call in range(calls):
+                for each in sums:
+                    work = partial(_called, each.target, each.parts[call])
+                    each.add((yield Exclusive(work, SECONDS, rows)))
+        except TimeUp:
+            late = True
+            if not sums[-1].calls:
+                raise
+        maps = torch.stack([each.total / each.count for each in sums])
         spatial = image.shape[1:]
-        return Maps(maps.to(image.dtype), cells(spatial, spatial), _figures(end, starts, maps))
+        figures = tuple(
+            {**said, "gradient_rows": float(each.calls * rows)}
+            for said, each in zip(_figures(end, starts, maps), sums, strict=True)
+        )
+        return Maps(maps.to(image.dtype), cells(spatial, spatial), figures, partial=late)
 
     @abstractmethod
     def references(self, image: Tensor) -> Rows:
@@ -64,6 +75,26 @@ class LentMethod(Method):
     @abstractmethod
     def parts(self, image: Tensor) -> Sequence[Part]:
         """Return calls of `ROWS` rows at most, in order; their mean is the map of one target."""
+
+
+@dataclass(slots=True, eq=False)
+class _Sum:
+    """What the calls for one target have given so far."""
+
+    target: Scalar
+    parts: Sequence[Part]
+    total: Tensor
+    """Float64, shape ``(C, *spatial)``."""
+
+    calls: int = 0
+    count: int = 0
+    """Maps that were added."""
+
+    def add(self, some: Tensor) -> None:
+        """Add what the next call gave, shape ``(n, C, *spatial)``."""
+        add_rows(self.total, some)
+        self.calls += 1
+        self.count += len(some)
 
 
 def _called(target: Scalar, part: Part, lease: Lease) -> Tensor:

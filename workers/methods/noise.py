@@ -8,7 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from workers.methods.base import Maps, Method, cells
-from workers.passes import Ability, Cost, Fold, Gradient, Plan, Targets, TimeUp
+from workers.passes import Ability, Cost
 from workers.rows import Noisy
 
 
@@ -28,6 +28,7 @@ class NoiseMethod(Method):
 
     needs: ClassVar = frozenset({Ability.INPUT_GRADIENT})
     sense: ClassVar = "sensitivity"
+    partial_map: ClassVar = True
     cost: ClassVar = "samples gradient rows"
 
     samples: int = Field(default=32, ge=2, le=2048, multiple_of=2, description="Noisy images.")
@@ -48,15 +49,6 @@ class NoiseMethod(Method):
         """Return the rows: `image` under noise."""
         sigma = self.noise * (image.max() - image.min()).item()
         return Noisy(image, sigma, self.seed, self.samples, antithetic)
-
-
-def served(rows: Noisy, targets: Targets, fold: Fold) -> Plan[bool]:
-    """Ask for the gradients of every row; return whether time was up before the last."""
-    try:
-        yield Gradient(rows, targets, fold=fold)
-    except TimeUp:
-        return True
-    return False
 
 
 def maps_of(values: Tensor, rows: Noisy, done: int, *, partial: bool) -> Maps:

@@ -1,7 +1,7 @@
 """Occlusion: how far the score falls when a window is covered."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Annotated, ClassVar, Self
@@ -12,10 +12,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from service.errors.requests import InvalidParameter
-from workers.methods.base import METHODS, Maps, Method, ModelFacts, spread, zeros
-from workers.methods.windows import Search, Windows, asked_for
-from workers.passes import Ability, Cost, Forward, Plan, Step, Targets, TimeUp
-from workers.rows import Beside, Box, Clean, Patched
+from workers.methods.base import METHODS, Maps, Method, ModelFacts, scored, spread
+from workers.methods.windows import Search, Windows, asked_for, every_place
+from workers.passes import Ability, Cost, Forward, Plan, Targets, TimeUp
+from workers.rows import Beside, Clean, Patched
 from workers.tabular import Tabular
 
 Edge = Annotated[int, Field(ge=1, le=512)]
@@ -39,8 +39,12 @@ class Occlusion(Method):
     stated with the map. On the demo model an eighth of the windows of 16 pixels
     gives the full map's ranks with a Spearman coefficient of 0.95 at a stride
     of 4 (median of ten maps), but of 0.85 at a stride of 8: it pays where
-    windows overlap much. When time is up after the first, coarsest windows, a
-    refined map of what is known is returned, marked as partial.
+    windows overlap much.
+
+    Without `refine` the windows come from coarse to fine as well, in an order that
+    does not depend on what was found. When time is up after the first, coarsest
+    windows, a map of what is known is returned, marked as partial, the others' falls
+    interpolated likewise.
 
     Parameters
     ----------
@@ -66,6 +70,7 @@ class Occlusion(Method):
     title: ClassVar = "Occlusion"
     needs: ClassVar = frozenset({Ability.FORWARD})
     signed: ClassVar = True
+    partial_map: ClassVar = True
     paper: ClassVar = "Zeiler, Fergus (2014), arXiv:1311.2901, section 4.2"
     cost: ClassVar = "1 + refine x (size / stride) to the number of axes forward rows"
     weaknesses: ClassVar = (
@@ -136,10 +141,8 @@ class Occlusion(Method):
     def estimate(self, shape: Sequence[int], targets: int) -> Cost:
         """Return one row for each window that is tried and one for the image."""
         lattices = self.lattices(shape[1:])
-        if self.refine is None:
-            return Cost(forward_rows=1 + sum(each.count for each in lattices))
         rows = sum(asked_for(each.shape, self._budget(each)) for each in lattices)
-        return Cost(forward_rows=1 + rows, exact=False)
+        return Cost(forward_rows=1 + rows, exact=self.refine is None)
 
     @override
     def joint(self, image: Tensor, targets: Targets, tabular: Tabular | None) -> Plan[Maps]:
@@ -157,68 +160,77 @@ class Occlusion(Method):
     def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
         """Attribute `image`, shape ``(C, *spatial)``; maps ``(K, 1, *grid)`` of cells."""
         lattices = self.lattices(image.shape[1:])
-        if self.refine is None:
-            return self._map(image, lattices, (yield from self._all(image, targets, lattices)))
         searches = [Search(each.shape, len(targets), self._budget(each)) for each in lattices]
-        late = yield from self._searched(image, targets, lattices, searches)
+        clean = yield Forward(Clean(image), targets)
+        search = self._all if self.refine is None else self._refined
+        late = yield from search(image, targets, lattices, searches, clean.scores[0].double())
         tried = sum(each.tried for each in searches)
         figures = {"windows": float(sum(each.count for each in lattices)), "tried": float(tried)}
         falls = [each.values().to(image.device) for each in searches]
         return self._map(image, lattices, falls, (figures,) * len(targets), partial=late)
 
     def _all(
-        self, image: Tensor, targets: Targets, lattices: Sequence[Windows]
-    ) -> Plan[list[Tensor]]:
-        """Try every window; return the falls on each lattice, shape ``(K, *lattice)``."""
-        boxes = [box for windows in lattices for box in windows.boxes()]
-        covered = _Covered(image, targets, boxes, self.baseline or 0.0)
-        clean, _ = yield (Forward(Clean(image), targets), covered.ask)
-        falls = clean.scores[0].double() - covered.scores
-        parts = falls.split([each.count for each in lattices])
-        return [part.T.reshape(-1, *each.shape) for part, each in zip(parts, lattices, strict=True)]
-
-    def _searched(
         self,
         image: Tensor,
         targets: Targets,
         lattices: Sequence[Windows],
         searches: Sequence[Search],
+        clean: Tensor,
+    ) -> Plan[bool]:
+        """Try every window, all asked for at once; return whether time was up before their end."""
+        rounds = list(_in_step(every_place(each.shape) for each in lattices))
+        rows = self._covered(image, lattices, rounds)
+        scores, late = yield from scored(rows, targets, image)
+        if len(scores) < sum(map(len, rounds[0])):  # between what would be interpolated?
+            raise TimeUp
+        falls = (clean - scores).cpu()
+        for asked in _in_step(each.rounds() for each in searches):
+            falls = _learned(searches, asked, falls)
+        return late
+
+    def _refined(
+        self,
+        image: Tensor,
+        targets: Targets,
+        lattices: Sequence[Windows],
+        searches: Sequence[Search],
+        clean: Tensor,
     ) -> Plan[bool]:
         """Go through all searches in step; return whether time was up before their end."""
-        clean = yield Forward(Clean(image), targets)
-        everything = [each.boxes() for each in lattices]
-        nothing = torch.zeros(0, dtype=torch.int64)
-        rounds = zip_longest(*(each.rounds() for each in searches), fillvalue=nothing)
-        for number, asked in enumerate(rounds):
-            boxes = [
-                each[place]
-                for each, places in zip(everything, asked, strict=True)
-                for place in places.tolist()
-            ]
-            covered, late = _Covered(image, targets, boxes, self.baseline or 0.0), False
-            try:
-                if boxes:
-                    yield covered.ask
-            except TimeUp:
-                late = True
-                if number == 0:  # between what would be interpolated?
-                    raise
-            falls = (clean.scores[0].double() - covered.scores[: covered.done]).cpu()
-            for search, places in zip(searches, asked, strict=True):
-                search.learn(places[: len(falls)], falls[: len(places)])
-                falls = falls[len(places) :]
+        late = False
+        for number, asked in enumerate(_in_step(each.rounds() for each in searches)):
+            rows = self._covered(image, lattices, [asked])
+            if not rows.count:
+                continue
+            scores, late = yield from scored(rows, targets, image)
+            if late and number == 0:  # likewise
+                raise TimeUp
+            _learned(searches, asked, (clean - scores).cpu())
             if late:
-                return True
-        return False
+                break
+        return late
+
+    def _covered(
+        self, image: Tensor, lattices: Sequence[Windows], rounds: Sequence[tuple[Tensor, ...]]
+    ) -> Patched:
+        """Return the image with the windows at some places covered, round by round."""
+        every = [each.boxes() for each in lattices]
+        boxes = tuple(
+            boxes[place]
+            for asked in rounds
+            for boxes, places in zip(every, asked, strict=True)
+            for place in places.tolist()
+        )
+        return Patched(image, boxes, self.baseline or 0.0)
 
     def _map(
         self,
         image: Tensor,
         lattices: Sequence[Windows],
         falls: Sequence[Tensor],
-        extras: tuple[dict[str, float], ...] = (),
+        extras: tuple[dict[str, float], ...],
         *,
-        partial: bool = False,
+        partial: bool,
     ) -> Maps:
         """Return the mean map of all lattices, on cells that divide all of their windows."""
         cell = math.gcd(*(part for each in lattices for part in (each.edge, each.stride)))
@@ -230,22 +242,22 @@ class Occlusion(Method):
         """Return the distance between windows of an edge, in pixels."""
         return max(1, edge // 2) if self.stride is None else self.stride
 
-    def _budget(self, windows: Windows) -> int:
-        """Return how many windows of a lattice are tried at most."""
-        return math.ceil((self.refine or 1.0) * windows.count)
+    def _budget(self, windows: Windows) -> int | None:
+        """Return how many windows of a lattice are tried at most; all if `None`."""
+        return None if self.refine is None else math.ceil(self.refine * windows.count)
 
 
-class _Covered:
-    """Scores of the image with one box covered, as far as they are done."""
+def _in_step(rounds: Iterable[Iterable[Tensor]]) -> Iterator[tuple[Tensor, ...]]:
+    """Iterate over the rounds of several searches, each time over one of each."""
+    return zip_longest(*rounds, fillvalue=torch.zeros(0, dtype=torch.int64))
 
-    def __init__(
-        self, image: Tensor, targets: Targets, boxes: Sequence[Box], baseline: float
-    ) -> None:
-        self.scores = zeros((len(boxes), len(targets)), image)
-        self.done = 0
-        self.ask = Forward(Patched(image, tuple(boxes), baseline), targets, fold=self._fold)
 
-    def _fold(self, start: int, step: Step) -> None:
-        assert step.scores is not None  # noqa: S101 - targets were asked for
-        self.done = start + step.count
-        self.scores[start : self.done] = step.scores
+def _learned(searches: Sequence[Search], asked: Sequence[Tensor], falls: Tensor) -> Tensor:
+    """Tell searches the falls ``(n, K)`` at what they asked for, and return what is left.
+
+    There may be fewer than were asked for.
+    """
+    for search, places in zip(searches, asked, strict=True):
+        search.learn(places[: len(falls)], falls[: len(places)])
+        falls = falls[len(places) :]
+    return falls

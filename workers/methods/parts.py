@@ -33,8 +33,9 @@ class Parts:
     that are off most get twice as many intervals, whose other half of points are those
     of before.
 
-    Memory does not grow with the points: there is one sum for each end of a part, and
-    one for all points inside it.
+    Memory does not grow with the points: there is one sum for each end of a part, one
+    for all points inside it, and one for those of the part that is being refined. Until
+    all of these are in, they do not count.
 
     Parameters
     ----------
@@ -55,6 +56,7 @@ class Parts:
         ways = [(image - baseline).flatten(), *(() if tabular is None else (tabular.way,))]
         self._way = torch.cat(ways)
         self._sums = zeros((2 * PARTS + 1, targets, len(self._way)), image)
+        self._new = zeros((targets, len(self._way)), image)
         self._intervals = [1] * PARTS
         self.scores = zeros((PARTS + 1, targets), image)
         """At the ends of the parts, from the baseline to the image, shape ``(PARTS + 1, K)``."""
@@ -73,7 +75,8 @@ class Parts:
         """Take in gradients and scores at some of the ends."""
         assert step.scores is not None  # noqa: S101 - targets were asked for
         self.scores[start : start + step.count] = step.scores
-        self._add(range(start, start + step.count), step)
+        for end, row in enumerate(self._rows_of(step), start):
+            self._sums[end].add_(row)
 
     def rows(self, weights: tuple[float, ...]) -> Rows:
         """Return points of the path, by their shares of the image."""
@@ -94,13 +97,21 @@ class Parts:
 
     def take_between(self, chosen: Sequence[int]) -> Fold:
         """Return what takes in the gradients at the points `between`."""
-        slots = [PARTS + 1 + part for part in chosen for _ in range(self._intervals[part])]
-        return lambda start, step: self._add(slots[start : start + step.count], step)
+        parts = [part for part in chosen for _ in range(self._intervals[part])]
 
-    def halve(self, chosen: Sequence[int]) -> None:
-        """Count the intervals of some parts twice, now that their middles are known."""
-        for part in chosen:
-            self._intervals[part] *= 2
+        def fold(start: int, step: Step) -> None:
+            for place, row in enumerate(self._rows_of(step), start):
+                self._new.add_(row)
+                if parts[place + 1 : place + 2] != [parts[place]]:
+                    self._halve(parts[place])
+
+        return fold
+
+    def _halve(self, part: int) -> None:
+        """Count the intervals of a part twice, now that all of their middles are known."""
+        self._sums[PARTS + 1 + part].add_(self._new)
+        self._new.zero_()
+        self._intervals[part] *= 2
 
     def integral(self) -> tuple[Tensor, Tensor | None]:
         """Return the integral times the way, in float64.
@@ -146,8 +157,8 @@ class Parts:
                 added += size
         return chosen
 
-    def _add(self, slots: Sequence[int], step: Step) -> None:
-        """Add rows in order, so that bits do not depend on how rows were chunked.
+    def _rows_of(self, step: Step) -> Tensor:
+        """Return gradients as they are summed, shape ``(rows, K, values)``.
 
         Raises
         ------
@@ -161,8 +172,7 @@ class Parts:
                 " the constant baseline. Give another 'baseline', or 'steps' in place of a"
                 " 'tolerance': their points lie between the ends."
             )
-        for slot, row in zip(slots, flat, strict=True):
-            self._sums[slot].add_(row)
+        return flat
 
     def _weights(self) -> Tensor:
         """Return the weight of each sum: of the ends, then of what lies inside each part."""

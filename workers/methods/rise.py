@@ -11,8 +11,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from workers.device import sent
-from workers.methods.base import METHODS, Maps, Method, ModelFacts, cells, zeros
-from workers.passes import Ability, Cost, Forward, Plan, Step, Targets, TimeUp
+from workers.methods.base import METHODS, Maps, Method, ModelFacts, cells, scored
+from workers.passes import Ability, Cost, Plan, Targets, TimeUp
 from workers.rows import Masked, start_of
 
 FINE: Final = 4
@@ -62,6 +62,7 @@ class Rise(Method):
     title: ClassVar = "RISE"
     needs: ClassVar = frozenset({Ability.FORWARD})
     signed: ClassVar = True
+    partial_map: ClassVar = True
     paper: ClassVar = "Petsiuk, Das, Saenko (2018), arXiv:1806.07421, eq. 6"
     cost: ClassVar = "samples forward rows"
     weaknesses: ClassVar = (
@@ -94,22 +95,11 @@ class Rise(Method):
     def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
         """Attribute `image`, shape ``(C, *spatial)``; maps ``(K, 1, *grid)``, finer than masks."""
         lattice = Lattice(image, self.cells, self.seed)
-        scores = zeros((self.samples, len(targets)), image)
-        done, partial = 0, False
-
-        def fold(start: int, step: Step) -> None:
-            nonlocal done
-            assert step.scores is not None  # noqa: S101 - targets were asked for
-            done = start + step.count
-            scores[start:done] = step.scores
-
         rows = Masked(image, self.baseline or 0.0, lattice.masks, self.samples)
-        try:
-            yield Forward(rows, targets, fold=fold)
-        except TimeUp:
-            done, partial = done // 2 * 2, True  # a mask without its complement is unbalanced
-            if done == 0:
-                raise
+        scores, partial = yield from scored(rows, targets, image)
+        done = len(scores) // 2 * 2  # a mask without its complement is unbalanced
+        if done == 0:
+            raise TimeUp
         values = lattice.effects(scores[:done]).unsqueeze(1)
         extras = ({"samples": float(done)},) * len(targets)
         affine = cells(image.shape[1:], values.shape[2:])

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from workers.methods.base import METHODS, Maps, ModelFacts
 from workers.methods.cam import ChannelCam, enlarged, require_grid
-from workers.passes import Ability, Cost, Forward, Plan, Step, Tap, Targets
+from workers.passes import Ability, Cost, Forward, Plan, Tap, Targets
 from workers.rows import Blend, Clean, Masked
 
 
@@ -28,7 +28,9 @@ class ScoreCam(ChannelCam):
 
     A channel that is constant lets nothing through and gets no weight. Of more
     than `channels` others, those with the largest standard deviation over the
-    grid are taken; how many were, and of how many, is stated with the map.
+    grid are taken; how many were, and of how many, is stated with the map. The
+    strongest come first: when time is up after a quarter of them, the map of those
+    done so far is returned, marked as partial, just as if no more were asked for.
 
     Parameters
     ----------
@@ -81,19 +83,16 @@ class ScoreCam(ChannelCam):
     def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
         """Attribute `image`, shape ``(C, *spatial)``; maps ``(K, 1, *grid)`` of the layer."""
         baseline, tap = self.baseline or 0.0, Tap(self.place)
-        clean: Step = yield Forward(Clean(image), targets, taps=(tap,))
-        features = clean.taps[tap][0]
+        clean, reference = yield (
+            Forward(Clean(image), targets, taps=(tap,)),
+            Forward(Blend(image, baseline, (0.0,)), targets),
+        )
+        features: Tensor = clean.taps[tap][0]
         require_grid(features, image)
         chosen = self.chosen(_deviation(features))
-        if not len(chosen):
-            return self.capped(features, image.new_zeros(0, len(targets)), chosen, image)
-        masks = _Masks(features[chosen], image)
-        reference, masked = yield (
-            Forward(Blend(image, baseline, (0.0,)), targets),
-            Forward(Masked(image, baseline, masks, len(chosen)), targets),
-        )
-        gains = masked.scores.double() - reference.scores.double()
-        return self.capped(features, gains, chosen, image)
+        rows = Masked(image, baseline, _Masks(features[chosen], image), len(chosen))
+        scores, late = yield from self.tried(rows, targets, image)
+        return self.capped(features, scores - reference.scores, chosen, image, partial=late)
 
 
 def _deviation(features: Tensor) -> Tensor:

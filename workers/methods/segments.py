@@ -12,9 +12,9 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from workers.methods.base import Maps, Method, ModelFacts, cells, zeros
+from workers.methods.base import Maps, Method, ModelFacts, cells, scored
 from workers.methods.superpixels import grid_of
-from workers.passes import Ability, Forward, Plan, Step, Targets, TimeUp
+from workers.passes import Ability, Plan, Targets
 from workers.rows import Beside, Masked, Rows
 from workers.tabular import Tabular
 
@@ -74,6 +74,7 @@ class SegmentMethod(Method):
 
     needs: ClassVar = frozenset({Ability.FORWARD})
     signed: ClassVar = True
+    partial_map: ClassVar = True
 
     segments: int = Field(default=100, ge=2, le=512, description="About how many segments.")
     baseline: float | None = Field(
@@ -114,25 +115,13 @@ class SegmentMethod(Method):
             Float64 scores, shape ``(done, K)``, and whether time was up before
             all were done.
         """
-        scores = zeros((count, len(targets)), image)
-        done = 0
 
         def masks(start: int, stop: int) -> Tensor:
             shown = presence(start, stop)[:, : players.segments].to(image)
             return shown[:, None, players.labels]
 
-        def fold(start: int, step: Step) -> None:
-            nonlocal done
-            assert step.scores is not None  # noqa: S101 - targets were asked for
-            done = start + step.count
-            scores[start:done] = step.scores
-
         rows = players.beside(Masked(image, self.baseline or 0.0, masks, count), presence)
-        try:
-            yield Forward(rows, targets, fold=fold)
-        except TimeUp:
-            return scores[:done], True
-        return scores, False
+        return (yield from scored(rows, targets, image))
 
 
 def on_pixels(

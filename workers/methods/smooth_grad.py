@@ -5,9 +5,9 @@ from typing import ClassVar
 from torch import Tensor
 from typing_extensions import override
 
-from workers.methods.base import METHODS, Maps, add_rows, zeros
-from workers.methods.noise import NoiseMethod, maps_of, served
-from workers.passes import Plan, Step, Targets, TimeUp
+from workers.methods.base import METHODS, Maps, add_rows, cut_short, zeros
+from workers.methods.noise import NoiseMethod, maps_of
+from workers.passes import Gradient, Plan, Step, Targets, TimeUp
 from workers.rows import INPUT
 
 
@@ -61,7 +61,7 @@ class SmoothGrad(NoiseMethod):
             add_rows(total, step.gradients[INPUT])
             done = start + step.count
 
-        partial = yield from served(rows, targets, fold)
+        partial = yield from cut_short(Gradient(rows, targets, fold=fold))
         if done == 0:
             raise TimeUp
         return maps_of(total / done, rows, done, partial=partial)

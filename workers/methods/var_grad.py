@@ -5,9 +5,9 @@ from typing import ClassVar, Final
 from torch import Tensor
 from typing_extensions import override
 
-from workers.methods.base import METHODS, Maps, zeros
-from workers.methods.noise import NoiseMethod, maps_of, served
-from workers.passes import Plan, Step, Targets, TimeUp
+from workers.methods.base import METHODS, Maps, cut_short, zeros
+from workers.methods.noise import NoiseMethod, maps_of
+from workers.passes import Gradient, Plan, Step, Targets, TimeUp
 from workers.rows import INPUT
 
 FEWEST: Final = 2
@@ -67,7 +67,7 @@ class VarGrad(NoiseMethod):
                 mean.add_(change / done)
                 squares.add_(change * (row - mean))
 
-        partial = yield from served(rows, targets, fold)
+        partial = yield from cut_short(Gradient(rows, targets, fold=fold))
         if done < FEWEST:
             raise TimeUp
         return maps_of(squares / (done - 1), rows, done, partial=partial)

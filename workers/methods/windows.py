@@ -11,6 +11,9 @@ from torch import Tensor
 
 from workers.rows import Box
 
+COARSE: Final = 8
+"""Places of a lattice to one of its coarsest part, where all are asked for; about that many."""
+
 SMALLEST: Final = torch.finfo(torch.float64).tiny
 
 
@@ -80,7 +83,8 @@ class Search:
     It starts on a coarse part of the lattice and halves the distance in rounds.
     In each, the places are asked for at which the roots of the numbers known so
     far differ most between neighbors; the last round takes what is left of the
-    budget, the others half.
+    budget, the others half. Without a budget every place is asked for: which round
+    it is in depends on nothing that was learned.
 
     Parameters
     ----------
@@ -89,14 +93,16 @@ class Search:
     targets
         Numbers at each place.
     budget
-        Most places that are asked for; the lattice's corners are in any case.
+        Most places that are asked for, all if not given; the lattice's corners are in
+        any case.
     """
 
-    def __init__(self, shape: Sequence[int], targets: int, budget: int) -> None:
+    def __init__(self, shape: Sequence[int], targets: int, budget: int | None = None) -> None:
         self.shape = tuple(shape)
         self.tried = 0
-        self._left = budget
-        self._step = _first(self.shape, budget // 2)
+        self._budget = budget
+        most = math.prod(self.shape) // COARSE if budget is None else budget // 2
+        self._step = _first(self.shape, most)
         self._known = torch.zeros(self.shape, dtype=torch.bool)
         self._values = torch.zeros(targets, *self.shape, dtype=torch.float64)
         self._knots = _knots(self.shape, self._step)
@@ -108,14 +114,12 @@ class Search:
             self._step //= 2
             finer = _knots(self.shape, self._step)
             self._settle(finer)
-            share = self._left if self._step == 1 else self._left // 2
-            yield self._steepest(share)
+            yield self._next()
 
     def learn(self, places: Tensor, values: Tensor) -> None:
         """Take in the numbers ``(places, K)`` at flat places."""
         self._values.flatten(1)[:, places] = values.T
         self._known.flatten()[places] = True
-        self._left -= len(places)
         self.tried += len(places)
 
     def values(self) -> Tensor:
@@ -132,6 +136,14 @@ class Search:
         flat = self._values.flatten(1)
         flat[:, at] = torch.where(self._known.flatten()[at], flat[:, at], between)
         self._knots = finer
+
+    def _next(self) -> Tensor:
+        """Return the flat places of the round that begins."""
+        if self._budget is None:
+            at = self._grid(self._knots).flatten()
+            return at[~self._known.flatten()[at]]
+        left = self._budget - self.tried
+        return self._steepest(left if self._step == 1 else left // 2)
 
     def _steepest(self, count: int) -> Tensor:
         """Return the flat places of `count` unknown knots where the numbers change most."""
@@ -157,8 +169,19 @@ class Search:
         return flat
 
 
-def asked_for(shape: Sequence[int], budget: int) -> int:
+def every_place(shape: Sequence[int]) -> list[Tensor]:
+    """Return all flat places of a lattice by the rounds of a search without a budget."""
+    search, rounds = Search(shape, targets=0), []
+    for places in search.rounds():
+        search.learn(places, torch.zeros(len(places), 0, dtype=torch.float64))
+        rounds.append(places)
+    return rounds
+
+
+def asked_for(shape: Sequence[int], budget: int | None) -> int:
     """Return the most places that a search asks for."""
+    if budget is None:
+        return math.prod(shape)
     corners = math.prod(min(size, 2) for size in shape)
     return min(math.prod(shape), max(budget, corners))
 

@@ -154,29 +154,33 @@ def test_drawing_stops_when_its_job_is_cancelled(house: House, own: Line) -> Non
     assert len(drawn) == 1
 
 
+@pytest.mark.parametrize(
+    "asked", [("rise", "samples", 16384), ("integrated_gradients", "steps", 512)]
+)
 def test_a_late_job_that_has_part_of_a_map_publishes_it_marked_so(
-    house: House, own: Line, monkeypatch: pytest.MonkeyPatch
+    house: House, own: Line, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, str, int]
 ) -> None:
     """The time is up while the method runs; what was done by then is a map."""
     serve = TorchRuntime.serve
 
-    def slowly(self: TorchRuntime, *asked: Any) -> Any:
+    def slowly(self: TorchRuntime, *work: Any) -> Any:
         time.sleep(0.01)
-        return serve(self, *asked)
+        return serve(self, *work)
 
     def hurried(prepared: Prepared, access: Access) -> Attributed:
         return attribute(prepared, replace(access, deadline=time.monotonic() + 0.5))
 
     monkeypatch.setattr(TorchRuntime, "serve", slowly)
     monkeypatch.setattr(line, "attribute", hurried)
-    held = leased(house, methods=[{"name": "rise", "parameters": {"samples": 16384}}])
+    name, parameter, most = asked
+    held = leased(house, methods=[{"name": name, "parameters": {parameter: most}}])
     own.lead(held)
     job = record(house, held)
     assert (job.state, job.partial) == (State.SUCCEEDED, True)
     (result,) = document(house.backends, job).results
     assert result.partial
     assert result.map is not None
-    assert 0 < result.extras["samples"] < 16384
+    assert 0 < result.extras[parameter] < most
     assert result.artifacts
 
 
@@ -232,11 +236,20 @@ def map_of(house: House, job: Job) -> np.ndarray[Any, np.dtype[np.float32]]:
     return values
 
 
-def test_a_late_job_ends_by_its_deadline(house: House, own: Line) -> None:
+def test_a_late_job_ends_by_its_deadline(
+    house: House, own: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No method has a map before its first row."""
+    serve = TorchRuntime.serve
+
+    def slowly(self: TorchRuntime, *asked: Any) -> Any:
+        time.sleep(0.1)
+        return serve(self, *asked)
+
+    monkeypatch.setattr(TorchRuntime, "serve", slowly)
     worker = own.settings.worker.model_copy(update={"job_limit": timedelta(seconds=0.05)})
     settings = own.settings.model_copy(update={"worker": worker})
-    methods = [{"name": "integrated_gradients", "parameters": {"steps": 512}}]
-    held = leased(house, methods=methods)
+    held = leased(house, methods=["integrated_gradients"])
     start = time.monotonic()
     replace(own, settings=settings).lead(held)
     assert time.monotonic() - start < 5

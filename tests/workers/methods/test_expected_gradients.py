@@ -16,6 +16,7 @@ from tests.support.engine import (
     through,
 )
 from workers.methods.expected_gradients import ExpectedGradients
+from workers.passes import Step
 from workers.rows import INPUT, Between
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
@@ -26,7 +27,9 @@ KINDS = ["constant", "noisy"]
 
 def rows_of(method: ExpectedGradients, image: Tensor) -> tuple[Between, Between]:
     """Return the rows of references and of points that the method asks for."""
-    _, starts, points = method.plan(image, logits(0)).send(None)
+    plan = method.plan(image, logits(0))
+    _, starts = plan.send(None)
+    points = plan.send((Step(0, 1), Step(0, starts.rows.count)))
     return starts.rows, points.rows
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from tests.support.engine import attribute, image_for, logits, small_net, small_runtime
 from workers.methods.base import ModelFacts
 from workers.methods.occlusion import Occlusion
+from workers.passes import Step
 
 BASELINE = 0.25
 
@@ -61,7 +62,8 @@ def test_all_windows_go_through_the_model_in_one_pass() -> None:
     image = image_for()
     method = Occlusion(window=(8, 4), stride=4)
     plan = method.plan(image, logits(0))
-    _, covered = plan.send(None)
+    plan.send(None)
+    covered = plan.send(Step(0, 1, scores=torch.zeros(1, 1)))
     assert covered.rows.count == 4 * 3 + 5 * 4 == method.estimate(image.shape, 1).rows - 1
 
 

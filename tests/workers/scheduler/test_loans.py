@@ -21,7 +21,7 @@ from tests.support.engine import (
 )
 from workers.methods.base import METHODS
 from workers.methods.saliency import Saliency
-from workers.passes import Exclusive, Forward, Lease, Plan, Step
+from workers.passes import Exclusive, Forward, Lease, Plan, Step, TimeUp
 from workers.rows import Noisy
 from workers.running import Planned
 from workers.runtimes.base import Runtime
@@ -32,6 +32,12 @@ def exclusive(work: Callable[[Lease], Any], seconds: float = 5.0) -> Plan[Any]:
     """A plan that returns what its exclusive work returned."""
     given = yield Exclusive(work, seconds)
     return given
+
+
+def endless(lease: Lease) -> None:
+    """Work until the lease ends."""
+    while True:
+        lease.check()
 
 
 def test_a_lent_model_is_alone_and_comes_back() -> None:
@@ -50,28 +56,38 @@ def test_a_lent_model_is_alone_and_comes_back() -> None:
 
 
 def test_lent_work_beyond_its_bound_fails_alone() -> None:
-    def work(lease: Lease) -> None:
-        while True:
-            lease.check()
-
     runtime = small_runtime()
     saliency = Saliency().plan(image_for(), logits(1))
-    late, maps = through(Scheduler(), runtime, exclusive(work, 0.02), saliency)
+    late, maps = through(Scheduler(), runtime, exclusive(endless, 0.02), saliency)
     assert late.code == "deadline_exceeded"
     assert "lent to one job alone for 0.02 s at most" in late.detail
     assert maps.values.shape == (1, 1, 20, 16)
 
 
 def test_lent_work_beyond_the_jobs_own_time_is_told_of_that() -> None:
-    def work(lease: Lease) -> None:
-        while True:
-            lease.check()
-
     (late,) = through(
-        Scheduler(), small_runtime(), exclusive(work), deadline=time.monotonic() + 0.05
+        Scheduler(), small_runtime(), exclusive(endless), deadline=time.monotonic() + 0.05
     )
     assert late.code == "deadline_exceeded"
     assert "WHYLIGHT_WORKER__JOB_LIMIT" in late.detail
+
+
+def test_a_plan_whose_lent_work_outlasts_the_job_gives_what_it_has() -> None:
+    """And the plans beside it: the end of the job's time is told to all of them."""
+
+    def patient(name: str) -> Plan[str]:
+        try:
+            yield Exclusive(endless, 60.0)
+        except TimeUp:
+            return f"part of {name}"
+        return name
+
+    runtime, deadline = small_runtime(), time.monotonic() + 0.05
+    plans = (patient("one"), patient("other"), exclusive(endless, 60.0))
+    one, other, late = through(Scheduler(), runtime, *plans, deadline=deadline)
+    assert (one, other) == ("part of one", "part of other")
+    assert late.code == "deadline_exceeded"
+    runtime.check()
 
 
 def test_lent_rows_count_as_progress() -> None:

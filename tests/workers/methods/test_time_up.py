@@ -1,0 +1,303 @@
+"""What a method gives when its time is up: a map of what it has, marked so, or none."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tests.support.engine import (
+    WITHOUT_TOKENS,
+    Polynomial,
+    attribute,
+    image_for,
+    logits,
+    settled,
+    small_runtime,
+    stopped,
+)
+from workers.methods.base import METHODS, Maps, Method, spread_order
+from workers.methods.deep_lift import DeepLift
+from workers.methods.deep_lift_shap import DeepLiftShap
+from workers.methods.expected_gradients import ExpectedGradients
+from workers.methods.feature_ablation import FeatureAblation
+from workers.methods.gradient_shap import GradientShap
+from workers.methods.integrated_gradients import IntegratedGradients
+from workers.methods.occlusion import Occlusion
+from workers.methods.superpixels import segmented
+from workers.methods.windows import every_place
+from workers.passes import TimeUp
+from workers.rows import INPUT
+from workers.runtimes.torch import TorchRuntime
+
+FINE: Final[Mapping[str, dict[str, Any]]] = {
+    "occlusion": {"window": 4, "stride": 2},
+    "shapley_sampling": {"segments": 20},
+}
+"""Parameters of methods that would have little to do on so small an image, or too much."""
+
+BUDGETED: Final = [
+    IntegratedGradients(tolerance=1e-4, max_steps=64),
+    Occlusion(window=4, stride=2, refine=0.5),
+]
+"""Methods that take another way with another parameter."""
+
+LIKE: Final[Mapping[str, float]] = {"score_cam": 0.3, "ablation_cam": 0.6}
+"""Least correlation where it is low: of eight channels with weights drawn at random, half miss."""
+
+FEW: Final = 2
+"""Rows of the costliest method of which half are nothing: of one pass or two."""
+
+
+def correlation(first: Tensor, second: Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1])
+
+
+def smooth() -> Tensor:
+    """Return an image of which places that are near each other are alike."""
+    coarse = image_for()[None, :, ::4, ::4]
+    return functional.interpolate(coarse, (20, 16), mode="bicubic")[0]
+
+
+def stopped_midway(method: Method) -> tuple[Maps, Maps]:
+    """Return the map after five eighths of a method's rows, and the whole one."""
+    image, targets = smooth(), logits(0, 2)
+    runtime = small_runtime()
+    whole = attribute(method, runtime, image, targets)
+    cost = method.estimate(image.shape, 2)
+    rows = cost.rows if cost.exact else sum(runtime.served.batches)
+    plan = method.plan(image, targets)
+    return stopped(plan, small_runtime(), rows * 5 // 8, chunk=3), whole
+
+
+def of(name: str) -> Method:
+    return settled(METHODS[name](**FINE.get(name, {})), small_runtime())
+
+
+@pytest.mark.parametrize(
+    "method",
+    [of(name) for name in WITHOUT_TOKENS if METHODS[name].partial_map] + BUDGETED,
+    ids=lambda each: each.name,
+)
+def test_midway_there_is_a_map_like_the_whole_one_and_marked(method: Method) -> None:
+    part, whole = stopped_midway(method)
+    assert part.partial
+    assert not whole.partial
+    assert part.values.shape == whole.values.shape
+    for values, full in zip(part.values, whole.values, strict=True):
+        assert correlation(values, full) > LIKE.get(method.name, 0.75)
+    # and what was done is told, with less of it than in the whole
+    assert len(part.extras) == len(whole.extras) == 2
+    for done, everything in zip(part.extras, whole.extras, strict=True):
+        assert done.keys() == everything.keys()
+
+
+@pytest.mark.parametrize("name", [n for n in WITHOUT_TOKENS if not METHODS[n].partial_map])
+def test_the_others_have_none(name: str) -> None:
+    with pytest.raises(TimeUp):
+        stopped_midway(of(name))
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_before_the_first_row_nobody_has_a_map(name: str) -> None:
+    method = METHODS[name]
+    if name in WITHOUT_TOKENS:
+        with pytest.raises(TimeUp):
+            stopped(of(name).plan(image_for(), logits(0)), small_runtime(), 0)
+    else:  # one pass through a transformer is all
+        assert method().estimate((1, 16, 16), 1).rows <= FEW
+        assert not method.partial_map
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 32, 100])
+def test_the_first_few_of_an_order_are_spread_among_all(count: int) -> None:
+    order = spread_order(count)
+    assert sorted(order) == list(range(count))
+    for few in range(1, count + 1):
+        places = [-0.5, *sorted(order[:few]), count - 0.5]
+        gaps = [b - a for a, b in itertools.pairwise(places)]
+        assert max(gaps) <= 2 * count / few + 1
+
+
+def test_nothing_is_spread_out_of_nothing() -> None:
+    assert spread_order(0) == []
+
+
+def quadratic() -> tuple[TorchRuntime, Tensor]:
+    """Return a model of which integrated gradients are exact with any pair of points."""
+    image = image_for()
+    return TorchRuntime(Polynomial(image.shape), image.shape), image
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 5])
+def test_pairs_of_points_on_the_path_are_exact_for_a_quadratic_score(pairs: int) -> None:
+    runtime, image = quadratic()
+    method = IntegratedGradients(steps=32, baseline=0.25)
+    part = stopped(method.plan(image, logits(0)), runtime, 2 + 2 * pairs)
+    torch.testing.assert_close(
+        part.values, attribute(method, runtime, image, logits(0)).values, rtol=1e-9, atol=1e-9
+    )
+    assert part.partial
+    assert part.extras[0]["steps"] == 2 * pairs
+    assert part.extras[0]["residual"] == pytest.approx(0, abs=1e-9)
+
+
+def test_one_point_on_the_path_is_no_map() -> None:
+    runtime, image = quadratic()
+    with pytest.raises(TimeUp):
+        stopped(IntegratedGradients(baseline=0.0).plan(image, logits(0)), runtime, 2 + 1)
+
+
+@pytest.mark.parametrize("rows", [9, 10, 11, 16, 23])
+def test_parts_of_the_path_count_once_all_of_their_points_are_in(rows: int) -> None:
+    image = image_for()
+    method = IntegratedGradients(tolerance=1e-6, max_steps=64, baseline=0.0)
+    runtime = small_runtime()
+    part = stopped(method.plan(image, logits(1)), runtime, rows, chunk=1)
+    assert part.partial
+    assert 9 <= part.extras[0]["steps"] <= rows
+    whole = attribute(method, runtime, image, logits(1))
+    assert correlation(part.values, whole.values) > 0.99
+    assert part.extras[0]["sum"] == pytest.approx(part.values.sum().item(), rel=1e-9)
+
+
+def test_before_the_ends_of_all_parts_are_known_there_is_no_map() -> None:
+    method = IntegratedGradients(tolerance=1e-6, baseline=0.0)
+    with pytest.raises(TimeUp):
+        stopped(method.plan(image_for(), logits(1)), small_runtime(), 8)
+
+
+@pytest.mark.parametrize("references", ["constant", "noisy"])
+def test_expected_gradients_are_the_mean_over_the_points_done(references: str) -> None:
+    """Of a linear score a point gives its way times the weights, wherever it lies."""
+    runtime, image = quadratic()
+    with torch.no_grad():
+        runtime.model.w2.zero_()
+    method = ExpectedGradients(samples=16, references=references)
+    plan = method.plan(image, logits(0))
+    part = stopped(plan, runtime, 17 + 12)
+    twice = method.plan(image, logits(0))
+    _, starts = twice.send(None)
+    written = torch.zeros(16, *image.shape, dtype=image.dtype)
+    starts.rows.fill({INPUT: written}, 0, 16)
+    expected = ((image - written[:6]) * runtime.model.w1).mean(0)
+    torch.testing.assert_close(part.values[0], expected.detach())
+    assert part.extras[0]["points"] == 12
+    assert part.extras[0]["residual"] == pytest.approx(
+        part.values.sum().item() - part.extras[0]["score_change"]
+    )
+
+
+def test_the_first_references_are_spread_between_darkest_and_brightest() -> None:
+    image = image_for()
+    _, starts = ExpectedGradients(samples=16).plan(image, logits(0)).send(None)
+    written = torch.zeros(4, *image.shape, dtype=image.dtype)
+    starts.rows.fill({INPUT: written}, 0, 4)
+    shares = (written.flatten(1)[:, 0] - image.min()) / (image.max() - image.min())
+    assert shares.mean().item() == pytest.approx(0.5, abs=0.1)
+    assert shares.max() - shares.min() > 0.5
+
+
+def test_gradient_shap_gives_what_fewer_samples_would() -> None:
+    image, targets = image_for(), logits(0, 2)
+    method, fewer = GradientShap(samples=32), GradientShap(samples=12)
+    rows = 1 + method.grays + 2 * 12
+    part = stopped(method.plan(image, targets), small_runtime(), rows)
+    assert part.partial
+    assert torch.equal(part.values, attribute(fewer, small_runtime(), image, targets).values)
+    assert [each["gradient_rows"] for each in part.extras] == [12, 12]
+
+
+def test_a_target_that_had_no_turn_leaves_no_map_to_any() -> None:
+    """There is one map for all targets, and nothing to fill the last one's with."""
+    method = GradientShap(samples=32)
+    plan = method.plan(image_for(), logits(0, 2))
+    with pytest.raises(TimeUp):
+        stopped(plan, small_runtime(), 1 + method.grays + 4)
+
+
+def test_deep_lift_shap_is_the_mean_over_the_references_done() -> None:
+    image = image_for()
+    part = stopped(DeepLiftShap(samples=8).plan(image, logits(1)), small_runtime(), 1 + 8 + 8)
+    low, span = image.min(), image.max() - image.min()
+    each = [
+        attribute(
+            DeepLift(baseline=(low + span * (k + 0.5) / 8).item()),
+            small_runtime(),
+            image,
+            logits(1),
+        ).values
+        for k in spread_order(8)[:4]
+    ]
+    torch.testing.assert_close(part.values, torch.stack(each).mean(0))
+
+
+def plane() -> tuple[TorchRuntime, Tensor]:
+    """Return a model and an image of which windows' falls lie on a plane."""
+    image = torch.ones(1, 20, 16, dtype=torch.float64)
+    model = Polynomial(image.shape)
+    with torch.no_grad():
+        model.w2.zero_()
+        model.w1.copy_(torch.arange(20.0)[:, None] * 0.5 + torch.arange(16.0) * 0.25 - 3)
+    return TorchRuntime(model, image.shape), image
+
+
+@pytest.mark.parametrize("windows", [(4,), (4, 6)])
+def test_windows_that_were_not_tried_are_interpolated(windows: tuple[int, ...]) -> None:
+    runtime, image = plane()
+    method = Occlusion(window=windows, stride=2, baseline=0.0)
+    rounds = [every_place(each.shape) for each in method.lattices((20, 16))]
+    coarsest = sum(len(each[0]) for each in rounds)
+    whole = attribute(method, runtime, image, logits(0))
+    everything = sum(len(places) for each in rounds for places in each)
+    assert coarsest < everything / 4
+    for tried in (coarsest, coarsest + 7, everything - 1):
+        part = stopped(method.plan(image, logits(0)), runtime, 1 + tried)
+        assert part.partial
+        assert part.extras[0] == {"windows": everything, "tried": tried}
+        torch.testing.assert_close(part.values, whole.values)
+    with pytest.raises(TimeUp):
+        stopped(method.plan(image, logits(0)), runtime, coarsest)
+
+
+def test_segments_that_were_not_hidden_are_like_those_around_them() -> None:
+    image = smooth()
+    method = FeatureAblation(segments=36, baseline=0.0)
+    labels = segmented(image, 36)
+    count = int(labels.max()) + 1
+    whole = attribute(method, small_runtime(), image, logits(0)).values[0, 0]
+    tried = count // 2 + 1
+    part = stopped(method.plan(image, logits(0)), small_runtime(), 1 + tried)
+    assert part.extras[0]["tried"] == tried
+    values = part.values[0, 0]
+    hidden = spread_order(count)[:tried]
+    known = torch.isin(labels, torch.tensor(hidden))
+    assert torch.equal(values[known], whole[known])
+    places = torch.stack(torch.meshgrid(torch.arange(20.0), torch.arange(16.0), indexing="ij"), 2)
+    centers = torch.stack([places[labels == k].mean(0) for k in range(count)]).double()
+    for other in set(range(count)) - set(hidden):
+        squares = {k: float((centers[k] - centers[other]).square().sum()) for k in hidden}
+        near = sorted(hidden, key=squares.__getitem__)[:4]
+        shares = torch.tensor([1 / (1 + squares[k]) for k in near]).double()
+        falls = torch.stack([whole[labels == k][0] for k in near])
+        expected = (shares / shares.sum()) @ falls
+        torch.testing.assert_close(values[labels == other][0], expected, rtol=1e-5, atol=1e-8)
+    with pytest.raises(TimeUp):
+        stopped(method.plan(image, logits(0)), small_runtime(), 1 + (count - 1) // 2 - 1)
+
+
+@pytest.mark.parametrize("name", ["score_cam", "ablation_cam"])
+def test_channels_that_were_not_tried_are_left_out_as_by_the_cap(name: str) -> None:
+    image, targets = image_for(), logits(0, 2)
+    method, fewer = (settled(METHODS[name](channels=n), small_runtime()) for n in (256, 3))
+    first = fewer.estimate(image.shape, 2).rows - 3
+    part = stopped(method.plan(image, targets), small_runtime(), first + 3)
+    expected = attribute(fewer, small_runtime(), image, targets)
+    torch.testing.assert_close(part.values, expected.values)
+    assert part.extras == expected.extras
+    assert part.partial
+    with pytest.raises(TimeUp):
+        stopped(method.plan(image, targets), small_runtime(), first + 1)
