@@ -7,8 +7,10 @@ from typing import Any, Final, cast
 import numpy as np
 
 from service.domain.grid import Grid
-from service.domain.target import Segment
+from service.domain.request import ExplanationRequest
+from service.domain.target import Segment, SegmentationTarget
 from service.domain.volume import Row
+from service.errors.base import JobFailure, WhylightError
 from service.errors.studies import UndecodablePixels
 from workers.formats.derived import Source
 from workers.given import Given
@@ -59,12 +61,23 @@ def read_segments(
             "affine": grid.affine.tolist(),
             "to": str(to),
         }
-        answer = slots.run(TASK, message, limit, lost=UndecodablePixels)
+        try:
+            answer = slots.run(TASK, message, limit, lost=UndecodablePixels)
+        except WhylightError as error:
+            failure, field = error.failure(), _field(fetched.request, region)
+            facts = {"field": field, **failure.facts}
+            raise JobFailure(failure.model_copy(update={"facts": facts})) from error
         given[region] = Given(
             answer["number"], source.instance.sha256, np.load(to, allow_pickle=False)
         )
         on_progress((2 + count) / (1 + len(asked)))
     return given
+
+
+def _field(request: ExplanationRequest, region: Segment) -> str:
+    """Return where the request first gives a region, as JSON pointer."""
+    given = [each.region for each in request.targets if isinstance(each, SegmentationTarget)]
+    return f"/targets/{given.index(region)}/region"
 
 
 def subject_of(decoded: Decoded) -> Subject:

@@ -19,6 +19,7 @@ from workers.parcels import Decoded, ImageFacts, Prepared, Reference
 from workers.segments import read_segments
 from workers.slots import Slots
 from workers.steps.base import STEPS, Step, StepImage
+from workers.targets.segmentations import demand_cells
 from workers.variables import Told, beside, told
 
 LIMIT = 30.0
@@ -49,6 +50,8 @@ def prepare(
     ------
     NotAcceptedByModel
         The image is too small, or of another number of channels; or views are of several sizes.
+    InvalidTarget
+        A region that the request gives holds nothing of the model's input.
     MissingValue
         A value that the model takes beside the image is nowhere given, or otherwise in one view
         than in another.
@@ -61,6 +64,7 @@ def prepare(
         prepared = _stacked(decoded, [each for each, _ in made])
         return replace(prepared, variables=beside(variables, request.values, *(t for _, t in made)))
     prepared, header = _prepared(decoded, slots, limit)
+    demand_cells(request.targets, prepared.grid)
     on_progress(1 / (1 + len(request.segments)))
     segments = read_segments(decoded, prepared.grid, slots, on_progress)
     facts = beside(variables, request.values, header)

@@ -1,16 +1,26 @@
 """Targets of a segmentation: a class's logits over a region frozen on the unchanged image."""
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from service.domain.explanation import Prediction
 from service.domain.grid import Grid
 from service.domain.outputs import ClassSpec
 from service.domain.resolved import FrozenRegion, ResolvedTarget
-from service.domain.target import Box, Point, PredictedMask, Region, Segment, SegmentationTarget
+from service.domain.target import (
+    Box,
+    Point,
+    PredictedMask,
+    Region,
+    Segment,
+    SegmentationTarget,
+    Target,
+)
 from service.domain.value import Sha256
 from service.errors.requests import InvalidTarget
 from workers.targets.base import Answer, Chosen, demand_axes, found, key_of, threshold_logit
@@ -59,16 +69,13 @@ def resolve(target: SegmentationTarget, answer: Answer) -> Chosen | None:
     Raises
     ------
     InvalidTarget
-        There is no such class, it is not for use, or the region holds no pixel
-        of what the model was given.
+        There is no such class, or it is not for use.
     """
     index, spec = found(target.of, answer.manifest.classes)
     mask = _mask(target.region, answer, index)
     target, segmentation = _by_number(target, answer)
-    if not mask.any():
-        if isinstance(target.region, PredictedMask):
-            return None
-        raise InvalidTarget("The region holds no pixel of what the model was given.")
+    if not mask.any():  # of the others none is empty: they were looked at before the model was
+        return None
     digest = hashlib.sha256(np.packbits(mask).tobytes()).hexdigest()
     scalar = RegionLogits(
         index, mask, digest, mean=target.reduce != "sum", against=_against(target, answer, spec)
@@ -97,6 +104,37 @@ def resolve(target: SegmentationTarget, answer: Answer) -> Chosen | None:
         ),
         scalar,
     )
+
+
+def demand_cells(targets: Sequence[Target], grid: Grid) -> None:
+    """Require of every box and point that it holds some cell of the model's input.
+
+    One that lies on the image holds none where it is smaller than a cell and between their
+    centers, or where the model's steps crop.
+
+    Raises
+    ------
+    InvalidTarget
+        One holds none, or has other axes than the image.
+    """
+    for number, target in enumerate(targets):
+        region = target.region if isinstance(target, SegmentationTarget) else None
+        if isinstance(region, Box | Point) and not _placed(region, grid).any():
+            first, last = grid.to_source(np.outer([0, 1], np.array(grid.shape) - 1))
+            raise InvalidTarget(
+                "The region holds the center of no pixel of the model's input: give a larger one"
+                " (a pixel is 'cell' source pixels), or one between the centers of the first and"
+                " the last ('first', 'last').",
+                field=f"/targets/{number}/region",
+                reason="empty_region",
+                cell=_rounded(grid.cell),
+                first=_rounded(first + 0.5),
+                last=_rounded(last + 0.5),
+            )
+
+
+def _rounded(places: Iterable[float]) -> list[JsonValue]:
+    return [round(float(each), 2) for each in places]
 
 
 def _by_number(
@@ -151,12 +189,15 @@ def _mask(region: Region, answer: Answer, index: int) -> Mask:
     match region:
         case PredictedMask():
             return _predicted(answer, index)
-        case Box():
-            return _within(region.box, answer.grid)
-        case Point():
-            return _at(region.at, answer.grid)
         case Segment():
             return answer.given[region].mask
+        case Box() | Point():
+            return _placed(region, answer.grid)
+
+
+def _placed(region: Box | Point, grid: Grid) -> Mask:
+    """Return the pixels of a place of the source."""
+    return _within(region.box, grid) if isinstance(region, Box) else _at(region.at, grid)
 
 
 def _within(box: tuple[float, ...], grid: Grid) -> Mask:

@@ -168,6 +168,17 @@ def test_a_region_of_another_image_is_refused(clinic):
     record, _ = clinic.explain("shape-phantom", study, targets=[target])
     assert record.failure.code == "invalid_target"
     assert record.failure.facts["reason"] == "not_of_this_image"
+    assert record.failure.facts["field"] == "/targets/0/region"
+
+
+def test_a_region_that_holds_no_pixel_is_refused_before_the_model_is_asked(clinic):
+    study = clinic.take_in([plate(SHAPES, "line thin", "KIDNEY")])
+    region = {"kind": "box", "box": [60, 70, 60.2, 70.2]}
+    target = {"kind": "segmentation", "of": "stone", "region": region}
+    record, told = clinic.explain("shape-phantom", study, targets=[target])
+    assert record.failure.code == "invalid_target"
+    assert record.failure.facts["reason"] == "empty_region"
+    assert "attribute" not in told.timings
 
 
 def test_a_shape_that_is_not_there_is_a_success_without_a_map(clinic):

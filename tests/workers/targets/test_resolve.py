@@ -25,6 +25,7 @@ from workers.runtimes.torch import TorchRuntime
 from workers.targets.base import Answer
 from workers.targets.resolve import predict, resolve
 from workers.targets.scalars import Linear
+from workers.targets.segmentations import demand_cells
 
 TARGETS = TypeAdapter(tuple[Target, ...])
 VALUES = [
@@ -274,17 +275,37 @@ def test_what_is_seen_nowhere_leaves_no_target_and_says_so():
     assert [each.code for each in made.nothing] == ["nothing_above_threshold"]
 
 
+CROPPED = Grid(HALVED.shape, np.array([[2, 0, 2.5], [0, 2, 2.5], [0, 0, 1]]))
+"""What is left of it without the outermost pixels: 2 to 10 of the source's rows."""
+
+
 @pytest.mark.parametrize(
-    "asked",
+    ("asked", "grid", "first"),
     [
-        {"kind": "point", "at": [80, 3]},
-        {"kind": "point", "at": [1, 1, 1]},
-        {"kind": "box", "box": [0, 0, 0.5, 0.5]},
+        ({"kind": "point", "at": [80, 3]}, HALVED, 1),
+        ({"kind": "box", "box": [0, 0, 0.5, 0.5]}, HALVED, 1),
+        ({"kind": "point", "at": [1, 5]}, CROPPED, 3),
+        ({"kind": "box", "box": [4, 4, 5, 5]}, CROPPED, 3),
     ],
 )
-def test_a_region_that_holds_nothing_is_refused(asked):
+def test_a_region_that_holds_nothing_is_refused_with_what_there_is(asked, grid, first):
+    seen = {"kind": "segmentation", "of": "cyst"}
+    targets = TARGETS.validate_python([seen, seen | {"region": asked}])
+    with pytest.raises(InvalidTarget) as refused:
+        demand_cells(targets, grid)
+    facts = {"field": "/targets/1/region", "reason": "empty_region", "cell": [2, 2]}
+    assert refused.value.facts == facts | {"first": [first] * 2, "last": [first + 6] * 2}
+
+
+def test_a_region_that_holds_one_pixel_is_no_empty_one():
+    for asked in ({"kind": "point", "at": [7, 0]}, {"kind": "box", "box": [0.9, 0.9, 1.1, 1.1]}):
+        target = {"kind": "segmentation", "of": "cyst", "region": asked}
+        demand_cells(TARGETS.validate_python([target]), HALVED)
+
+
+def test_a_region_of_other_axes_than_the_image_is_refused():
     with pytest.raises(InvalidTarget):
-        region(region=asked)
+        region(region={"kind": "point", "at": [1, 1, 1]})
 
 
 def test_equal_regions_are_one_scalar():
