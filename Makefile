@@ -2,7 +2,8 @@
 #
 # Variables: PYTHON (interpreter, 3.11 or newer), VENV (folder), TORCH (what to
 # install as torch, with any pip options of your own index), JOBS (test processes),
-# MUTATIONS and HEADERS (damaged objects and hostile headers that `make fuzz` tries).
+# MUTATIONS, HEADERS and REQUESTS (damaged objects, hostile headers, and requests an
+# operation of the API that `make fuzz` tries).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -14,6 +15,7 @@ TORCH ?= torch==2.13.0
 JOBS ?= 2
 MUTATIONS ?= 10000
 HEADERS ?= 400
+REQUESTS ?= 200
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 BIN := $(VENV)/bin
 DEMO_READY := $(VENV)/.ready-demo
@@ -27,6 +29,9 @@ SYSTEM_PACKAGES := redis-server orthanc orthanc-dicomweb dcmtk dicom3tools curl
 
 # One torch thread: more only fight over the cores that the tests share.
 export OMP_NUM_THREADS := 1
+
+# Bytecode is kept: every worker that the tests start would compile the house again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
 .PHONY: help demo up test setup system lint types walls unit conformance fuzz bench bench-trust sbom train-demo train-marker train-spheres train-views train-planted mlserver certify-demo clean
@@ -113,12 +118,14 @@ conformance: $(TEST_READY)  ## The DICOM conformance tests with every file of th
 	    --junitxml build/conformance.xml --ignore tests/conformance/test_mutations.py tests/conformance
 	@$(BIN)/python -m tests.conformance.statement build/conformance.xml
 
-fuzz: $(TEST_READY)  ## Try MUTATIONS damaged DICOM objects, and objects of HEADERS hostile headers
+fuzz: $(TEST_READY)  ## Try MUTATIONS damaged DICOM objects, objects of HEADERS hostile headers, and REQUESTS
 	@WHYLIGHT_MUTATIONS=$(MUTATIONS) $(BIN)/pytest -n $(JOBS) --dist load --timeout 1800 \
 	    --junitxml build/fuzz.xml tests/conformance/test_mutations.py
 	@$(BIN)/python -m tests.conformance.statement build/fuzz.xml
 	@WHYLIGHT_HEADERS=$(HEADERS) $(BIN)/pytest -n $(JOBS) --dist load --timeout 1800 -k header \
 	    tests/workers/formats/test_hostile_headers.py tests/conformance/test_derived_objects.py
+	@WHYLIGHT_REQUESTS=$(REQUESTS) $(BIN)/pytest -n $(JOBS) --dist load --timeout 1800 -k generated \
+	    tests/api/test_openapi.py
 
 mlserver: $(TEST_READY)  ## Ask a real MLServer, in an environment of its own, for models on servers
 	@[ -x build/mlserver/bin/mlserver ] || { $(VENV)/bin/python -m venv build/mlserver && build/mlserver/bin/pip install -q "mlserver>=1.7,<2" onnxruntime; }

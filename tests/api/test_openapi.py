@@ -32,7 +32,9 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-EXAMPLES = 60
+EXAMPLES = int(os.environ.get("WHYLIGHT_REQUESTS", "20"))
+"""Drawn requests an operation; `make fuzz` draws more."""
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
