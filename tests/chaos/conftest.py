@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +29,10 @@ class Ward:
     environment: dict[str, str]
 
 
-@pytest.fixture
-def ward(tmp_path: Path) -> Iterator[Ward]:
-    store = f"file://{tmp_path}/store"
+@contextmanager
+def opened(folder: Path) -> Iterator[Ward]:
+    """Open a ward below a folder."""
+    store = f"file://{folder}/store"
     options = ("--appendonly", "yes", "--appendfsync", "always")
     with redis_server.running(redis_server.any_server(), *options) as server:
         settings = Settings(
@@ -38,21 +40,25 @@ def ward(tmp_path: Path) -> Iterator[Ward]:
         )
         backends = open_backends(settings)
         slow = {"stem": 32, "widths": [64, 64]}
-        package = register(
-            backends.store, write_package(tmp_path / "package", side=SIDE, shape=slow)
-        )
-        image = write_image(tmp_path / "image.dcm", picture(7, SIDE, SIDE))
+        package = register(backends.store, write_package(folder / "package", side=SIDE, shape=slow))
+        image = write_image(folder / "image.dcm", picture(7, SIDE, SIDE))
         study = take_in(backends.store, image)
         environment = {
             "WHYLIGHT_QUEUE__URL": server.url,
             "WHYLIGHT_STORE__URL": store,
             "WHYLIGHT_STORE__RESERVE_BYTES": "0",
             "WHYLIGHT_WORKER__SLOTS": "1",
-            "WHYLIGHT_WORKER__SCRATCH": str(tmp_path / "scratch"),
+            "WHYLIGHT_WORKER__SCRATCH": str(folder / "scratch"),
             "OMP_NUM_THREADS": "1",
         }
-        yield Ward(server, backends, package, study, tmp_path, environment)
+        yield Ward(server, backends, package, study, folder, environment)
         backends.close()
+
+
+@pytest.fixture
+def ward(tmp_path: Path) -> Iterator[Ward]:
+    with opened(tmp_path) as ward:
+        yield ward
 
 
 @pytest.fixture

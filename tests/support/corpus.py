@@ -1,7 +1,7 @@
 """The corpus of real DICOM files, when this machine has it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -51,10 +51,22 @@ def covering() -> tuple[Path, ...]:
         if not (kinds := set(_kinds(found))) <= seen:
             chosen.append(path)
             seen |= kinds
-    return tuple(chosen)
+    return _without_spare(chosen, seen)
 
 
-def _kinds(found: Header) -> Iterator[tuple[str, object]]:
+def _without_spare(paths: Sequence[Path], kinds: set[tuple[str, object]]) -> tuple[Path, ...]:
+    """Leave out, the largest first, each whose kinds the others have too."""
+    left = list(paths)
+    for path in reversed(paths):
+        others = [each for each in left if each != path]
+        if {kind for each in others for kind in _kinds(header(each))} == kinds:
+            left = others
+    return tuple(left)
+
+
+def _kinds(found: Header | None) -> Iterator[tuple[str, object]]:
+    if found is None:
+        return
     yield "class", found.sop_class_uid
     yield "modality", found.modality
     yield "syntax", found.transfer_syntax_uid

@@ -14,27 +14,29 @@ from examples.phantom.samples import drafts
 from examples.phantom.train import SHAPE, train
 from service.contents import inspect
 
+COUNT, EPOCHS = 48, 2
+
 
 @pytest.fixture(scope="module")
 def samples():
-    return drafts(seed=5, count=120)
+    return drafts(seed=5, count=COUNT)
 
 
 @pytest.fixture(scope="module")
 def network(samples):
     torch.set_num_threads(1)
-    return train(samples, epochs=3)
+    return train(samples, epochs=EPOCHS)
 
 
 def test_the_same_seed_gives_the_same_weights(samples, network):
-    again = train(samples, epochs=3)
+    again = train(samples, epochs=EPOCHS)
     for name, weights in network.state_dict().items():
         assert torch.equal(weights, again.state_dict()[name]), name
 
 
 def test_the_written_package_holds(tmp_path, samples, network):
     figures = {
-        "recipe": {"training_images": 120, "epochs": 3, "seed": 0},
+        "recipe": {"training_images": COUNT, "epochs": EPOCHS, "seed": 0},
         "detection": detection(network, samples),
         "pointing": {name: pointing(network, samples, map_, 1) for name, map_ in METHODS.items()},
         "region": coverage(samples),
@@ -51,4 +53,4 @@ def test_the_written_package_holds(tmp_path, samples, network):
     (scores,) = session.run(["logits"], {"image": images})
     np.testing.assert_allclose(scores, logits_of(network, images), atol=1e-5)
     assert manifest.architecture.name == "residual_cnn"
-    assert "120 training images" in (tmp_path / "CARD.md").read_text()
+    assert f"{COUNT} training images" in (tmp_path / "CARD.md").read_text()

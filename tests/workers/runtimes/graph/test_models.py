@@ -156,7 +156,6 @@ def plain_attention(
         ("swin", False, 17),
         ("swin", False, 20),
         ("swin", True, 18),
-        ("swin", True, 20),
     ],
 )
 def test_an_exported_network_has_the_outputs_and_gradients_of_the_network(
