@@ -57,10 +57,22 @@ def _defects(manifest: Manifest, networks: Registry[Any] | None) -> list[Any]:
     found: list[Any] = []
     for parts, what, choice, pointer in choices:
         try:
-            chosen(parts, what, choice.name, choice.parameters, pointer)
+            part = chosen(parts, what, choice.name, choice.parameters, pointer)
         except InvalidPackage as error:
             found += error.facts["errors"]  # type: ignore[arg-type]
+        else:
+            found += _tokens(part, manifest) if parts is networks else []
     return found
+
+
+def _tokens(network: Any, manifest: Manifest) -> list[dict[str, str]]:
+    """Return what `tokens` says otherwise than the network that the manifest names."""
+    own = network.tokens()
+    try:
+        own and own.demand_agreement(manifest)
+    except InvalidPackage as error:
+        return [{"pointer": "/tokens", "message": error.detail}]
+    return []
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from service.domain.target import (
     Target,
     TimeToEventTarget,
 )
+from service.domain.tokens import Tokens
 from service.domain.value import Name, Slug, Value, Version
 from service.domain.variable import Variable
 
@@ -108,6 +109,9 @@ class Fields(Value):
     outputs: tuple[Output, ...] = Field(min_length=1, max_length=1)
     sliding_window: SlidingWindow | None = None
     """Without it the network is given the prepared image whole."""
+
+    tokens: Tokens | None = None
+    """Where a transformer's tokens lie, of a network that does not bring that with it."""
 
     explain: Explain = Explain()
     surrogate: Surrogate = Surrogate()

@@ -305,6 +305,16 @@ def _members(said: Fields) -> Iterator[Breach]:
         yield Breach(f"/members/weights/{place}", "every member needs weights of its own")
 
 
+def _tokens(said: Fields) -> Iterator[Breach]:
+    """Require that tokens lie over the one image, and of a network that is looked into."""
+    if said.tokens is None:
+        return
+    if said.runtime == "remote":
+        yield Breach("/tokens", "a server gives no layer's output: leave 'tokens' out")
+    for pointer, why in said.tokens.faults(said.image, said.sliding_window):
+        yield Breach(f"/tokens{pointer}", why)
+
+
 def _boxes(said: Fields) -> Iterator[Breach]:
     """Require of a detection how its boxes are read, and from which score on they count."""
     boxes = said.outputs[0].boxes
@@ -392,6 +402,7 @@ RULES: Final[tuple[Callable[[Fields], Iterator[Breach]], ...]] = (
     _embedding,
     _windows,
     _members,
+    _tokens,
     _boxes,
     _files,
 )

@@ -55,6 +55,7 @@ from workers.slots import Slots
 
 ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = ROOT / "docs" / "models" / "kinds.md"
+LETTERS: Final = 26
 SPACES: Final = 8 << 30
 """Address space of the process that decodes the self-tests."""
 
@@ -113,6 +114,7 @@ def drawn(folder: Path, endpoint: str) -> Iterator[tuple[str, Path]]:
     yield "a U-Net's file", outlining(folder / "outlining")
     encoder = {"task": "embedding", "outputs": [{"decoding": "embedding"}]}
     yield "an encoder", write_package(folder / "encoder", name="encoder", changes=encoder)
+    yield "a `vit`'s file", of_tokens(folder / "tokens")
     yield "a file in int8 (QDQ)", rounded(folder)
     plain = onnx_of(network(), torch.zeros(1, SIDE, SIDE))
     strange = {"model.onnx": uninterpreted(plain)}
@@ -169,6 +171,17 @@ def outlining(folder: Path) -> Path:
     test = {"title": "plain", "input": "plain.dcm", "logits": logits, "tolerance": 1e-3}
     files = {"model.onnx": onnx_of(unet, torch.zeros(1, SIDE, SIDE))}
     return write_onnx_package(folder, files, id="outlining", selftests=[test], **LINES)
+
+
+def of_tokens(folder: Path) -> Path:
+    """Write the package of a transformer's ONNX file, which says where its tokens lie."""
+    model, edge = network(architecture="vit", **LISTED["vit"]), SIDE // LISTED["vit"]["patch"]
+    with torch.no_grad():
+        logits = model(model_input(picture())[None])[0].tolist()
+    test = {"title": "plain", "input": "plain.dcm", "logits": logits, "tolerance": 1e-3}
+    files = {"model.onnx": onnx_of(model, torch.zeros(1, SIDE, SIDE))}
+    tokens = {"prefix": 1, "grid": [edge, edge]}
+    return write_onnx_package(folder, files, id="tokens", selftests=[test], tokens=tokens)
 
 
 def outlining_volumes(folder: Path) -> Path:
@@ -311,8 +324,9 @@ def page(found: tuple[Kind, ...]) -> str:
 
 
 def letter(column: int) -> str:
-    """Return a column's name."""
-    return chr(ord("A") + column)
+    """Return a column's name: A to Z, AA, AB and so on."""
+    before = letter(column // LETTERS - 1) if column >= LETTERS else ""
+    return before + chr(ord("A") + column % LETTERS)
 
 
 def _row(name: str, found: tuple[Kind, ...], reasons: dict[str, int]) -> str:

@@ -31,12 +31,14 @@ from workers.runtimes.graph.operators.base import UnsupportedGraph
 from workers.runtimes.graph.read import demand_finite, read_model
 from workers.runtimes.memory import peaked, resident_bytes
 from workers.runtimes.placement import not_over_image, over_image
+from workers.runtimes.places import tokens_astray
 from workers.runtimes.session import ended, exposed, image_of, memory_of, session, unloadable
 from workers.runtimes.surrogate import difference, surrogate
 from workers.runtimes.taken import told_of_graph, tried
 from workers.runtimes.torch import TorchRuntime
 from workers.runtimes.torch_probe import beside, demand_one_answer, layer_facts, noise
 from workers.tabular import Companions
+from workers.tokens import Tokens
 
 UNREAD: Final = "Its graph cannot be interpreted."
 
@@ -75,11 +77,13 @@ class OnnxRuntime:
         Names of the graph's inputs for them, in their order.
     ending
         What is made of outputs that do not count as they are.
+    tokens
+        Where the tokens lie, if it is a transformer's and the package says so.
 
     Raises
     ------
     InvalidPackage
-        If it is no such model, or does not take rows of this shape.
+        If it is no such model, does not take rows of this shape, or its tokens lie otherwise.
     """
 
     device = torch.device("cpu")
@@ -97,6 +101,7 @@ class OnnxRuntime:
         companions: Companions | None = None,
         beside: Sequence[str] = (),
         ending: Ending | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
         self.shape = tuple(shape)
         self._companions = companions or Companions.none()
@@ -113,7 +118,9 @@ class OnnxRuntime:
             companions=self._companions,
             beside=self._beside,
             ending=ending,
+            tokens=tokens,
         )
+        self._tokens = tokens if twin is None else twin.tokens
         if layers is None:
             layers = {} if twin is None else {name: name for name in twin.layers}
         try:
@@ -149,6 +156,8 @@ class OnnxRuntime:
         try:
             apart = difference(twin, lambda row: self._run(row, [self._output])[0], limit)
             _ = twin.probed
+        except InvalidPackage:  # said of the package, and not of this graph
+            raise
         except UnsupportedGraph as error:
             self._why = error.reason
         except Exception:  # noqa: BLE001 - a graph that runs there and not here
@@ -191,11 +200,16 @@ class OnnxRuntime:
         one = noise(self, 1)
         (outputs,) = self._run(one, [self._output])
         demand_one_answer(outputs, *self._run(one, [self._output]))
-        taps = self._tapped(one)
+        taps = {name: self._on_grid(tap) for name, tap in self._tapped(one).items()}
         placed = self._placed() | {name for name, tap in taps.items() if tap.dim() != one.dim()}
         shapes = {name: tuple(tap.shape[1:]) for name, tap in taps.items()}
         layers = tuple(layer_facts(n, shapes[n], self.shape) for n in shapes if n in placed)
-        astray = {n: not_over_image(n, shapes[n]) for n in shapes if n not in placed}
+        laid = self._laid(one)
+        astray = {
+            name: tokens_astray(name) if name in laid else not_over_image(name, shapes[name])
+            for name in shapes
+            if name not in placed
+        }
         mixes = self._mixes_rows()
         need = memory_of(partial(self._run, names=[self._output]), self._peak, self, alone=mixes)
         handed = one.numel() + outputs.numel()  # handed to the session, and handed on by it
@@ -218,9 +232,28 @@ class OnnxRuntime:
 
     def _placed(self) -> set[str]:
         """Return the layers that lie over the image; best told by the interpreted graph."""
-        if self._twin is None:
-            return over_image(self._tapped, noise(self, 2))
-        return {layer.name for layer in self._twin.probed.layers}
+        if self._twin is not None:
+            return {layer.name for layer in self._twin.probed.layers}
+        pair = noise(self, 2)
+        return over_image(self._plain, pair) | over_image(self._laid, pair, tokens=True)
+
+    def _plain(self, image: Tensor) -> dict[str, Tensor]:
+        """Return what the layers that are no tokens put out for one row."""
+        tapped = self._tapped(image)
+        return {
+            k: tap for k, tap in tapped.items() if self._tokens is None or not self._tokens.fit(tap)
+        }
+
+    def _laid(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the tokens that layers put out for one row, on their grid."""
+        if self._tokens is None:
+            return {}
+        tapped = self._tapped(image)
+        return {k: self._tokens.on_grid(tap) for k, tap in tapped.items() if self._tokens.fit(tap)}
+
+    def _on_grid(self, output: Tensor) -> Tensor:
+        """Return a layer's output as a grid if it is tokens."""
+        return output if self._tokens is None else self._tokens.on_grid(output)
 
     def group(self, work: Work) -> Hashable:
         """Return a key; works with equal keys may share a batch.
@@ -267,7 +300,7 @@ class OnnxRuntime:
         batch, failures = filled(segments, size, self.dtype, self.device)
         names = [self._output, *(self._tensors[tap] for tap in group.taps)]
         outputs, *found = self._run(batch[INPUT], names, batch.get(VALUES))
-        taps = dict(zip(group.taps, found, strict=True))
+        taps = dict(zip(group.taps, map(self._on_grid, found), strict=True))
         return [
             failures.get(k)
             or answered(
@@ -401,6 +434,7 @@ class OnnxOpener(Opener):
             layers or None,
             fixed_rows=fixed_rows,
             channels_last=manifest.image.layout == "NHWC",
+            tokens=Tokens.said_by(manifest, shape[1:]),
             limit=manifest.surrogate,
             companions=Companions.of(manifest),
             beside=[each.name for each in manifest.tabular],

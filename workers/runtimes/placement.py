@@ -17,6 +17,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from workers.runtimes.token_placement import Cell, answering_alone, with_cell
+from workers.tokens import Tokens
+
 STEEP: Final = 0.3
 """Least rise of answers from cell to cell, as a share of what the ramp itself would cause."""
 
@@ -47,11 +50,16 @@ class Placement:
         In evaluation mode; it is run one row at a time.
     pair
         Two images of noise, shape ``(2, C, *spatial)``.
+    tokens
+        Where a transformer's tokens are said to lie; such outputs alone are then looked at.
     loud
         Whether they are as far beyond usual images as is tried.
     """
 
-    def __init__(self, model: nn.Module, pair: Tensor, *, loud: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, pair: Tensor, tokens: Tokens | None = None, *, loud: bool = False
+    ) -> None:
+        self._tokens = tokens
         self._modules = {name: module for name, module in model.named_modules() if name}
         self._model = model
         self._pair = pair
@@ -61,6 +69,10 @@ class Placement:
         self._order = {name: k for k, name in enumerate(self._base)}
         self._placed: set[str] = set()
         self._sources: set[str] = set()
+
+    def on(self, grid: Sequence[int]) -> Iterator[str]:
+        """Iterate over the modules that put out cells of a grid, in the order in which they end."""
+        return (name for name, each in self._base.items() if each.shape[1:] == tuple(grid))
 
     def holds(self, name: str) -> bool:
         """Tell whether what a module puts out lies over the image."""
@@ -84,7 +96,7 @@ class Placement:
 
     @cached_property
     def _louder(self) -> "Placement":
-        return Placement(self._model, LOUD * self._pair, loud=True)
+        return Placement(self._model, LOUD * self._pair, self._tokens, loud=True)
 
     def _before(self, name: str, spent: Collection[torch.Size]) -> str:
         """Return the last module before one that is known to lie over the image; or no name."""
@@ -98,7 +110,16 @@ class Placement:
     def _answering(self, source: str) -> set[str]:
         """Return the modules that answer in order to ramps on what `source` puts out."""
         low, high = self._put_out(source, self._image), self._put_out(source, self._other)
-        return _following(low, high, self._base, partial(self._mixed_with, source))
+        mixed = partial(self._mixed_with, source)
+        if self._tokens is None:
+            return _following(low, high, self._base, mixed)
+        laid = self._tokens if source else None
+
+        def lit(cell: Cell, grid: Cell) -> Mapping[str, Tensor]:
+            return mixed(with_cell(low, high, laid, cell, grid))
+
+        open_ = {name: each for name, each in self._base.items() if name not in self._placed}
+        return answering_alone(open_, lit)
 
     def _put_out(self, source: str, image: Tensor) -> Tensor:
         """Return what a module puts out for an image; without a name, the image itself."""
@@ -126,12 +147,19 @@ class Placement:
 
         def watch(name: str, _module: nn.Module, _args: Any, output: object) -> None:
             calls[name] += 1
-            if isinstance(output, Tensor) and on_grid(output, image):
-                found[name] = _mixtures(output[0])
+            cells = self._cells(output)
+            if cells is not None and on_grid(cells, image):
+                found[name] = _mixtures(cells[0])
 
         with _hooked(self._modules, lambda name: partial(watch, name)), torch.no_grad():
             self._model(image)
         return {name: each for name, each in found.items() if calls[name] == 1}
+
+    def _cells(self, output: object) -> Tensor | None:
+        """Return what is looked at of an output, shape ``(1, channels, *grid)``."""
+        if not isinstance(output, Tensor) or self._tokens is None:
+            return output if isinstance(output, Tensor) else None
+        return self._tokens.on_grid(output) if self._tokens.fit(output) else None
 
 
 def not_over_image(layer: str, shape: Sequence[int]) -> str:
@@ -144,7 +172,9 @@ def not_over_image(layer: str, shape: Sequence[int]) -> str:
     )
 
 
-def over_image(run: Callable[[Tensor], Mapping[str, Tensor]], pair: Tensor) -> set[str]:
+def over_image(
+    run: Callable[[Tensor], Mapping[str, Tensor]], pair: Tensor, *, tokens: bool = False
+) -> set[str]:
     """Return those of a run's outputs that lie over the image.
 
     Parameters
@@ -153,6 +183,8 @@ def over_image(run: Callable[[Tensor], Mapping[str, Tensor]], pair: Tensor) -> s
         Returns outputs by name, for one row.
     pair
         Two images of noise, shape ``(2, C, *spatial)``.
+    tokens
+        Whether cell by cell, as of tokens that a package has laid on their grid.
     """
 
     def mixed(image: Tensor) -> dict[str, Tensor]:
@@ -160,6 +192,9 @@ def over_image(run: Callable[[Tensor], Mapping[str, Tensor]], pair: Tensor) -> s
         return {name: _mixtures(each[0]) for name, each in found.items() if on_grid(each, image)}
 
     low, high = _apart(pair)
+    if tokens:
+        lit = partial(with_cell, low, high, None)
+        return answering_alone(mixed(low), lambda cell, grid: mixed(lit(cell, grid)))
     return _following(low, high, mixed(low), mixed)
 
 

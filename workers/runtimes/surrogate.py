@@ -20,6 +20,7 @@ from workers.runtimes.graph.read import read_graph
 from workers.runtimes.torch import TorchRuntime
 from workers.runtimes.torch_probe import noise
 from workers.tabular import Companions
+from workers.tokens import Tokens
 
 SHIFTS: Final = (0.0, 0.0, 0.5, -0.5, 1.0, -1.0)
 """Gray added to the noise images on which both must say the same."""
@@ -35,6 +36,7 @@ def surrogate(
     companions: Companions,
     beside: Sequence[str],
     ending: Ending | None,
+    tokens: Tokens | None,
 ) -> TorchRuntime:
     """Return a runtime of the same graph in torch.
 
@@ -51,6 +53,8 @@ def surrogate(
         Names of the graph's inputs for them, in their order.
     ending
         What is still to be made of outputs that do not count as they are.
+    tokens
+        Where the tokens lie, if it is a transformer's and the package says so.
 
     Raises
     ------
@@ -72,6 +76,7 @@ def surrogate(
         shape,
         None if layers is None else list(layers),
         fixed_rows=fixed_rows,
+        tokens=tokens,
         variables=companions.count,
     )
 

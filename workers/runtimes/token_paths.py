@@ -92,9 +92,9 @@ def _read_as_told(outputs: Tensor, last: Tensor, tokens: Tokens) -> bool:
     gradient = _gradient(outputs, last)
     if tokens.reads_class:
         return not _elsewhere(gradient, axis, 0)
-    patches = gradient.narrow(axis, tokens.prefix, tokens.count - tokens.prefix)
-    spread = patches.amax(axis) - patches.amin(axis)
-    return bool(spread.max() <= EQUAL * patches.abs().max())
+    before, patches = gradient.split([tokens.prefix, tokens.count - tokens.prefix], axis)
+    spread, largest = patches.amax(axis) - patches.amin(axis), patches.abs().max()
+    return bool(largest > 0 and spread.max() <= EQUAL * largest) and not before.any()
 
 
 def _gradient(of: Tensor, at: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from workers.runtimes.memory import Ledger, weight_bytes
 from workers.runtimes.narrow import NARROW, narrowed
 from workers.runtimes.rules import apply_rule
 from workers.runtimes.staging import staged
-from workers.runtimes.torch_layers import choose_layers
+from workers.runtimes.torch_layers import choose_layers, measured
 from workers.runtimes.torch_probe import noise, probe
 from workers.tokens import Tokens
 
@@ -105,9 +105,9 @@ class TorchRuntime:
         self.dtype = torch.float32 if narrow else next(types, torch.float32)
         self._narrow = narrow
         self.shape = tuple(shape)
-        self.tokens = tokens
+        self.tokens = tokens and measured(self.model, noise(self, 1), tokens)
         self.reasons: Mapping[str, str] = (
-            choose_layers(self.model, noise(self, 2), tokens) if layers is None else {}
+            choose_layers(self.model, noise(self, 2), self.tokens) if layers is None else {}
         )
         self.layers = tuple(self.reasons if layers is None else layers)
         self.fixed_rows = fixed_rows

@@ -22,6 +22,7 @@ from workers.runtimes.taken import try_network
 from workers.runtimes.torch import TorchRuntime
 from workers.state_dicts import install
 from workers.tabular import Companions
+from workers.tokens import Tokens
 
 
 @RUNTIMES.register("torch")
@@ -42,6 +43,7 @@ class TorchOpener(Opener):
         members = manifest.members
         paths = members.weights if members else (manifest.file("weights", "safetensors").path,)
         layers = [layer.name for layer in manifest.layers] or None
+        tokens = _tokens(manifest, architecture, shape[1:])
         made = [
             partial(
                 _made,
@@ -50,7 +52,7 @@ class TorchOpener(Opener):
                 layers=layers,
                 device=device,
                 fixed_rows=fixed_rows,
-                tokens=architecture.tokens(),
+                tokens=tokens,
                 variables=len(manifest.variables),
                 ending=ending_of(manifest),
             )
@@ -117,6 +119,15 @@ def _built(architecture: Architecture) -> nn.Module:
             "No network can be built with these parameters; some do not go together.",
             pointer="/architecture/parameters",
         ) from None
+
+
+def _tokens(manifest: Manifest, architecture: Architecture, size: Sequence[int]) -> Tokens | None:
+    """Return where tokens lie: as the network knows, or else as the package says."""
+    own = architecture.tokens()
+    if own is None:
+        return Tokens.said_by(manifest, size)
+    own.demand_agreement(manifest)
+    return own
 
 
 def _architecture(manifest: Manifest) -> Architecture:

@@ -19,7 +19,7 @@ from workers.runtimes.bypass import bypass_fault
 from workers.runtimes.capture import Capture
 from workers.runtimes.memory import needed, weight_bytes
 from workers.runtimes.path import path_fault
-from workers.runtimes.placement import Placement, not_over_image
+from workers.runtimes.places import Places
 from workers.runtimes.rescale import rescale_fault
 from workers.runtimes.rules import rectifiers
 from workers.runtimes.token_paths import unseen_path
@@ -39,7 +39,10 @@ Noise alone hardly moves a mean: a bend in the head would not be seen.
 EQUAL: Final = 1e-4
 """Share of the largest value within which rounding may part what is the same."""
 
-UNPLACED: Final = "Where tokens lie in the image is not known of this network."
+UNPLACED: Final = (
+    "Where tokens lie in the image is not known of this network; of a transformer, 'tokens' in its"
+    " model.yaml tells it."
+)
 WINDOWED: Final = (
     "Its tokens attend within windows and are merged on the way: there is no attention of all "
     "tokens to all to be followed from block to block."
@@ -111,6 +114,8 @@ def probe(subject: Subject) -> Probe:
     ModelUnavailable
         If the model does not put out one tensor with a row for each input row, or does not
         say the same of the same image.
+    InvalidPackage
+        If the package says of its tokens what is not so.
     """
     batch = noise(subject, 1)
     outputs, capture = subject.capture_all(batch)
@@ -205,7 +210,7 @@ def _layers(
 ) -> tuple[tuple[LayerFacts, ...], dict[str, str]]:
     """Tell the declared layers that can be used from those that cannot, and why."""
     usable, refused = [], {}
-    placement = Placement(subject.model, noise(subject, 2))
+    places = Places(subject.model, noise(subject, 2), subject.tokens)
     names = {name for name, _ in subject.model.named_modules() if name}
     for layer in subject.layers:
         fault = capture.fault(layer)
@@ -219,7 +224,9 @@ def _layers(
             past := bypass_fault(subject.forward, subject.served, noise(subject, 1), layer)
         ):
             refused[layer] = past
-        elif astray := _astray(subject, placement, layer, capture.found[layer]):
+        elif layer not in subject.reasons and (
+            astray := places.astray(layer, capture.found[layer])
+        ):
             refused[layer] = astray
         else:
             facts = layer_facts(
@@ -227,14 +234,6 @@ def _layers(
             )
             usable.append(replace(facts, reason=subject.reasons.get(layer, "")))
     return tuple(usable), refused
-
-
-def _astray(subject: Subject, placement: Placement, layer: str, output: Tensor) -> str:
-    """Return why a layer's cells do not lie over the image; nothing if they do, or it has none."""
-    known = layer in subject.reasons or (subject.tokens is not None and subject.tokens.fit(output))
-    if known or output.dim() != 1 + len(subject.shape):
-        return ""
-    return "" if placement.holds(layer) else not_over_image(layer, output.shape[1:])
 
 
 def layer_facts(name: str, shape: Sequence[int], image: Sequence[int]) -> LayerFacts:

@@ -1,0 +1,275 @@
+"""Tokens that lie where a package says: on ONNX as on torch; and refused where they do not."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from examples.planted.inputs import inputs
+from examples.planted.pictures import lit
+from service.errors.models import InvalidPackage
+from tests.support.engine import attribute, logits, settled
+from tests.support.exported import onnx_of, uninterpreted
+from tests.workers.runtimes.graph.test_models import plain_attention
+from workers.architectures.base import ARCHITECTURES
+from workers.methods.base import METHODS
+from workers.methods.grad_cam import GradCam
+from workers.passes import Ability
+from workers.runtimes.graph.read import read_model
+from workers.runtimes.onnx import OnnxRuntime
+from workers.runtimes.torch import TorchRuntime
+from workers.tokens import Tokens
+
+PHANTOM = Path(__file__).parents[3] / "models" / "vit-phantom"
+SHAPE = (1, 24, 16)
+GRID = (6, 4)
+WIDTH = 16
+NORM = "/blocks/blocks.1/norm/LayerNormalization_output_0"
+METHODS_OF_TOKENS = [
+    "ablation_cam",
+    "attention_rollout",
+    "eigen_cam",
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "gradient_attention",
+    "hires_cam",
+    "layer_cam",
+    "score_cam",
+    "xgrad_cam",
+]
+
+
+def said(prefix: int = 1, grid: tuple[int, ...] = GRID, *, read_class: bool = True) -> Tokens:
+    return Tokens(prefix, grid, 0, read_class, said=True)
+
+
+class Block(nn.Module):
+    """Queries, keys and values are modules of their own, as most published transformers have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(WIDTH)
+        self.queries, self.keys, self.values = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.after = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH), nn.GELU())
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        normed = self.norm(tokens)
+        parts = (each(normed)[:, None] for each in (self.queries, self.keys, self.values))
+        tokens = tokens + plain_attention(*parts)[:, 0]
+        return tokens + self.after(tokens)
+
+
+class Transformer(nn.Module):
+    """The class token first or last, and patches by rows or by columns: not all are as is said."""
+
+    def __init__(self, *, last: bool = False, columns: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.last, self.columns = last, columns
+        self.embed = nn.Conv2d(1, WIDTH, 4, 4)
+        self.first = nn.Parameter(torch.randn(1, 1, WIDTH))
+        self.places = nn.Parameter(torch.randn(1, 25, WIDTH) / 2)
+        self.blocks = nn.Sequential(Block(), Block())
+        self.head = nn.Linear(WIDTH, 3)
+
+    def forward(self, image: Tensor) -> Tensor:
+        patches = self.embed(image)
+        patches = patches.transpose(2, 3) if self.columns else patches
+        patches = patches.flatten(2).transpose(1, 2)
+        first = self.first + 0 * patches[:, :1]
+        tokens = torch.cat([patches, first] if self.last else [first, patches], 1)
+        tokens = self.blocks(tokens + self.places)
+        return self.head(tokens[:, -1 if self.last else 0])
+
+
+def transformer(**options: bool) -> nn.Module:
+    return Transformer(**options).eval().requires_grad_(requires_grad=False)
+
+
+@cache
+def graph(**options: bool) -> bytes:
+    return onnx_of(transformer(**options), torch.zeros(SHAPE))
+
+
+def served(content: bytes, tokens: Tokens, layers: Mapping[str, str] | None = None) -> OnnxRuntime:
+    return OnnxRuntime(read_model(content), SHAPE, layers, tokens=tokens)
+
+
+def image() -> Tensor:
+    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(4))
+
+
+@pytest.fixture(scope="module")
+def bundled() -> tuple[TorchRuntime, OnnxRuntime]:
+    """The bundled transformer, as it is and as a file that says nothing of itself."""
+    fields = yaml.safe_load((PHANTOM / "model.yaml").read_text())
+    shape = ARCHITECTURES["vit"].model_validate(fields["architecture"]["parameters"])
+    network = shape.build().eval()
+    network.load_state_dict(load_file(PHANTOM / "weights.safetensors"))
+    own = TorchRuntime(network, (1, 64, 64), None, tokens=shape.tokens())
+    content = onnx_of(network, torch.zeros(1, 64, 64))
+    return own, OnnxRuntime(read_model(content), (1, 64, 64), tokens=said(grid=(8, 8)))
+
+
+def test_a_file_is_explained_at_the_layer_that_is_chosen_of_its_network_in_torch(
+    bundled: tuple[TorchRuntime, OnnxRuntime],
+) -> None:
+    own, file = (each.probed for each in bundled)
+    assert [each.name for each in own.layers] == ["blocks.2.norm1"]
+    (layer,) = file.layers
+    assert layer.name == "/blocks/blocks.2/norm1/LayerNormalization_output_0"
+    assert (layer.shape, layer.stride) == ((32, 8, 8), (8.0, 8.0))
+    assert not file.refused
+    assert file.attentions == own.attentions
+
+
+@pytest.mark.parametrize("name", METHODS_OF_TOKENS)
+def test_maps_through_a_file_are_those_of_its_network_in_torch(
+    bundled: tuple[TorchRuntime, OnnxRuntime], name: str
+) -> None:
+    """Those of the network are held against what was planted in `tests/examples`."""
+    (planted,) = inputs([lit(7_001, {"cyst": 1, "stone": 1})])
+    expected, found = (
+        attribute(settled(METHODS[name](), each), each, planted, logits(0, 1), chunk=1)
+        for each in bundled
+    )
+    largest = expected.values.abs().max().item()
+    torch.testing.assert_close(found.values, expected.values, rtol=0, atol=2e-5 * largest)
+    assert found.affine.tolist() == expected.affine.tolist()
+    scores_alone = name in {"eigen_cam", "score_cam"}
+    assert bundled[1].probed.computes(METHODS[name].needs) == scores_alone
+
+
+def test_keys_and_values_are_passed_over_for_the_norm_before_them() -> None:
+    """Values alone would miss what goes past them: the layer is that of other transformers."""
+    (layer,) = served(graph(), said()).probed.layers
+    assert layer.name == NORM
+    own = TorchRuntime(transformer(), SHAPE, None, tokens=said())
+    assert [each.name for each in own.probed.layers] == ["blocks.1.norm"]
+
+
+def test_grad_cam_is_the_tokens_weighted_by_their_mean_gradient() -> None:
+    runtime = served(graph(), said())
+    maps = attribute(settled(GradCam(), runtime), runtime, image(), logits(2))
+    model, kept = transformer(), []
+    model.blocks[1].norm.register_forward_hook(lambda _module, _args, out: kept.append(out))
+    outputs = model(image()[None].requires_grad_())
+    (gradient,) = torch.autograd.grad(outputs[0, 2], kept[0])
+    by_hand = [token @ gradient[0, 1:].mean(0) for token in kept[0][0, 1:]]
+    expected = torch.stack(by_hand).detach().reshape(GRID)
+    torch.testing.assert_close(maps.values[0, 0], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "tokens", "pointer", "told"),
+    [
+        ({}, said(grid=GRID[::-1]), "/tokens", "rows first"),
+        ({"columns": True}, said(), "/tokens", "rows first"),
+        ({"last": True}, said(), "/tokens", "'prefix'"),
+        ({}, said(5, (5, 4)), "/tokens", "'prefix'"),
+        ({}, said(0), "/tokens/grid", "put out 25 tokens, and 0 before a grid of 6 x 4 are 24"),
+        ({}, said(2), "/tokens/grid", "put out 25 tokens, and 2 before a grid of 6 x 4 are 26"),
+    ],
+    ids=["axes", "by columns", "class token last", "more before", "none before", "one more before"],
+)
+def test_a_layout_that_would_shift_or_turn_maps_is_refused(
+    options: dict[str, bool], tokens: Tokens, pointer: str, told: str
+) -> None:
+    with pytest.raises(InvalidPackage, match=told) as refused:
+        _ = served(graph(**options), tokens).probed
+    assert refused.value.pointer == pointer
+    with pytest.raises(InvalidPackage, match=told):
+        _ = TorchRuntime(transformer(**options), SHAPE, None, tokens=tokens).probed
+
+
+@pytest.mark.parametrize(
+    ("options", "tokens", "layers"),
+    [
+        ({}, said(), ["norm"]),
+        ({}, said(grid=GRID[::-1]), []),
+        ({"columns": True}, said(), []),
+        ({"last": True}, said(), []),
+    ],
+    ids=["as it is", "axes", "by columns", "class token last"],
+)
+def test_so_it_is_where_onnxruntime_alone_runs_the_graph(
+    options: dict[str, bool], tokens: Tokens, layers: list[str]
+) -> None:
+    runtime = served(uninterpreted(graph(**options)), tokens, {"norm": NORM})
+    assert [each.name for each in runtime.probed.layers] == layers
+    if not layers:
+        assert "do not lie over the image as 'tokens' says" in runtime.probed.refused["norm"]
+        return
+    whole = served(graph(), tokens, {"norm": NORM})
+    for name in ("eigen_cam", "score_cam"):
+        found, expected = (
+            attribute(settled(METHODS[name](), each), each, image(), logits(0), chunk=1)
+            for each in (runtime, whole)
+        )
+        assert found.values.shape == (1, 1, *GRID)
+        torch.testing.assert_close(found.values, expected.values)
+
+
+def test_a_score_that_is_read_otherwise_than_is_said_leaves_attention_alone() -> None:
+    probed = served(graph(), said(read_class=False)).probed
+    assert [each.name for each in probed.layers] == [NORM]
+    assert "not read off the class token" in probed.unable[Ability.ATTENTION]
+
+
+WINDOWS = {"channels": 1, "classes": 3, "image": [16, 16], "width": 8, "patch": 2}
+STAGES = {"depths": [2, 1], "heads": [1, 1], "window": 4}
+ROLLED = "/stages/stages.0/blocks/blocks.1/attention/Concat_1_output_0"
+BLOCK = "/stages/stages.0/blocks/blocks.1/Add_1_output_0"
+PLATE = (1, 16, 16)
+
+
+@pytest.fixture(scope="module")
+def windowed() -> tuple[nn.Module, bytes]:
+    torch.manual_seed(3)
+    network = ARCHITECTURES["swin"].model_validate(WINDOWS | STAGES).build().eval()
+    with patch.object(functional, "scaled_dot_product_attention", plain_attention):
+        return network, onnx_of(network, torch.zeros(PLATE))
+
+
+def of_stages(*grids: tuple[int, ...]) -> Tokens:
+    return Tokens(
+        0, grids[-1], 0, reads_class=False, stages=tuple((*each, 0) for each in grids), said=True
+    )
+
+
+def test_each_stage_of_shifted_windows_has_a_layer_and_what_is_rolled_has_none(
+    windowed: tuple[nn.Module, bytes],
+) -> None:
+    network, content = windowed
+    tokens, layers = of_stages((8, 8), (4, 4)), {"rolled": ROLLED, "block": BLOCK}
+    chosen = OnnxRuntime(read_model(content), PLATE, tokens=tokens)
+    assert [each.shape for each in chosen.probed.layers] == [(16, 4, 4), (8, 8, 8)]
+    own = TorchRuntime(network, PLATE, ["norm"], tokens=tokens)
+    plate = torch.randn(PLATE, generator=torch.Generator().manual_seed(1))
+    found, expected = (
+        attribute(settled(GradCam(), each), each, plate, logits(1)) for each in (chosen, own)
+    )
+    torch.testing.assert_close(found.values, expected.values, rtol=1e-3, atol=1e-6)
+    named = OnnxRuntime(read_model(content), PLATE, layers, tokens=tokens).probed
+    assert [each.name for each in named.layers] == ["block"]
+    assert "do not lie over the image" in named.refused["rolled"]
+
+
+@pytest.mark.parametrize(
+    ("grids", "pointer"),
+    [(((8, 8), (8, 2)), "/tokens/stages/1"), (((16, 4), (4, 4)), "/tokens/stages/0")],
+    ids=["last", "first"],
+)
+def test_a_stage_of_another_grid_is_refused(
+    windowed: tuple[nn.Module, bytes], grids: tuple[tuple[int, ...], ...], pointer: str
+) -> None:
+    with pytest.raises(InvalidPackage) as refused:
+        _ = OnnxRuntime(read_model(windowed[1]), PLATE, tokens=of_stages(*grids)).probed
+    assert refused.value.pointer == pointer
