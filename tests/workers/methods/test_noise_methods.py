@@ -1,7 +1,5 @@
 """Input x gradient, SmoothGrad and VarGrad: captum on the same noise, closed forms, time up."""
 
-from typing import Any
-
 import pytest
 import torch
 from captum.attr import InputXGradient as CaptumInputXGradient
@@ -16,14 +14,15 @@ from tests.support.engine import (
     logits,
     small_net,
     small_runtime,
+    stopped,
     through,
 )
-from workers.methods.base import Maps, Method
+from workers.methods.base import Method
 from workers.methods.input_x_gradient import InputXGradient
 from workers.methods.noise import NoiseMethod
 from workers.methods.smooth_grad import SmoothGrad
 from workers.methods.var_grad import VarGrad
-from workers.passes import Step, TimeUp
+from workers.passes import TimeUp
 from workers.rows import INPUT
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
@@ -143,7 +142,7 @@ def test_when_time_is_up_what_was_done_is_returned_and_marked(
     """A plan that is told in mid-pass equals one with as many samples."""
     image = image_for()
     model = Polynomial(image.shape)
-    maps = cut_short(method, image, model, done)
+    maps = stopped(method.plan(image, logits(0)), TorchRuntime(model, image.shape), done)
     assert maps.partial
     assert maps.extras[0]["samples"] == done
     few = method.model_copy(update={"samples": done})
@@ -154,23 +153,8 @@ def test_when_time_is_up_what_was_done_is_returned_and_marked(
 
 @pytest.mark.parametrize("method", [SmoothGrad(), VarGrad()])
 def test_when_time_is_up_before_anything_was_done_there_is_no_map(method: NoiseMethod) -> None:
-    image = image_for()
     with pytest.raises(TimeUp):
-        cut_short(method, image, Polynomial(image.shape), 0)
-
-
-def cut_short(method: NoiseMethod, image: Tensor, model: Polynomial, done: int) -> Maps:
-    plan: Any = method.plan(image, logits(0))
-    ask = plan.send(None)
-    if done:
-        batch = torch.zeros(done, *image.shape, dtype=image.dtype)
-        ask.rows.fill({INPUT: batch}, 0, done)
-        gradients = (model.w1 + 2 * model.w2 * batch).detach()[:, None]
-        ask.fold(0, Step(0, done, gradients={INPUT: gradients}))
-    with pytest.raises(StopIteration) as stop:
-        plan.throw(TimeUp)
-    maps: Maps = stop.value.value
-    return maps
+        stopped(method.plan(image_for(), logits(0)), small_runtime(), 0)
 
 
 @pytest.mark.parametrize("bad", [{"samples": 7}, {"samples": 0}, {"noise": 0.0}, {"seed": -1}])

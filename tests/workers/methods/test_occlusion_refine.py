@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from examples.phantom.samples import read
 from service.manifests import read_manifest
@@ -18,13 +18,12 @@ from tests.support.engine import (
     image_for,
     logits,
     small_runtime,
+    stopped,
     through,
 )
-from workers.methods.base import Maps
 from workers.methods.occlusion import Occlusion
 from workers.methods.windows import Search, Windows, asked_for
-from workers.passes import Step, TimeUp
-from workers.rows import INPUT
+from workers.passes import TimeUp
 from workers.runtimes.torch import TorchRuntime
 from workers.runtimes.torch_opener import TorchOpener
 from workers.scheduler import Scheduler
@@ -141,62 +140,56 @@ def test_only_the_share_goes_through_the_model() -> None:
     assert not maps.partial
 
 
-def sloping() -> tuple[Polynomial, Tensor]:
+def sloping() -> tuple[TorchRuntime, Tensor]:
     """Return a model and an image of which windows' falls lie on a plane."""
     image = torch.ones(1, 20, 16, dtype=torch.float64)
     model = Polynomial(image.shape)
     with torch.no_grad():
         model.w2.zero_()
         model.w1.copy_(torch.arange(20.0)[:, None] * 0.5 + torch.arange(16.0) * 0.25 - 3)
-    return model, image
-
-
-def stopped_in(net: nn.Module, method: Occlusion, image: Tensor, whole: int, rows: int) -> Maps:
-    """Serve some whole rounds after the clean pass, then `rows` of the next, then stop."""
-
-    def scores(ask: object, count: int) -> Tensor:
-        batch = torch.zeros(count, *image.shape, dtype=image.dtype)
-        ask.rows.fill({INPUT: batch}, 0, count)
-        with torch.no_grad():
-            return net(batch)
-
-    plan = method.plan(image, logits(0))
-    ask = plan.send(None)
-    ask = plan.send(Step(0, 1, scores=scores(ask, 1)))
-    for _ in range(whole):
-        ask.fold(0, Step(0, ask.rows.count, scores=scores(ask, ask.rows.count)))
-        ask = plan.send(Step(0, ask.rows.count))
-    if rows:
-        ask.fold(0, Step(0, rows, scores=scores(ask, rows)))
-    try:
-        plan.throw(TimeUp)
-    except StopIteration as ended:
-        return ended.value
-    raise AssertionError("the plan asked for more")
+    return TorchRuntime(model, image.shape), image
 
 
 @pytest.mark.parametrize("rows", [0, 5, 14])
 def test_when_time_is_up_between_rounds_the_map_so_far_is_returned(rows: int) -> None:
-    model, image = sloping()
+    runtime, image = sloping()
     method = Occlusion(window=(4, 6), stride=2, refine=0.5)
-    maps = stopped_in(model, method, image, 1, rows)
     lattices = method.lattices((20, 16))
-    first = [asked_first(each.shape, math.ceil(0.5 * each.count)) for each in lattices]
+    first = sum(asked_first(each.shape, math.ceil(0.5 * each.count)) for each in lattices)
+    maps = stopped(method.plan(image, logits(0)), runtime, 1 + first + rows)
     assert maps.partial
-    assert maps.extras[0]["tried"] == sum(first) + rows
-    every = Occlusion(window=(4, 6), stride=2)
-    full = attribute(every, TorchRuntime(model, image.shape), image, logits(0))
+    assert maps.extras[0]["tried"] == first + rows
+    full = attribute(Occlusion(window=(4, 6), stride=2), runtime, image, logits(0))
     torch.testing.assert_close(maps.values, full.values)  # on a plane, nothing is lost
 
 
-def asked_first(shape: tuple[int, ...], budget: int) -> int:
+def asked_first(shape: tuple[int, ...], budget: int | None = None) -> int:
     return len(next(Search(shape, 1, budget).rounds()))
 
 
-def test_in_the_first_round_there_is_nothing_to_return() -> None:
-    model, image = sloping()
+@pytest.mark.parametrize("windows", [4, (4, 6)])
+def test_all_windows_come_from_coarse_to_fine_and_the_missing_are_interpolated(
+    windows: int | tuple[int, ...],
+) -> None:
+    runtime, image = sloping()
+    method = Occlusion(window=windows, stride=2)
+    lattices = method.lattices((20, 16))
+    first = sum(asked_first(each.shape) for each in lattices)
+    every = sum(each.count for each in lattices)
+    assert first < every / 4
+    full = attribute(method, runtime, image, logits(0))
+    for tried in (first, first + 7, every - 1):
+        maps = stopped(method.plan(image, logits(0)), runtime, 1 + tried)
+        assert maps.partial
+        assert maps.extras[0] == {"windows": every, "tried": tried}
+        torch.testing.assert_close(maps.values, full.values)
+
+
+@pytest.mark.parametrize("refine", [0.5, None])
+def test_in_the_first_round_there_is_nothing_to_return(refine: float | None) -> None:
+    runtime, image = sloping()
     with pytest.raises(TimeUp):
-        stopped_in(model, Occlusion(window=4, refine=0.5), image, 0, 3)
+        stopped(Occlusion(window=4, refine=refine).plan(image, logits(0)), runtime, 1 + 3)
 
 
 def test_on_the_demo_model_an_eighth_of_the_windows_gives_the_picture() -> None:

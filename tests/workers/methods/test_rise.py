@@ -16,11 +16,12 @@ from tests.support.engine import (
     logits,
     small_net,
     small_runtime,
+    stopped,
     through,
 )
 from workers.methods.base import Maps, Method, cells
 from workers.methods.rise import Lattice, Rise
-from workers.passes import Step, TimeUp
+from workers.passes import TimeUp
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
 
@@ -175,14 +176,7 @@ def test_targets_share_the_rows_and_do_not_change_each_other() -> None:
 
 def test_when_time_is_up_the_map_of_whole_pairs_is_returned() -> None:
     image, runtime = image_for(), small_runtime()
-    plan = Rise(samples=64, seed=3).plan(image, logits(1))
-    ask = plan.send(None)
-    with torch.no_grad():
-        scores = small_net()(Lattice(image, 7, 3).masks(0, 21) * image)[:, 1:2]
-    ask.fold(0, Step(0, 21, scores=scores))
-    with pytest.raises(StopIteration) as ended:
-        plan.throw(TimeUp)
-    maps = ended.value.value
+    maps = stopped(Rise(samples=64, seed=3).plan(image, logits(1)), runtime, 21)
     assert maps.partial
     assert maps.extras == ({"samples": 20.0},)
     whole = attribute(Rise(samples=20, seed=3), runtime, image, logits(1))
@@ -190,10 +184,8 @@ def test_when_time_is_up_the_map_of_whole_pairs_is_returned() -> None:
 
 
 def test_without_a_pair_there_is_no_map() -> None:
-    plan = Rise(samples=64).plan(image_for(), logits(1))
-    plan.send(None)
     with pytest.raises(TimeUp):
-        plan.throw(TimeUp)
+        stopped(Rise(samples=64).plan(image_for(), logits(1)), small_runtime(), 1)
 
 
 @pytest.mark.parametrize("axes", [2, 3])

@@ -11,7 +11,15 @@ from torch.nn import functional
 from service.errors.models import MethodError
 from service.manifests import read_manifest
 from tests.support.coalitions import per_segment
-from tests.support.engine import Polynomial, attribute, image_for, logits, small_runtime, through
+from tests.support.engine import (
+    Polynomial,
+    attribute,
+    image_for,
+    logits,
+    small_runtime,
+    stopped,
+    through,
+)
 from workers.methods.base import Maps, Method
 from workers.methods.feature_ablation import FeatureAblation
 from workers.methods.kernel_shap import KernelShap
@@ -19,8 +27,7 @@ from workers.methods.lime import Lime
 from workers.methods.rise import Rise
 from workers.methods.shapley_sampling import ShapleySampling
 from workers.methods.superpixels import PIXELS, grid_of, segmented
-from workers.passes import Step, TimeUp
-from workers.rows import INPUT
+from workers.passes import TimeUp
 from workers.runtimes.graph.read import read_model
 from workers.runtimes.onnx import OnnxRuntime
 from workers.runtimes.torch import TorchRuntime
@@ -168,7 +175,7 @@ def test_the_seed_alone_decides(kind: Callable[..., Method]) -> None:
 def test_when_time_is_up_what_is_known_is_returned(kind: Callable[..., Method]) -> None:
     image = image_for()
     method = kind(**FEW[kind], baseline=0.25)
-    maps = stopped_after(method, image, 30)
+    maps = stopped(method.plan(image, logits(1)), small_runtime(), 30)
     assert maps.partial
     if "score_change" in maps.extras[0]:
         total = maps.values.sum().item()
@@ -180,23 +187,7 @@ def test_when_time_is_up_what_is_known_is_returned(kind: Callable[..., Method]) 
 @pytest.mark.parametrize("kind", METHODS_OF_SEGMENTS)
 def test_with_nothing_known_there_is_no_map(kind: Callable[..., Method]) -> None:
     with pytest.raises(TimeUp):
-        stopped_after(kind(**FEW[kind]), image_for(), 1)
-
-
-def stopped_after(method: Method, image: Tensor, rows: int) -> Maps:
-    """Serve the first rows of a plan, then tell it that time is up."""
-    net = small_runtime().model
-    plan = method.plan(image, logits(1))
-    ask = plan.send(None)
-    batch = torch.zeros(rows, *image.shape, dtype=image.dtype)
-    ask.rows.fill({INPUT: batch}, 0, rows)
-    with torch.no_grad():
-        ask.fold(0, Step(0, rows, scores=net(batch)[:, 1:2]))
-    try:
-        plan.throw(TimeUp)
-    except StopIteration as ended:
-        return ended.value
-    raise AssertionError("the plan asked for more")
+        stopped(kind(**FEW[kind]).plan(image_for(), logits(1)), small_runtime(), 1)
 
 
 @pytest.fixture(scope="module")

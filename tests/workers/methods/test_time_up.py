@@ -28,7 +28,6 @@ from workers.methods.gradient_shap import GradientShap
 from workers.methods.integrated_gradients import IntegratedGradients
 from workers.methods.occlusion import Occlusion
 from workers.methods.superpixels import segmented
-from workers.methods.windows import every_place
 from workers.passes import TimeUp
 from workers.rows import INPUT
 from workers.runtimes.torch import TorchRuntime
@@ -233,34 +232,6 @@ def test_deep_lift_shap_is_the_mean_over_the_references_done() -> None:
         for k in spread_order(8)[:4]
     ]
     torch.testing.assert_close(part.values, torch.stack(each).mean(0))
-
-
-def plane() -> tuple[TorchRuntime, Tensor]:
-    """Return a model and an image of which windows' falls lie on a plane."""
-    image = torch.ones(1, 20, 16, dtype=torch.float64)
-    model = Polynomial(image.shape)
-    with torch.no_grad():
-        model.w2.zero_()
-        model.w1.copy_(torch.arange(20.0)[:, None] * 0.5 + torch.arange(16.0) * 0.25 - 3)
-    return TorchRuntime(model, image.shape), image
-
-
-@pytest.mark.parametrize("windows", [(4,), (4, 6)])
-def test_windows_that_were_not_tried_are_interpolated(windows: tuple[int, ...]) -> None:
-    runtime, image = plane()
-    method = Occlusion(window=windows, stride=2, baseline=0.0)
-    rounds = [every_place(each.shape) for each in method.lattices((20, 16))]
-    coarsest = sum(len(each[0]) for each in rounds)
-    whole = attribute(method, runtime, image, logits(0))
-    everything = sum(len(places) for each in rounds for places in each)
-    assert coarsest < everything / 4
-    for tried in (coarsest, coarsest + 7, everything - 1):
-        part = stopped(method.plan(image, logits(0)), runtime, 1 + tried)
-        assert part.partial
-        assert part.extras[0] == {"windows": everything, "tried": tried}
-        torch.testing.assert_close(part.values, whole.values)
-    with pytest.raises(TimeUp):
-        stopped(method.plan(image, logits(0)), runtime, coarsest)
 
 
 def test_segments_that_were_not_hidden_are_like_those_around_them() -> None:
