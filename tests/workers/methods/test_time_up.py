@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.support.engine import (
@@ -31,6 +31,8 @@ from workers.methods.superpixels import segmented
 from workers.passes import TimeUp
 from workers.rows import INPUT
 from workers.runtimes.torch import TorchRuntime
+
+RUNTIME: Final = small_runtime()
 
 FINE: Final[Mapping[str, dict[str, Any]]] = {
     "occlusion": {"window": 4, "stride": 2},
@@ -64,16 +66,16 @@ def smooth() -> Tensor:
 def stopped_midway(method: Method) -> tuple[Maps, Maps]:
     """Return the map after five eighths of a method's rows, and the whole one."""
     image, targets = smooth(), logits(0, 2)
-    runtime = small_runtime()
-    whole = attribute(method, runtime, image, targets)
+    RUNTIME.served.batches.clear()
+    whole = attribute(method, RUNTIME, image, targets)
     cost = method.estimate(image.shape, 2)
-    rows = cost.rows if cost.exact else sum(runtime.served.batches)
+    rows = cost.rows if cost.exact else sum(RUNTIME.served.batches)
     plan = method.plan(image, targets)
-    return stopped(plan, small_runtime(), rows * 5 // 8, chunk=3), whole
+    return stopped(plan, RUNTIME, rows * 5 // 8, chunk=3), whole
 
 
 def of(name: str) -> Method:
-    return settled(METHODS[name](**FINE.get(name, {})), small_runtime())
+    return settled(METHODS[name](**FINE.get(name, {})), RUNTIME)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,7 @@ def test_before_the_first_row_nobody_has_a_map(name: str) -> None:
     method = METHODS[name]
     if name in WITHOUT_TOKENS:
         with pytest.raises(TimeUp):
-            stopped(of(name).plan(image_for(), logits(0)), small_runtime(), 0)
+            stopped(of(name).plan(image_for(), logits(0)), RUNTIME, 0)
     else:  # one pass through a transformer is all
         assert method().estimate((1, 16, 16), 1).rows <= FEW
         assert not method.partial_map
@@ -150,23 +152,33 @@ def test_one_point_on_the_path_is_no_map() -> None:
         stopped(IntegratedGradients(baseline=0.0).plan(image, logits(0)), runtime, 2 + 1)
 
 
-@pytest.mark.parametrize("rows", [9, 10, 11, 16, 23])
+class HalfCurved(nn.Module):
+    """A score that is linear in the upper rows of an image and steep in the lower ones."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        upper, lower = x.flatten(1).tensor_split(2, 1)
+        return (2 * upper.sum(1) + torch.exp(3 * lower).sum(1))[:, None]
+
+
+@pytest.mark.parametrize("rows", [9, 10, 11, 14, 23])
 def test_parts_of_the_path_count_once_all_of_their_points_are_in(rows: int) -> None:
+    """Weights of points that do not add up to one would show where the score is linear."""
     image = image_for()
-    method = IntegratedGradients(tolerance=1e-6, max_steps=64, baseline=0.0)
-    runtime = small_runtime()
-    part = stopped(method.plan(image, logits(1)), runtime, rows, chunk=1)
+    runtime = TorchRuntime(HalfCurved().double(), image.shape)
+    method = IntegratedGradients(tolerance=1e-6, max_steps=64, baseline=0.25)
+    part = stopped(method.plan(image, logits(0)), runtime, rows, chunk=1)
     assert part.partial
-    assert 9 <= part.extras[0]["steps"] <= rows
-    whole = attribute(method, runtime, image, logits(1))
+    assert rows - 4 <= part.extras[0]["steps"] <= rows
+    half = image.shape[1] // 2
+    torch.testing.assert_close(part.values[0, :, :half], 2 * (image[:, :half] - 0.25))
+    whole = attribute(method, runtime, image, logits(0))
     assert correlation(part.values, whole.values) > 0.99
-    assert part.extras[0]["sum"] == pytest.approx(part.values.sum().item(), rel=1e-9)
 
 
 def test_before_the_ends_of_all_parts_are_known_there_is_no_map() -> None:
     method = IntegratedGradients(tolerance=1e-6, baseline=0.0)
     with pytest.raises(TimeUp):
-        stopped(method.plan(image_for(), logits(1)), small_runtime(), 8)
+        stopped(method.plan(image_for(), logits(1)), RUNTIME, 8)
 
 
 @pytest.mark.parametrize("references", ["constant", "noisy"])
@@ -204,9 +216,9 @@ def test_gradient_shap_gives_what_fewer_samples_would() -> None:
     image, targets = image_for(), logits(0, 2)
     method, fewer = GradientShap(samples=32), GradientShap(samples=12)
     rows = 1 + method.grays + 2 * 12
-    part = stopped(method.plan(image, targets), small_runtime(), rows)
+    part = stopped(method.plan(image, targets), RUNTIME, rows)
     assert part.partial
-    assert torch.equal(part.values, attribute(fewer, small_runtime(), image, targets).values)
+    assert torch.equal(part.values, attribute(fewer, RUNTIME, image, targets).values)
     assert [each["gradient_rows"] for each in part.extras] == [12, 12]
 
 
@@ -215,17 +227,17 @@ def test_a_target_that_had_no_turn_leaves_no_map_to_any() -> None:
     method = GradientShap(samples=32)
     plan = method.plan(image_for(), logits(0, 2))
     with pytest.raises(TimeUp):
-        stopped(plan, small_runtime(), 1 + method.grays + 4)
+        stopped(plan, RUNTIME, 1 + method.grays + 4)
 
 
 def test_deep_lift_shap_is_the_mean_over_the_references_done() -> None:
     image = image_for()
-    part = stopped(DeepLiftShap(samples=8).plan(image, logits(1)), small_runtime(), 1 + 8 + 8)
+    part = stopped(DeepLiftShap(samples=8).plan(image, logits(1)), RUNTIME, 1 + 8 + 8)
     low, span = image.min(), image.max() - image.min()
     each = [
         attribute(
             DeepLift(baseline=(low + span * (k + 0.5) / 8).item()),
-            small_runtime(),
+            RUNTIME,
             image,
             logits(1),
         ).values
@@ -239,9 +251,9 @@ def test_segments_that_were_not_hidden_are_like_those_around_them() -> None:
     method = FeatureAblation(segments=36, baseline=0.0)
     labels = segmented(image, 36)
     count = int(labels.max()) + 1
-    whole = attribute(method, small_runtime(), image, logits(0)).values[0, 0]
+    whole = attribute(method, RUNTIME, image, logits(0)).values[0, 0]
     tried = count // 2 + 1
-    part = stopped(method.plan(image, logits(0)), small_runtime(), 1 + tried)
+    part = stopped(method.plan(image, logits(0)), RUNTIME, 1 + tried)
     assert part.extras[0]["tried"] == tried
     values = part.values[0, 0]
     hidden = spread_order(count)[:tried]
@@ -257,18 +269,18 @@ def test_segments_that_were_not_hidden_are_like_those_around_them() -> None:
         expected = (shares / shares.sum()) @ falls
         torch.testing.assert_close(values[labels == other][0], expected, rtol=1e-5, atol=1e-8)
     with pytest.raises(TimeUp):
-        stopped(method.plan(image, logits(0)), small_runtime(), 1 + (count - 1) // 2 - 1)
+        stopped(method.plan(image, logits(0)), RUNTIME, 1 + (count - 1) // 2 - 1)
 
 
 @pytest.mark.parametrize("name", ["score_cam", "ablation_cam"])
 def test_channels_that_were_not_tried_are_left_out_as_by_the_cap(name: str) -> None:
     image, targets = image_for(), logits(0, 2)
-    method, fewer = (settled(METHODS[name](channels=n), small_runtime()) for n in (256, 3))
+    method, fewer = (settled(METHODS[name](channels=n), RUNTIME) for n in (256, 3))
     first = fewer.estimate(image.shape, 2).rows - 3
-    part = stopped(method.plan(image, targets), small_runtime(), first + 3)
-    expected = attribute(fewer, small_runtime(), image, targets)
+    part = stopped(method.plan(image, targets), RUNTIME, first + 3)
+    expected = attribute(fewer, RUNTIME, image, targets)
     torch.testing.assert_close(part.values, expected.values)
     assert part.extras == expected.extras
     assert part.partial
     with pytest.raises(TimeUp):
-        stopped(method.plan(image, targets), small_runtime(), first + 1)
+        stopped(method.plan(image, targets), RUNTIME, first + 1)
