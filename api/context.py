@@ -12,6 +12,7 @@ from api.intake.base import Scratch
 from service.backends import Backends
 from service.explain import Explain
 from service.packages import ModelPackages
+from service.registrations import Registrations
 from service.settings import Settings
 
 T = TypeVar("T")
@@ -37,6 +38,7 @@ class Gateway:
     backends: Backends
     explain: Explain
     packages: ModelPackages
+    registrations: Registrations
     scratch: Scratch
     drain: Drain = field(default_factory=Drain)
 

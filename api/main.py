@@ -29,6 +29,7 @@ from service.errors.base import WhylightError
 from service.explain import Explain
 from service.gauges import watching
 from service.packages import ModelPackages
+from service.registrations import Registrations
 from service.settings import Settings, settings_or_exit
 from service.sweeper import Sweeper
 from service.telemetry import Log
@@ -66,11 +67,13 @@ def create_app(gateway: Gateway) -> FastAPI:
 def open_gateway(settings: Settings, backends: Backends) -> Gateway:
     """Return what the application is made with."""
     scratch = Scratch(settings.http.scratch, settings.limits.scratch_bytes)
+    packages = ModelPackages(backends.store, scratch=scratch.folder)
     return Gateway(
         settings=settings,
         backends=backends,
         explain=Explain(backends, settings),
-        packages=ModelPackages(backends.store, scratch=scratch.folder),
+        packages=packages,
+        registrations=Registrations(backends, packages, settings.worker.pool),
         scratch=scratch,
     )
 

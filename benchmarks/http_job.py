@@ -91,10 +91,11 @@ def measure(runs: int) -> list[dict[str, float]]:
             own_client(running, keys) as client,
         ):
             wait_until_ready(running, client)
-            model = packages.register(client, radiographs())
-            packages.wait_until_probed(client, model, running.check)
-            one_job(client, file, model.ref)
-            return [one_job(client, file, model.ref) for _ in range(runs)]
+            sent = packages.register(client, radiographs())
+            packages.wait_until_probed(client, sent, lambda _: running.check())
+            ref = sent.manifest.ref
+            one_job(client, file, ref)
+            return [one_job(client, file, ref) for _ in range(runs)]
 
 
 def summary(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:

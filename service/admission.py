@@ -32,7 +32,7 @@ from service.errors.requests import (
     UnknownFormat,
     UnknownModel,
 )
-from service.fleet.base import WorkerRecord
+from service.fleet.base import WorkerRecord, least_busy
 from service.instances import check_image, check_slice
 from service.parameters import check_method
 from service.places import check_within, extent_of, extent_of_volume
@@ -272,7 +272,7 @@ def worker_for(package: str, workers: Sequence[WorkerRecord]) -> WorkerRecord:
             workers=len(workers),
             retry_after=NO_WORKER_RETRY,
         )
-    return min(able, key=lambda each: (each.running / max(each.slots, 1), each.id))
+    return least_busy(able)
 
 
 def estimated_cost(request: ExplanationRequest, model: ModelEntry) -> int:

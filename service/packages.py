@@ -135,6 +135,14 @@ class ModelPackages:
             self._store.put(path, record.model_dump_json().encode())
         return record
 
+    def renew(self, record: PackageRecord) -> PackageRecord:
+        """Register a package as of now: every worker that could not load it tries anew."""
+        now = max(int(self._clock() * 1000), record.registered + 1)
+        renewed = record.model_copy(update={"registered": now})
+        path = _index_path(record.name, record.version)
+        self._store.put(path, renewed.model_dump_json().encode())
+        return renewed
+
     def list(self) -> tuple[PackageRecord, ...]:
         """List every registered package by name and version."""
         return tuple(sorted(self._records(INDEX), key=_order))

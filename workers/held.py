@@ -5,6 +5,7 @@ keeps the lease. What comes back (cancelled, lost, drained) is written here and
 met by the line at its next step, or at once by what it waits for.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ LIMITS: Final = {
     Stage.JUDGE: 60.0,
     Stage.RENDER: 120.0,
     Stage.DELIVER: 60.0,
+    Stage.PROBE: math.inf,  # a load has limits of its own, and nothing to tell on its way
 }
 """Seconds without progress after which a stage is taken for dead, beside what a job is allowed."""
 

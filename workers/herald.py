@@ -37,6 +37,7 @@ class Herald:
         self._log = log
         self._watch = Watch(log, "queue")
         self._told = threading.Event()
+        self._speaking = threading.Lock()
 
     def tell(self) -> None:
         """Publish now; any thread may ask."""
@@ -46,18 +47,20 @@ class Herald:
         """Publish until the worker has ended, then withdraw it."""
         while not ended.is_set():
             self._told.clear()
-            self._publish()
+            self.publish()
             self._told.wait(EVERY)
         self.retire()
 
-    def _publish(self) -> None:
-        try:
-            self._fleet.publish(self._record(), self._catalog(), seconds=SILENT_FOR)
-            self._watch.up()
-        except WhylightError as error:
-            self._watch.down(error)
-        except Exception as error:  # noqa: BLE001 - a worker that says nothing is taken for dead
-            self._log.bug(error)
+    def publish(self) -> None:
+        """Publish before returning; any thread may call, and what is said last is newest."""
+        with self._speaking:
+            try:
+                self._fleet.publish(self._record(), self._catalog(), seconds=SILENT_FOR)
+                self._watch.up()
+            except WhylightError as error:
+                self._watch.down(error)
+            except Exception as error:  # noqa: BLE001 - a worker that says nothing is taken for dead
+                self._log.bug(error)
 
     def retire(self) -> None:
         """Withdraw the worker; twice is as good as once."""

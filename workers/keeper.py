@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final
 
+from service.domain.job import JobKind
 from service.errors.base import WhylightError
 from service.queue.base import JobQueue
 from service.telemetry import LEASES_EXPIRED, Log
@@ -49,6 +50,15 @@ class Hand:
         """Return the jobs in hand."""
         with self._changed:
             return tuple(self._jobs.values())
+
+    def line_free(self, lines: int, seconds: float) -> bool:
+        """Wait until fewer than `lines` explanations are in hand; a probe takes none."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._explanations() < lines, seconds)
+
+    def _explanations(self) -> int:
+        kinds = [each.lease.job.kind for each in self._jobs.values()]
+        return kinds.count(JobKind.EXPLANATION)
 
     def fewer_than(self, count: int, seconds: float) -> bool:
         """Wait until fewer than `count` jobs are in hand; whether it came so far."""

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from service.domain.job import JobKind
 from service.errors.base import WhylightError
 from service.queue.base import JobQueue, Lease
 from service.settings import Settings
@@ -112,7 +113,7 @@ class Loop:
 
     def _lease_one(self) -> None:
         """Lease one job if a line and a model are free for it."""
-        if not self.hand.fewer_than(self._settings.worker.jobs, LEASE_WAIT):
+        if not self.hand.line_free(self._settings.worker.jobs, LEASE_WAIT):
             return
         packages = self._packages()
         if not packages:
@@ -170,7 +171,10 @@ class Loop:
     # -------------------------------------------------------------- the drain
 
     def _end_in_grace(self) -> None:
-        """Let jobs end within the grace; then have them given back."""
+        """Let jobs end within the grace; then have them given back. A probe goes back at once."""
+        for held in self.hand.all():
+            if held.lease.job.kind is JobKind.PROBE:  # what it finds is of no use here any more
+                held.drain()
         if self.hand.fewer_than(1, self._settings.worker.grace.total_seconds()):
             return
         for held in self.hand.all():

@@ -3,8 +3,11 @@
 The shelf follows the store: a package that appears is unpacked, its digests
 checked, loaded, tested and probed; one that disappears is let go. A package
 that fails stands on the shelf as unavailable, with the reason, and is tried again
-only if its model runs on a server or it was given up; the others are served. Not all
-of them need be in memory at once, see :mod:`workers.residents`.
+only if it is registered anew, its model runs on a server or it was given up; the others
+are served. Not all of them need be in memory at once, see :mod:`workers.residents`.
+
+Between two looks the shelf waits for probes (:mod:`workers.prober`): the worker that leases
+one need not wait for its next look. All others find the package at theirs.
 """
 
 import math
@@ -78,6 +81,9 @@ class Shelf:
         self._tenants: dict[str, tuple[str, ...]] = {}
         """To whom each package is given."""
 
+        self._tried: dict[str, int] = {}
+        """When a package was registered, as it was tried last; milliseconds since the epoch."""
+
         self._again: dict[str, float] = {}
         """Of an unavailable package that may be mended: when to try it, `time.monotonic`."""
 
@@ -130,9 +136,18 @@ class Shelf:
         while not ended.is_set() and not self._look(ended):
             ended.wait(EVERY)
 
-    def follow(self, ended: threading.Event, changed: Callable[[], None]) -> None:
-        """Follow the store until the worker has ended; call `changed` after changes."""
-        while not ended.wait(EVERY):
+    def follow(
+        self,
+        ended: threading.Event,
+        changed: Callable[[], None],
+        wait: Callable[[float], None],
+    ) -> None:
+        """Follow the store until the worker has ended; call `changed` after changes.
+
+        `wait` lets seconds pass until the next look, and may call `probe` meanwhile.
+        """
+        while not ended.is_set():
+            wait(EVERY)
             before = self.entries()
             self._look(ended)
             if self.entries() != before:
@@ -158,21 +173,53 @@ class Shelf:
         StoreUnavailable
             The store does not answer; what is on the shelf stays there.
         """
+        records = self._registered()
+        for package in self.entries().keys() - records.keys():
+            self._remove(package)
+        for record in records.values():
+            if ended is not None and ended.is_set():
+                return
+            if self._due(record):
+                self._take_in(record)
+
+    def probe(self, package: str) -> ModelEntry | None:
+        """Take a package in now, unless that was done since it was registered.
+
+        For the thread that follows the store.
+
+        Returns
+        -------
+        Its entry; `None` if it has to wait, for memory or another worker's load.
+
+        Raises
+        ------
+        ModelUnavailable
+            It is registered no longer.
+        StoreUnavailable
+            The store does not answer.
+        """
+        record = self._registered().get(package)
+        if record is None:
+            raise ModelUnavailable("The model is no longer registered.")
+        if self._due(record):
+            self._take_in(record)
+        entry = self.entries().get(package)
+        return entry if self._tried.get(package) == record.registered else None
+
+    def _registered(self) -> dict[str, PackageRecord]:
+        """Return what is registered, by digest, and note to whom it is given."""
         records = {each.package: each for each in self._packages.list()}
         with self._lock:
             self._tenants = {package: each.tenants for package, each in records.items()}
-        for package in self.entries().keys() - records.keys():
-            self._remove(package)
-        for package in records.keys() - self._settled():
-            if ended is not None and ended.is_set():
-                return
-            self._take_in(records[package])
+        return records
 
-    def _settled(self) -> set[str]:
-        """Return the packages that need no try now; one that has to wait is tried in turn."""
-        now = time.monotonic()
+    def _due(self, record: PackageRecord) -> bool:
+        """Tell whether a package is to be tried now."""
         with self._lock:
-            return {each for each in self._entries if now < self._again.get(each, math.inf)}
+            if record.package in self._models:
+                return False
+            late = time.monotonic() >= self._again.get(record.package, math.inf)
+            return late or self._tried.get(record.package) != record.registered
 
     def reload(self, runtime: Runtime) -> None:
         """Let go of a model that was changed while it ran; the next look loads it anew."""
@@ -180,7 +227,7 @@ class Shelf:
         with self._lock:
             for package, model in tuple(self._models.items()):
                 if runtime in model.replicas.all():
-                    del self._models[package], self._entries[package]
+                    del self._models[package], self._entries[package], self._tried[package]
                     self._log.warning("replica_dropped", package=package)
                     dropped.append(package)
         for package in dropped:
@@ -209,6 +256,7 @@ class Shelf:
             with self._lock:
                 self._models[record.package] = model
                 self._entries[record.package] = model.entry
+                self._tried[record.package] = record.registered
                 self._shown.pop(record.package, None)
             self._log.info("model_loaded", model=model.manifest.ref, package=record.package)
             return
@@ -217,6 +265,7 @@ class Shelf:
         with self._lock:
             known = self._entries.get(record.package)
             self._entries[record.package] = unavailable_model(record, manifest, failure)
+            self._tried[record.package] = record.registered
             remote = manifest is not None and manifest.runtime == "remote"
             if remote or failure.code == ModelCrashed.code:
                 self._again[record.package] = time.monotonic() + AGAIN
@@ -246,6 +295,7 @@ class Shelf:
         """Let a model go; jobs that use it now keep it until they end."""
         with self._lock:
             self._entries.pop(package)
+            self._tried.pop(package)
             model = self._models.pop(package, None)
         if model is not None:
             self.residents.remove(model)

@@ -29,6 +29,7 @@ from workers.loading import Loader
 from workers.loads import Loads
 from workers.loop import Loop
 from workers.meter import Meter
+from workers.prober import Prober
 from workers.runtimes.base import Runtime
 from workers.scheduler import Scheduler
 from workers.scratch import scratch
@@ -107,6 +108,17 @@ class Worker:
             given_up=self._loop.ended,
         )
         self._herald = Herald(backends.fleet, self._record, self._catalog, self._log)
+        self._prober = Prober(
+            name=self.name,
+            pool=settings.worker.pool,
+            queue=backends.queue,
+            shelf=self._shelf,
+            hand=self._loop.hand,
+            publish=self._herald.publish,
+            draining=self._loop.draining,
+            ended=self._loop.ended,
+            log=self._log,
+        )
         draining = self._loop.draining
         self._certifier = Certifier(
             models=self._shelf.residents.models,
@@ -163,7 +175,7 @@ class Worker:
         # daemons: what they were measuring must not keep a drained process alive
         threading.Thread(target=self._certifier.run, name="certifier", daemon=True).start()
         threading.Thread(target=self._surveyor.run, name="surveyor", daemon=True).start()
-        self._shelf.follow(ended, self._herald.tell)
+        self._shelf.follow(ended, self._herald.tell, self._prober.wait)
         herald.join()
 
     def _end_with_loop(self) -> None:

@@ -12,13 +12,15 @@ from api.auth import ModelAdmin, holder, needs
 from api.context import Gateway, Here
 from api.intake.base import FileSink, pour
 from api.problems import answers
-from api.v1.wire import ModelsBody, ModelVersionsBody
+from api.v1.wire import ModelsBody, ModelVersionsBody, PackageBody, ProbeBody
 from service.domain.catalog import ModelEntry
-from service.errors.jobs import OutOfStorage
+from service.domain.job import Job
+from service.errors.jobs import OutOfStorage, QueueFull
 from service.errors.models import InvalidPackage
 from service.errors.requests import (
     ArchiveTooLarge,
     Conflict,
+    NotFound,
     TooLarge,
     UnknownModel,
     UnsafeArchive,
@@ -87,7 +89,11 @@ def index(here: Here, who: Looking) -> ModelsBody:
     waiting = (each for each in here.packages.list() if each.package not in probed)
     return ModelsBody(
         models=tuple(who.shown(each) for each in models if who.sees(each.tenants)),
-        registered=tuple(who.shown(each) for each in waiting if who.sees(each.tenants)),
+        registered=tuple(
+            _package(here, who.shown(each), here.registrations.probe(each.package))
+            for each in waiting
+            if who.sees(each.tenants)
+        ),
     )
 
 
@@ -125,12 +131,44 @@ def show_version(name: Name, version: Version, here: Here, who: Looking) -> Mode
     return next(iter(_probed(here, who, name, version)))
 
 
+@router.get(
+    "/{name}/versions/{version}/probe",
+    operation_id="getProbe",
+    summary="Follow the trial of a model package",
+    responses=answers(UnknownModel, NotFound),
+)
+async def follow(
+    name: Name,
+    version: Version,
+    request: Request,
+    *,
+    here: Here,
+    who: Looking,
+    wait: Annotated[int, Query(ge=0, le=60, description="Seconds to wait for the end.")] = 0,
+) -> ProbeBody:
+    """Tell how far the probe is that registering the package queued, and what came of it.
+
+    It tells of that trial alone: what the model can be asked now, the model's own entry says.
+    """
+
+    def ask() -> ProbeBody:
+        record = here.packages.get(name, version)
+        if not who.sees(record.tenants):
+            raise _unknown()
+        probe = here.registrations.probe(record.package)
+        if probe is None:
+            raise NotFound("No probe of this package is kept; put the package again for one.")
+        return _probe(here, probe)
+
+    return await here.wait_until(ask, lambda it: it.state.ended, wait, request)
+
+
 @router.put(
     "/{name}/versions/{version}",
     operation_id="putModelVersion",
     summary="Register a model package",
     responses={
-        201: {"model": PackageRecord, "description": "Registered; workers probe it next."},
+        201: {"model": PackageBody, "description": "Registered; `probe` tells where to follow on."},
         **answers(
             InvalidPackage,
             UnsafeArchive,
@@ -139,6 +177,7 @@ def show_version(name: Name, version: Version, here: Here, who: Looking) -> Mode
             UnsupportedMediaType,
             Conflict,
             OutOfStorage,
+            QueueFull,
         ),
     },
     status_code=201,
@@ -155,20 +194,20 @@ async def add(
         list[Tenant] | None,
         Query(description="Give the model to these tenants alone; `*` gives it to all."),
     ] = None,
-) -> PackageRecord:
-    """Check a package and register it under the name and version in its manifest.
+) -> PackageBody:
+    """Check a package, register it under the name and version in its manifest, and queue a probe.
 
-    The same package again changes nothing but the tenants, if any are named; other
-    content under the same name and version is refused. Without a tenant named, a
-    new package is given to all.
+    The same package again changes nothing but the tenants, if any are named, while
+    a worker serves it; one that none serves is tried anew. Other content under the
+    same name and version is refused. Without a tenant named, a new package is given to all.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != ZIP:
         raise UnsupportedMediaType("Send the package as application/zip.", supported=[ZIP])
     with here.scratch.room() as room:
         sink = FileSink(room)
         await pour(request, sink, here.settings.limits.body_bytes)
-        record = await run_in_threadpool(
-            here.packages.add,
+        record, probe = await run_in_threadpool(
+            here.registrations.add,
             sink.path,
             here.settings.limits,
             ref=f"{name}@{version}",
@@ -177,7 +216,7 @@ async def add(
     Log().info(
         "package_added", model=f"{record.name}@{record.version}", bytes=record.bytes, key=caller.key
     )
-    return record
+    return await run_in_threadpool(_package, here, record, probe)
 
 
 @router.delete(
@@ -189,8 +228,7 @@ async def add(
 )
 def remove(name: Name, version: Version, here: Here, caller: ModelAdmin) -> Response:
     """Withdraw a version; workers let go of it, and finished explanations stay."""
-    here.backends.fleet.forgive_loads(here.packages.get(name, version).package)
-    here.packages.remove(name, version)
+    here.registrations.remove(name, version)
     Log().info("package_removed", model=f"{name}@{version}", key=caller.key)
     return Response(status_code=204)
 
@@ -213,6 +251,21 @@ def _probed(
     ]
     if not found:
         if not who.sees(here.packages.get(name, version).tenants):
-            raise UnknownModel("No such model is registered, or no such version of it.")
+            raise _unknown()
         raise UnknownModel("The model is registered, and no worker has probed it yet.")
     return found
+
+
+def _unknown() -> UnknownModel:
+    return UnknownModel("No such model is registered, or no such version of it.")
+
+
+def _package(here: Gateway, record: PackageRecord, probe: Job | None) -> PackageBody:
+    return PackageBody.of(record, None if probe is None else _probe(here, probe))
+
+
+def _probe(here: Gateway, probe: Job) -> ProbeBody:
+    """Return a probe with its link and how many workers could run it."""
+    name, _, version = probe.model.partition("@")
+    path = f"{router.prefix}/{name}/versions/{version}/probe"
+    return ProbeBody.of(probe, here.registrations.crew(probe), here.url(path))

@@ -20,7 +20,7 @@ from service.domain.explanation import (
     Subject,
     TargetLayer,
 )
-from service.domain.job import Job, Priority, Stage, State
+from service.domain.job import Job, JobKind, Priority, Stage, State
 from service.domain.parity import ParityReport
 from service.domain.request import ExplanationRequest
 from service.domain.resolved import ResolvedTarget
@@ -352,11 +352,51 @@ class MethodsBody(BaseModel):
     unavailable: dict[str, str] = Field(description="Parts that cannot be used, and why.")
 
 
+class ProbeBody(BaseModel):
+    """The trial of a package by a worker: whether it serves, as the package was put."""
+
+    state: State = Field(description="`succeeded` once the model serves.")
+    attempt: int = Field(description="Workers that began it; each before the last was lost.")
+    pool: str
+    workers: int = Field(description="Workers alive that can run it; with 0 it waits for one.")
+    created: AwareDatetime
+    started: AwareDatetime | None
+    ended: AwareDatetime | None
+    failure: Failure | None = Field(description="Why the model does not serve.")
+    href: str = Field(description="Where to follow it.")
+
+    @classmethod
+    def of(cls, probe: Job, workers: int, href: str) -> "ProbeBody":
+        """Return a probe; so many `workers` can run it."""
+        return cls(
+            state=probe.state,
+            attempt=probe.attempt,
+            pool=probe.pool,
+            workers=workers,
+            created=datetime.fromtimestamp(probe.created / 1000, UTC),
+            started=time_of(probe.started),
+            ended=time_of(probe.ended),
+            failure=probe.failure,
+            href=href,
+        )
+
+
+class PackageBody(PackageRecord):
+    """A registered model package."""
+
+    probe: ProbeBody | None = Field(description="Its trial; null while a worker serves it.")
+
+    @classmethod
+    def of(cls, record: PackageRecord, probe: ProbeBody | None) -> "PackageBody":
+        """Return a package with its probe."""
+        return cls(**record.model_dump(), probe=probe)
+
+
 class ModelsBody(BaseModel):
     """The models that workers have probed, and those that wait for it."""
 
     models: tuple[ModelEntry, ...]
-    registered: tuple[PackageRecord, ...] = Field(
+    registered: tuple[PackageBody, ...] = Field(
         description="Registered packages that no worker has told of yet."
     )
 
@@ -395,7 +435,8 @@ class DeadLetterBody(BaseModel):
     """A job that was given up."""
 
     id: str
-    tenant: str
+    kind: JobKind
+    tenant: str = Field(description="`_installation` of a probe, which is no tenant's.")
     model: str
     attempt: int
     created: AwareDatetime
@@ -409,6 +450,7 @@ class DeadLetterBody(BaseModel):
         return cls.model_validate(
             {
                 "id": job.id,
+                "kind": job.kind,
                 "tenant": job.tenant,
                 "model": job.model,
                 "attempt": job.attempt,

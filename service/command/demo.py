@@ -94,11 +94,12 @@ def _explain_all(home: Home, lesions: Lesions, output: Path) -> list[Explained]:
         own_client(running, keys) as client,
     ):
         wait_until_ready(running, client)
-        models = [packages.register(client, each) for each in packages.bundled()]
-        if not models:
+        sent = [packages.register(client, each) for each in packages.bundled()]
+        if not sent:
             raise CommandFailure("No model is bundled with this installation.")
-        for model in models:
-            packages.wait_until_probed(client, model, running.check)
+        for each in sent:
+            packages.wait_until_probed(client, each, lambda _: running.check())
+        models = [each.manifest for each in sent]
         print(f"Ready after {time.monotonic() - began:.1f} s at {running.plan.url}", flush=True)
         _empty(output)
         return [_explain(client, task, lesions, output) for task in _tasks(lesions, models)]

@@ -61,9 +61,10 @@ def _schema(_options: Namespace) -> int:
 
 def _add(options: Namespace, client: Client) -> None:
     """Register a package and tell what it can be asked."""
-    manifest = packages.register(client, options.folder, options.tenant)
-    entry = packages.wait_until_probed(client, manifest)
-    print(f"{manifest.ref} is ready: {', '.join(entry['methods'])}")
+    sent = packages.register(client, options.folder, options.tenant)
+    ref = sent.manifest.ref
+    entry = packages.wait_until_probed(client, sent, packages.Waiting(ref).tell)
+    print(f"{ref} is ready: {', '.join(entry['methods'])}")
     for line in packages.refusals(entry):
         print(line)
 

@@ -1,9 +1,10 @@
 """Model packages on their way to a gateway: packed, sent, waited for."""
 
 import json
+import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,52 @@ from service.paths import MANIFEST_NAME
 BUNDLED = Path(__file__).resolve().parents[2] / "models"
 """Models that come with the source tree."""
 
-PROBED_WITHIN = 120.0
-PAUSE = 0.25
+LOOK_EVERY = 1
+"""Seconds for which the gateway is asked to wait for a probe's end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A package that a gateway took."""
+
+    manifest: Manifest
+    probe: Mapping[str, Any] | None
+    """Its probe; `None` while a worker serves it already."""
+
+    @property
+    def path(self) -> str:
+        """The version's resource."""
+        return _path(self.manifest)
+
+
+class Waiting:
+    """Tells how a probe goes on, on stderr."""
+
+    def __init__(self, ref: str) -> None:
+        self._ref = ref
+        self._said = ""
+
+    def tell(self, probe: Mapping[str, Any]) -> None:
+        """Tell what was not told yet.
+
+        Raises
+        ------
+        CommandFailure
+            No worker is alive that could run it.
+        """
+        waits = probe["state"] == "queued"
+        if waits and not probe["workers"]:
+            raise CommandFailure(
+                f"No worker of pool '{probe['pool']}' is alive.",
+                f"{self._ref} is registered, and its probe is queued. Start a worker;"
+                " `whylight models list` then tells what it found.",
+            )
+        line = f"{self._ref} waits for a worker." if waits else f"A worker loads {self._ref}."
+        if probe["attempt"] > 1:
+            line = f"{line} Attempt {probe['attempt']}: workers ended before."
+        if line != self._said:
+            print(line, file=sys.stderr, flush=True)
+        self._said = line
 
 
 def bundled() -> Iterator[Path]:
@@ -25,8 +70,8 @@ def bundled() -> Iterator[Path]:
     return (each.parent for each in sorted(BUNDLED.glob(f"*/{MANIFEST_NAME}")))
 
 
-def register(client: Client, folder: Path, tenants: Sequence[str] = ()) -> Manifest:
-    """Check a package, pack it and send it; sending the same again changes nothing.
+def register(client: Client, folder: Path, tenants: Sequence[str] = ()) -> Registered:
+    """Check a package, pack it and send it; one that a worker serves is not probed again.
 
     Raises
     ------
@@ -38,43 +83,43 @@ def register(client: Client, folder: Path, tenants: Sequence[str] = ()) -> Manif
     with tempfile.TemporaryDirectory(prefix="whylight-package-") as scratch:
         archive = Path(scratch) / "package.zip"
         manifest = pack(folder, archive)
-        client.ask(
+        answer = client.json(
             "PUT",
-            f"/v1/models/{manifest.id}/versions/{manifest.version}",
+            _path(manifest),
             params={"tenant": [*tenants]} if tenants else {},
             content=archive.read_bytes(),
             headers={"Content-Type": "application/zip"},
         )
-    return manifest
+    return Registered(manifest, answer["probe"])
 
 
 def wait_until_probed(
-    client: Client, manifest: Manifest, alive: Callable[[], None] = lambda: None
+    client: Client,
+    registered: Registered,
+    tell: Callable[[Mapping[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Return the model's catalog entry once a worker has loaded and probed it.
+    """Follow a package's probe; return the model's catalog entry once it serves.
+
+    Parameters
+    ----------
+    tell
+        Is told of the probe about every second, and may raise to end the waiting.
 
     Raises
     ------
     CommandFailure
-        The worker refused it, or none has probed it in time.
+        The probe failed, or was cancelled because the package was withdrawn.
     """
-    deadline = time.monotonic() + PROBED_WITHIN
-    while time.monotonic() < deadline:
-        alive()
-        entry = _entry(client, manifest)
-        if entry is not None:
-            if entry["state"] == "ready":
-                return entry
-            raise CommandFailure(
-                f"{manifest.ref} cannot be used.",
-                told(entry["failure"]) if entry.get("failure") else "",
-            )
-        time.sleep(PAUSE)
-    raise CommandFailure(
-        f"No worker has probed {manifest.ref} in {PROBED_WITHIN:.0f} seconds.",
-        "A large one takes longer: `whylight models list` tells when it is ready, and"
-        " `whylight check` whether a worker is alive.",
-    )
+    probe = registered.probe
+    while probe is not None and probe["state"] in {"queued", "running"}:
+        tell(probe)
+        probe = client.json("GET", f"{registered.path}/probe", params={"wait": LOOK_EVERY})
+    if probe is not None and probe["state"] != "succeeded":
+        raise _unusable(registered.manifest, probe["failure"])
+    entry: dict[str, Any] = client.json("GET", registered.path)
+    if entry["state"] != "ready":
+        raise _unusable(registered.manifest, entry["failure"])
+    return entry
 
 
 def refusals(entry: Mapping[str, Any]) -> list[str]:
@@ -96,8 +141,12 @@ def told(failure: Mapping[str, Any]) -> str:
     return "\n".join([failure["detail"], *facts])
 
 
-def _entry(client: Client, manifest: Manifest) -> dict[str, Any] | None:
-    """Return the entry of this version, or `None` while no worker knows it."""
-    models: list[dict[str, Any]] = client.json("GET", "/v1/models")["models"]
-    fitting = (m for m in models if (m["name"], m["version"]) == (manifest.id, manifest.version))
-    return next(fitting, None)
+def _path(manifest: Manifest) -> str:
+    return f"/v1/models/{manifest.id}/versions/{manifest.version}"
+
+
+def _unusable(manifest: Manifest, failure: Mapping[str, Any] | None) -> CommandFailure:
+    withdrawn = "Its probe was cancelled: the package was withdrawn. Add it again."
+    return CommandFailure(
+        f"{manifest.ref} cannot be used.", told(failure) if failure else withdrawn
+    )

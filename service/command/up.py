@@ -82,8 +82,8 @@ def wait_until_ready(running: Stack, client: Client) -> None:
 def register_bundled(running: Stack, client: Client) -> None:
     """Register the models that come with the product and wait until they are probed."""
     sent = [packages.register(client, each) for each in packages.bundled()]
-    for manifest in sent:
-        packages.wait_until_probed(client, manifest, running.check)
+    for each in sent:
+        packages.wait_until_probed(client, each, lambda _: running.check())
 
 
 def watch(running: Stack) -> None:

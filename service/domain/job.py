@@ -5,8 +5,19 @@ from enum import StrEnum
 from service.domain.value import Value
 from service.errors.base import Failure
 
-RECORD_SCHEMA = 1
-"""Number of the record's form; version N reads N - 1."""
+RECORD_SCHEMA = 2
+"""Number of the record's form; version N reads N - 1. Version 1 knew no `kind`."""
+
+INSTALLATION = "_installation"
+"""In place of a tenant: the job is nobody's, as a probe's; no tenant can bear this name."""
+
+
+class JobKind(StrEnum):
+    """What a job is for."""
+
+    EXPLANATION = "explanation"
+    PROBE = "probe"
+    """Finds out what a registered model package can serve."""
 
 
 class State(StrEnum):
@@ -53,6 +64,7 @@ class Stage(StrEnum):
     JUDGE = "judge"
     RENDER = "render"
     DELIVER = "deliver"
+    PROBE = "probe"
 
 
 class Job(Value):
@@ -62,6 +74,7 @@ class Job(Value):
     """
 
     schema_number: int = RECORD_SCHEMA
+    kind: JobKind = JobKind.EXPLANATION
     id: str
     tenant: str
     pool: str = "default"
@@ -76,8 +89,8 @@ class Job(Value):
     cost: int
     """Estimated device time in milliseconds."""
 
-    request: str
-    """The request as canonical JSON: opaque identifiers and parameters only."""
+    request: str = ""
+    """The request as canonical JSON: opaque identifiers and parameters only. Empty of a probe."""
 
     model: str
     """``name@version`` as resolved at admission."""

@@ -1,5 +1,6 @@
 """The fleet's port: who is alive, and what they can do together."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -34,6 +35,11 @@ class WorkerRecord(Value):
     running: int
     slots: int
     draining: bool = False
+
+
+def least_busy(workers: Iterable[WorkerRecord]) -> WorkerRecord:
+    """Return the worker with the fewest jobs for its slots; there must be one."""
+    return min(workers, key=lambda each: (each.running / max(each.slots, 1), each.id))
 
 
 class Fleet(Protocol):

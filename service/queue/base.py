@@ -154,12 +154,13 @@ class JobQueue(Protocol):
         packages: Sequence[str],
         *,
         at_hand: Collection[str] = (),
+        probes: bool = False,
         wait: float = 0.0,
     ) -> Lease | None:
-        """Hand out the next job whose model package is among `packages`.
+        """Hand out the next explanation whose model package is among `packages`.
 
-        Those `at_hand` are in the worker's memory. Waits up to `wait` seconds for one to
-        arrive; `None` when none did.
+        Those `at_hand` are in the worker's memory. With `probes` it may also be a probe, of
+        whatever package. Waits up to `wait` seconds for one to arrive; `None` when none did.
         """
         ...
 

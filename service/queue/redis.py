@@ -44,6 +44,9 @@ SCAN_MOST = 2000
 LONGEST_NUMBER = 15
 """Digits of the largest number that Lua's doubles hold exactly."""
 
+PROBES = "probe"
+"""The line in which probes wait; explanations wait in that of their package's digest."""
+
 WAIT_SLICE = 1.0
 """Seconds after which a waiting worker looks again, woken or not."""
 
@@ -139,26 +142,28 @@ class RedisQueue(JobQueue):
         packages: Sequence[str],
         *,
         at_hand: Collection[str] = (),
+        probes: bool = False,
         wait: float = 0.0,
     ) -> Lease | None:
         until = time.monotonic() + wait
-        ordered = sorted(packages, key=lambda each: each not in at_hand)
+        lines = sorted(packages, key=lambda each: each not in at_hand)
+        lines += [PROBES] if probes else []
         while True:
-            lease = self._take(worker, pool, ordered, len(set(packages) & set(at_hand)))
+            lease = self._take(worker, pool, lines, len(set(packages) & set(at_hand)))
             left = until - time.monotonic()
             if lease is not None or left <= 0:
                 return lease
-            if packages:
-                wakes = [f"wake:{pool}:{package}" for package in packages]
+            if lines:
+                wakes = [f"wake:{pool}:{line}" for line in lines]
                 self._server.wait(wakes, min(left, WAIT_SLICE))
             else:
                 time.sleep(left)
 
-    def _take(self, worker: str, pool: str, packages: Sequence[str], at_hand: int) -> Lease | None:
+    def _take(self, worker: str, pool: str, lines: Sequence[str], at_hand: int) -> Lease | None:
         token = secrets.token_hex(16)
         times = (self._lease, _milliseconds(PASSED))
         weights = [WEIGHTS[each] for each in Priority]
-        answer = self._server.run(LEASE, worker, pool, token, *times, at_hand, *weights, *packages)
+        answer = self._server.run(LEASE, worker, pool, token, *times, at_hand, *weights, *lines)
         return Lease(from_fields(paired(answer)), token) if answer else None
 
     @override

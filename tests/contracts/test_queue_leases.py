@@ -6,7 +6,7 @@ import time
 import pytest
 
 from service import redis_server
-from service.domain.job import Job, Priority, Stage, State
+from service.domain.job import Job, JobKind, Priority, Stage, State
 from service.errors.base import Kind
 from service.errors.jobs import WorkerLost
 from service.queue import redis as redis_queue
@@ -62,6 +62,48 @@ def test_a_worker_gets_only_what_it_serves(queue: JobQueue, make_job: Jobs) -> N
     mine = submit(queue, make_job())
     assert take(queue).job.id == mine.id
     assert queue.lease("w1", "default", [PACKAGE]) is None
+
+
+def test_a_probe_goes_to_a_worker_that_does_not_serve_its_package_yet(
+    queue: JobQueue, make_job: Jobs
+) -> None:
+    probe = submit(queue, make_job(kind=JobKind.PROBE))
+    explanation = submit(queue, make_job())
+    assert take(queue).job.id == explanation.id  # one that asks for no probes gets none
+    assert queue.lease("w2", "gpu", [], probes=True) is None
+    lease = queue.lease("w2", "default", [], probes=True)
+    assert lease is not None
+    assert (lease.job.id, lease.job.attempt) == (probe.id, 1)
+    assert queue.lease("w2", "default", [OTHER_PACKAGE], probes=True) is None
+
+
+def test_a_probe_wakes_who_waits_for_probes(queue: JobQueue, make_job: Jobs) -> None:
+    taken: list[Lease | None] = []
+    waiting = threading.Thread(
+        target=lambda: taken.append(queue.lease("w1", "default", [], probes=True, wait=5))
+    )
+    start = time.monotonic()
+    waiting.start()
+    time.sleep(0.1)
+    probe = submit(queue, make_job(kind=JobKind.PROBE))
+    waiting.join(5)
+    assert time.monotonic() - start < 0.6  # woken: it looks by itself after a second
+    (lease,) = taken
+    assert lease is not None
+    assert lease.job.id == probe.id
+
+
+def test_a_probe_whose_workers_are_lost_is_a_dead_letter(
+    queue: JobQueue, make_job: Jobs, clock: HandClock
+) -> None:
+    probe = submit(queue, make_job(kind=JobKind.PROBE))
+    for _ in range(3):
+        assert queue.lease("w1", "default", [], probes=True) is not None
+        clock.pass_seconds(LEASE)
+        queue.sweep()
+    (letter,) = queue.dead_letters()
+    assert (letter.job.id, letter.job.kind) == (probe.id, JobKind.PROBE)
+    assert letter.reason.code == WorkerLost.code
 
 
 def test_a_worker_gets_only_jobs_of_its_pool(queue: JobQueue, make_job: Jobs) -> None:

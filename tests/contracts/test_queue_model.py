@@ -15,7 +15,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from service.domain.job import Job, Priority, State
+from service.domain.job import Job, JobKind, Priority, State
 from service.queue.base import Lease, Outcome
 from service.queue.redis import RedisQueue
 from service.redis_server import RedisServer
@@ -44,6 +44,10 @@ class Known:
     queued: int = 0
     worker: str = ""
     cancelling: bool = False
+
+    @property
+    def probe(self) -> bool:
+        return self.job.kind is JobKind.PROBE
 
     def lose(self, now: int) -> None:
         self.token, self.queued = None, now
@@ -79,24 +83,30 @@ class QueueMachine(RuleBasedStateMachine):
         priority=st.sampled_from(list(Priority)),
         package=st.sampled_from(PACKAGES),
         cost=st.integers(0, 1000),
+        kind=st.sampled_from(JobKind),
     )
-    def submit(self, tenant: str, priority: Priority, package: str, cost: int) -> None:
-        job = self.make_job(tenant, priority=priority, package=package, cost=cost)
+    def submit(
+        self, tenant: str, priority: Priority, package: str, cost: int, kind: JobKind
+    ) -> None:
+        job = self.make_job(tenant, priority=priority, package=package, cost=cost, kind=kind)
         assert not self.queue.submit(job, digest="d").replayed
         self.known[job.id] = Known(job, len(self.known), queued=self.clock.now)
 
     @rule(
         target=leases,
         worker=st.sampled_from(WORKERS),
-        served=st.sets(st.sampled_from(PACKAGES), min_size=1),
+        served=st.sets(st.sampled_from(PACKAGES)),
         at_hand=st.sets(st.sampled_from(PACKAGES)),
+        probes=st.booleans(),
     )
-    def lease(self, worker: str, served: set[str], at_hand: set[str]) -> Lease | None:
-        lease = self.queue.lease(worker, "default", sorted(served), at_hand=at_hand)
+    def lease(
+        self, worker: str, served: set[str], at_hand: set[str], *, probes: bool
+    ) -> Lease | None:
+        lease = self.queue.lease(worker, "default", sorted(served), at_hand=at_hand, probes=probes)
         waiting = [
             each
             for each in self.known.values()
-            if each.state is State.QUEUED and each.job.package in served
+            if each.state is State.QUEUED and (probes if each.probe else each.job.package in served)
         ]
         if lease is None:
             assert not waiting
@@ -111,7 +121,7 @@ class QueueMachine(RuleBasedStateMachine):
             ),
             key=lambda each: each.order,
         )
-        near = [each for each in rivals if each.job.package in at_hand]
+        near = [each for each in rivals if each.job.package in at_hand and not each.probe]
         first = rivals[0]
         fresh = first.attempt == 0 and self.clock.now - first.queued < PASSED
         assert chosen is (near[0] if near and fresh else first)

@@ -8,16 +8,17 @@
 --   events:ID                         stream: the job's history, capped
 --   jobs:TENANT                       zset: job by number, for listings
 --   once:TENANT:DIGEST                hash: idempotency key to job
---   wait:POOL:PRIORITY:TENANT:PACKAGE zset: waiting jobs by number
---   packages:POOL:PRIORITY:TENANT     set: packages with waiting jobs
---   turns:POOL:PRIORITY:PACKAGE       zset: tenants with waiting jobs by virtual time
+--   wait:POOL:PRIORITY:TENANT:LINE    zset: waiting jobs by number; a LINE is a package's
+--                                     digest, or 'probe' for the probes of all packages
+--   packages:POOL:PRIORITY:TENANT     set: lines with waiting jobs
+--   turns:POOL:PRIORITY:LINE          zset: tenants with waiting jobs by virtual time
 --   spent:POOL:PRIORITY               hash: a tenant's virtual time
 --   clock:POOL:PRIORITY               virtual time of the tenant served last
 --   credit:POOL                       hash: what each priority has saved up
 --   pool:POOL                         hash: counts of waiting (by priority), running, cost
 --   age:POOL                          zset: waiting jobs by the time they were queued
 --   pools                             set: pools ever used
---   wake:POOL:PACKAGE                 list: a blocking pop on it wakes a worker
+--   wake:POOL:LINE                    list: a blocking pop on it wakes a worker
 --   leases                            zset: lease token by deadline
 --   holders                           hash: lease token to job
 --   held:WORKER                       set: the worker's lease tokens
@@ -55,9 +56,12 @@ local function tell(id)
     'state', state, 'stage', stage or '', 'progress', progress or 0, 'at', now)
 end
 
+-- Where a job waits: pool, priority, tenant and line; then its number and its cost.
 local function place(id)
-  return unpack(redis.call('HMGET', key('job', id),
-    'pool', 'priority', 'tenant', 'package', 'number', 'cost'))
+  local pool, priority, tenant, package, number, cost, kind = unpack(redis.call('HMGET',
+    key('job', id), 'pool', 'priority', 'tenant', 'package', 'number', 'cost', 'kind'))
+  local line = kind == 'probe' and kind or package
+  return pool, priority, tenant, line, number, cost
 end
 
 -- What became of an idempotency key: the job of the same body, a refusal of
@@ -79,32 +83,32 @@ end
 
 -- Puts a job where its number belongs: behind none that came later.
 local function enqueue(id)
-  local pool, priority, tenant, package, number, cost = place(id)
+  local pool, priority, tenant, line, number, cost = place(id)
   local spent = int(redis.call('HGET', key('spent', pool, priority), tenant))
-  redis.call('ZADD', key('wait', pool, priority, tenant, package), number, id)
-  redis.call('SADD', key('packages', pool, priority, tenant), package)
-  redis.call('ZADD', key('turns', pool, priority, package), spent, tenant)
+  redis.call('ZADD', key('wait', pool, priority, tenant, line), number, id)
+  redis.call('SADD', key('packages', pool, priority, tenant), line)
+  redis.call('ZADD', key('turns', pool, priority, line), spent, tenant)
   redis.call('ZADD', key('age', pool), now, id)
   redis.call('SADD', key('pools'), pool)
   if redis.call('HINCRBY', key('pool', pool), priority, 1) == 1 then
     redis.call('HSET', key('credit', pool), priority, 0)
   end
   redis.call('HINCRBY', key('pool', pool), 'cost', cost)
-  local wake = key('wake', pool, package)
+  local wake = key('wake', pool, line)
   redis.call('LPUSH', wake, 1)
   redis.call('LTRIM', wake, 0, WAKES_KEPT - 1)
 end
 
 local function dequeue(id)
-  local pool, priority, tenant, package, number, cost = place(id)
-  local waiting = key('wait', pool, priority, tenant, package)
+  local pool, priority, tenant, line, number, cost = place(id)
+  local waiting = key('wait', pool, priority, tenant, line)
   redis.call('ZREM', waiting, id)
   redis.call('ZREM', key('age', pool), id)
   redis.call('HINCRBY', key('pool', pool), priority, -1)
   redis.call('HINCRBY', key('pool', pool), 'cost', 0 - int(cost)) -- 0 - 0: '-0' is no integer to Redis
   if redis.call('EXISTS', waiting) == 0 then
-    redis.call('SREM', key('packages', pool, priority, tenant), package)
-    redis.call('ZREM', key('turns', pool, priority, package), tenant)
+    redis.call('SREM', key('packages', pool, priority, tenant), line)
+    redis.call('ZREM', key('turns', pool, priority, line), tenant)
   end
 end
 

@@ -1,19 +1,19 @@
 -- ARGV: now, worker, pool, token, how long the lease holds, how long a job may be
--- passed over, how many of the packages are in the worker's memory, then for each
--- priority its weight, then the packages that the worker serves, those in memory first.
+-- passed over, how many of the lines are of packages in the worker's memory, then for each
+-- priority its weight, then the lines that the worker serves, those in memory first.
 -- Answers the leased job's fields and values, or nothing.
 --
 -- The work does not grow with the number of waiting jobs: two look-ups for
 -- each package and priority, each logarithmic.
 local worker, pool, token, holds = ARGV[2], ARGV[3], ARGV[4], int(ARGV[5])
 local patience, at_hand = int(ARGV[6]), int(ARGV[7])
-local first_package = 8 + #PRIORITIES
+local first_line = 8 + #PRIORITIES
 
--- The tenant with the least device time among those that wait for a served
--- package, in one priority.
+-- The tenant with the least device time among those that wait in a served
+-- line, in one priority.
 local function next_tenant(priority)
   local tenant, least
-  for i = first_package, #ARGV do
+  for i = first_line, #ARGV do
     local head = redis.call('ZRANGE', key('turns', pool, priority, ARGV[i]), 0, 0, 'WITHSCORES')
     if head[1] and (not least or int(head[2]) < least) then
       tenant, least = head[1], int(head[2])
@@ -55,14 +55,14 @@ end
 -- it, for whose model the worker has to load nothing; but not if a worker was lost with it.
 local function oldest(priority, tenant)
   local id, least, near, nearest
-  for i = first_package, #ARGV do
+  for i = first_line, #ARGV do
     local head = redis.call('ZRANGE', key('wait', pool, priority, tenant, ARGV[i]), 0, 0,
       'WITHSCORES')
     local number = int(head[2])
     if head[1] and (not least or number < least) then
       id, least = head[1], number
     end
-    if head[1] and i < first_package + at_hand and (not nearest or number < nearest) then
+    if head[1] and i < first_line + at_hand and (not nearest or number < nearest) then
       near, nearest = head[1], number
     end
   end
@@ -81,14 +81,14 @@ local function charge(priority, tenant, spent, cost)
   redis.call('SET', clock, start)
   local after = start + math.max(cost, 1)
   redis.call('HSET', key('spent', pool, priority), tenant, after)
-  for _, package in ipairs(redis.call('SMEMBERS', key('packages', pool, priority, tenant))) do
-    redis.call('ZADD', key('turns', pool, priority, package), 'XX', after, tenant)
+  for _, line in ipairs(redis.call('SMEMBERS', key('packages', pool, priority, tenant))) do
+    redis.call('ZADD', key('turns', pool, priority, line), 'XX', after, tenant)
   end
 end
 
 local priority, tenant, spent = next_priority()
 if not priority then
-  for i = first_package, #ARGV do
+  for i = first_line, #ARGV do
     redis.call('DEL', key('wake', pool, ARGV[i]))
   end
   return {}

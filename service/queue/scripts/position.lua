@@ -9,8 +9,8 @@ if field(id, 'state') ~= 'queued' then
 end
 local pool, priority, tenant, _, number = place(id)
 local before = 0
-for _, package in ipairs(redis.call('SMEMBERS', key('packages', pool, priority, tenant))) do
-  before = before + redis.call('ZCOUNT', key('wait', pool, priority, tenant, package),
+for _, line in ipairs(redis.call('SMEMBERS', key('packages', pool, priority, tenant))) do
+  before = before + redis.call('ZCOUNT', key('wait', pool, priority, tenant, line),
     '-inf', '(' .. number)
 end
 return {1, before}

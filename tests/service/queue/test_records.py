@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.job import Job, Priority, Stage, State
+from service.domain.job import Job, JobKind, Priority, Stage, State
 from service.errors.base import Failure, Kind
 from service.errors.requests import TooLarge
 from service.queue.records import failure_text, flat, from_fields, paired, to_fields
@@ -23,6 +23,7 @@ failures = st.builds(
 )
 jobs = st.builds(
     Job,
+    kind=st.sampled_from(JobKind),
     id=texts,
     tenant=texts,
     pool=texts,
@@ -57,6 +58,15 @@ def test_fields_of_a_newer_version_are_passed_over() -> None:
         id="ex_1", tenant="t", created=1, cost=1, request="{}", model="m@1.0.0", package="a" * 64
     )
     assert from_fields({**to_fields(job), "from_the_future": "1", "token": "t"}) == job
+
+
+def test_a_record_of_the_version_before_is_an_explanation() -> None:
+    job = Job(
+        id="ex_1", tenant="t", created=1, cost=1, request="{}", model="m@1.0.0", package="a" * 64
+    )
+    before = {**to_fields(job), "schema_number": "1"}
+    del before["kind"]
+    assert from_fields(before) == job.model_copy(update={"schema_number": 1})
 
 
 def test_a_record_holds_eight_kib_and_no_more() -> None:
