@@ -5,9 +5,11 @@ import pytest
 import yaml
 
 from service.contents import pack
+from service.domain.job import INSTALLATION
 from service.fleet.base import Leave
 from service.keys import Scope
-from tests.support.fake_fleet import CATALOG
+from service.queue.base import Filter
+from tests.support.fake_fleet import BROKEN, CATALOG, FakeWorker
 from tests.support.packages import write_package
 from tests.support.problems import problem
 
@@ -20,6 +22,12 @@ def package(tmp_path):
     """Bytes of a valid package."""
     pack(write_package(tmp_path / "small"), tmp_path / "small.zip")
     return (tmp_path / "small.zip").read_bytes()
+
+
+def probe_record(served):
+    """The one probe there is."""
+    (job,) = served.backends.queue.list(INSTALLATION, Filter()).jobs
+    return job
 
 
 def test_models_tell_what_they_can_be_asked(client):
@@ -54,9 +62,107 @@ def test_a_package_is_registered_and_waits_for_a_worker(client, package):
     assert "no worker has probed it" in body["detail"]
 
 
-def test_the_same_package_again_changes_nothing(client, package):
+def test_the_same_package_again_changes_nothing_while_its_probe_waits_or_runs(
+    worker, client, package
+):
     first = client.put(PLACE, content=package, headers=ZIP)
     assert client.put(PLACE, content=package, headers=ZIP).json() == first.json()
+    worker.lease_probe()
+    again = client.put(PLACE, content=package, headers=ZIP).json()
+    assert (again["probe"]["state"], again["probe"]["attempt"]) == ("running", 1)
+    assert again["registered"] == first.json()["registered"]
+
+
+def test_registering_queues_a_probe_that_can_be_followed(worker, client, package):
+    probe = client.put(PLACE, content=package, headers=ZIP).json()["probe"]
+    assert (probe["state"], probe["attempt"], probe["failure"]) == ("queued", 0, None)
+    assert (probe["pool"], probe["workers"]) == ("default", 1)
+    assert probe["href"].endswith(f"{PLACE}/probe")
+    assert client.get(f"{PLACE}/probe").json() == probe
+    (waiting,) = client.get("/v1/models").json()["registered"]
+    assert waiting["probe"] == probe
+    assert worker.probe().model == "small@1.0.0"
+    ended = client.get(f"{PLACE}/probe", params={"wait": 30}).json()
+    assert (ended["state"], ended["attempt"]) == ("succeeded", 1)
+    assert ended["ended"] >= ended["started"] >= ended["created"]
+
+
+def test_a_probe_is_no_explanation(worker, client, package):
+    client.put(PLACE, content=package, headers=ZIP)
+    lease = worker.lease_probe()
+    assert client.get("/v1/explanations").json()["explanations"] == []
+    problem(client.get(f"/v1/explanations/{lease.job.id}"), 404, "not_found")
+    problem(client.post(f"/v1/explanations/{lease.job.id}/cancel"), 404, "not_found")
+
+
+FAILURE = next(each.failure for each in CATALOG.models if each.package == BROKEN)
+
+
+def told_of(digest):
+    """The catalog of a worker that could not load the package `small`."""
+    broken = next(each for each in CATALOG.models if each.package == BROKEN)
+    small = broken.model_copy(update={"name": "small", "package": digest})
+    return CATALOG.model_copy(update={"models": (*CATALOG.models, small)})
+
+
+def test_a_failed_probe_tells_why_and_the_same_package_is_then_tried_anew(
+    worker, served, client, package
+):
+    first = client.put(PLACE, content=package, headers=ZIP).json()
+    fleet = served.backends.fleet
+    for _ in range(3):
+        fleet.begin_load(first["package"], "w1", seconds=9)
+    worker.probe(FAILURE)
+    worker.publish(told_of(first["package"]))
+    assert client.get(f"{PLACE}/probe").json()["failure"] == FAILURE.model_dump(mode="json")
+    again = client.put(PLACE, content=package, headers=ZIP).json()
+    assert again["registered"] > first["registered"]  # by this all shelves try it again
+    assert (again["probe"]["state"], again["probe"]["attempt"]) == ("queued", 0)
+    assert again["probe"]["failure"] is None
+    assert fleet.begin_load(first["package"], "w1", seconds=9) is Leave.BEGUN
+    assert worker.probe().attempt == 1
+
+
+def test_a_package_that_is_served_is_not_probed_again(worker, client, package):
+    first = client.put(PLACE, content=package, headers=ZIP).json()
+    worker.probe()
+    worker.publish(packages=(first["package"],))
+    again = client.put(PLACE, content=package, headers=ZIP).json()
+    assert again == {**first, "probe": None}
+    assert client.get(f"{PLACE}/probe").json()["state"] == "succeeded"
+    assert client.get("/v1/queue").json()["pools"][0]["waiting"]["normal"] == 0
+
+
+def test_with_no_worker_alive_a_probe_waits_and_moves_to_where_one_is(
+    worker, served, client, package
+):
+    worker.retire()
+    probe = client.put(PLACE, content=package, headers=ZIP).json()["probe"]
+    assert (probe["state"], probe["workers"]) == ("queued", 0)
+    other = FakeWorker(served.backends, "w2", pool="gpu")
+    other.publish(packages=())
+    moved = client.put(PLACE, content=package, headers=ZIP).json()["probe"]
+    assert (moved["state"], moved["pool"], moved["workers"]) == ("queued", "gpu", 1)
+    assert other.probe().pool == "gpu"
+
+
+def test_a_probe_that_is_not_there_is_told(served, client, package):
+    problem(client.get(f"{PLACE}/probe"), 404, "unknown_model")
+    client.put(PLACE, content=package, headers=ZIP)
+    served.backends.queue.cancel(INSTALLATION, (job := probe_record(served)).id)
+    served.backends.queue.forget(INSTALLATION, job.id)
+    problem(client.get(f"{PLACE}/probe"), 404, "not_found")
+
+
+def test_a_probe_that_was_given_up_is_a_dead_letter(worker, served, client, package):
+    client.put(PLACE, content=package, headers=ZIP)
+    for _ in range(3):
+        worker.lease_probe()
+        served.backends.queue.reclaim(worker.name)
+    (letter,) = client.get("/v1/dead-letters").json()["dead_letters"]
+    assert (letter["kind"], letter["model"]) == ("probe", "small@1.0.0")
+    assert letter["reason"]["code"] == "worker_lost"
+    assert client.get(f"{PLACE}/probe").json()["failure"]["code"] == "worker_lost"
 
 
 def test_other_content_under_the_same_version_is_refused(client, package, tmp_path):
@@ -102,6 +208,7 @@ def test_a_withdrawn_package_is_gone_and_tried_anew_if_it_comes_again(served, cl
     assert leave is Leave.GIVEN_UP
     assert client.delete(PLACE).status_code == 204
     assert served.stored("models") == []
+    assert probe_record(served).state == "cancelled"
     assert fleet.begin_load(digest, "w1", seconds=9) is Leave.BEGUN
     problem(client.delete(PLACE), 404, "unknown_model")
 
@@ -148,6 +255,8 @@ def test_a_package_is_seen_only_by_the_tenants_it_is_given_to(served, client, pa
         assert "no worker has probed it" in ours.get(PLACE).json()["detail"]
         hidden = problem(others.get(PLACE), 404, "unknown_model")
         nowhere = problem(others.get(PLACE.replace("small", "none")), 404, "unknown_model")
+        unseen = problem(others.get(f"{PLACE}/probe"), 404, "unknown_model")
+        assert unseen["detail"] == hidden["detail"]
         assert hidden["detail"] == nowhere["detail"]
         (waiting,) = ours.get("/v1/models").json()["registered"]
         assert waiting["tenants"] == []  # to whom else is nobody's business

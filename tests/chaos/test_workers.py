@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from service import paths
+from service.contents import pack
 from service.domain.job import Job, Stage, State
+from service.registrations import Registrations
+from service.settings import LimitSettings
 from tests.chaos.conftest import Ward, opened
 from tests.support import worker_process
 from tests.support.exported import crashing, onnx_of, write_onnx_package
-from tests.support.hospital import ask, document, ended, published, register
+from tests.support.hospital import ask, document, ended, published
 from tests.support.small_model import SIDE, network
 from tests.support.worker_process import WorkerProcess
 
@@ -215,10 +218,20 @@ def test_a_package_that_ends_its_workers_is_given_up_after_two_and_others_are_se
 ) -> None:
     content = crashing(onnx_of(network(), torch.zeros(1, SIDE, SIDE)))
     folder = write_onnx_package(ward.folder / "crashing", {"model.onnx": content})
-    poison = register(ward.backends.store, folder).package
-    ward.backends.fleet.begin_load(poison, "alpha", seconds=9)  # its first life ended there
+    pack(folder, archive := ward.folder / "crashing.zip")
+    registrations = Registrations(ward.backends, ward.backends.packages, "default")
+    record, probe = registrations.add(archive, LimitSettings(), ref="exported@1.0.0")
+    poison = record.package
+    # a first life of the worker ended there, with the probe in hand
+    assert ward.backends.queue.lease("alpha", "default", (), probes=True) is not None
+    ward.backends.fleet.begin_load(poison, "alpha", seconds=9)
     assert start("alpha").process.wait(120) == -signal.SIGFPE
     worker_process.wait_ready(ward.backends, ward.package.package, start("alpha"))
+    assert probe is not None
+    probe = ended(ward.backends, probe)
+    assert (probe.state, probe.attempt) == (State.FAILED, 2)
+    assert probe.failure is not None
+    assert probe.failure.code == "model_crashed"
     entries = {each.package: each for each in ward.backends.fleet.catalog().models}
     assert entries[ward.package.package].state == "ready"
     assert entries[poison].state == "unavailable"

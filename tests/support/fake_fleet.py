@@ -164,6 +164,17 @@ class FakeWorker:
         assert lease is not None, "no job was waiting"
         return lease
 
+    def lease_probe(self) -> Lease:
+        """Take the next probe."""
+        lease = self._backends.queue.lease(self.name, self.pool, (), probes=True, wait=5.0)
+        assert lease is not None, "no probe was waiting"
+        return lease
+
+    def probe(self, failure: Failure | None = None) -> Job:
+        """Lease a probe and end it, well if there is no `failure`."""
+        state = State.SUCCEEDED if failure is None else State.FAILED
+        return self._settle(self.lease_probe(), Outcome(state, failure=failure))
+
     def succeed(self, lease: Lease | None = None, **said: Any) -> Job:
         """Lease a job if need be, and publish results of every kind asked for.
 

@@ -12,9 +12,7 @@ import yaml
 from api.problems import describe
 from service.command import models
 from service.command.failure import CommandFailure
-from service.command.packages import wait_until_probed
 from service.command.stack import free_port
-from service.contents import inspect
 from service.errors.requests import UnknownModel
 from tests.support.packages import write_manifest, write_package
 
@@ -164,20 +162,13 @@ def test_sealing_tells_of_steps_and_networks_that_no_worker_would_take(whylight,
     assert "The nearest names are: densenet" in err
 
 
-class Told:
-    """Answers as a gateway does whose worker refused the model."""
-
-    def json(self, _verb, _path):
-        failure = {"detail": "No.", "facts": {"field": "/head", "missing": ["fc.bias"]}}
-        entry = {"name": "small", "version": "1.0.0", "state": "unavailable", "failure": failure}
-        return {"models": [entry]}
+FAILURE = {"detail": "No.", "facts": {"field": "/head", "missing": ["fc.bias"]}}
 
 
-def test_what_a_worker_found_wrong_is_told_with_its_particulars(tmp_path):
-    manifest, _ = inspect(write_package(tmp_path / "small"))
-    with pytest.raises(CommandFailure) as told:
-        wait_until_probed(Told(), manifest)
-    assert told.value.mend.splitlines() == ["No.", '  field: "/head"', '  missing: ["fc.bias"]']
+def probe(state, **changes):
+    """A probe as a gateway tells of it."""
+    told = {"state": state, "attempt": 0, "pool": "default", "workers": 1, "failure": None}
+    return told | changes
 
 
 READY = {
@@ -197,22 +188,29 @@ READY = {
 
 
 class Served:
-    """Answers as a gateway does."""
+    """Answers as a gateway does: to each question about a probe the next of what is given."""
 
-    def __init__(self, *entries):
+    def __init__(self, *entries, probes=()):
         self.entries = entries
+        self.probes = list(probes)
 
-    def json(self, _verb, _path):
-        return {"models": self.entries}
+    def json(self, verb, path, **_):
+        if verb == "PUT" or path.endswith("/probe"):
+            found = self.probes.pop(0) if self.probes else None
+            return found if path.endswith("/probe") else {"probe": found}
+        return {"models": self.entries} if path == "/v1/models" else self.entries[0]
 
-    def ask(self, *_, **__):
-        pass
 
-
-def test_adding_tells_what_the_model_cannot_do_and_why(tmp_path, capsys):
+def added(tmp_path, *entries, probes=()):
     folder = write_package(tmp_path / "small")
-    models._add(Namespace(folder=folder, tenant=[]), Served(READY))
-    assert capsys.readouterr().out.splitlines() == [
+    models._add(Namespace(folder=folder, tenant=[]), Served(*entries, probes=probes))
+
+
+def test_adding_follows_the_probe_and_tells_what_the_model_cannot_do_and_why(tmp_path, capsys):
+    states = ("queued", "queued", "running", "succeeded")
+    added(tmp_path, READY, probes=[probe(each) for each in states])
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
         "small@1.0.0 is ready: rise, lime",
         "  /inputs/0/steps/0: No self-test would fail without it.",
         "  layer nowhere is refused: The network has no layer 'nowhere'.",
@@ -220,6 +218,31 @@ def test_adding_tells_what_the_model_cannot_do_and_why(tmp_path, capsys):
         "    saliency, smooth_grad: It has operators that are not interpreted: Det.",
         "    grad_cam: It needs layer gradient.",
     ]
+    assert err.splitlines() == [
+        "small@1.0.0 waits for a worker.",
+        "A worker loads small@1.0.0.",
+    ]
+
+
+def test_adding_what_a_worker_serves_already_waits_for_nothing(tmp_path, capsys):
+    added(tmp_path, READY)
+    out, err = capsys.readouterr()
+    assert out.startswith("small@1.0.0 is ready")
+    assert err == ""
+
+
+def test_what_a_worker_found_wrong_is_told_with_its_particulars(tmp_path, capsys):
+    probes = [probe("queued"), probe("running", attempt=2), probe("failed", failure=FAILURE)]
+    with pytest.raises(CommandFailure, match="cannot be used") as told:
+        added(tmp_path, READY, probes=probes)
+    assert told.value.mend.splitlines() == ["No.", '  field: "/head"', '  missing: ["fc.bias"]']
+    assert "Attempt 2: workers ended before." in capsys.readouterr().err
+
+
+def test_with_no_worker_alive_adding_says_so_at_once(tmp_path):
+    with pytest.raises(CommandFailure, match="No worker of pool 'default' is alive") as told:
+        added(tmp_path, READY, probes=[probe("queued", workers=0)])
+    assert "small@1.0.0 is registered, and its probe is queued" in told.value.mend
 
 
 def test_a_model_that_cannot_be_used_is_listed_with_the_reason(capsys):

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import pytest
 
 from service.backends import Backends
-from service.domain.job import Job, Stage, State
+from service.domain.job import Job, JobKind, Stage, State
 from service.errors.jobs import Cancelled, Draining
-from service.queue.base import Outcome
+from service.queue.base import Lease, Outcome
 from service.settings import Settings
 from service.telemetry import Log
 from tests.support import redis_server
@@ -176,6 +176,18 @@ def test_no_more_jobs_are_leased_than_there_are_lines(
 
         until(done)
     assert most == 2
+
+
+def test_a_probe_takes_no_line_of_an_explanation(backends: Backends, settings: Settings) -> None:
+    with working(backends, settings, succeed(backends)) as loop:
+        probe = blank_job().model_copy(update={"kind": JobKind.PROBE})
+        probes = [Held(Lease(probe, f"t{number}")) for number in range(settings.worker.jobs)]
+        for each in probes:
+            loop.hand.take(each)
+        job = submit(backends)
+        until(lambda: state_of(backends, job).state is State.SUCCEEDED)
+        for each in probes:
+            loop.hand.drop(each)
 
 
 def test_a_restarted_worker_takes_its_jobs_back_at_once(
