@@ -150,7 +150,11 @@ class WorkerSettings(BaseModel):
     name: str | None = Field(
         default=None, description="Stable name; a restart under it takes its own jobs back."
     )
-    pool: str = Field(default="default", description="Which queue it works off.")
+    pool: str = Field(
+        default="default",
+        description="Which queue it works off. A gateway reads it too: for probes of models that"
+        " are registered while no worker is alive.",
+    )
     device: str = Field(default="auto", description="'auto', 'cpu' or 'cuda:0'.")
     threads: int = Field(default=1, ge=1, description="Torch threads; more collapses on CPU.")
     memory_bytes: int | None = Field(

@@ -38,8 +38,8 @@ class Loads:
             raise ModelCrashed(
                 "Worker processes ended while they loaded this model, as by a crash in a library or"
                 " for want of memory, so it is not tried again. Load the file on a machine of your"
-                " own, and register a mended version; or withdraw this one and register it anew,"
-                " and it is tried again.",
+                " own, and register a mended version; or register this one once more, and it is"
+                " tried again.",
                 lost_workers=LOST_LOADS,
             )
         if leave is Leave.WAIT:

@@ -38,7 +38,7 @@ EVERY: Final = 2.0
 
 AGAIN: Final = 15.0
 """Seconds until a model is tried again that runs on a server, or that ended workers:
-what is wrong there may be mended, and the operator may have it tried anew."""
+what is wrong there may be mended, and another worker's load may have ended well."""
 
 
 class Shelf:
