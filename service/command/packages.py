@@ -3,6 +3,7 @@
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from service.paths import MANIFEST_NAME
 
 BUNDLED = Path(__file__).resolve().parents[2] / "models"
 """Models that come with the source tree."""
+
+NO_WORKER_FOR = 60.0
+"""Seconds for which a worker may be on its way: one that starts loads its models first."""
 
 LOOK_EVERY = 1
 """Seconds for which the gateway is asked to wait for a probe's end."""
@@ -41,6 +45,7 @@ class Waiting:
     def __init__(self, ref: str) -> None:
         self._ref = ref
         self._said = ""
+        self._alone_since: float | None = None
 
     def tell(self, probe: Mapping[str, Any]) -> None:
         """Tell what was not told yet.
@@ -48,18 +53,32 @@ class Waiting:
         Raises
         ------
         CommandFailure
-            No worker is alive that could run it.
+            No worker that could run it was alive for a minute.
         """
-        waits = probe["state"] == "queued"
-        if waits and not probe["workers"]:
+        if probe["state"] == "running":
+            self._say(f"A worker loads {self._ref}.", probe["attempt"])
+        elif probe["workers"]:
+            self._say(f"{self._ref} waits for a worker.", probe["attempt"])
+        else:
+            self._alone(f"No worker of pool '{probe['pool']}' is alive")
+            return
+        self._alone_since = None
+
+    def _alone(self, why: str) -> None:
+        """Say at once that there is no worker; one that just starts is waited for."""
+        self._say(f"{why}. {self._ref} is registered; its probe waits for one.")
+        if self._alone_since is None:
+            self._alone_since = time.monotonic()
+        if time.monotonic() - self._alone_since >= NO_WORKER_FOR:
             raise CommandFailure(
-                f"No worker of pool '{probe['pool']}' is alive.",
-                f"{self._ref} is registered, and its probe is queued. Start a worker;"
+                f"{why}.",
+                f"{self._ref} stays registered, and its probe queued. Start a worker;"
                 " `whylight models list` then tells what it found.",
             )
-        line = f"{self._ref} waits for a worker." if waits else f"A worker loads {self._ref}."
-        if probe["attempt"] > 1:
-            line = f"{line} Attempt {probe['attempt']}: workers ended before."
+
+    def _say(self, line: str, attempt: int = 0) -> None:
+        if attempt > 1:
+            line = f"{line} Attempt {attempt}: workers ended before."
         if line != self._said:
             print(line, file=sys.stderr, flush=True)
         self._said = line

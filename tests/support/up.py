@@ -60,8 +60,8 @@ class Up:
     def add_models(self, *names: str) -> None:
         """Register more of the bundled models and wait until they are served."""
         with Client(self.url, self.key) as client:
-            for manifest in [packages.register(client, packages.BUNDLED / each) for each in names]:
-                packages.wait_until_probed(client, manifest)
+            for sent in [packages.register(client, packages.BUNDLED / each) for each in names]:
+                packages.wait_until_probed(client, sent)
 
     def command(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run another ``whylight`` command beside the stack."""

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from api.problems import describe
-from service.command import models
+from service.command import models, packages
 from service.command.failure import CommandFailure
 from service.command.stack import free_port
 from service.errors.requests import UnknownModel
@@ -239,10 +239,21 @@ def test_what_a_worker_found_wrong_is_told_with_its_particulars(tmp_path, capsys
     assert "Attempt 2: workers ended before." in capsys.readouterr().err
 
 
-def test_with_no_worker_alive_adding_says_so_at_once(tmp_path):
+ALONE = "No worker of pool 'default' is alive. small@1.0.0 is registered; its probe waits for one."
+
+
+def test_with_no_worker_alive_adding_says_so_at_once_and_waits_for_one(tmp_path, capsys):
+    alone = probe("queued", workers=0)
+    added(tmp_path, READY, probes=[alone, alone, probe("running"), probe("succeeded")])
+    assert capsys.readouterr().err.splitlines() == [ALONE, "A worker loads small@1.0.0."]
+
+
+def test_when_no_worker_comes_adding_ends_and_the_probe_stays_queued(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(packages, "NO_WORKER_FOR", 0.0)
     with pytest.raises(CommandFailure, match="No worker of pool 'default' is alive") as told:
         added(tmp_path, READY, probes=[probe("queued", workers=0)])
-    assert "small@1.0.0 is registered, and its probe is queued" in told.value.mend
+    assert "stays registered, and its probe queued" in told.value.mend
+    assert capsys.readouterr().err.splitlines() == [ALONE]
 
 
 def test_a_model_that_cannot_be_used_is_listed_with_the_reason(capsys):
