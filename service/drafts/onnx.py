@@ -6,6 +6,7 @@ from typing import Any, Final
 import onnx
 
 from service.drafts.base import Draft, image, slug, text, version
+from service.drafts.tokens import take_tokens
 from service.manifests import defect, invalid
 from service.sniff import contradiction
 
@@ -48,6 +49,7 @@ def read_onnx(path: Path) -> Draft:
     fixed = {each.name for each in model.graph.initializer}
     inputs = [each for each in model.graph.input if each.name not in fixed]
     _inputs(inputs, draft)
+    take_tokens(model.graph, _size(draft), draft)
     for each in model.graph.output[:1]:
         shape = _shape(each)
         draft.fields["outputs"] = [{"name": each.name, "classes": []}]
@@ -82,6 +84,12 @@ def _inputs(tensors: list[Any], draft: Draft) -> None:
             f"The graph has inputs that nothing here fills: {left}. It can have one image, of 4"
             " axes (a volume: 5), and beside it 32-bit floats of shape (N, variables)."
         )
+
+
+def _size(draft: Draft) -> list[int]:
+    """Return the size to which the image is brought; empty if nothing tells it."""
+    steps = [step for each in draft.fields.get("inputs", [])[:1] for step in each["steps"]]
+    return [edge for step in steps for edge in step["parameters"]["size"]]
 
 
 def _is_table(tensor: Any) -> bool:

@@ -10,6 +10,7 @@ from service.domain.files import SelfTest
 from service.domain.inputs import Input, TabularInput
 from service.domain.network import Remote
 from service.domain.request import ExplanationRequest
+from service.domain.tokens import Tokens
 from service.domain.view import ViewShare
 from service.manifests import read_manifest
 from workers.architectures.base import ARCHITECTURES
@@ -33,6 +34,21 @@ def test_a_model_on_a_server_is_described_as_its_page_says():
     remote = Remote.model_validate(fields["remote"])
     assert fields["runtime"] == "remote"
     assert remote.model_fields_set == Remote.model_fields.keys()
+
+
+def test_tokens_lie_where_the_page_says_of_published_transformers():
+    page = (MODELS / "onnx.md").read_text()
+    (block,) = re.findall(r"```yaml\n(tokens:.*?)```", page, re.DOTALL)
+    (stages,) = re.findall(r"`(stages: .*?)`", page)
+    said = (yaml.safe_load(block)["tokens"], yaml.safe_load(stages))
+    sizes = {"classes": 2, "channels": 3, "image": [224, 224]}
+    vit = {"patch": 16, "width": 768, "depth": 12, "heads": 12}
+    swin = {"patch": 4, "width": 96, "depths": [2, 2, 6, 2], "heads": [3, 6, 12, 24], "window": 7}
+    for name, shape, fields in (("vit", vit, said[0]), ("swin", swin, said[1])):
+        own = ARCHITECTURES[name].model_validate(sizes | shape).tokens()
+        told = Tokens.model_validate(fields)
+        assert (told.prefix, told.grids) == (own.prefix, own.grids)
+        assert told.reads_class == own.reads_class
 
 
 def test_inputs_are_declared_as_their_page_says():

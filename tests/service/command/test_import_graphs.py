@@ -1,5 +1,7 @@
 """Packages begun from ONNX: which input is the image, and how its axes lie."""
 
+import math
+
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -70,3 +72,51 @@ def test_a_graph_without_an_image_has_none_made_up(imported, tmp_path):
     fields, said = imported(write_graph(tmp_path / "m.onnx", values=["n", 12]))
     assert "inputs" not in fields
     assert "values ['n', 12]" in said["/inputs"]
+
+
+def write_transformer(path, places=None, edge=32, softmax="Softmax"):
+    """Write the beginning of a transformer: patches, places added to them, and attention."""
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 1, edge, 48])
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, None)
+    tensors = {"kernels": [16, 1, 8, 8], "places": places or [1, 25, 16], "bias": [16]}
+    nodes = [
+        helper.make_node(
+            "Conv", ["image", "kernels"], ["patches"], kernel_shape=[8, 8], strides=[8, 8]
+        ),
+        helper.make_node("Add", ["patches", "bias"], ["lifted"]),
+        helper.make_node("Add", ["lifted", "places"], ["tokens"]),
+        helper.make_node(softmax, ["tokens"], ["weights"]),
+        helper.make_node("MatMul", ["weights", "tokens"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [image],
+        [scores],
+        [
+            helper.make_tensor(k, TensorProto.FLOAT, v, [0.0] * math.prod(v))
+            for k, v in tensors.items()
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    return path
+
+
+@pytest.mark.parametrize(("places", "prefix"), [([1, 25, 16], 1), ([24, 16], 0), ([1, 29, 16], 5)])
+def test_patches_and_places_tell_where_tokens_lie(imported, tmp_path, places, prefix):
+    fields, said = imported(write_transformer(tmp_path / "m.onnx", places))
+    assert fields["tokens"] == {"prefix": prefix, "grid": [4, 6]}
+    assert f"'places' has places for {prefix} more" in said["/tokens"]
+
+
+@pytest.mark.parametrize("options", [{"places": [1, 23, 16]}, {"places": [25, 8]}, {"edge": "h"}])
+def test_of_attention_whose_tokens_are_not_plain_they_are_asked_for(imported, tmp_path, options):
+    fields, said = imported(write_transformer(tmp_path / "m.onnx", **options))
+    assert "tokens" not in fields
+    assert "say where its tokens lie" in said["/tokens"]
+
+
+def test_a_graph_without_attention_is_asked_nothing_of_tokens(imported, tmp_path):
+    fields, said = imported(write_transformer(tmp_path / "m.onnx", softmax="Relu"))
+    assert "tokens" not in fields
+    assert "/tokens" not in said

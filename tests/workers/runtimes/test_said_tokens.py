@@ -217,6 +217,30 @@ def test_so_it_is_where_onnxruntime_alone_runs_the_graph(
         torch.testing.assert_close(found.values, expected.values)
 
 
+def test_layers_that_are_no_tokens_keep_their_own_grid() -> None:
+    tensors = {"patches": "/embed/Conv_output_0", "norm": NORM}
+    for content in (graph(), uninterpreted(graph())):
+        probed = served(content, said(), tensors).probed
+        assert [(each.name, each.shape) for each in probed.layers] == [
+            ("patches", (WIDTH, *GRID)),
+            ("norm", (WIDTH, *GRID)),
+        ]
+
+
+@pytest.mark.parametrize("size", [(24,), (8, 4, 12)], ids=["1-d", "3-d"])
+def test_tokens_of_lines_and_volumes_are_tried_as_those_of_images(size: tuple[int, ...]) -> None:
+    shape = ARCHITECTURES["vit"].model_validate(
+        {"classes": 2, "image": size, "patch": 2, "width": 12, "depth": 2, "heads": 2}
+    )
+    torch.manual_seed(1)
+    network, grid = shape.build(), tuple(each // 2 for each in size)
+    (layer,) = TorchRuntime(network, (1, *size), None, tokens=said(1, grid)).probed.layers
+    assert (layer.name, layer.shape) == ("blocks.1.norm1", (12, *grid))
+    if len(grid) > 1:
+        with pytest.raises(InvalidPackage, match="rows first"):
+            _ = TorchRuntime(network, (1, *size), None, tokens=said(1, grid[::-1])).probed
+
+
 def test_a_score_that_is_read_otherwise_than_is_said_leaves_attention_alone() -> None:
     probed = served(graph(), said(read_class=False)).probed
     assert [each.name for each in probed.layers] == [NORM]
