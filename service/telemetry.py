@@ -324,8 +324,10 @@ HTTP_BODY_BYTES = _histogram(
 ADMISSION_REJECTED = _counter(
     "admission_rejected_total", "Explanation requests that were refused.", "reason"
 )
-JOBS_SUBMITTED = _counter("jobs_submitted_total", "Jobs queued.", "model", "method", "priority")
-JOBS_FINISHED = _counter("jobs_finished_total", "Jobs that ended.", "state", "error_type")
+JOBS_SUBMITTED = _counter(
+    "jobs_submitted_total", "Explanations queued.", "model", "method", "priority"
+)
+JOBS_FINISHED = _counter("jobs_finished_total", "Explanations that ended.", "state", "error_type")
 STAGE_SECONDS = _histogram(
     "job_stage_duration_seconds", "Time of one stage of one job.", _LONG, "stage"
 )
@@ -334,7 +336,7 @@ BATCH_WAIT = _histogram(
     "batch_wait_seconds", "Time from a pass's request to its first batch.", _SHORT
 )
 LEASES_EXPIRED = _counter("lease_expired_total", "Leases whose worker fell silent.")
-JOBS_REDELIVERED = _counter("jobs_redelivered_total", "Jobs leased for another attempt.")
+JOBS_REDELIVERED = _counter("jobs_redelivered_total", "Explanations leased for another attempt.")
 MODEL_LOADED = _gauge("model_loaded", "Models in this worker's memory.", "model")
 MODEL_EVICTIONS = _counter("model_evictions_total", "Models that left memory for others.", "model")
 MODEL_LOAD_SECONDS = _gauge(

@@ -151,12 +151,12 @@ class Loop:
         # a daemon: a line that hangs must not keep a drained process alive
         threading.Thread(target=self._follow, args=(held,), name="line", daemon=True).start()
         if alone:
-            while not (self.hand.fewer_than(1, LEASE_WAIT) or self.draining.is_set()):
+            while not (self.hand.line_free(1, LEASE_WAIT) or self.draining.is_set()):
                 pass
 
     def _until_alone(self, held: Held) -> None:
-        """Wait until every other job has ended; it keeps its lease meanwhile."""
-        while not (self.hand.fewer_than(2, LEASE_WAIT) or self.draining.is_set()):
+        """Wait until every other explanation has ended; it keeps its lease meanwhile."""
+        while not (self.hand.line_free(2, LEASE_WAIT) or self.draining.is_set()):
             held.report(0.0)
 
     def _follow(self, held: Held) -> None:

@@ -104,15 +104,16 @@ class Prober:
         try:
             if self._draining.is_set():
                 held.drain()
-            with held.waking(partial(self._give_back, held)), held.stage(Stage.PROBE):
-                outcome = self._outcome(job.package)
-            held.check()
-            if outcome is not None:
-                self._publish()  # who sees that it succeeded finds the model served
-                self._settle(held, outcome)
-                return True
-            self._ended.wait(PAUSE)
-            self._give_back(held)
+            with held.waking(partial(self._give_back, held)):
+                with held.stage(Stage.PROBE):
+                    outcome = self._outcome(job.package)
+                held.check()
+                if outcome is not None:
+                    self._publish()  # who sees that it succeeded finds the model served
+                    self._settle(held, outcome)
+                    return True
+                self._ended.wait(PAUSE)
+                self._give_back(held)
         except (Cancelled, Draining, LeaseLost):
             pass
         finally:
@@ -141,7 +142,7 @@ class Prober:
 
     def _give_back(self, held: Held) -> None:
         """Give a probe back, its attempt not counted; one that was cancelled ends with that."""
-        with suppress(WhylightError):  # the lease ends by itself then
-            self._queue.release(held.lease)
         self._hand.drop(held)
-        self._log.info("released", job=held.lease.job.id)
+        with suppress(WhylightError):  # the lease ends by itself then
+            if self._queue.release(held.lease):
+                self._log.info("released", job=held.lease.job.id)

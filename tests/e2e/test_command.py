@@ -13,6 +13,7 @@ import pytest
 
 from service.domain.trust import ALWAYS, STATEMENTS, Flag
 from tests.support import journey
+from tests.support.packages import write_package
 from tests.support.redis_server import any_server
 from tests.support.up import COMMAND, up
 
@@ -127,7 +128,7 @@ def test_a_key_made_at_the_terminal_works_and_a_revoked_one_does_not(stack):
     assert revoked.returncode == 0
 
 
-def test_the_models_command_lists_adds_and_removes(stack):
+def test_the_models_command_lists_adds_and_removes(stack, tmp_path):
     words = ("--home", str(stack.home))
     bundled = journey.STUDIES.parents[2] / "models" / "chest-phantom"
     added = stack.command("models", "add", str(bundled), *words, WHYLIGHT_API_KEY=stack.key)
@@ -135,9 +136,16 @@ def test_the_models_command_lists_adds_and_removes(stack):
     assert "grad_cam" in added.stdout
     listed = stack.command("models", "list", *words, WHYLIGHT_API_KEY=stack.key)
     assert "chest-phantom@" in listed.stdout
+    folder = write_package(tmp_path / "small")
+    for _ in range(2):  # the second time it is tried anew
+        wrong = stack.command("models", "add", str(folder), *words, WHYLIGHT_API_KEY=stack.key)
+        assert wrong.returncode == 1
+        assert "small@1.0.0 cannot be used." in wrong.stderr
     missing = stack.command("models", "remove", "no-such@1.0.0", *words, WHYLIGHT_API_KEY=stack.key)
     assert missing.returncode == 1
     assert "No such model" in missing.stderr
+    with stack.client() as client:
+        assert client.delete("/v1/models/small/versions/1.0.0").status_code == 204
 
 
 @pytest.mark.parametrize("part", ["api.main", "workers.main", "redis"])
