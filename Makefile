@@ -33,7 +33,6 @@ export OMP_NUM_THREADS := 1
 # Bytecode is kept: every worker that the tests start would compile the house again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.NOTPARALLEL:
 .PHONY: help demo up test setup system lint types walls unit conformance fuzz bench bench-trust sbom train-demo train-marker train-spheres train-views train-planted mlserver certify-demo clean
 
 help:  ## Show this list
@@ -45,7 +44,9 @@ demo: $(DEMO_READY)  ## Explain a bundled study with the bundled model, into dem
 up: $(DEMO_READY)  ## Start Redis, gateway and worker, to stay; ctrl-C drains
 	@$(BIN)/whylight up
 
-test: system setup lint types walls unit  ## Install and check everything
+test: $(VENV)/bin/python  ## Install and check everything
+	@$(MAKE) -j2 system setup
+	@$(MAKE) -j2 lint types walls unit
 
 setup: $(TEST_READY)  ## Make the environment that the tests need
 
