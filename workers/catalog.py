@@ -322,6 +322,7 @@ def _method(name: str) -> MethodEntry:
         weak=method.weak,
         differentiates=method.differentiates(),
         linear=method.linear,
+        partial_map=method.partial_map,
     )
 
 

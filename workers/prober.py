@@ -11,6 +11,7 @@ after the second, the probe's next attempt loads nothing and fails as the packag
 """
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -23,6 +24,7 @@ from service.queue.base import JobQueue, Lease, Outcome
 from service.telemetry import Log
 from workers.held import Held, LeaseLost
 from workers.keeper import Hand
+from workers.loop import LEASE_WAIT
 from workers.patience import Watch, patiently
 from workers.shelf import Shelf
 
@@ -71,7 +73,10 @@ class Prober:
 
     def wait(self, seconds: float) -> None:
         """Lead the probes that come, until none has for so long or one has to wait."""
-        while (lease := self._ask(seconds)) is not None:
+        until = time.monotonic() + seconds
+        while not self._ended.is_set() and (left := until - time.monotonic()) > 0:
+            if (lease := self._ask(min(left, LEASE_WAIT))) is None:
+                continue
             try:
                 if not self._led(Held(lease)):
                     return
@@ -79,6 +84,7 @@ class Prober:
                 self._log.warning("lease_lost", job=lease.job.id, reason=error.code)
             except Exception as error:  # noqa: BLE001 - the shelf must outlive its bugs
                 self._log.bug(error, job=lease.job.id)
+            until = time.monotonic() + seconds
 
     def _ask(self, seconds: float) -> Lease | None:
         if self._draining.is_set():

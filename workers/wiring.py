@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +27,7 @@ from workers.herald import Herald
 from workers.line import Line
 from workers.loading import Loader
 from workers.loads import Loads
-from workers.loop import Loop
+from workers.loop import LEASE_WAIT, Loop
 from workers.meter import Meter
 from workers.prober import Prober
 from workers.runtimes.base import Runtime
@@ -151,14 +151,16 @@ class Worker:
             end by themselves and count as attempts.
         """
         self._log.info("started", device=str(self._device))
-        for target in (self._follow_store, self._end_with_loop):
-            threading.Thread(target=target, name=target.__name__, daemon=True).start()
+        following = _daemon(self._follow_store)
+        _daemon(self._end_with_loop)
         self._loop.start()
         try:
             self._scheduler.run_forever()
         finally:
             self._loop.drain()
             self._loop.ended.set()
+            self._herald.tell()
+            following.join(2 * LEASE_WAIT)  # it asks the queue, which is closed next
         self._herald.retire()  # a load that the drain cuts off is no crash
         self._log.info("stopped")
 
@@ -234,6 +236,13 @@ def assembled(settings: Settings) -> Iterator[Worker]:
         )
         rooms.callback(_close, slots)
         yield Worker(settings, backends, slots, own)
+
+
+def _daemon(target: Callable[[], None]) -> threading.Thread:
+    """Start a thread that does not keep a drained process alive."""
+    thread = threading.Thread(target=target, name=target.__name__, daemon=True)
+    thread.start()
+    return thread
 
 
 def _close(slots: Slots) -> None:

@@ -57,6 +57,9 @@ class MethodEntry(Value):
     linear: bool = False
     """Whether it is right of scores alone that are weighted sums of outputs (`linear`)."""
 
+    partial_map: bool = False
+    """Whether it gives a partial map, if enough was done, when time is up before its end."""
+
 
 class LayerEntry(Value):
     """A layer that can be a method's target layer, as probed."""

@@ -1,7 +1,9 @@
 """How a job ends when what it needs is away, or when it is not ours any more."""
 
 import io
+import itertools
 import logging
+import math
 import threading
 import time
 from dataclasses import replace
@@ -162,15 +164,18 @@ def test_a_late_job_that_has_part_of_a_map_publishes_it_marked_so(
 ) -> None:
     """The time is up while the method runs; what was done by then is a map."""
     serve = TorchRuntime.serve
+    batches, deadlines = itertools.count(1), [math.inf]
 
-    def slowly(self: TorchRuntime, *work: Any) -> Any:
-        time.sleep(0.01)
+    def late(self: TorchRuntime, *work: Any) -> Any:
+        if next(batches) == 5:
+            time.sleep(max(0.0, deadlines[0] - time.monotonic()))
         return serve(self, *work)
 
     def hurried(prepared: Prepared, access: Access) -> Attributed:
-        return attribute(prepared, replace(access, deadline=time.monotonic() + 0.5))
+        deadlines[0] = time.monotonic() + 2.0
+        return attribute(prepared, replace(access, deadline=deadlines[0]))
 
-    monkeypatch.setattr(TorchRuntime, "serve", slowly)
+    monkeypatch.setattr(TorchRuntime, "serve", late)
     monkeypatch.setattr(line, "attribute", hurried)
     name, parameter, most = asked
     held = leased(house, methods=[{"name": name, "parameters": {parameter: most}}])
@@ -182,6 +187,9 @@ def test_a_late_job_that_has_part_of_a_map_publishes_it_marked_so(
     assert result.map is not None
     assert 0 < result.extras[parameter] < most
     assert result.artifacts
+    told = {each.name: each.partial_map for each in house.backends.fleet.catalog().methods}
+    assert told[name]
+    assert not told["saliency"]
 
 
 def test_a_job_beside_a_late_one_publishes_its_whole_and_equal_map(
