@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from examples.packaging import rounded
 from service.domain.boxes import BoxDecoding
+from service.domain.grid import Grid
 from service.domain.outputs import ClassSpec, Output
 from workers.targets.decoding import Decoder, kept, overlaps
 
@@ -161,11 +162,14 @@ class Detecting:
         things, boxes = self.right(network, images, drawings)
         return f"{things:.3f} of what was planted found, {boxes:.3f} of the boxes right"
 
-    def said(self, network: nn.Module, image: Tensor) -> dict[str, Any]:
-        """Return what a self-test expects of a network on one image, ``(1, C, *small)``."""
+    def said(self, network: nn.Module, image: Tensor, grid: Grid | None = None) -> dict[str, Any]:
+        """Return what a self-test expects of a network on one image, ``(1, C, *small)``.
+
+        Its pixels lie in their source as `grid` says, or share a drawing evenly.
+        """
         (found,) = self.found(network, image)
-        scale = torch.tensor(self.drawn * 2) / torch.tensor(self.small * 2)
-        told = [{"of": key, "box": rounded(box * scale, 1)} for key, box in found]
+        placed = grid or Grid.partition(self.small, self.drawn)
+        told = [{"of": key, "box": rounded(_placed(box, placed), 1)} for key, box in found]
         with torch.no_grad():
             best = network(image)[0, : len(self.classes)].flatten(1).amax(1)
         return {"logits": rounded(best), "boxes": told}
@@ -175,3 +179,9 @@ class Detecting:
         low, high = np.split(np.array(box, float), 2)
         scale = np.array(self.small) / np.array(self.drawn)
         return low * scale, high * scale
+
+
+def _placed(box: Tensor, grid: Grid) -> NDArray[np.float64]:
+    """Return a box of input pixels in those of the source, whose axes may be turned over."""
+    corners = grid.to_source(box.double().numpy().reshape(2, -1) - 0.5) + 0.5
+    return np.concatenate([corners.min(0), corners.max(0)])

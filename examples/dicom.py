@@ -1,11 +1,17 @@
 """What drawn images have in common as DICOM: openly synthetic, the same bytes for the same name."""
 
 import uuid
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
+
+Photometric = Literal["MONOCHROME1", "MONOCHROME2"]
+
+HIGHEST: Final = 4095
+"""Of 12 bits."""
 
 
 def uid_of(namespace: uuid.UUID, name: str) -> UID:
@@ -33,8 +39,13 @@ def synthetic(kind: str, name: str) -> Dataset:
     return data
 
 
+def mirrored(stored: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Return values of 12 bits as MONOCHROME1 stores the picture that they are in MONOCHROME2."""
+    return (HIGHEST - stored).astype(np.uint16)
+
+
 def finished(
-    data: Dataset, stored: NDArray[np.uint16], photometric: str = "MONOCHROME2"
+    data: Dataset, stored: NDArray[np.uint16], photometric: Photometric = "MONOCHROME2"
 ) -> Dataset:
     """Put pixels of 12 bits into a headed object, and what a file of it begins with; return it.
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from examples.dicom import synthetic
+from examples.dicom import HIGHEST, Photometric, finished, mirrored, synthetic
 from service.domain.inputs import StepChoice
 
 SMALL: Final = 64
@@ -34,6 +34,16 @@ def shrunk(image: NDArray[np.floating] | NDArray[np.bool_]) -> NDArray[np.float6
     blocks = image.reshape(SMALL, rows // SMALL, SMALL, columns // SMALL)
     means: NDArray[np.float64] = blocks.mean((1, 3))
     return means
+
+
+def plated(
+    data: Dataset, stored: NDArray[np.uint16], photometric: Photometric = "MONOCHROME2"
+) -> Dataset:
+    """Put pixels into a drawn radiograph, in either way to store the same picture; return it."""
+    if photometric == "MONOCHROME1":
+        stored = mirrored(stored)
+        data.WindowCenter = f"{HIGHEST - WIDTH / 2:.0f}"
+    return finished(data, stored, photometric)
 
 
 def radiograph(kind: str, name: str) -> Dataset:

@@ -7,8 +7,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation
 
 from examples.breasts.drawing import VIEWS, Drawing
-from examples.dicom import finished, uid_of
-from examples.radiographs import radiograph
+from examples.dicom import Photometric, uid_of
+from examples.radiographs import plated, radiograph
 
 _NAMESPACE = uuid.UUID("0c7f6f0e-8d5e-5a3b-9a57-54a2a2a9d1b3")
 
@@ -24,12 +24,14 @@ FACING: Final = {
 """Patient Orientation of each view."""
 
 
-def study(drawing: Drawing, name: str) -> dict[str, Dataset]:
+def study(
+    drawing: Drawing, name: str, photometric: Photometric = "MONOCHROME2"
+) -> dict[str, Dataset]:
     """Return a study's views as uncompressed objects, each in a series of its own."""
-    return {view: _view(drawing, view, name) for view in VIEWS}
+    return {view: _view(drawing, view, name, photometric) for view in VIEWS}
 
 
-def _view(drawing: Drawing, view: str, name: str) -> Dataset:
+def _view(drawing: Drawing, view: str, name: str, photometric: Photometric) -> Dataset:
     """Return one view; `name` names patient and UIDs."""
     side, projection = view.split("_")
     data = radiograph("VIEWS", name)
@@ -45,9 +47,11 @@ def _view(drawing: Drawing, view: str, name: str) -> Dataset:
     data.PatientOrientation = FACING[view]
     data.ViewCodeSequence = [_code(*CODES[projection])]
     data.ViewCodeSequence[0].ViewModifierCodeSequence = []
-    data.PixelIntensityRelationship, data.PixelIntensityRelationshipSign = "LOG", -1
-    data.PresentationLUTShape = "IDENTITY"
-    return finished(data, drawing.stored[view])
+    dark = photometric == "MONOCHROME1"  # what is dense has the low values
+    data.PixelIntensityRelationship = "LOG"
+    data.PixelIntensityRelationshipSign = 1 if dark else -1
+    data.PresentationLUTShape = "INVERSE" if dark else "IDENTITY"
+    return plated(data, drawing.stored[view], photometric)
 
 
 def _code(value: str, meaning: str) -> Dataset:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from examples.breasts.dicom import study
 from examples.breasts.drawing import SIDES, VIEWS, Drawing, draw
+from examples.dicom import Photometric
 from examples.packaging import write_package, write_selftest
 from examples.radiographs import MEAN, STD, STEPS, seen
 from examples.training import answer, fit_labels, unseen
@@ -29,7 +30,12 @@ from workers.architectures.multi_view_cnn import MultiViewCnn
 NETWORK: Final = MultiViewCnn(views=len(VIEWS), classes=len(SIDES), widths=(8, 16, 16))
 SEED, BATCH, RATE, STUDIES, EPOCHS = 20240106, 20, 1e-2, 400, 10
 OTHERS: Final = 100
-TESTED: Final = (("A mass in the left MLO view", ("l_mlo",)), ("No mass", ()))
+TESTED: Final[tuple[tuple[str, tuple[str, ...], Photometric], ...]] = (
+    ("A mass in the left MLO view", ("l_mlo",), "MONOCHROME2"),
+    ("No mass, in MONOCHROME1", (), "MONOCHROME1"),
+)
+"""Self-tests: the title, the views that bear a mass, and how they are stored."""
+
 FOLDER: Final = Path("models/four-view-phantom")
 
 
@@ -102,9 +108,9 @@ def _view(key: str) -> View:
 
 
 def _selftest(folder: Path, network: nn.Module, number: int) -> SelfTest:
-    title, bearing = TESTED[number]
+    title, bearing, photometric = TESTED[number]
     drawing = draw(7_001 + number, bearing)
-    views = study(drawing, f"selftest {number}")
+    views = study(drawing, f"selftest {number}", photometric)
     return write_selftest(folder, str(number), title, views, answer(network, prepared(drawing)))
 
 

@@ -5,17 +5,14 @@ phantom always is the same object, byte for byte.
 """
 
 import uuid
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ComputedRadiographyImageStorage
 
-from examples.dicom import finished, synthetic, uid_of
-from examples.phantom.chest import MAXIMUM, Case, Radiograph
-
-Photometric = Literal["MONOCHROME1", "MONOCHROME2"]
+from examples.dicom import Photometric, finished, mirrored, synthetic, uid_of
+from examples.phantom.chest import Case, Radiograph
 
 _NAMESPACE = uuid.UUID("0f0c2a3e-5d0b-5f7e-9a53-6f1d3b6f4c11")
 _IMPLEMENTATION = UID("2.25.20024813690547410933215894311078546377")
@@ -31,7 +28,7 @@ def dataset(
     """
     stored = radiograph.stored
     if photometric == "MONOCHROME1":
-        stored = (MAXIMUM - stored).astype(np.uint16)
+        stored = mirrored(stored)
     data = _identified(case, f"{photometric} {stored.shape}")
     _describe_acquisition(data, radiograph)
     _show(data, stored)

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from safetensors.torch import load_file, save
 from torch import nn
 
+from examples.dicom import Photometric
 from examples.packaging import (
     TOLERANCE,
     WEIGHTS,
@@ -25,7 +26,7 @@ from examples.packaging import (
 from examples.phantom.calibration import PATH as CASES
 from examples.phantom.calibration import write_calibration
 from examples.phantom.chest import Case, draw
-from examples.phantom.dicom import Photometric, dataset
+from examples.phantom.dicom import dataset
 from examples.phantom.evaluate import LAYER
 from examples.phantom.preparation import BASELINE, MEAN, PERCENTILES, SIDE, STD
 from examples.phantom.region import REGION

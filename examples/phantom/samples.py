@@ -8,9 +8,10 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
+from examples.dicom import Photometric
 from examples.phantom.canvas import Array, Mask
 from examples.phantom.chest import Case, cases, draw, plate_of
-from examples.phantom.dicom import Photometric, dataset
+from examples.phantom.dicom import dataset
 from examples.phantom.findings import FINDINGS
 from examples.phantom.preparation import SIDE, prepare, shrink_mask
 

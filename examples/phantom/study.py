@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from examples.dicom import Photometric
 from examples.packaging import write_object
 from examples.phantom.canvas import Mask
 from examples.phantom.chest import Case, draw
-from examples.phantom.dicom import Photometric, dataset
+from examples.phantom.dicom import dataset
 from examples.phantom.samples import full_size
 
 FOLDER = Path(__file__).parents[1] / "studies" / "chest"

@@ -5,14 +5,16 @@ import uuid
 from pydicom.dataset import Dataset
 from pydicom.uid import ComputedRadiographyImageStorage
 
-from examples.dicom import finished, uid_of
+from examples.dicom import Photometric, uid_of
 from examples.planted.pictures import Picture
-from examples.radiographs import radiograph
+from examples.radiographs import plated, radiograph
 
 _NAMESPACE = uuid.UUID("6ab4b1f2-7f39-5b0e-9c84-2d3a91d0c7e5")
 
 
-def plate(picture: Picture, name: str, body_part: str) -> Dataset:
+def plate(
+    picture: Picture, name: str, body_part: str, photometric: Photometric = "MONOCHROME2"
+) -> Dataset:
     """Return a picture as an uncompressed object; `name` names patient and UIDs."""
     data = radiograph("PLANTED", name)
     data.SOPClassUID = ComputedRadiographyImageStorage
@@ -25,4 +27,4 @@ def plate(picture: Picture, name: str, body_part: str) -> Dataset:
     data.Modality, data.BodyPartExamined, data.ViewPosition = "CR", body_part, "PA"
     data.PatientOrientation = ["L", "F"]
     data.PlateType = "PHANTOM"
-    return finished(data, picture.stored)
+    return plated(data, picture.stored, photometric)

@@ -37,7 +37,11 @@ def _outputs(network: nn.Module, *given: Tensor) -> dict[str, Any]:
 
 
 def _means(network: nn.Module, image: Tensor) -> dict[str, Any]:
-    return {"logits": rounded(network(image)[0].flatten(1).mean(1))}
+    """Of a network whose norms take out again nearly all that a window and normalization do.
+
+    Either left out changes the means by no more than a hundredth; so the tolerance is finer.
+    """
+    return {"logits": rounded(network(image)[0].flatten(1).mean(1)), "tolerance": 4e-3}
 
 
 def _error(network: nn.Module, image: Tensor) -> dict[str, Any]:

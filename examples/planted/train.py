@@ -11,6 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from examples.dicom import Photometric
 from examples.packaging import TOLERANCE, write_object, write_package
 from examples.planted.calibration import write_cases
 from examples.planted.dicom import plate
@@ -25,6 +26,11 @@ from service.domain.network import Layer
 
 SEED, BATCH = 20240103, 20
 MODELS: Final = Path("models")
+TESTED: Final[tuple[tuple[str, int, Photometric], ...]] = (
+    ("ordinary", 7_001, "MONOCHROME2"),
+    ("inverted", 7_002, "MONOCHROME1"),
+)
+"""Self-tests: the name, the picture's seed, and how it is stored."""
 
 
 def main() -> None:
@@ -86,10 +92,10 @@ def write(folder: Path, recipe: Recipe, network: nn.Module, said: str) -> None:
 
 
 def _selftests(folder: Path, recipe: Recipe, network: nn.Module) -> Iterator[SelfTest]:
-    for name, seed in (("ordinary", 7_001), ("other", 7_002)):
+    for name, seed, photometric in TESTED:
         picture = recipe.draw(seed)
         path = f"selftest/{name}.dcm"
-        data = plate(picture, f"selftest {recipe.id} {name}", recipe.body_part)
+        data = plate(picture, f"selftest {recipe.id} {name}", recipe.body_part, photometric)
         write_object(folder / path, data, compress=True)
         with torch.no_grad():
             expected = recipe.said(network, *recipe.given([picture]))

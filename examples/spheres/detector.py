@@ -5,7 +5,7 @@ One seed, one thread: the same machine gives the same weights.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,8 @@ from examples.boxes import Detecting
 from examples.packaging import TOLERANCE, write_object, write_package
 from examples.spheres.dicom import enhanced
 from examples.spheres.phantom import FINDINGS, SHAPE, Phantom, draw
-from examples.spheres.train import SIDE, STEPS, accept, prepared
+from examples.spheres.scans import SCANS, Scan
+from examples.spheres.train import SIDE, STEPS, accept, prepared, stepped
 from examples.training import fit_drawn, unseen
 from service.domain.fields import Explain
 from service.domain.files import SelfTest
@@ -80,7 +81,10 @@ def write(folder: Path, network: nn.Module, said: str) -> None:
         folder,
         network,
         NETWORK,
-        tuple(_selftest(folder, network, *known) for known in KNOWN),
+        tuple(
+            _selftest(folder, network, known, scan)
+            for known, scan in zip(KNOWN, SCANS, strict=True)
+        ),
         _CARD.format(said=said),
         id=FOLDER.name,
         title="Boxes about spheres in a volume",
@@ -94,12 +98,18 @@ def write(folder: Path, network: nn.Module, said: str) -> None:
 
 
 def _selftest(
-    folder: Path, network: nn.Module, name: str, findings: Sequence[str], seed: int
+    folder: Path,
+    network: nn.Module,
+    known: tuple[str, Sequence[str], int],
+    scan: Callable[[Phantom], Scan],
 ) -> SelfTest:
+    name, findings, seed = known
     phantom, path = draw(seed, findings), f"selftest/{name}.dcm"
-    write_object(folder / path, enhanced(phantom, f"detector {name}"), compress=True)
-    said = DETECTING.said(network, inputs([phantom]))
-    told = {"title": name.title(), "input": path, "tolerance": TOLERANCE}
+    write_object(folder / path, enhanced(phantom, f"detector {name}", scan), compress=True)
+    image = stepped(scan(phantom), STEPS)
+    given = torch.from_numpy(np.ascontiguousarray(image.values))[None]
+    said = DETECTING.said(network, given, image.grid)
+    told = {"title": f"{name.title()}, {scan.__name__}", "input": path, "tolerance": TOLERANCE}
     return SelfTest.model_validate(told | said)
 
 

@@ -1,6 +1,7 @@
 """Phantoms as CT: a series of slices, or one enhanced object of all frames."""
 
 import uuid
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,41 +10,45 @@ from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 
 from examples.dicom import finished, synthetic, uid_of
 from examples.spheres.phantom import SHAPE, SPACING, Phantom
+from examples.spheres.scans import Scan, supine
 
 INTERCEPT = -1024
 _NAMESPACE = uuid.UUID("5f1d7a0e-1c0e-5b58-9d3e-2f6f6a1f9b42")
-_ORIGIN = tuple(-(count - 1) / 2 * apart for count, apart in zip(SHAPE, SPACING, strict=True))
-"""Center of the first voxel from the body's, along slices, rows and columns."""
 
 
 def series(phantom: Phantom, name: str) -> list[Dataset]:
     """Return the axial slices from the feet up; `name` names patient and UIDs."""
-    return [_slice(phantom, name, number) for number in range(SHAPE[0])]
+    scan = supine(phantom)
+    return [_slice(scan, name, number) for number in range(SHAPE[0])]
 
 
-def enhanced(phantom: Phantom, name: str) -> Dataset:
-    """Return the volume as one Enhanced CT object."""
+def enhanced(phantom: Phantom, name: str, scan: Callable[[Phantom], Scan] = supine) -> Dataset:
+    """Return the volume as one Enhanced CT object, scanned in a way of `scans`."""
+    made = scan(phantom)
     data = _common(name)
+    data.PatientPosition = made.position
     data.SOPClassUID = EnhancedCTImageStorage
     data.SOPInstanceUID = uid_of(_NAMESPACE, f"enhanced {name}")
-    data.NumberOfFrames = SHAPE[0]
+    data.NumberOfFrames = len(made.values)
     shared = Dataset()
     shared.PixelMeasuresSequence = [_measures()]
-    shared.PlaneOrientationSequence = [_orientation()]
+    shared.PlaneOrientationSequence = [_orientation(made)]
     shared.PixelValueTransformationSequence = [_rescale()]
     data.SharedFunctionalGroupsSequence = [shared]
-    data.PerFrameFunctionalGroupsSequence = [_frame(number) for number in range(SHAPE[0])]
-    return finished(data, _stored(phantom))
+    data.PerFrameFunctionalGroupsSequence = [
+        _frame(made, number) for number in range(len(made.values))
+    ]
+    return finished(data, _stored(made))
 
 
-def _slice(phantom: Phantom, name: str, number: int) -> Dataset:
+def _slice(scan: Scan, name: str, number: int) -> Dataset:
     data = _common(name)
     data.SOPClassUID = CTImageStorage
     data.SOPInstanceUID = uid_of(_NAMESPACE, f"slice {number} {name}")
     data.InstanceNumber = number + 1
-    for part in (_measures(), _orientation(), _rescale(), _position(number)):
+    for part in (_measures(), _orientation(scan), _rescale(), _position(scan, number)):
         data.update(part)
-    return finished(data, _stored(phantom)[number])
+    return finished(data, _stored(scan)[number])
 
 
 def _common(name: str) -> Dataset:
@@ -69,9 +74,10 @@ def _measures() -> Dataset:
     return item
 
 
-def _orientation() -> Dataset:
+def _orientation(scan: Scan) -> Dataset:
+    """Return where the columns lead, then the rows: along an axis of the patient each."""
     item = Dataset()
-    item.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    item.ImageOrientationPatient = [int(each) for each in np.sign(scan.affine[:3, [2, 1]].T).flat]
     return item
 
 
@@ -81,18 +87,17 @@ def _rescale() -> Dataset:
     return item
 
 
-def _position(number: int) -> Dataset:
+def _position(scan: Scan, number: int) -> Dataset:
     item = Dataset()
-    slices, rows, columns = _ORIGIN
-    item.ImagePositionPatient = [columns, rows, slices + number * SPACING[0]]
+    item.ImagePositionPatient = (scan.affine[:3, 3] + number * scan.affine[:3, 0]).tolist()
     return item
 
 
-def _frame(number: int) -> Dataset:
+def _frame(scan: Scan, number: int) -> Dataset:
     item = Dataset()
-    item.PlanePositionSequence = [_position(number)]
+    item.PlanePositionSequence = [_position(scan, number)]
     return item
 
 
-def _stored(phantom: Phantom) -> NDArray[np.uint16]:
-    return np.clip(np.rint(phantom.values - INTERCEPT), 0, 4095).astype(np.uint16)
+def _stored(scan: Scan) -> NDArray[np.uint16]:
+    return np.clip(np.rint(scan.values - INTERCEPT), 0, 4095).astype(np.uint16)

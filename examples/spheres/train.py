@@ -5,7 +5,7 @@ prepared by the very steps that its manifest names.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from torch import nn
 
 from examples.packaging import write_package, write_selftest
 from examples.spheres.dicom import enhanced
-from examples.spheres.phantom import FINDINGS, SHAPE, SPACING, Phantom, draw
+from examples.spheres.phantom import FINDINGS, SHAPE, Phantom, draw
+from examples.spheres.scans import SCANS, Scan, supine
 from examples.training import answer, fit_labels, unseen
 from service.domain.fields import Explain
 from service.domain.files import SelfTest
@@ -64,14 +65,13 @@ def main() -> None:
 
 def prepared(phantom: Phantom) -> NDArray[np.float32]:
     """Return the model's input of a phantom, shape ``(1, SIDE, SIDE, SIDE)``."""
-    return np.ascontiguousarray(stepped(phantom, STEPS).values)
+    return np.ascontiguousarray(stepped(supine(phantom), STEPS).values)
 
 
-def stepped(phantom: Phantom, steps: Sequence[StepChoice]) -> StepImage:
-    """Return a phantom after steps, with its place in the series."""
-    affine = np.zeros((4, 4))
-    affine[[2, 1, 0, 3], [0, 1, 2, 3]] = (*SPACING, 1)  # axial: slices up, rows back, columns left
-    image = StepImage(phantom.values[None], None, Grid.identity(SHAPE), affine)
+def stepped(scan: Scan, steps: Sequence[StepChoice]) -> StepImage:
+    """Return a scan after steps, with its place in the series."""
+    grid = Grid.identity(scan.values.shape)
+    image = StepImage(scan.values[None], None, grid, scan.affine)
     for step in parse_steps(steps):
         image = step.apply(image, _FACTS)
     return image
@@ -118,7 +118,10 @@ def write(folder: Path, network: nn.Module, right: float) -> None:
         folder,
         network,
         NETWORK,
-        tuple(_selftest(folder, network, finding, seed) for finding, seed in KNOWN),
+        tuple(
+            _selftest(folder, network, *known, scan)
+            for known, scan in zip(KNOWN, SCANS, strict=True)
+        ),
         _CARD.format(right=right),
         id="sphere-phantom",
         title="Spheres in a volume",
@@ -139,11 +142,17 @@ def accept() -> Accept:
     return Accept(modalities=("CT",), image_types=("ORIGINAL",), volume=rules)
 
 
-def _selftest(folder: Path, network: nn.Module, finding: str, seed: int) -> SelfTest:
+def _selftest(
+    folder: Path,
+    network: nn.Module,
+    finding: str,
+    seed: int,
+    scan: Callable[[Phantom], Scan],
+) -> SelfTest:
     phantom = draw(seed, [finding])
-    data = enhanced(phantom, f"selftest {finding}")
-    said = answer(network, prepared(phantom))
-    return write_selftest(folder, finding, f"A {finding} sphere", data, said)
+    data = enhanced(phantom, f"selftest {finding}", scan)
+    said = answer(network, np.ascontiguousarray(stepped(scan(phantom), STEPS).values))
+    return write_selftest(folder, finding, f"A {finding} sphere, {scan.__name__}", data, said)
 
 
 _CARD = """# Spheres in a volume

@@ -5,6 +5,7 @@ window. One seed, one thread: the same machine gives the same weights.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from torch.nn import functional
 from examples.packaging import write_package, write_selftest
 from examples.spheres.dicom import enhanced
 from examples.spheres.phantom import FINDINGS, SHAPE, SPACING, Phantom, draw
+from examples.spheres.scans import SCANS, Scan, supine
 from examples.spheres.train import accept, stepped
 from examples.training import fit, unseen
 from service.domain.fields import Explain
@@ -66,7 +68,7 @@ def main() -> None:
 
 def seen(phantom: Phantom) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return the prepared volume ``(1, *spatial)``, and the class of each of its cells."""
-    image = stepped(phantom, STEPS)
+    image = stepped(supine(phantom), STEPS)
     return np.ascontiguousarray(image.values), labels(phantom, image.grid)
 
 
@@ -145,7 +147,10 @@ def write(folder: Path, network: nn.Module, right: float) -> None:
         folder,
         network,
         NETWORK,
-        tuple(_selftest(folder, network, finding, seed) for finding, seed in KNOWN),
+        tuple(
+            _selftest(folder, network, *known, scan)
+            for known, scan in zip(KNOWN, SCANS, strict=True)
+        ),
         _CARD.format(right=right),
         id="spheres-unet",
         title="Spheres in a volume, outlined by windows",
@@ -159,11 +164,18 @@ def write(folder: Path, network: nn.Module, right: float) -> None:
     )
 
 
-def _selftest(folder: Path, network: nn.Module, finding: str, seed: int) -> SelfTest:
+def _selftest(
+    folder: Path,
+    network: nn.Module,
+    finding: str,
+    seed: int,
+    scan: Callable[[Phantom], Scan],
+) -> SelfTest:
     phantom = draw(seed, [finding])
-    data = enhanced(phantom, f"selftest {finding}")
-    said = logits(network, seen(phantom)[0]).flatten(1).double().mean(1)
-    return write_selftest(folder, finding, f"A {finding} sphere", data, said)
+    data = enhanced(phantom, f"selftest {finding}", scan)
+    image = np.ascontiguousarray(stepped(scan(phantom), STEPS).values)
+    said = logits(network, image).flatten(1).double().mean(1)
+    return write_selftest(folder, finding, f"A {finding} sphere, {scan.__name__}", data, said)
 
 
 _CARD = """# Spheres in a volume, outlined by windows

@@ -112,6 +112,11 @@ class Clinic:
         record = ended(self.backends, job, 240)
         return record, document(self.backends, record)
 
+    @property
+    def unnoticed(self) -> list[str]:
+        """What the self-tests of the packages would not notice, by field."""
+        return [field for each in self.backends.fleet.catalog().models for field in each.unnoticed]
+
     def artifact(self, record: Job, entry: Result, format_: str) -> bytes:
         """Return the one file of a result in a format."""
         (file,) = [each for each in entry.artifacts if each.format == format_]

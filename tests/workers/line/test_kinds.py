@@ -52,6 +52,10 @@ def aged(clinic):
     )
 
 
+def test_the_bundled_self_tests_would_notice_each_step_if_it_were_left_out(clinic):
+    assert clinic.unnoticed == []
+
+
 def test_a_value_is_predicted_in_its_unit_and_compared(aged):
     record, told = aged
     assert record.state is State.SUCCEEDED, told.failure

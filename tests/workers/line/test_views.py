@@ -55,7 +55,7 @@ def turned(folder):
         view["mirrored"] = True
     network = NETWORK.build()
     network.load_state_dict(load_file(PACKAGE / "weights.safetensors"))
-    for number, (_, bearing) in enumerate(TESTED):
+    for number, (_, bearing, _) in enumerate(TESTED):
         views = torch.from_numpy(prepared(draw(7_001 + number, bearing)))[None]
         views[:, :, 2:] = views[:, :, 2:].flip(-1)
         with torch.no_grad():
@@ -75,7 +75,7 @@ def onesided(folder):
         network.head.weight[0, network.head.in_features // 2 :] = 0
     save_file(network.state_dict(), folder / "weights.safetensors")
     manifest["files"][0] = entry_of(folder, "weights.safetensors", "weights", "safetensors")
-    for number, (_, bearing) in enumerate(TESTED):
+    for number, (_, bearing, _) in enumerate(TESTED):
         views = torch.from_numpy(prepared(draw(7_001 + number, bearing)))[None]
         with torch.no_grad():
             manifest["selftests"][number]["logits"] = network.eval()(views)[0].tolist()

@@ -45,6 +45,10 @@ def explained(clinic):
     return clinic.explain(MODEL, study, **asked)
 
 
+def test_the_bundled_self_tests_would_notice_each_step_if_it_were_left_out(clinic):
+    assert clinic.unnoticed == []
+
+
 def test_a_series_is_explained_whole_and_what_is_none_of_it_is_told(explained):
     record, told = explained
     assert record.state is State.SUCCEEDED, told.failure

@@ -31,6 +31,10 @@ def explained(clinic):
     return record, told, clinic.backends.queue.events(record.tenant, record.id)
 
 
+def test_the_bundled_self_tests_would_notice_each_step_if_it_were_left_out(clinic):
+    assert clinic.unnoticed == []
+
+
 def test_the_spheres_are_outlined(explained):
     record, told, _ = explained
     assert record.state is State.SUCCEEDED, told.failure
