@@ -93,7 +93,8 @@ class Prober:
         try:
             lease = self._queue.lease(self._name, self._pool, (), probes=True, wait=seconds)
         except WhylightError as error:
-            self._watch.down(error)
+            if not self._draining.is_set():  # else it is this process that hung up
+                self._watch.down(error)
             self._ended.wait(seconds)
             return None
         self._watch.up()

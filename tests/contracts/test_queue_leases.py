@@ -87,7 +87,7 @@ def test_a_probe_wakes_who_waits_for_probes(queue: JobQueue, make_job: Jobs) -> 
     time.sleep(0.1)
     probe = submit(queue, make_job(kind=JobKind.PROBE))
     waiting.join(5)
-    assert time.monotonic() - start < 0.6  # woken: it looks by itself after a second
+    assert time.monotonic() - start < 0.9  # woken: it looks by itself after a second
     (lease,) = taken
     assert lease is not None
     assert lease.job.id == probe.id

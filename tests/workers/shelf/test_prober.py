@@ -191,7 +191,7 @@ def beginning(bench: Bench, job: Job) -> threading.Thread:
     """Have a job led by a thread; return when it is under way."""
     thread = threading.Thread(target=bench.prober.wait, args=(WAIT,))
     thread.start()
-    until = time.monotonic() + 5
+    until = time.monotonic() + 10
     while bench.now(job).stage != "probe":
         assert time.monotonic() < until
         time.sleep(0.02)
@@ -220,7 +220,7 @@ def test_a_probe_is_cancelled_at_once_though_its_load_goes_on(
     job = bench.queue(bench.room.register())
     leading = beginning(bench, job)
     bench.backends.queue.cancel(job.tenant, job.id)
-    assert ended(bench.backends, job, 2).state is State.CANCELLED
+    assert ended(bench.backends, job, 10).state is State.CANCELLED
     slow()
     leading.join(20)
     assert bench.now(job).state is State.CANCELLED
