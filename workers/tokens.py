@@ -112,12 +112,16 @@ class Tokens:
                 return grid
         return ()
 
+    def listed(self, output: Tensor) -> Tensor:
+        """Return such tokens one after the other, ``(rows, width, tokens)``."""
+        return output.flatten(1, -2).transpose(1, 2)
+
     def on_grid(self, output: Tensor) -> Tensor:
         """Return an output of such tokens as ``(rows, width, *grid)``; anything else as it is."""
         grid = self.grid_of(output)
         if not grid:
             return output
-        cells = output.flatten(1, -2)[:, self.prefix :].transpose(1, 2)
+        cells = self.listed(output)[..., self.prefix :]
         return cells.reshape(len(output), -1, *grid)
 
     def spread(self, cells: Tensor, output: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from workers.runtimes.graph.join import joined
 from workers.runtimes.graph.operators.base import UnsupportedGraph
 from workers.runtimes.graph.read import demand_finite, read_model
 from workers.runtimes.memory import peaked, resident_bytes
-from workers.runtimes.placement import not_over_image, over_image
+from workers.runtimes.placement import not_over_image, over_image, tokens_over_image
 from workers.runtimes.places import tokens_astray
 from workers.runtimes.session import ended, exposed, image_of, memory_of, session, unloadable
 from workers.runtimes.surrogate import difference, surrogate
@@ -234,22 +234,20 @@ class OnnxRuntime:
         """Return the layers that lie over the image; best told by the interpreted graph."""
         if self._twin is not None:
             return {layer.name for layer in self._twin.probed.layers}
-        pair = noise(self, 2)
-        return over_image(self._plain, pair) | over_image(self._laid, pair, tokens=True)
+        pair, tokens = noise(self, 2), self._tokens
+        placed = over_image(self._plain, pair)
+        return placed if tokens is None else placed | tokens_over_image(self._laid, pair, tokens)
 
     def _plain(self, image: Tensor) -> dict[str, Tensor]:
         """Return what the layers that are no tokens put out for one row."""
-        tapped = self._tapped(image)
-        return {
-            k: tap for k, tap in tapped.items() if self._tokens is None or not self._tokens.fit(tap)
-        }
+        return {k: tap for k, tap in self._tapped(image).items() if not self._are_tokens(tap)}
 
     def _laid(self, image: Tensor) -> dict[str, Tensor]:
-        """Return the tokens that layers put out for one row, on their grid."""
-        if self._tokens is None:
-            return {}
-        tapped = self._tapped(image)
-        return {k: self._tokens.on_grid(tap) for k, tap in tapped.items() if self._tokens.fit(tap)}
+        """Return the tokens that layers put out for one row."""
+        return {k: tap for k, tap in self._tapped(image).items() if self._are_tokens(tap)}
+
+    def _are_tokens(self, output: Tensor) -> bool:
+        return self._tokens is not None and self._tokens.fit(output)
 
     def _on_grid(self, output: Tensor) -> Tensor:
         """Return a layer's output as a grid if it is tokens."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from workers.runtimes.token_placement import Cell, answering_alone, with_cell
+from workers.runtimes.token_placement import Lit, answering_alone, with_cell
 from workers.tokens import Tokens
 
 STEEP: Final = 0.3
@@ -72,7 +72,8 @@ class Placement:
 
     def on(self, grid: Sequence[int]) -> Iterator[str]:
         """Iterate over the modules that put out cells of a grid, in the order in which they end."""
-        return (name for name, each in self._base.items() if each.shape[1:] == tuple(grid))
+        cells = tuple(grid) if self._tokens is None else (self._tokens.prefix + math.prod(grid),)
+        return (name for name, each in self._base.items() if each.shape[1:] == cells)
 
     def holds(self, name: str) -> bool:
         """Tell whether what a module puts out lies over the image."""
@@ -113,13 +114,10 @@ class Placement:
         mixed = partial(self._mixed_with, source)
         if self._tokens is None:
             return _following(low, high, self._base, mixed)
-        laid = self._tokens if source else None
-
-        def lit(cell: Cell, grid: Cell) -> Mapping[str, Tensor]:
-            return mixed(with_cell(low, high, laid, cell, grid))
-
-        open_ = {name: each for name, each in self._base.items() if name not in self._placed}
-        return answering_alone(open_, lit)
+        tokens, left = self._tokens, self._base.keys() - self._placed
+        lit = _lit(low, high, mixed, tokens if source else None)
+        base = {name: each for name, each in self._base.items() if name in left}
+        return answering_alone(base, lit, tokens, tokens.grid_of(low) if source else ())
 
     def _put_out(self, source: str, image: Tensor) -> Tensor:
         """Return what a module puts out for an image; without a name, the image itself."""
@@ -144,22 +142,22 @@ class Placement:
         """
         calls: Counter[str] = Counter()
         found: dict[str, Tensor] = {}
+        tokens = self._tokens
 
         def watch(name: str, _module: nn.Module, _args: Any, output: object) -> None:
             calls[name] += 1
-            cells = self._cells(output)
-            if cells is not None and on_grid(cells, image):
-                found[name] = _mixtures(cells[0])
+            if isinstance(output, Tensor) and self._is_looked_at(output, image):
+                found[name] = _mixtures(output[0] if tokens is None else tokens.listed(output)[0])
 
         with _hooked(self._modules, lambda name: partial(watch, name)), torch.no_grad():
             self._model(image)
         return {name: each for name, each in found.items() if calls[name] == 1}
 
-    def _cells(self, output: object) -> Tensor | None:
-        """Return what is looked at of an output, shape ``(1, channels, *grid)``."""
-        if not isinstance(output, Tensor) or self._tokens is None:
-            return output if isinstance(output, Tensor) else None
-        return self._tokens.on_grid(output) if self._tokens.fit(output) else None
+    def _is_looked_at(self, output: Tensor, image: Tensor) -> bool:
+        """Tell whether an output has the axes of the image, or is such tokens; of several cells."""
+        if self._tokens is None:
+            return on_grid(output, image)
+        return math.prod(self._tokens.grid_of(output)) > 1 and len(output) == 1
 
 
 def not_over_image(layer: str, shape: Sequence[int]) -> str:
@@ -172,9 +170,7 @@ def not_over_image(layer: str, shape: Sequence[int]) -> str:
     )
 
 
-def over_image(
-    run: Callable[[Tensor], Mapping[str, Tensor]], pair: Tensor, *, tokens: bool = False
-) -> set[str]:
+def over_image(run: Callable[[Tensor], Mapping[str, Tensor]], pair: Tensor) -> set[str]:
     """Return those of a run's outputs that lie over the image.
 
     Parameters
@@ -183,8 +179,6 @@ def over_image(
         Returns outputs by name, for one row.
     pair
         Two images of noise, shape ``(2, C, *spatial)``.
-    tokens
-        Whether cell by cell, as of tokens that a package has laid on their grid.
     """
 
     def mixed(image: Tensor) -> dict[str, Tensor]:
@@ -192,10 +186,39 @@ def over_image(
         return {name: _mixtures(each[0]) for name, each in found.items() if on_grid(each, image)}
 
     low, high = _apart(pair)
-    if tokens:
-        lit = partial(with_cell, low, high, None)
-        return answering_alone(mixed(low), lambda cell, grid: mixed(lit(cell, grid)))
     return _following(low, high, mixed(low), mixed)
+
+
+def tokens_over_image(
+    run: Callable[[Tensor], Mapping[str, Tensor]], pair: Tensor, tokens: Tokens
+) -> set[str]:
+    """Return those of a run's outputs that are tokens over the image, as is said.
+
+    Parameters
+    ----------
+    run
+        Returns outputs by name, for one row, that are such tokens.
+    pair
+        Two images of noise, shape ``(2, C, *spatial)``.
+    """
+
+    def mixed(image: Tensor) -> dict[str, Tensor]:
+        return {name: _mixtures(tokens.listed(each)[0]) for name, each in run(image).items()}
+
+    low, high = _apart(pair)
+    return answering_alone(mixed(low), _lit(low, high, mixed, None), tokens)
+
+
+def _lit(
+    low: Tensor,
+    high: Tensor,
+    mixed: Callable[[Tensor], Mapping[str, Tensor]],
+    tokens: Tokens | None,
+) -> Lit:
+    """Return trials in which a value is another one over a cell, in each trial a new one."""
+    return lambda number, cell, grid: mixed(
+        with_cell(low, high.roll(number, -1), tokens, cell, grid)
+    )
 
 
 def _apart(pair: Tensor) -> tuple[Tensor, Tensor]:

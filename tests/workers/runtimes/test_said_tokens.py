@@ -173,11 +173,20 @@ def test_grad_cam_is_the_tokens_weighted_by_their_mean_gradient() -> None:
         ({}, said(grid=GRID[::-1]), "/tokens", "rows first"),
         ({"columns": True}, said(), "/tokens", "rows first"),
         ({"last": True}, said(), "/tokens", "'prefix'"),
-        ({}, said(5, (5, 4)), "/tokens", "'prefix'"),
+        ({}, said(1, (12, 2)), "/tokens", "rows first"),
+        ({}, said(21, (1, 4)), "/tokens", "'prefix'"),
         ({}, said(0), "/tokens/grid", "put out 25 tokens, and 0 before a grid of 6 x 4 are 24"),
         ({}, said(2), "/tokens/grid", "put out 25 tokens, and 2 before a grid of 6 x 4 are 26"),
     ],
-    ids=["axes", "by columns", "class token last", "more before", "none before", "one more before"],
+    ids=[
+        "axes",
+        "by columns",
+        "class token last",
+        "other cells",
+        "patches before",
+        "none before",
+        "one more before",
+    ],
 )
 def test_a_layout_that_would_shift_or_turn_maps_is_refused(
     options: dict[str, bool], tokens: Tokens, pointer: str, told: str
