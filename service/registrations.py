@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from service.backends import Backends
-from service.domain.job import INSTALLATION, Job, JobKind
-from service.errors.requests import NotFound
+from service.domain.job import INSTALLATION, Job, JobKind, State
+from service.errors.requests import Conflict, NotFound
 from service.fleet.base import WorkerRecord, least_busy
 from service.packages import ModelPackages, PackageRecord
 from service.redis_server import Clock
@@ -83,16 +83,10 @@ class Registrations:
         """
         record = self._packages.add(zip_path, limits, ref=ref, tenants=tenants)
         workers = [each for each in self._fleet.workers() if not each.draining]
+        under_way = self._under_way(record.package, workers)
         if any(record.package in each.packages for each in workers):
             return record, None
-        known = self.probe(record.package)
-        pool = least_busy(workers).pool if workers else self._pool
-        if known is not None and not self._given_up(known, pool, workers):
-            return record, known
-        self._fleet.forgive_loads(record.package)
-        if any(each.package == record.package for each in self._fleet.catalog().models):
-            record = self._packages.renew(record)
-        return record, self._queued(record, pool)
+        return (record, under_way) if under_way is not None else self._anew(record, workers)
 
     def remove(self, name: str, version: str) -> None:
         """Withdraw a package with its probe.
@@ -119,16 +113,23 @@ class Registrations:
         """Return how many workers are alive that could run a probe."""
         return sum(each.pool == probe.pool and not each.draining for each in self._fleet.workers())
 
-    def _given_up(self, probe: Job, pool: str, workers: Sequence[WorkerRecord]) -> bool:
-        """Forget a probe that nobody works on: one that ended, or waits where no worker is."""
-        if not probe.state.ended:
-            if pool == probe.pool or any(each.pool == probe.pool for each in workers):
-                return False
-            if not self._queue.cancel(INSTALLATION, probe.id).state.ended:
-                return False
-        with suppress(NotFound):  # another registration of it was quicker
-            self._queue.forget(INSTALLATION, probe.id)
-        return True
+    def _under_way(self, package: str, workers: Sequence[WorkerRecord]) -> Job | None:
+        """Return a probe that waits or runs; one that is stranded ends, for another."""
+        probe = self.probe(package)
+        if probe is not None and _stranded(probe, workers):
+            probe = self._queue.cancel(INSTALLATION, probe.id)
+        return None if probe is None or probe.state.ended else probe
+
+    def _anew(
+        self, record: PackageRecord, workers: Sequence[WorkerRecord]
+    ) -> tuple[PackageRecord, Job]:
+        """Queue a probe in place of one that ended; what workers knew of the package is over."""
+        with suppress(NotFound, Conflict):  # none before, or another registration was quicker
+            self._queue.forget(INSTALLATION, _id(record.package))
+        self._fleet.forgive_loads(record.package)
+        if any(each.package == record.package for each in self._fleet.catalog().models):
+            record = self._packages.renew(record)
+        return record, self._queued(record, least_busy(workers).pool if workers else self._pool)
 
     def _queued(self, record: PackageRecord, pool: str) -> Job:
         ref = f"{record.name}@{record.version}"
@@ -150,3 +151,9 @@ class Registrations:
 
 def _id(package: str) -> str:
     return f"{PREFIX}_{package}"
+
+
+def _stranded(probe: Job, workers: Sequence[WorkerRecord]) -> bool:
+    """Tell whether a probe waits where no worker is, while there are some elsewhere."""
+    waits = probe.state is State.QUEUED
+    return waits and bool(workers) and all(each.pool != probe.pool for each in workers)

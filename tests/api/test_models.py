@@ -146,6 +146,18 @@ def test_with_no_worker_alive_a_probe_waits_and_moves_to_where_one_is(
     assert other.probe().pool == "gpu"
 
 
+def test_a_probe_that_waits_where_no_worker_is_goes_once_one_elsewhere_serves_the_package(
+    worker, served, client, package
+):
+    worker.retire()
+    first = client.put(PLACE, content=package, headers=ZIP).json()
+    other = FakeWorker(served.backends, "w2", pool="gpu")
+    other.publish(packages=(first["package"],))
+    assert client.put(PLACE, content=package, headers=ZIP).json()["probe"] is None
+    assert probe_record(served).state == "cancelled"
+    assert served.backends.queue.depth()[0].waiting["normal"] == 0
+
+
 def test_a_probe_that_is_not_there_is_told(served, client, package):
     problem(client.get(f"{PLACE}/probe"), 404, "unknown_model")
     client.put(PLACE, content=package, headers=ZIP)
