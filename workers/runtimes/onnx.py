@@ -6,29 +6,23 @@ in each call. The interpreted graph serves only what the session cannot.
 """
 
 import copy
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from typing_extensions import override
 
-from service.domain.manifest import Manifest
 from service.domain.network import Surrogate
 from service.errors.models import InvalidPackage, UnservablePass
-from workers.endings import Ending, ending_of
+from workers.endings import Ending
 from workers.passes import Ability, Exclusive
 from workers.rows import INPUT, VALUES
-from workers.runtimes.base import RUNTIMES, Fit, Opener, Probe, Segment, Served, Work
+from workers.runtimes.base import Fit, Probe, Segment, Served, Work
 from workers.runtimes.batch import answered, filled, row_shape, spans, usual_seconds
-from workers.runtimes.graph.ending import bare, demand_ending
-from workers.runtimes.graph.join import joined
 from workers.runtimes.graph.operators.base import UnsupportedGraph
-from workers.runtimes.graph.read import demand_finite, read_model
 from workers.runtimes.memory import peaked, resident_bytes
 from workers.runtimes.placement import not_over_image, over_image, tokens_over_image
 from workers.runtimes.places import tokens_astray
@@ -394,47 +388,3 @@ def _interpreted(
         return None, error.reason
     except Exception:  # noqa: BLE001 - a graph may be wrong in any way; onnxruntime judges it
         return None, UNREAD
-
-
-@RUNTIMES.register("onnx")
-class OnnxOpener(Opener):
-    """ONNX graphs, with their external data if the package has it."""
-
-    @override
-    def open(
-        self,
-        manifest: Manifest,
-        folder: Path,
-        shape: tuple[int, ...],
-        device: torch.device,
-        fixed_rows: int | None = None,
-    ) -> Callable[[], OnnxRuntime]:
-        """Hand the package's graph, as bytes, to onnxruntime; it runs on the CPU."""
-        path = folder / manifest.file("forward", "onnx").path
-        layers = {each.name: each.onnx or each.name for each in manifest.layers}
-        data = [folder / file.path for file in manifest.files if file.format == "onnx_data"]
-        files = [
-            str(file.relative_to(path.parent)) for file in data if file.is_relative_to(path.parent)
-        ]
-        model = read_model(path.read_bytes(), path.parent, files)
-        demand_finite(model)
-        demand_ending(model, manifest)
-        ending = ending_of(manifest)
-        if manifest.activation == "probabilities" and bare(model, manifest):
-            ending = None
-        boxes = manifest.outputs[0].boxes
-        if boxes is not None and boxes.tensors:
-            model = joined(model, boxes.tensors, axis=2 if boxes.layout == "rows" else 1)
-        return partial(
-            OnnxRuntime,
-            model,
-            shape,
-            layers or None,
-            fixed_rows=fixed_rows,
-            channels_last=manifest.image.layout == "NHWC",
-            tokens=Tokens.said_by(manifest, shape[1:]),
-            limit=manifest.surrogate,
-            companions=Companions.of(manifest),
-            beside=[each.name for each in manifest.tabular],
-            ending=ending,
-        )

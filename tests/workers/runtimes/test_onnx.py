@@ -34,7 +34,8 @@ from workers.runtimes.base import Segment
 from workers.runtimes.graph.operators import base
 from workers.runtimes.graph.read import read_model
 from workers.runtimes.memory import peaked, resident_bytes
-from workers.runtimes.onnx import OnnxOpener, OnnxRuntime
+from workers.runtimes.onnx import OnnxRuntime
+from workers.runtimes.onnx_opener import OnnxOpener
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
 from workers.union import work_of
