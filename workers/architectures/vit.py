@@ -154,7 +154,8 @@ class _Network(nn.Module):
     @override
     def forward(self, image: Tensor) -> Tensor:
         patches = self.embed(image).flatten(2).transpose(1, 2)
-        first = self.first.expand(len(image), -1, -1)
+        # not `len`, which is a number to the exporters: it would fix the batch in their files
+        first = self.first.expand(image.shape[0], -1, -1)
         tokens = self.norm(self.blocks(torch.cat([first, patches], 1) + self.positions))
         logits: Tensor = self.head(tokens[:, 0] if len(self.first) else tokens.mean(1))
         return logits

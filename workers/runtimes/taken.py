@@ -29,6 +29,11 @@ OF_EDGES: Final = (
     " steps, or 'sliding_window'"
 )
 
+OF_ROWS: Final = (
+    "export it for any number of rows, or for one: nothing in it may have the number of the export"
+    " (in torch, 'x.shape[0]' where it says 'len(x)')"
+)
+
 
 def tried(run: Callable[[], T], told: Callable[[], InvalidPackage]) -> T:
     """Return what a trial gives; if the network raises, raise what `told` says of it.
@@ -174,6 +179,10 @@ def told_of_graph(
             " must compute in another type"
         )
         return untaken(expected, given, fix, FILES)
+    rows = declared[0] if declared else None
+    if isinstance(rows, int) and rows > 1:
+        expected = f"batches of {rows}, each image a {expected}"
+        return untaken(expected, given, OF_ROWS, FILES)
     if _fits(wanted, given):
         expected += ", and breaks within on this one"
     return untaken(expected, given, *_mended(wanted, given, channels_last=channels_last))
@@ -186,7 +195,7 @@ def _mended(
     if len(wanted) != len(given):
         return "prepare it with as many axes", "/inputs/0"
     if _fits(wanted, given):
-        return f"{OF_EDGES}, or see 'layout'", STEPS
+        return f"{OF_EDGES}, or see 'layout'; if the size is right, {OF_ROWS}", STEPS
     image = len(given) == OF_IMAGE
     if image and not channels_last and _fits(wanted[:-1], given[1:]):
         return "write 'layout: NHWC' beside the steps", LAYOUT

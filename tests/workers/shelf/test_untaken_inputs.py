@@ -73,6 +73,14 @@ def half() -> bytes:
     return written
 
 
+def of_rows(content: bytes, rows: int) -> bytes:
+    """Return a graph that takes batches of `rows` alone."""
+    model = onnx.load_from_string(content)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = rows
+    written: bytes = model.SerializeToString()
+    return written
+
+
 GRAPHS: dict[str, tuple[Callable[[], bytes], dict[str, Any], str, list[str]]] = {
     "three channels": (
         lambda: onnx_of(network(channels=3), torch.zeros(3, SIDE, SIDE)),
@@ -90,7 +98,13 @@ GRAPHS: dict[str, tuple[Callable[[], bytes], dict[str, Any], str, list[str]]] = 
         lambda: of_any_edge(onnx_of(Flat(), torch.zeros(1, SIDE + 16, SIDE + 16))),
         {},
         "/inputs/0/steps",
-        ["(N, 1, any, any)", "breaks within", "'resize'"],
+        ["(N, 1, any, any)", "breaks within", "'resize'", "'x.shape[0]'"],
+    ),
+    "batches of two": (
+        lambda: of_rows(onnx_of(network(), torch.zeros(1, SIDE, SIDE), fixed=True), 2),
+        {},
+        "/files",
+        ["batches of 2", "Export it for any number of rows, or for one"],
     ),
     "channels last": (
         lambda: onnx_of(ChannelsLast(), torch.zeros(SIDE, SIDE, 1)),

@@ -89,14 +89,14 @@ def image(rows: int = 2) -> Tensor:
     return torch.randn(rows, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(5))
 
 
-def exported(model: nn.Module, *, dynamo: bool, opset: int, fixed: bool = False) -> bytes:
-    """Return a network as ONNX, for any number of rows or for two."""
+def exported(model: nn.Module, *, dynamo: bool, opset: int) -> bytes:
+    """Return a network as ONNX, for any number of rows."""
     names: dict[str, Any] = {"input_names": ["image"], "output_names": ["out"]}
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if not dynamo:
-            axes = {} if fixed else {"image": {0: "rows"}, "out": {0: "rows"}}
+            axes = {"image": {0: "rows"}, "out": {0: "rows"}}
             torch.onnx.export(
                 model,
                 (image(),),
@@ -162,14 +162,13 @@ def test_an_exported_network_has_the_outputs_and_gradients_of_the_network(
     name: str, dynamo: bool, opset: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # what torch's exporters cannot do: with `dynamo`, fused attention over windows; without
-    # it, fused attention before opset 14; our ViT for any number of rows
-    fixed = name == "vit"
+    # it, fused attention before opset 14
     if dynamo or opset < 14:
         monkeypatch.setattr(functional, "scaled_dot_product_attention", plain_attention)
     model = built(name)
-    written = exported(model, dynamo=dynamo, opset=opset, fixed=fixed)
+    written = exported(model, dynamo=dynamo, opset=opset)
     network = network_of(written)
-    for rows in (2,) if fixed else (1, 3):
+    for rows in (1, 3):
         (expected,) = on_onnxruntime(written, {"image": image(rows).numpy()})
         np.testing.assert_allclose(network(image(rows)).numpy(), expected, rtol=1e-4, atol=1e-5)
     ours, theirs = gradient(network, image()), gradient(model, image())
@@ -185,20 +184,27 @@ def test_a_file_of_every_opset_has_the_outputs_of_the_network(opset: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "dynamo"), [("residual_cnn", False), ("residual_cnn", True), ("vit", False)]
+    ("name", "dynamo", "fixed"),
+    [
+        ("residual_cnn", False, False),
+        ("residual_cnn", True, False),
+        ("vit", False, False),
+        ("vit", False, True),
+    ],
 )
 def test_what_an_exporter_wrote_is_admitted_with_the_gradient_of_the_network(
-    name: str, dynamo: bool
+    name: str, dynamo: bool, *, fixed: bool
 ) -> None:
     """Beside a session of onnxruntime, by agreement on trial images."""
     model, shape = built(name), tuple(image(1)[0].shape)
     written = (
-        onnx_of(model, image(1)[0], fixed=True)  # for a row at a time
-        if name == "vit"
+        onnx_of(model, image(1)[0], fixed=True)
+        if fixed
         else exported(model, dynamo=dynamo, opset=20)
     )
     runtime = OnnxRuntime(read_model(written), shape)
     assert runtime.probed.stood_in
+    assert runtime.probed.mixes_rows is fixed  # a row at a time
     method = Saliency()
     (ours,) = through(Scheduler(), runtime, method.plan(image(1)[0], logits(1)))
     x = image(1).requires_grad_()
