@@ -1,5 +1,7 @@
 import gc
 
+gc.disable()  # nothing that is imported or collected is garbage
+
 
 def pytest_collection_finish():
     """Let the collector pass over what stays: torch, the house and nine thousand tests.
@@ -8,3 +10,4 @@ def pytest_collection_finish():
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
