@@ -169,7 +169,7 @@ class Detecting:
         """
         (found,) = self.found(network, image)
         placed = grid or Grid.partition(self.small, self.drawn)
-        told = [{"of": key, "box": rounded(_placed(box, placed), 1)} for key, box in found]
+        told = [{"of": key, "box": rounded(sourced(box, placed), 1)} for key, box in found]
         with torch.no_grad():
             best = network(image)[0, : len(self.classes)].flatten(1).amax(1)
         return {"logits": rounded(best), "boxes": told}
@@ -181,7 +181,7 @@ class Detecting:
         return low * scale, high * scale
 
 
-def _placed(box: Tensor, grid: Grid) -> NDArray[np.float64]:
+def sourced(box: Tensor, grid: Grid) -> NDArray[np.float64]:
     """Return a box of input pixels in those of the source, whose axes may be turned over."""
     corners = grid.to_source(box.double().numpy().reshape(2, -1) - 0.5) + 0.5
     return np.concatenate([corners.min(0), corners.max(0)])

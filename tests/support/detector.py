@@ -6,16 +6,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from examples.boxes import STEP, THRESHOLD, Detecting
+from examples.boxes import STEP, THRESHOLD, Detecting, sourced
 from examples.planted import recipes as planted
 from examples.spheres import detector as spheres
 from examples.spheres.phantom import draw
+from examples.spheres.scans import SCANS
+from examples.spheres.train import stepped
 from service.domain.explanation import Explanation
 from service.domain.manifest import Manifest
 from service.manifests import read_manifest
@@ -121,13 +124,15 @@ def write_windowed_detector(folder: Path) -> Shipped:
     windows = {"size": [EDGE] * 3, "overlap": 0.5, "blend": "none"}
     manifest |= {"id": "windowed-detector", "sliding_window": windows}
     detecting = shipped.detecting
-    scale = torch.tensor(detecting.drawn * 2) / torch.tensor(detecting.small * 2)
-    for test, (_, findings, seed) in zip(manifest["selftests"], spheres.KNOWN, strict=True):
-        (image,) = spheres.inputs([draw(seed, findings)])
+    for test, (_, findings, seed), scan in zip(
+        manifest["selftests"], spheres.KNOWN, SCANS, strict=True
+    ):
+        given = stepped(scan(draw(seed, findings)), spheres.STEPS)
+        image = torch.from_numpy(np.ascontiguousarray(given.values))
         found = proposals_in_windows(shipped.network(), image, windows["size"], 0.5)
         test["logits"] = found.logits.amax(0).tolist()
         test["boxes"] = [
-            {"of": key, "box": (found.boxes[each] * scale).tolist()}
+            {"of": key, "box": sourced(found.boxes[each], given.grid).tolist()}
             for k, key in enumerate(detecting.classes)
             for each in found.kept(k, THRESHOLD, detecting.decoding.overlap).tolist()
         ]
