@@ -256,43 +256,61 @@ def test_a_score_that_is_read_otherwise_than_is_said_leaves_attention_alone() ->
     assert "not read off the class token" in probed.unable[Ability.ATTENTION]
 
 
-WINDOWS = {"channels": 1, "classes": 3, "image": [16, 16], "width": 8, "patch": 2}
-STAGES = {"depths": [2, 1], "heads": [1, 1], "window": 4}
-ROLLED = "/stages/stages.0/blocks/blocks.1/attention/Concat_1_output_0"
-BLOCK = "/stages/stages.0/blocks/blocks.1/Add_1_output_0"
+SWIN = {"channels": 1, "classes": 3, "image": [16, 16], "width": 8, "patch": 2, "window": 4}
 PLATE = (1, 16, 16)
 
 
-@pytest.fixture(scope="module")
-def windowed() -> tuple[nn.Module, bytes]:
-    torch.manual_seed(3)
-    network = ARCHITECTURES["swin"].model_validate(WINDOWS | STAGES).build().eval()
-    with patch.object(functional, "scaled_dot_product_attention", plain_attention):
-        return network, onnx_of(network, torch.zeros(PLATE))
+class Merging(nn.Module):
+    """Tokens that are rolled and back, and then merged by two, as in a Swin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.embed, self.mixed = nn.Conv2d(1, 8, 2, 2), nn.Linear(8, 8)
+        self.merged, self.head = nn.Linear(32, 16), nn.Linear(16, 3)
+
+    def forward(self, image: Tensor) -> Tensor:
+        tokens = self.embed(image).permute(0, 2, 3, 1)
+        rolled = self.mixed(tokens.roll((1, 1), (1, 2)))
+        tokens = tokens + rolled.roll((-1, -1), (1, 2)).tanh()
+        pairs = tokens.unflatten(1, (-1, 2)).unflatten(3, (-1, 2)).transpose(2, 3)
+        return self.head(self.merged(pairs.flatten(3)).mean((1, 2)))
+
+
+@cache
+def merging() -> bytes:
+    return onnx_of(Merging(), torch.zeros(PLATE))
 
 
 def of_stages(*grids: tuple[int, ...]) -> Tokens:
-    return Tokens(
-        0, grids[-1], 0, reads_class=False, stages=tuple((*each, 0) for each in grids), said=True
-    )
+    stages = tuple((*each, 0) for each in grids)
+    return Tokens(0, grids[-1], 0, reads_class=False, stages=stages, said=True)
 
 
-def test_each_stage_of_shifted_windows_has_a_layer_and_what_is_rolled_has_none(
-    windowed: tuple[nn.Module, bytes],
-) -> None:
-    network, content = windowed
-    tokens, layers = of_stages((8, 8), (4, 4)), {"rolled": ROLLED, "block": BLOCK}
-    chosen = OnnxRuntime(read_model(content), PLATE, tokens=tokens)
-    assert [each.shape for each in chosen.probed.layers] == [(16, 4, 4), (8, 8, 8)]
-    own = TorchRuntime(network, PLATE, ["norm"], tokens=tokens)
+def test_of_shifted_windows_the_last_norm_is_explained() -> None:
+    torch.manual_seed(3)
+    shape = {**SWIN, "depths": [2], "heads": [1]}
+    network = ARCHITECTURES["swin"].model_validate(shape).build().eval()
+    with patch.object(functional, "scaled_dot_product_attention", plain_attention):
+        content = onnx_of(network, torch.zeros(PLATE))
+    runtime = OnnxRuntime(read_model(content), PLATE, tokens=of_stages((8, 8)))
+    assert [each.shape for each in runtime.probed.layers] == [(8, 8, 8)]
     plate = torch.randn(PLATE, generator=torch.Generator().manual_seed(1))
-    found, expected = (
-        attribute(settled(GradCam(), each), each, plate, logits(1)) for each in (chosen, own)
-    )
-    torch.testing.assert_close(found.values, expected.values, rtol=1e-3, atol=1e-6)
-    named = OnnxRuntime(read_model(content), PLATE, layers, tokens=tokens).probed
-    assert [each.name for each in named.layers] == ["block"]
-    assert "do not lie over the image" in named.refused["rolled"]
+    maps = attribute(settled(GradCam(), runtime), runtime, plate, logits(1))
+    kept: list[Tensor] = []
+    network.norm.register_forward_hook(lambda _module, _args, out: kept.append(out))
+    (gradient,) = torch.autograd.grad(network(plate[None])[0, 1], kept[0])
+    by_hand = kept[0][0].detach() @ gradient[0].flatten(0, 1).mean(0)
+    torch.testing.assert_close(maps.values[0, 0], by_hand, rtol=1e-3, atol=1e-6)
+
+
+def test_each_stage_has_a_layer_and_what_is_rolled_has_none() -> None:
+    layers = {"rolled": "/mixed/Add_output_0", "back": "/Add_output_0"}
+    for named, found in ((layers, [(8, 8, 8)]), (None, [(16, 4, 4), (8, 8, 8)])):
+        tokens = of_stages((8, 8), (4, 4))
+        probed = OnnxRuntime(read_model(merging()), PLATE, named, tokens=tokens).probed
+        assert [each.shape for each in probed.layers] == found
+        assert named is None or "do not lie over the image" in probed.refused["rolled"]
 
 
 @pytest.mark.parametrize(
@@ -301,8 +319,8 @@ def test_each_stage_of_shifted_windows_has_a_layer_and_what_is_rolled_has_none(
     ids=["last", "first"],
 )
 def test_a_stage_of_another_grid_is_refused(
-    windowed: tuple[nn.Module, bytes], grids: tuple[tuple[int, ...], ...], pointer: str
+    grids: tuple[tuple[int, ...], ...], pointer: str
 ) -> None:
     with pytest.raises(InvalidPackage) as refused:
-        _ = OnnxRuntime(read_model(windowed[1]), PLATE, tokens=of_stages(*grids)).probed
+        _ = OnnxRuntime(read_model(merging()), PLATE, tokens=of_stages(*grids)).probed
     assert refused.value.pointer == pointer
