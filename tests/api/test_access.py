@@ -52,6 +52,7 @@ OPERATIONS = [
     ("GET", "/v1/models:schema", Scope.MODELS_READ),
     ("GET", "/v1/models/chest", Scope.MODELS_READ),
     ("GET", "/v1/models/chest/versions/1.0.0", Scope.MODELS_READ),
+    ("GET", "/v1/models/chest/versions/1.0.0/probe", Scope.MODELS_READ),
     ("PUT", "/v1/models/chest/versions/1.0.0", Scope.MODELS_ADMIN),
     ("DELETE", "/v1/models/chest/versions/1.0.0", Scope.MODELS_ADMIN),
     ("GET", "/v1/queue", Scope.QUEUE_ADMIN),
