@@ -31,6 +31,7 @@ from typing_extensions import override
 
 from benchmarks.measure import MISSED, conditions, publish
 from examples.spheres.phantom import draw
+from examples.spheres.scans import SCANS
 from examples.spheres.train import stepped
 from examples.spheres.unet import KNOWN, NETWORK, logits
 from service.backends import Backends, open_backends
@@ -106,8 +107,9 @@ def write_package(folder: Path, edge: int) -> None:
     network.load_state_dict(load_file(folder / "weights.safetensors"))
     windows = SlidingWindow.model_validate(fields["sliding_window"])
     kept = [StepChoice.model_validate(each) for each in fields["inputs"][0]["steps"]]
-    for each, (finding, seed) in zip(fields["selftests"], KNOWN, strict=True):
-        image = np.ascontiguousarray(stepped(draw(seed, [finding]), kept).values)
+    known = zip(fields["selftests"], KNOWN, SCANS, strict=True)
+    for each, (finding, seed), scan in known:
+        image = np.ascontiguousarray(stepped(scan(draw(seed, [finding])), kept).values)
         said = logits(network.eval(), image, windows).flatten(1).double().mean(1)
         each["logits"] = said.tolist()
     (folder / "model.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
