@@ -70,6 +70,7 @@ def trust_report(
         dict.fromkeys(
             [
                 *_of_method(attribution.method, record),
+                *([Flag.PARTIAL] if attribution.partial else []),
                 *_of_target(attribution, parity),
                 *([Flag.DUPLICATE] if duplicate else []),
                 *_of_checks(checks),

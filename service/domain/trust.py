@@ -35,6 +35,7 @@ class Flag(StrEnum):
     CERTIFICATE_WEAK = "certificate_weak"
     UNCERTIFIED = "uncertified"
     WEAK_METHOD = "weak_method"
+    PARTIAL = "partial"
     PARITY_MISMATCH = "parity_mismatch"
     PARITY_MISMATCH_ELSEWHERE = "parity_mismatch_elsewhere"
     BELOW_THRESHOLD = "below_threshold"
@@ -66,13 +67,14 @@ BECAUSE: Final = MappingProxyType(
         Flag.CERTIFICATE_WEAK: "because its method was not clear on known cases",
         Flag.UNCERTIFIED: "because its method was not measured on known cases",
         Flag.WEAK_METHOD: "because its method is weak evidence on any model",
+        Flag.PARTIAL: "because its method was stopped early",
         Flag.INCOMPLETE: "because its values do not add up",
         Flag.TOLERANCE_MISSED: "because its sum missed the tolerance",
     }
 )
 """Why a grade is lower than the map's own evidence, to stand right after it."""
 
-OF_THE_SUM: Final = frozenset({Flag.INCOMPLETE, Flag.TOLERANCE_MISSED})
+UNFULFILLED: Final = frozenset({Flag.PARTIAL, Flag.INCOMPLETE, Flag.TOLERANCE_MISSED})
 """Flags of a map that is not what its method promises; nothing in it is well supported."""
 
 ALWAYS: Final = (
@@ -115,6 +117,11 @@ STATEMENTS: Final = MappingProxyType(
         Flag.WEAK_METHOD: (
             "This method draws much the same edges of an image whatever the model has learned:"
             " its maps count as weak at best."
+        ),
+        Flag.PARTIAL: (
+            "The method was stopped early: the map is of a part of its work, and a whole one may"
+            " look different; what is known of the method is of whole maps. It counts as weak at"
+            " best."
         ),
         Flag.PARITY_MISMATCH: (
             "The model says something else here than the issuing system reported: this may not"
@@ -208,7 +215,7 @@ def grade_of(evidence: Grade, certificate: str | None, flags: Iterable[Flag] = (
     """Return the grade: the worse of this case's evidence and the method's certificate.
 
     A map of a method that is weak evidence on any model is weak at best, and so is one
-    that does not add up, of a method that promises it.
+    that was stopped early, or that does not add up, of a method that promises it.
 
     Parameters
     ----------
@@ -216,13 +223,13 @@ def grade_of(evidence: Grade, certificate: str | None, flags: Iterable[Flag] = (
         The certificate's outcome; `None` when there is none. Only ``passed``
         leaves ``supported`` as it is, and ``failed`` leaves nothing.
     flags
-        Of the map; those of its method and of its sum count.
+        Of the map; those of its method count, and of what that did not fulfill.
     """
     if evidence not in (Grade.SUPPORTED, Grade.WEAK):
         return evidence
     if certificate == "failed":
         return Grade.NOT_SUPPORTED
-    sound = certificate == "passed" and (OF_THE_METHOD | OF_THE_SUM).isdisjoint(flags)
+    sound = certificate == "passed" and (OF_THE_METHOD | UNFULFILLED).isdisjoint(flags)
     return evidence if sound else Grade.WEAK
 
 

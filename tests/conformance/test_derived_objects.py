@@ -63,6 +63,16 @@ def test_no_object_of_pixels_that_are_not_square_has_an_error(tmp_path, said):
         assert complaints(artifact.format, file) == [], artifact.format
 
 
+@needs("dciodvfy")
+@pytest.mark.parametrize("placed", [{}, PLANE])
+def test_no_object_of_a_map_that_was_stopped_early_has_an_error(tmp_path, placed):
+    path = tmp_path / "source.dcm"
+    path.write_bytes(hostile(placed))
+    long = {"method_title": "A method of a very long name " * 3, "extras": {"samples": 50.0}}
+    for artifact, file in made(path, tmp_path, partial=True, **long):
+        assert ours(complaints(artifact.format, file), path) == [], artifact.format
+
+
 @needs("dsrdump")
 def test_dcmtk_reads_the_report(tmp_path):
     path = tmp_path / "source.dcm"

@@ -225,7 +225,8 @@ def _sheets(folder: Path) -> Iterator[tuple[Sheet, Sequence[Path]]]:
         file.write_bytes(encoded(of_pixels(ramp, bits=12, **elements)))
         for signed in (True, False):
             scratch, values = folder / f"{number}{signed}", blob((6, 4), signed=signed)
-            yield sheet(file, scratch, values, signed=signed, **_job(number)), [file]
+            kind = {"signed": signed, "partial": not signed}
+            yield sheet(file, scratch, values, **kind, **_job(number)), [file]
     series = (BARE, full[0] | dict(SIDES[0]), full[1] | dict(SIDES[1]))
     for number, said in enumerate(series):
         drawn = {key: value for key, value in said.items() if key != "SOPInstanceUID"}

@@ -30,7 +30,6 @@ WORDS = Words(
     trust=REPORT,
     parity=MapParity(),
     degenerate=False,
-    partial=False,
 )
 
 

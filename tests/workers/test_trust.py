@@ -67,6 +67,7 @@ def report(
     above: bool = True,
     executed_on: ExecutedOn = "original",
     padding_share: float = 0.0,
+    partial: bool = False,
     **target: Any,
 ) -> TrustReport:
     attribution = Attribution(
@@ -79,6 +80,7 @@ def report(
         grid=None,
         executed_on=executed_on,
         padding_share=padding_share,
+        partial=partial,
     )
     return trust_report(
         attribution,
@@ -205,6 +207,25 @@ def test_a_map_that_does_not_add_up_is_weak_at_best_and_says_why(flag: Flag) -> 
     assert said.because == BECAUSE[flag]
     unsupported = (SOUND[0], check("probe_bank", "fail", p=0.4), off)
     assert report(unsupported, known=record("passed")).grade is Grade.NOT_SUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("outcome", "checks", "grade"),
+    [
+        ("passed", SOUND, Grade.WEAK),
+        ("failed", SOUND, Grade.NOT_SUPPORTED),
+        ("passed", SOUND[:1], Grade.NOT_CHECKED),
+        ("passed", (SOUND[0], check("probe_bank", "fail", p=0.4)), Grade.NOT_SUPPORTED),
+    ],
+)
+def test_a_map_that_was_stopped_early_is_weak_at_best_and_says_so(
+    outcome: str, checks: tuple[Check, ...], grade: Grade
+) -> None:
+    said = report(checks, known=record(outcome), partial=True)
+    assert said.grade is grade
+    assert Flag.PARTIAL in said.flags
+    assert STATEMENTS[Flag.PARTIAL] in said.statements
+    assert (said.because == BECAUSE[Flag.PARTIAL]) == (grade is Grade.WEAK)
 
 
 def test_flags_of_checks_come_in_the_order_of_the_table() -> None:

@@ -19,8 +19,8 @@ from service.domain.target import PROBABILITY
 from service.domain.trust import (
     ALWAYS,
     OF_THE_METHOD,
-    OF_THE_SUM,
     STATEMENTS,
+    UNFULFILLED,
     Flag,
     Grade,
     PrecisionRef,
@@ -34,7 +34,6 @@ from workers.regions import Box
 from workers.restriction import parts
 
 DEGENERATE = "Degenerate map: it says nothing and is not drawn in color."
-PARTIAL = "Partial map: the method was stopped early."
 BLANK = "The map holds no evidence for the target: nothing is drawn."
 FAINT = "Beside this model's usual maps the evidence is too faint to be drawn."
 OWN_SCALE = "Colors are scaled to this map alone: faint evidence looks as strong as clear."
@@ -86,7 +85,7 @@ REGIONS = {
 """What a segmentation was asked about."""
 
 EVIDENCE = frozenset(STATEMENTS[grade] for grade in Grade)
-GRAVE = OF_THE_METHOD | OF_THE_SUM | {Flag.PARITY_MISMATCH, Flag.PARITY_MISMATCH_ELSEWHERE}
+GRAVE = OF_THE_METHOD | UNFULFILLED | {Flag.PARITY_MISMATCH, Flag.PARITY_MISMATCH_ELSEWHERE}
 """Flags that outweigh what this case's own checks say of the map."""
 
 
@@ -101,7 +100,6 @@ class Words:
     trust: TrustReport
     parity: MapParity
     degenerate: bool
-    partial: bool
     restriction: Restriction | None = None
     seen_share: float = 1.0
     """Share of the image that the model was given."""
@@ -344,8 +342,6 @@ def _warnings(words: Words, scale: Scale | None, own: str) -> list[str]:
         said.append(FAINT_VIEW if scale.joint else FAINT)
     elif scale.own:
         said.append(own)
-    if words.partial:
-        said.append(PARTIAL)
     for flag in words.trust.flags:
         if flag not in GRAVE:
             said.append(STATEMENTS[flag])

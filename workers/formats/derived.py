@@ -231,7 +231,8 @@ def derive(
     sop_class_uid
         What it is.
     kind
-        Name of the kind of object; each has a series of its own.
+        Name of the kind of object; each has a series of its own, and so have partial maps,
+        because the description is the whole series'.
     title
         How the series' description begins; the model follows.
     place
@@ -246,7 +247,8 @@ def derive(
     _copy(source, ds)
     _describe_series(ds, record, kind)
     ds.SeriesNumber = SERIES_NUMBER + place
-    ds.SeriesDescription = f"{title} {record.model.name}@{record.model.version}"[:64]
+    model = f"{record.model.name}@{record.model.version}"
+    ds.SeriesDescription = f"{record.tag}{title} {model}"[:64]
     _date(ds, record, source)
     _describe_origin(ds, source, record, references(source, record, slices))
     return ds
@@ -290,10 +292,10 @@ def tracking(record: MapRecord) -> tuple[str, str]:
 
 def derivation(record: MapRecord, how: str) -> str:
     """Tell method, model, target and `how` it is shown (ST, at most 1024 characters)."""
-    parameters = ", ".join(f"{name}={value}" for name, value in sorted(record.parameters.items()))
+    settings = ", ".join(record.settings) or "defaults"
     made = (
-        f"Attribution map of {record.method} ({parameters or 'defaults'}) for target"
-        f" {record.target.key} of model {record.model.name}@{record.model.version}"
+        f"Attribution map of {record.method} ({settings}) for target {record.target.key}"
+        f" of model {record.model.name}@{record.model.version}"
         f" (package sha256 {record.model.package})"
     )
     shown = how if record.restriction is None else f"{how} {WITHIN}"
@@ -328,7 +330,7 @@ def _copy(source: Source, ds: Dataset) -> None:
 def _describe_series(ds: Dataset, record: MapRecord, kind: str) -> None:
     ds.Modality = "OT"
     asked = f"{record.digest}/{record.software}"  # a series is of one version of its maker
-    ds.SeriesInstanceUID = UID(series_uid(asked, ds.StudyInstanceUID, kind))
+    ds.SeriesInstanceUID = UID(series_uid(asked, ds.StudyInstanceUID, f"{record.tag}{kind}"))
     ds.Manufacturer = "Whylight"
     ds.ManufacturerModelName = "Whylight"
     ds.SoftwareVersions = record.software

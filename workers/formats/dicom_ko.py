@@ -59,9 +59,10 @@ def _content(sheet: Sheet, images: Sequence[Dataset]) -> KeyObjectSelection:
         what = "one of the images"
     model = f"{record.model.name}@{record.model.version}"
     said = f"{what} with the most relevance for {model}. Research use only. Not for diagnosis."
+    about = plain(f"{record.method_title} for {record.target.label}")
     return KeyObjectSelection(
         codes.DCM.OfInterest,
         images,
         observer_device_context=ourselves(record),
-        description=f"{plain(f'{record.method_title} for {record.target.label}')}: {said}",
+        description=f"{record.mark}{about}: {said}",
     )

@@ -104,7 +104,8 @@ def _describe(ds: Dataset, sheet: Sheet, pixels: Rgb) -> None:
     ds.DerivationDescription = _derivation(sheet)
     if sheet.scale is not None and record.style == "overlay":
         ds.DerivationCodeSequence = [code(*BLENDED)]
-    ds.ImageComments = f"{record.method_title}: {record.target.label}. Not for diagnosis."
+    said = f"{record.method_title}: {record.target.label}. Not for diagnosis."
+    ds.ImageComments = f"{record.mark}{said}"
     ds.SamplesPerPixel = 3
     ds.PhotometricInterpretation = "RGB"
     ds.PlanarConfiguration = 0

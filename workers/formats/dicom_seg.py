@@ -117,7 +117,7 @@ def _segment(sheet: Sheet, region: Region) -> SegmentDescription:
     tracking_id, tracking_uid = tracking(record)
     segment = SegmentDescription(
         segment_number=1,
-        segment_label=plain(f"Salient for {record.target.label}"),
+        segment_label=plain(f"{record.tag}Salient for {record.target.label}"),
         segmented_property_category=RELATION,
         segmented_property_type=own("salient_region", "Salient region of an attribution map"),
         algorithm_type="AUTOMATIC",
@@ -131,5 +131,7 @@ def _segment(sheet: Sheet, region: Region) -> SegmentDescription:
         tracking_uid=tracking_uid,
     )
     within = "" if record.restriction is None else f" {WITHIN}"
-    segment.SegmentDescription = f"Region of {record.method_title}: {_rule(region)}{within}"
+    segment.SegmentDescription = (
+        f"{record.mark}Region of {record.method_title}: {_rule(region)}{within}"
+    )
     return segment

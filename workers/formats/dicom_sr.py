@@ -32,7 +32,7 @@ from workers.formats.base import FORMATS, Format
 from workers.formats.derived import Source, derive, digest, finish, tracking
 from workers.formats.enhanced import adopt, documented, named, ourselves, strip
 from workers.formats.plane import Plane, planes_of
-from workers.formats.record import MapRecord
+from workers.formats.record import EARLY, MapRecord
 from workers.formats.scheme import describe_scheme, finding_of, own, plain
 from workers.formats.sheet import Made, Sheet
 from workers.formats.statements import evaluations, measurements, sentences
@@ -94,8 +94,10 @@ class DicomSr(Format):
             [*seen.images, *(_evidence(ds, each) for each in beside)],
             report,
             **named(ds),
-            is_complete=True,
+            is_complete=not sheet.record.partial,
         )
+        if sheet.record.partial:
+            document.CompletionFlagDescription = EARLY
         adopt(document, ds, seen).save_as(to, enforce_file_format=True)
 
 
@@ -152,7 +154,6 @@ def _group(
 
 def _algorithm(record: MapRecord) -> AlgorithmIdentification:
     """Name the method, its parameters and, to the byte, the model that it explains."""
-    parameters = [f"{name}={value}" for name, value in sorted(record.parameters.items())]
     model = [
         f"model={record.model.name}@{record.model.version}",
         f"model package sha256={record.model.package}",
@@ -161,7 +162,7 @@ def _algorithm(record: MapRecord) -> AlgorithmIdentification:
     return AlgorithmIdentification(
         name=plain(record.method_title),
         version=record.software,
-        parameters=[*model, *parameters],
+        parameters=[*model, *record.settings],
         family=codes.cid7162.ArtificialIntelligence,
         manufacturer="Whylight",
     )

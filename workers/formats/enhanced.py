@@ -205,7 +205,9 @@ def named_image(ds: Dataset, sheet: Sheet, planes: Sequence[Plane]) -> dict[str,
         "software_versions": ds.SoftwareVersions,
         "device_serial_number": ds.DeviceSerialNumber,
         "pixel_measures": _measures(planes),
-        "content_description": plain(f"{sheet.record.method_title}: {sheet.record.target.label}"),
+        "content_description": plain(
+            f"{sheet.record.mark}{sheet.record.method_title}: {sheet.record.target.label}"
+        ),
         "content_creator_name": AUTHOR,
     }
 

@@ -72,7 +72,7 @@ class Nifti(Format):
         values, grid = sheet.array
         lps = patient_affine(Source.read(sheet.header_file), sheet.record)
         affine = _affine(grid, lps)
-        described = f"whylight {sheet.record.software} {sheet.record.method}"
+        described = f"{sheet.record.mark}whylight {sheet.record.software} {sheet.record.method}"
         volume = sheet.record.volume
         upright = volume is None or volume.geometry is Geometry.REGULAR
         straight = _straightened(affine, values.shape) if upright and lps is not None else None

@@ -1,5 +1,7 @@
 """What is said of one map: the record that formats write out."""
 
+from typing import Final
+
 from pydantic import ConfigDict, JsonValue
 
 from service.domain.catalog import Sense
@@ -23,6 +25,12 @@ from service.domain.view import ViewShare
 from service.domain.volume import Volume
 from workers.parcels import ImageFacts
 from workers.regions import Box
+
+EARLY: Final = "Partial map: stopped early"
+"""What every object says of a map of a part of its method's work."""
+
+EFFORT: Final = ("samples", "steps", "points", "tried", "channels")
+"""Figures of a method that tell how much of its work was done."""
 
 
 class MapRecord(Value):
@@ -116,6 +124,25 @@ class MapRecord(Value):
 
     restriction: Restriction | None = None
     """What the map was kept to; `None` where it is all that the method made."""
+
+    @property
+    def mark(self) -> str:
+        """What goes before the words for a map that was stopped early; else nothing."""
+        return f"{EARLY}. " if self.partial else ""
+
+    @property
+    def tag(self) -> str:
+        """The same in short, before a series' description and a segment's label."""
+        return "PARTIAL: " if self.partial else ""
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Return the parameters as text; of a partial map, what was done of what they ask for."""
+        asked = tuple(f"{name}={value}" for name, value in sorted(self.parameters.items()))
+        if not self.partial:
+            return asked
+        done = (f"{self.extras[each]:g} {each} done" for each in EFFORT if each in self.extras)
+        return (EARLY, *done, *(f"{each} asked for" for each in asked))
 
     @property
     def helping(self) -> tuple[InstanceShare, ...]:

@@ -309,7 +309,6 @@ class Sheet:
             given=record.given,
             variables=record.variables,
             degenerate=record.degenerate,
-            partial=record.partial,
             restriction=record.restriction,
             seen_share=self.seen_share,
         )

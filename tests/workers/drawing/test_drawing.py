@@ -30,7 +30,6 @@ def words(**changes):
         "trust": REPORT,
         "parity": MapParity(),
         "degenerate": False,
-        "partial": False,
     }
     return Words(**known | changes)
 
@@ -422,15 +421,15 @@ def test_failed_checks_and_thresholds_lengthen_the_legend():
     values = blob((8, 8))
     scale = Scale(1, signed=False)
     check = Check(name="integrity", version=1, outcome="fail", meaning="The map holds too little.")
-    flags = (Flag.BELOW_THRESHOLD,)
-    below = REPORT.model_copy(update={"flags": flags})
+    early = REPORT.model_copy(update={"flags": (Flag.PARTIAL,)})
+    below = REPORT.model_copy(update={"flags": (Flag.PARTIAL, Flag.BELOW_THRESHOLD)})
     heights = [
         len(picture(values, scale=scale, **changes))
         for changes in (
             {},
             {"checks": (check,)},
-            {"checks": (check,), "partial": True},
-            {"checks": (check,), "partial": True, "trust": below},
+            {"checks": (check,), "trust": early},
+            {"checks": (check,), "trust": below},
         )
     ]
     assert heights == sorted(set(heights))
