@@ -82,6 +82,7 @@ class Registrations:
             registered then, and workers find it; put again, its probe is queued.
         """
         record = self._packages.add(zip_path, limits, ref=ref, tenants=tenants)
+        self._fleet.readmit(record.package)
         workers = [each for each in self._fleet.workers() if not each.draining]
         under_way = self._under_way(record.package, workers)
         if any(record.package in each.packages for each in workers):
@@ -97,7 +98,7 @@ class Registrations:
             No such name, or no such version of it.
         """
         record = self._packages.get(name, version)
-        self._fleet.forgive_loads(record.package)
+        self._fleet.withdraw(record.package)  # first: what fails after it can be asked again
         self._packages.remove(name, version)
         if self.probe(record.package) is not None:
             self._queue.cancel(INSTALLATION, _id(record.package))

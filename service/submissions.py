@@ -227,11 +227,11 @@ class Submissions:
 
     @contextmanager
     def _awaiting_workers(self, catalog: Catalog) -> Iterator[None]:
-        """Say of a model that nobody knows that no worker was here, where none was."""
+        """Say of a model that nobody knows that no worker was here, where none ever was."""
         try:
             yield
         except UnknownModel:
-            if not catalog.models and not self._fleet.workers():
+            if not catalog.methods and not self._fleet.workers():
                 raise NoWorker("No worker has been here yet; start one.", workers=0) from None
             raise
 

@@ -1,5 +1,6 @@
 """What the fleet can do: methods, models, formats, measures."""
 
+from collections.abc import Collection
 from typing import Literal
 
 from pydantic import JsonValue
@@ -298,6 +299,11 @@ class Catalog(Value):
     measures: tuple[MeasureEntry, ...] = ()
     unavailable: dict[str, str] = {}
     """Parts that could not be imported, with the reason."""
+
+    def without(self, packages: Collection[str]) -> "Catalog":
+        """Return the catalog without the models of some packages."""
+        models = tuple(each for each in self.models if each.package not in packages)
+        return self.model_copy(update={"models": models})
 
     def seen_by(self, tenant: str) -> "Catalog":
         """Return the catalog without the models that are not given to a tenant."""

@@ -46,8 +46,9 @@ class Fleet(Protocol):
     """What workers publish.
 
     Promises: a worker that is silent for the time it announced is gone; the
-    last catalog stays readable when no worker is alive; a package whose loading
-    ends worker after worker is given up. A worker loads one package at a time.
+    last catalog stays readable when no worker is alive; what is withdrawn stands in
+    no catalog from then on; a package whose loading ends worker after worker is given
+    up. A worker loads one package at a time.
     """
 
     def publish(self, worker: WorkerRecord, catalog: Catalog, *, seconds: float) -> None:
@@ -64,6 +65,14 @@ class Fleet(Protocol):
 
     def catalog(self) -> Catalog:
         """Return the union of the live workers' catalogs, or the last known one."""
+        ...
+
+    def withdraw(self, package: str) -> None:
+        """Leave a package out of the catalog at once, whoever tells of it; forgive its loads."""
+        ...
+
+    def readmit(self, package: str) -> None:
+        """Have a package count again in the catalog; of one not withdrawn nothing changes."""
         ...
 
     def begin_load(self, package: str, worker_id: str, *, seconds: float) -> Leave:

@@ -22,6 +22,8 @@ PUBLISH = Script("service.fleet", "publish")
 RETIRE = Script("service.fleet", "retire")
 WORKERS = Script("service.fleet", "workers")
 CATALOGS = Script("service.fleet", "catalogs")
+WITHDRAW = Script("service.fleet", "withdraw")
+READMIT = Script("service.fleet", "readmit")
 BEGIN_LOAD = Script("service.fleet", "begin_load")
 HOLD_LOAD = Script("service.fleet", "hold_load")
 END_LOAD = Script("service.fleet", "end_load")
@@ -85,11 +87,20 @@ class RedisFleet(Fleet):
 
     @override
     def catalog(self) -> Catalog:
-        digests: list[str] = self._server.run(CATALOGS)
+        digests, withdrawn = (tuple(each) for each in self._server.run(CATALOGS))
         try:
-            return self._unite(tuple(digests))
+            return self._unite(digests, withdrawn)
         except FileNotFoundError:
-            return union(each for each in map(self._find, digests) if each is not None)
+            found = (each for each in map(self._find, digests) if each is not None)
+            return union(found).without(withdrawn)
+
+    @override
+    def withdraw(self, package: str) -> None:
+        self._server.run(WITHDRAW, package)
+
+    @override
+    def readmit(self, package: str) -> None:
+        self._server.run(READMIT, package)
 
     @override
     def begin_load(self, package: str, worker_id: str, *, seconds: float) -> Leave:
@@ -114,8 +125,8 @@ class RedisFleet(Fleet):
         except FileNotFoundError:
             return None
 
-    def _join(self, digests: tuple[str, ...]) -> Catalog:
-        return union(self._read(digest) for digest in digests)
+    def _join(self, digests: tuple[str, ...], withdrawn: tuple[str, ...]) -> Catalog:
+        return union(self._read(digest) for digest in digests).without(withdrawn)
 
     def _load(self, digest: str) -> Catalog:
         data = self._store.get(_path(digest))

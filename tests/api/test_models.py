@@ -5,11 +5,12 @@ import pytest
 import yaml
 
 from service.contents import pack
+from service.domain.catalog import Catalog
 from service.domain.job import INSTALLATION
 from service.fleet.base import Leave
 from service.keys import Scope
 from service.queue.base import Filter
-from tests.support.fake_fleet import BROKEN, CATALOG, FakeWorker
+from tests.support.fake_fleet import BROKEN, CATALOG, FakeWorker, model
 from tests.support.packages import write_package
 from tests.support.problems import problem
 
@@ -223,6 +224,25 @@ def test_a_withdrawn_package_is_gone_and_tried_anew_if_it_comes_again(served, cl
     assert probe_record(served).state == "cancelled"
     assert fleet.begin_load(digest, "w1", seconds=9) is Leave.BEGUN
     problem(client.delete(PLACE), 404, "unknown_model")
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_withdrawn_model_is_unknown_at_once_though_no_worker_has_let_go_of_it(
+    worker, client, package, ask, alive
+):
+    digest = client.put(PLACE, content=package, headers=ZIP).json()["package"]
+    entry = model("small@1.0.0", digest)
+    worker.publish(Catalog(methods=CATALOG.methods, models=(entry,)), packages=(digest,))
+    if not alive:
+        worker.retire()
+    assert client.get(PLACE).json()["state"] == "ready"
+    assert client.delete(PLACE).status_code == 204
+    assert "small" not in names(client)
+    problem(client.get(PLACE), 404, "unknown_model")
+    problem(client.get("/v1/models/small"), 404, "unknown_model")
+    problem(client.post("/v1/explanations", json={**ask, "model": "small"}), 404, "unknown_model")
+    client.put(PLACE, content=package, headers=ZIP)
+    assert client.get(PLACE).json()["state"] == "ready"  # as it was known: the content is the same
 
 
 def test_methods_tell_their_parameters(client):

@@ -151,6 +151,19 @@ def test_a_retired_last_worker_leaves_its_catalog(fleet: RedisFleet) -> None:
     assert [each.name for each in fleet.catalog().methods] == ["a"]
 
 
+def test_what_is_withdrawn_is_in_no_catalog_until_it_is_readmitted(fleet: RedisFleet) -> None:
+    kept, gone = model("m", "1.0.0", "p1"), model("m", "2.0.0", "p2")
+    fleet.publish(worker(packages=("p1", "p2")), Catalog(models=(kept, gone)), seconds=5)
+    fleet.withdraw("p2")
+    assert fleet.catalog().models == (kept,)
+    fleet.publish(worker(packages=("p1", "p2")), Catalog(models=(kept, gone)), seconds=5)
+    assert fleet.catalog().models == (kept,)  # its worker has not looked yet
+    fleet.retire("w1")
+    assert fleet.catalog().models == (kept,)
+    fleet.readmit("p2")
+    assert fleet.catalog().models == (kept, gone)
+
+
 def test_another_process_reads_the_same_catalog(
     fleet: RedisFleet, redis: RedisServer, store: BlobStore
 ) -> None:

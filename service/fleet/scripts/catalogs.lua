@@ -1,4 +1,5 @@
--- ARGV: now. Answers the digests of the live catalogs, or of the last ones.
+-- ARGV: now. Answers the digests of the live catalogs, or of the last ones, and the
+-- packages in them that are withdrawn.
 local digests, seen = {}, {}
 for _, id in ipairs(alive()) do
   local digest = redis.call('HGET', key('worker', id), 'catalog')
@@ -11,4 +12,6 @@ if #digests == 0 then
   digests = redis.call('SMEMBERS', key('last'))
 end
 table.sort(digests)
-return digests
+local withdrawn = redis.call('SMEMBERS', key('withdrawn'))
+table.sort(withdrawn)
+return {digests, withdrawn}

@@ -9,6 +9,7 @@
 --   fleet:loading    zset: worker by the time at which its load is lost
 --   fleet:loads      hash: worker -> the package that it loads
 --   fleet:lost       hash: package -> how many loads of it were lost
+--   fleet:withdrawn  set: packages that catalogs may still have and that count no more
 
 local function key(...)
   return KEYS[1] .. ':fleet:' .. table.concat({...}, ':')

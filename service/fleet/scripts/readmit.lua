@@ -1,0 +1,2 @@
+-- ARGV: now, package.
+redis.call('SREM', key('withdrawn'), ARGV[2])

@@ -1,0 +1,3 @@
+-- ARGV: now, package.
+redis.call('SADD', key('withdrawn'), ARGV[2])
+redis.call('HDEL', key('lost'), ARGV[2])
