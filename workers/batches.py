@@ -277,14 +277,14 @@ def fair_shares(budget: int, waiting: Sequence[int]) -> list[int]:
 
 
 def _waiting(job: Job, runtime: Runtime, group: Hashable) -> list[Item]:
-    """Return a job's items of one group, oldest first."""
+    """Return a job's items of one group, in the order in which they are served."""
     if job.runtime is not runtime:
         return []
-    return [item for item in job.items if isinstance(item, Item) and item.group == group]
+    return [item for item in job.queue if isinstance(item, Item) and item.group == group]
 
 
 def _cut(job: Job, items: Sequence[Item], share: int) -> list[Portion]:
-    """Cut the next `share` rows out of a job's items, oldest first."""
+    """Cut the next `share` rows out of a job's items, in their order."""
     portions = []
     for item in items:
         count = min(share, item.left)

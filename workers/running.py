@@ -86,6 +86,11 @@ class Run:
         self.answers = []
 
     @property
+    def left(self) -> int:
+        """Rows that it still needs, as far as is known."""
+        return self.expected - self.done
+
+    @property
     def progress(self) -> float:
         """Rows of this plan that need no more work."""
         return self.expected if self.ended else min(self.done, self.expected)
@@ -122,6 +127,12 @@ class Item:
         """Rows that were not served yet."""
         return self.work.rows.count - self.next
 
+    @property
+    def turn(self) -> tuple[int, float]:
+        """What the plan with least to do still needs, and the share of these rows served."""
+        least = min(rider.run.left for rider in self.riders)
+        return least, self.next / self.work.rows.count
+
 
 @dataclass(slots=True, eq=False)
 class Loan:
@@ -130,6 +141,11 @@ class Loan:
     run: Run
     slot: int
     exclusive: Exclusive
+
+    @property
+    def turn(self) -> tuple[int, float]:
+        """What its plan still needs; rows that this plan asks for beside it come first."""
+        return self.run.left, 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -161,15 +177,20 @@ class Job:
         return all(run.ended for run in self.runs)
 
     @property
-    def waiting(self) -> "Item | Loan | None":
-        """What is served next: the least work, so that no cheap method waits for a long one.
+    def queue(self) -> "list[Item | Loan]":
+        """What was not served yet, in the order in which it is.
 
-        Should time run out, it is the longest that are cut short. Of what is lent nobody knows how
-        long it takes; that is last.
+        The plan with the least left to do goes first, so that no cheap method waits for a long
+        one: should time run out, it is the longest that are cut short. What a plan asks for at
+        once takes turns, so that of several views each is begun before one is done.
         """
-        rows = (item for item in self.items if isinstance(item, Item) and item.left)
-        loans = (item for item in self.items if isinstance(item, Loan))
-        return min(rows, key=lambda item: item.left, default=None) or next(loans, None)
+        waiting = (each for each in self.items if isinstance(each, Loan) or each.left)
+        return sorted(waiting, key=lambda each: each.turn)
+
+    @property
+    def waiting(self) -> "Item | Loan | None":
+        """What is served next."""
+        return next(iter(self.queue), None)
 
     def charge(self, seconds: float) -> None:
         """Count device time against the job's turns."""

@@ -23,12 +23,12 @@ gradient method on the same image tensor. When targets depend on the outputs
 (``top1``), submit that plan alone first.
 
 Each turn: cancelled and late jobs end; the job with the least device time by
-weight leads; its oldest pass says what may share the batch; the batch has as
-many rows as memory, the best measured chunk and the time slice allow, in equal
-shares for all jobs that fit in. A failure is that of the plan that caused it:
-the outcomes of a report fail one by one. Whatever a model raises, measured,
-served or checked, ends those who use it, and never the loop; only a device
-that is lost does.
+weight leads; what its plan with the least left to do waits for says what may
+share the batch; the batch has as many rows as memory, the best measured chunk
+and the time slice allow, in equal shares for all jobs that fit in. A failure is
+that of the plan that caused it: the outcomes of a report fail one by one.
+Whatever a model raises, measured, served or checked, ends those who use it, and
+never the loop; only a device that is lost does.
 
 On CUDA a batch is launched before the one before it is handed on, so that the
 device never waits for plans. What a batch gave is known one batch late: its
@@ -285,7 +285,7 @@ class Scheduler:
     # ------------------------------------------------------------------- batches
 
     def _batch(self, lead: Job, first: Item) -> None:
-        """Serve one batch of the group of the lead job's oldest item."""
+        """Serve one batch of the group of the item that is the lead job's next."""
         flight = self._batches.launch(lead, first, self._jobs)
         self._land()
         self._flight = flight

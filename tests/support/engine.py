@@ -1,6 +1,7 @@
 """Small models with known answers, and ways to drive a plan against them."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -213,3 +214,14 @@ def through(scheduler: Scheduler, runtime: Runtime, *plans: Plan[Any], **options
     future = scheduler.submit(job, runtime, [Planned(plan, 1) for plan in plans], **options)
     scheduler.run_until_idle()
     return list(future.result(0).outcomes)
+
+
+def short_of_time(share: float, seconds: float = 1.0) -> dict[str, Any]:
+    """Return options of a job whose time is up when this share of its rows is done."""
+    deadline = time.monotonic() + seconds
+
+    def wait(done: float) -> None:
+        if done >= share:
+            time.sleep(max(0.0, deadline - time.monotonic()))
+
+    return {"deadline": deadline, "on_progress": wait}

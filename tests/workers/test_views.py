@@ -11,7 +11,7 @@ from captum.attr import IntegratedGradients as CaptumIntegratedGradients
 from torch import Tensor, nn
 
 from service.domain.network import Remote
-from tests.support.engine import logits, run_alone, through
+from tests.support.engine import logits, run_alone, short_of_time, through
 from tests.support.exported import onnx_of
 from tests.support.inference_server import InferenceServer, serving
 from workers.architectures.multi_view_cnn import MultiViewCnn
@@ -251,6 +251,24 @@ def test_when_time_is_up_every_view_gives_what_it_has(whole: Tensor) -> None:
     with pytest.raises(StopIteration) as end:
         plan.throw(TimeUp())
     assert end.value.value == ("0", "1 in part", "2 in part")
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("rise", {"samples": 256, "cells": 2}), ("kernel_shap", {"segments": 6})],
+)
+def test_each_view_has_a_map_when_time_is_up_before_the_last_could_be_done(
+    runtime: TorchRuntime, whole: Tensor, name: str, parameters: dict[str, Any]
+) -> None:
+    method = method_of(name, **parameters)
+    expected = explained(runtime, whole, name, **parameters)
+    plan = maps(method, whole, logits(1))
+    (found,) = through(Scheduler(slice_seconds=1e-9), runtime, plan, **short_of_time(0.6))
+    assert found.partial
+    assert all(each.partial for each in found.of_views)
+    for view in range(VIEWS):
+        pair = torch.stack([each.values[0, 0, view].flatten() for each in (found, expected)])
+        assert torch.corrcoef(pair)[0, 1] > 0.9
 
 
 # ------------------------------------------------------------------ beside numbers
