@@ -25,6 +25,9 @@ Known = MethodRecord | Literal["pending", "target_is_no_class", "score_is_no_log
 """What is known of a method on a model: its record, that it is being measured or cannot be for
 such a target, or nothing."""
 
+PARTIAL: Final = "map_is_partial"
+"""Reason why the certificate of a method is not that of a map that was stopped early."""
+
 BANK: Final = "probe_bank"
 INTEGRITY: Final = "integrity"
 
@@ -64,7 +67,7 @@ def trust_report(
         Of the method in a lower precision, where the map was computed in that.
     """
     record = known if isinstance(known, MethodRecord) else None
-    certificate = _certificate(known)
+    certificate = _certificate(known, partial=attribution.partial)
     evidence = _evidence(checks)
     flags = tuple(
         dict.fromkeys(
@@ -82,7 +85,7 @@ def trust_report(
         flags=flags,
         statements=statements(evidence, flags),
         certificate=certificate,
-        calibration=_calibration(record),
+        calibration=None if attribution.partial else _calibration(record),
         precision=_precision(measured),
         binding=attribution.binding,
     )
@@ -137,7 +140,8 @@ def _of_checks(checks: Sequence[Check]) -> Iterable[Flag]:
     return [flag for flag in Flag if flag.value in raised]
 
 
-def _certificate(known: Known) -> CertificateRef | None:
+def _certificate(known: Known, *, partial: bool) -> CertificateRef | None:
+    """Return the method's certificate; what whole maps passed, a part of one does not."""
     if known is None:
         return None
     if known == "pending":
@@ -145,6 +149,8 @@ def _certificate(known: Known) -> CertificateRef | None:
     if not isinstance(known, MethodRecord):
         return CertificateRef(outcome="not_certifiable", reason=known)
     found = known.certificate
+    if partial and found.outcome == "passed":
+        return CertificateRef(outcome="not_certifiable", reason=PARTIAL)
     return CertificateRef(
         id=known.id,
         outcome=found.outcome,

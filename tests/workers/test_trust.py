@@ -228,6 +228,17 @@ def test_a_map_that_was_stopped_early_is_weak_at_best_and_says_so(
     assert (said.because == BECAUSE[Flag.PARTIAL]) == (grade is Grade.WEAK)
 
 
+@pytest.mark.parametrize(("outcome", "told"), [("passed", "not_certifiable"), ("failed", "failed")])
+def test_what_whole_maps_passed_is_not_claimed_for_a_part_of_one(outcome: str, told: str) -> None:
+    said = report(known=record(outcome), partial=True)
+    assert said.certificate is not None
+    assert said.certificate.outcome == told
+    assert (said.certificate.reason == "map_is_partial") == (outcome == "passed")
+    assert said.calibration is None
+    weak = report(known=record("passed", supported=0.3), partial=True)
+    assert Flag.WEAK_FOR_THIS_MODEL in weak.flags
+
+
 def test_flags_of_checks_come_in_the_order_of_the_table() -> None:
     checks = (
         *SOUND,

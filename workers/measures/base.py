@@ -83,6 +83,10 @@ class Case:
     beside: float = 0.0
     """Sum of what the values beside the image add, and other views that were explained with it."""
 
+    partial: bool = False
+    """Whether the method was stopped early: what holds of whole maps by themselves, or compares
+    with them, speaks against it at most."""
+
     elsewhere: float = 0.0
     """Of several images that were explained together: the relevance that is drawn in full color
     in all of them."""

@@ -31,7 +31,8 @@ class Completeness(Measure):
     map that was kept to regions, what was left out counts along, and so does what
     values beside the image add. Methods that draw samples are held to the same: what
     their sum misses is their error of sampling. A map of a method that was asked to
-    meet a tolerance must meet that as well.
+    meet a tolerance must meet that as well. Of a method that was stopped early it is no
+    merit: some share out the whole change whatever they have tried.
 
     Parameters
     ----------
@@ -60,6 +61,10 @@ class Completeness(Measure):
             " asked for: allow more points."
         ),
         "not_applicable": "The method does not share out a change in score.",
+        "partial": (
+            "The method was stopped early: that its values add up does not tell how near they are"
+            " to those of the whole map."
+        ),
         "no_change": "The score on the image equals the score on the baseline.",
     }
 
@@ -80,6 +85,10 @@ class Completeness(Measure):
         asked = case.extras.get(TOLERANCE)
         flags = [Flag.INCOMPLETE] if residual > self.tolerance else []
         flags += [Flag.TOLERANCE_MISSED] if asked is not None and residual > asked else []
+        if case.partial and not flags:
+            return self.check(
+                "not_applicable", Flag.PARTIAL, values={"sum": total, "score_change": change}
+            )
         return self.check(
             "fail" if flags else "pass",
             *flags,

@@ -31,6 +31,10 @@ class Template(Measure):
             "The map is much like this method's mean map of this class: it says little about this"
             " image in particular."
         ),
+        "partial": (
+            "The method was stopped early: that the map differs from the mean of whole maps of its"
+            " class does not tell that it says more of this image."
+        ),
         "not_applicable": "No mean map of this class is known for this method and model.",
     }
 
@@ -48,5 +52,6 @@ class Template(Measure):
         similarity = float((coarse * case.template).sum()) / length
         values = {"similarity": similarity, "alike_from": self.alike}
         if similarity < self.alike:
-            return self.check("pass", values=values)
+            said = ("not_applicable", Flag.PARTIAL) if case.partial else ("pass",)
+            return self.check(*said, values=values)
         return self.check("fail", Flag.SAME_FOR_EVERYBODY, values=values)

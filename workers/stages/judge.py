@@ -331,6 +331,7 @@ class _Bench:
             known_margins=next(iter(known_margins), None),
             image=prepared.decoded.facts.shape[-len(grid.shape) :],
             boxes=_boxes(prepared.decoded.fetched.request.annotations, target),
+            partial=attribution.partial,
             left_out=attribution.restriction.outside_sum if attribution.restriction else 0.0,
         )
 

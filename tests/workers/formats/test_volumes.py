@@ -22,7 +22,6 @@ from tests.support.sheets import TARGET
 from tests.support.volumes import CORONAL, ENHANCED_CT, SAGITTAL, Series, blob, volume_sheet
 from workers.drawing.palettes import FAINT
 from workers.drawing.picture import draw
-from workers.formats import base
 from workers.formats.base import FORMATS
 from workers.formats.derived import REQUIRED
 from workers.sheets import write
@@ -149,7 +148,7 @@ def test_slices_are_called_by_their_source_images_instance_numbers(tmp_path, mon
         said.append(where)
         return draw(*args, where=where, **kwargs)
 
-    monkeypatch.setattr(base, "draw", spy)
+    monkeypatch.setattr("workers.formats.sheet.draw", spy)
     volume = numbered_backward(Series())
     sheet = volume_sheet(tmp_path / "a", volume=volume, slices="all")
     ds = dicom(sheet, tmp_path, "dicom_sc")

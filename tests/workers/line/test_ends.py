@@ -186,6 +186,10 @@ def test_a_late_job_that_has_part_of_a_map_publishes_it_marked_so(
     assert result.partial
     assert result.map is not None
     assert 0 < result.extras[parameter] < most
+    assert result.trust is not None
+    assert "partial" in result.trust.flags
+    by_whole_maps = {"completeness", "template"}
+    assert "pass" not in {each.outcome for each in result.checks if each.name in by_whole_maps}
     assert result.artifacts
     told = {each.name: each.partial_map for each in house.backends.fleet.catalog().methods}
     assert told[name]

@@ -180,6 +180,15 @@ def test_a_map_like_the_mean_of_its_class_is_the_same_for_everybody() -> None:
     assert other.outcome == "pass"
 
 
+def test_a_part_of_a_map_can_be_too_like_the_mean_of_whole_ones_but_earns_nothing() -> None:
+    mean = np.zeros((16, 16))
+    mean[4:6, 11:13] = 0.5
+    known = {"template": mean / np.linalg.norm(mean), "partial": True}
+    alike = np.kron(mean, np.ones((4, 6))).astype(np.float32)[None]
+    assert Template().judge(case(alike, **known)).flags == (Flag.SAME_FOR_EVERYBODY,)
+    assert Template().judge(case(blob(0.8, 0.2), **known)).outcome == "not_applicable"
+
+
 def test_without_a_mean_map_nothing_is_compared() -> None:
     assert Template().judge(case(blob())).outcome == "not_applicable"
     blank = case(np.zeros((1, *SHAPE), np.float32), template=np.ones((16, 16)) / 16)

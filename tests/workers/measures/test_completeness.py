@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
@@ -22,6 +24,13 @@ def test_the_residual_is_judged_relative_to_the_change(change: float, outcome: s
     assert check.outcome == outcome
     assert check.flags == (("incomplete",) if outcome == "fail" else ())
     assert check.values["relative_residual"] == pytest.approx(abs(3.0 - change) / abs(change))
+
+
+@pytest.mark.parametrize(("change", "outcome"), [(3.0, "not_applicable"), (3.2, "fail")])
+def test_that_a_part_of_a_map_adds_up_is_no_merit(change: float, outcome: str) -> None:
+    check = Completeness().judge(replace(case([[[3.0]]], score_change=change), partial=True))
+    assert check.outcome == outcome
+    assert ("relative_residual" in check.values) == (outcome == "fail")
 
 
 def test_a_method_that_shares_out_nothing_is_not_judged() -> None:
