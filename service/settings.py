@@ -182,7 +182,10 @@ class WorkerSettings(BaseModel):
         default=4096 * MIB, description="Address space of one decoding process."
     )
     job_limit: Duration = Field(
-        default=timedelta(minutes=15), description="Longest life of one job on a worker."
+        default=timedelta(minutes=15),
+        description="Time from a job's start by which its model must have answered; methods that"
+        " have not ended by then give a partial map or 'deadline_exceeded'. Drawing and storing"
+        " come after it and have limits of their own.",
     )
     load_limit: Duration = Field(
         default=timedelta(minutes=10),

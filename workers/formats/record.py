@@ -29,7 +29,7 @@ from workers.regions import Box
 EARLY: Final = "Partial map: stopped early"
 """What every object says of a map of a part of its method's work."""
 
-EFFORT: Final = ("samples", "steps", "points", "tried", "channels")
+EFFORT: Final = ("samples", "orders", "steps", "points", "tried", "channels", "gradient_rows")
 """Figures of a method that tell how much of its work was done."""
 
 
@@ -141,7 +141,11 @@ class MapRecord(Value):
         asked = tuple(f"{name}={value}" for name, value in sorted(self.parameters.items()))
         if not self.partial:
             return asked
-        done = (f"{self.extras[each]:g} {each} done" for each in EFFORT if each in self.extras)
+        done = (
+            f"{self.extras[each]:g} {each.replace('_', ' ')} done"
+            for each in EFFORT
+            if each in self.extras
+        )
         return (EARLY, *done, *(f"{each} asked for" for each in asked))
 
     @property
