@@ -15,9 +15,11 @@ AXES: Final = 3
 """Of tokens: rows, tokens, and a token's numbers."""
 
 ASTRAY: Final = (
-    "The network's tokens do not lie as 'tokens' says: when the image changes at one cell, other"
-    " tokens than that cell's change the most. Count the tokens before the patches ('prefix'), give"
-    " the patches along each axis in the image's order, rows first, or leave 'tokens' out."
+    "The network's tokens could not be shown to lie as 'tokens' says: when the image changes at one"
+    " cell, that cell's token must change twice as much as any other, and does not. Count the"
+    " tokens before the patches ('prefix'), and give the patches along each axis in the image's"
+    " order, rows first. Of patches that overlap, as those of a convolution with a stride below its"
+    " kernel or of several convolutions, the layout often cannot be shown: then leave 'tokens' out."
 )
 
 
@@ -89,12 +91,8 @@ def _tried(model: nn.Module, pair: Tensor, tokens: Tokens) -> Placement:
 
 def _absent(tokens: Tokens, outputs: Sequence[Tensor]) -> tuple[str, str] | None:
     """Return the field of tokens that most layers do not put out, and what is told of it."""
-    for place, grid in enumerate(tokens.grids if tokens.stages else ()):
-        if all(tokens.grid_of(each) != grid for each in outputs):
-            cells = " x ".join(map(str, grid))
-            return f"/stages/{place}", f"No layer puts out tokens on a grid of {cells} cells."
     if tokens.stages:
-        return None
+        return _absent_stage(tokens, outputs)
     listed = [each for each in outputs if each.dim() == AXES and len(each) == 1]
     alike = [each for each in listed if tokens.width in {0, each.shape[2]}]
     counts = Counter(each.shape[1] for each in alike)
@@ -105,3 +103,25 @@ def _absent(tokens: Tokens, outputs: Sequence[Tensor]) -> tuple[str, str] | None
         f"Most of the network's layers put out {max(counts, key=counts.__getitem__)} tokens, and"
         f" {tokens.prefix} before a grid of {cells} are {tokens.count}: mend 'prefix' or 'grid'."
     )
+
+
+def _absent_stage(tokens: Tokens, outputs: Sequence[Tensor]) -> tuple[str, str] | None:
+    """Return what `_absent` does of stages: one without a layer, or with other tokens behind all.
+
+    Other tokens are as wide as those of the last layer that fits; what was merely transposed is
+    not. Blocks of those would have no layer, and maps be made before the first of them.
+    """
+    for place, grid in enumerate(tokens.grids):
+        if all(tokens.grid_of(each) != grid for each in outputs):
+            cells = " x ".join(map(str, grid))
+            return f"/stages/{place}", f"No layer puts out tokens on a grid of {cells} cells."
+    last = max(number for number, each in enumerate(outputs) if tokens.fit(each))
+    for each in outputs[last + 1 :]:
+        count = each.shape[1] if each.dim() == AXES and len(each) == 1 else 1
+        if count > 1 and each.shape[2] == outputs[last].shape[-1]:
+            return "", (
+                f"Behind the last layer with tokens of 'stages' the network goes on with {count}"
+                " others, as many as no stage has. Name every stage; or, where tokens keep their"
+                " number and some are no patch's, give 'prefix' and 'grid' in place of 'stages'."
+            )
+    return None

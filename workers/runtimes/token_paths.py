@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
+from service.errors.models import InvalidPackage
 from workers.runtimes.attention import Attentions
 from workers.tokens import Tokens
 
@@ -23,6 +24,11 @@ READ_OTHERWISE: Final = (
     "Its score is not read off the class token alone, or the plain mean of the patches, as its "
     "layout says."
 )
+OTHER_READING: Final = (
+    "'tokens' says that the score is read off {said}, and the network reads it off {found} alone:"
+    " give 'read: {word}'."
+)
+READINGS: Final = {True: ("the class token", "class_token"), False: ("the patches' mean", "mean")}
 
 EQUAL: Final = 1e-4
 """Share of the largest gradient within which rounding may part what is the same."""
@@ -58,6 +64,12 @@ def unseen_path(model: nn.Module, batch: Tensor, tokens: Tokens) -> str | None:
     ----------
     batch
         One row.
+
+    Raises
+    ------
+    InvalidPackage
+        A package says that the score is read off the class token where it is off the mean, or the
+        other way round.
     """
     watched, batch = _Watched(tokens), batch.detach().requires_grad_()
     alone = torch.eye(tokens.count, dtype=batch.dtype, device=batch.device)
@@ -74,7 +86,8 @@ def unseen_path(model: nn.Module, batch: Tensor, tokens: Tokens) -> str | None:
         return UNSEEN
     if any(_mixed(first, last, place, tokens.count) for place in (0, tokens.count - 1)):
         return UNSEEN
-    return None if _read_as_told(outputs, last, tokens) else READ_OTHERWISE
+    axis = last.shape.index(tokens.count)
+    return _misread(_gradient(outputs, last).movedim(axis, 0), tokens)
 
 
 def _mixed(first: Tensor, last: Tensor, place: int, count: int) -> bool:
@@ -86,14 +99,30 @@ def _mixed(first: Tensor, last: Tensor, place: int, count: int) -> bool:
     return all(_elsewhere(gradient, axis, place) for axis in axes)
 
 
-def _read_as_told(outputs: Tensor, last: Tensor, tokens: Tokens) -> bool:
-    """Tell whether scores depend on the class token alone, or on all patches alike."""
-    axis = last.shape.index(tokens.count)
-    gradient = _gradient(outputs, last)
-    if tokens.reads_class:
-        return not _elsewhere(gradient, axis, 0)
-    before, patches = gradient.split([tokens.prefix, tokens.count - tokens.prefix], axis)
-    spread, largest = patches.amax(axis) - patches.amin(axis), patches.abs().max()
+def _misread(gradient: Tensor, tokens: Tokens) -> str | None:
+    """Return what is told if scores are not read as said, by their gradient at tokens, first axis.
+
+    Raises
+    ------
+    InvalidPackage
+        A package says so, and the other reading is right.
+    """
+    said = tokens.reads_class
+    if _reads(gradient, tokens.prefix, of_class=said):
+        return None
+    if tokens.said and tokens.prefix and _reads(gradient, tokens.prefix, of_class=not said):
+        (named, _), (found, word) = READINGS[said], READINGS[not said]
+        why = OTHER_READING.format(said=named, found=found, word=word)
+        raise InvalidPackage(why, pointer="/tokens/read")
+    return READ_OTHERWISE
+
+
+def _reads(gradient: Tensor, prefix: int, *, of_class: bool) -> bool:
+    """Tell whether scores depend on the class token alone, or else on all patches alike."""
+    if of_class:
+        return bool(gradient.any()) and not _elsewhere(gradient, 0, 0)
+    before, patches = gradient[:prefix], gradient[prefix:]
+    spread, largest = patches.amax(0) - patches.amin(0), patches.abs().max()
     return bool(largest > 0 and spread.max() <= EQUAL * largest) and not before.any()
 
 

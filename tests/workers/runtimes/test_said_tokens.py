@@ -29,6 +29,7 @@ from workers.tokens import Tokens
 
 PHANTOM = Path(__file__).parents[3] / "models" / "vit-phantom"
 SHAPE = (1, 24, 16)
+ZEROS = torch.zeros(SHAPE)
 GRID = (6, 4)
 WIDTH = 16
 NORM = "/blocks/blocks.1/norm/LayerNormalization_output_0"
@@ -87,6 +88,20 @@ class Transformer(nn.Module):
         tokens = torch.cat([patches, first] if self.last else [first, patches], 1)
         tokens = self.blocks(tokens + self.places)
         return self.head(tokens[:, -1 if self.last else 0])
+
+
+class Averaged(Transformer):
+    """The score is read off the mean of the patches, or of every token."""
+
+    def __init__(self, *, every: bool = False) -> None:
+        super().__init__()
+        self.every = every
+
+    def forward(self, image: Tensor) -> Tensor:
+        patches = self.embed(image).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.first + 0 * patches[:, :1], patches], 1)
+        tokens = self.blocks(tokens + self.places)
+        return self.head(tokens[:, 0 if self.every else 1 :].mean(1))
 
 
 def transformer(**options: bool) -> nn.Module:
@@ -250,10 +265,22 @@ def test_tokens_of_lines_and_volumes_are_tried_as_those_of_images(size: tuple[in
             _ = TorchRuntime(network, (1, *size), None, tokens=said(1, grid[::-1])).probed
 
 
-def test_a_score_that_is_read_otherwise_than_is_said_leaves_attention_alone() -> None:
-    probed = served(graph(), said(read_class=False)).probed
-    assert [each.name for each in probed.layers] == [NORM]
-    assert "not read off the class token" in probed.unable[Ability.ATTENTION]
+@pytest.mark.parametrize("averaged", [False, True])
+def test_a_score_that_is_read_the_other_way_is_refused(averaged: bool) -> None:
+    model = Averaged() if averaged else Transformer()
+    content, read_class = onnx_of(model.eval(), ZEROS), averaged
+    with pytest.raises(InvalidPackage, match="give 'read: ") as refused:
+        _ = served(content, said(read_class=read_class)).probed
+    assert refused.value.pointer == "/tokens/read"
+    assert served(content, said(read_class=not read_class)).probed.attentions
+
+
+def test_a_score_of_all_tokens_leaves_attention_alone() -> None:
+    content = onnx_of(Averaged(every=True).eval(), ZEROS)
+    for read_class in (False, True):
+        probed = served(content, said(read_class=read_class)).probed
+        assert probed.layers
+        assert "not read off the class token" in probed.unable[Ability.ATTENTION]
 
 
 SWIN = {"channels": 1, "classes": 3, "image": [16, 16], "width": 8, "patch": 2, "window": 4}
@@ -285,6 +312,21 @@ def merging() -> bytes:
 def of_stages(*grids: tuple[int, ...]) -> Tokens:
     stages = tuple((*each, 0) for each in grids)
     return Tokens(0, grids[-1], 0, reads_class=False, stages=stages, said=True)
+
+
+def test_stages_of_which_no_block_fits_are_refused() -> None:
+    """The patches have 24 tokens, and every block one more: maps would be made before them all."""
+    with pytest.raises(InvalidPackage, match="goes on with 25 others") as refused:
+        _ = served(graph(), of_stages(GRID)).probed
+    assert refused.value.pointer == "/tokens"
+
+
+def test_of_patches_that_overlap_the_limit_is_told() -> None:
+    model = Transformer()
+    model.embed = nn.Conv2d(1, WIDTH, 8, 4, 2)
+    with pytest.raises(InvalidPackage, match="patches that overlap") as refused:
+        _ = served(onnx_of(model.eval(), ZEROS), said()).probed
+    assert refused.value.pointer == "/tokens"
 
 
 def test_of_shifted_windows_the_last_norm_is_explained() -> None:
