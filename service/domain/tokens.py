@@ -13,6 +13,9 @@ Grid = Annotated[
 ]
 """Cells along each spatial axis of the prepared image, in its order: rows, then columns."""
 
+MOST_BEFORE: Final = 64
+"""Tokens before those of the grid at most."""
+
 SIZED: Final = frozenset({"resize", "crop"})
 """Steps that tell the size of what they leave."""
 
@@ -23,7 +26,7 @@ class Tokens(Value):
     It is tried, and refused where a change of the image does not move the tokens as it says.
     """
 
-    prefix: int = Field(default=0, ge=0, le=64)
+    prefix: int = Field(default=0, ge=0, le=MOST_BEFORE)
     """Tokens before those of the grid: a class token, registers."""
 
     grid: Grid | None = None

@@ -4,10 +4,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from service.domain.tokens import MOST_BEFORE
 from service.drafts.base import Draft
-
-MOST: Final = 64
-"""Tokens before the patches at most, as a package may have."""
 
 TOLD: Final = (
     "The grid is that of the convolution that cuts patches, and {name!r} has places for {prefix}"
@@ -54,7 +52,7 @@ def _layouts(graph: Any, size: Sequence[int]) -> Iterator[tuple[str, int, list[i
         for name in sorted(added & tensors.keys()):
             *rows, count, wide = tensors[name] if len(tensors[name]) > 1 else (0, 0)
             prefix = count - math.prod(grid)
-            if rows in ([], [1]) and wide == width and 0 <= prefix <= MOST:
+            if rows in ([], [1]) and wide == width and 0 <= prefix <= MOST_BEFORE:
                 yield name, prefix, grid
 
 

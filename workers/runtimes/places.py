@@ -1,11 +1,13 @@
 """Which layers of a network lie over the image, tokens among them; and what is told of others."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 from torch import Tensor, nn
 
+from service.domain.tokens import MOST_BEFORE
 from service.errors.models import InvalidPackage
 from workers.runtimes.placement import Placement, not_over_image
 from workers.runtimes.torch_layers import put_out
@@ -16,7 +18,7 @@ AXES: Final = 3
 
 ASTRAY: Final = (
     "The network's tokens could not be shown to lie as 'tokens' says: when the image changes at one"
-    " cell, that cell's token must change twice as much as any other, and does not. Count the"
+    " cell, that cell's token must change far more than any other, and does not. Count the"
     " tokens before the patches ('prefix'), and give the patches along each axis in the image's"
     " order, rows first. Of patches that overlap, as those of a convolution with a stride below its"
     " kernel or of several convolutions, the layout often cannot be shown: then leave 'tokens' out."
@@ -98,11 +100,15 @@ def _absent(tokens: Tokens, outputs: Sequence[Tensor]) -> tuple[str, str] | None
     counts = Counter(each.shape[1] for each in alike)
     if not counts or counts[tokens.count] == max(counts.values()):
         return None if counts else ("", "The network has no layer that puts out tokens.")
-    cells = " x ".join(map(str, tokens.grid))
-    return "/grid", (
-        f"Most of the network's layers put out {max(counts, key=counts.__getitem__)} tokens, and"
-        f" {tokens.prefix} before a grid of {cells} are {tokens.count}: mend 'prefix' or 'grid'."
+    cells, found = " x ".join(map(str, tokens.grid)), max(counts, key=counts.__getitem__)
+    why = (
+        f"Most of the network's layers put out {found} tokens, and {tokens.prefix} before a grid of"
+        f" {cells} are {tokens.count}"
     )
+    before = found - math.prod(tokens.grid)
+    if 0 <= before <= MOST_BEFORE:
+        return "/prefix", f"{why}: 'prefix' is {before}, if the grid is right."
+    return "/grid", f"{why}: mend 'grid', or 'prefix'."
 
 
 def _absent_stage(tokens: Tokens, outputs: Sequence[Tensor]) -> tuple[str, str] | None:

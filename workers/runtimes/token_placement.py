@@ -25,6 +25,9 @@ MARGIN: Final = 2.0
 """How many times as much as any other, of the squares. Where a grid is of other cells than is said,
 one of them covers parts of several tokens, which change alike."""
 
+MARGIN_OF_FEW: Final = 8.0
+"""The same of a grid of fewer cells than are tried, where so few places may agree by chance."""
+
 Cell = tuple[int, ...]
 Lit = Callable[[int, Cell, Cell], Mapping[str, Tensor]]
 """Returns what layers put out in one of the trials, when a cell of a grid is changed."""
@@ -47,6 +50,7 @@ def answering_alone(
     held: set[str] = set()
     for grid in tokens.grids:
         cells, alike = cells_of(grid), grid == source
+        margin = 1 if alike else MARGIN if math.prod(grid) >= TRIES else MARGIN_OF_FEW
         left = [k for k, each in base.items() if each.shape[1] == tokens.prefix + math.prod(grid)]
         for number, (place, cell) in enumerate(cells):
             found = lit(number, cell, grid) if left else {}
@@ -54,9 +58,7 @@ def answering_alone(
             if alike:
                 changes = {k: each[tokens.prefix :] for k, each in changes.items()}
             own = place if alike else tokens.prefix + place
-            misses.update(
-                k for k in left if not _stands_out(changes[k], own, 1 if alike else MARGIN)
-            )
+            misses.update(k for k in left if not _stands_out(changes[k], own, margin))
             left = [k for k in left if misses[k] <= (1 - SHARE) * len(cells)]
         held.update(left)
     return held
