@@ -267,12 +267,20 @@ def worker_for(package: str, workers: Sequence[WorkerRecord]) -> WorkerRecord:
     """
     able = [each for each in workers if package in each.packages and not each.draining]
     if not able:
-        raise NoWorker(
-            "No worker that can serve this model is alive; try again shortly.",
-            workers=len(workers),
-            retry_after=NO_WORKER_RETRY,
-        )
+        raise none_serves(workers)
     return least_busy(able)
+
+
+def none_serves(workers: Sequence[WorkerRecord]) -> NoWorker:
+    """Return what to say of a model that none of the workers that are alive serves."""
+    starting = any(each.loading for each in workers)
+    return NoWorker(
+        "A worker is starting and has not loaded this model yet; try again shortly."
+        if starting
+        else "No worker that can serve this model is alive; try again shortly.",
+        workers=len(workers),
+        retry_after=NO_WORKER_RETRY,
+    )
 
 
 def estimated_cost(request: ExplanationRequest, model: ModelEntry) -> int:

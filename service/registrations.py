@@ -110,9 +110,10 @@ class Registrations:
         except NotFound:
             return None
 
-    def crew(self, probe: Job) -> int:
-        """Return how many workers are alive that could run a probe."""
-        return sum(each.pool == probe.pool and not each.draining for each in self._fleet.workers())
+    def crew(self, probe: Job) -> Sequence[WorkerRecord]:
+        """Return the workers that are alive and could run a probe."""
+        workers = self._fleet.workers()
+        return [each for each in workers if each.pool == probe.pool and not each.draining]
 
     def _under_way(self, package: str, workers: Sequence[WorkerRecord]) -> Job | None:
         """Return a probe that waits or runs; one that is stranded ends, for another."""

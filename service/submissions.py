@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from service.additions import Addition, Additions
-from service.admission import Admitted, admit, find_model, worker_for
+from service.admission import Admitted, admit, find_model, none_serves, worker_for
 from service.backends import Backends
 from service.domain.catalog import Catalog
 from service.domain.ids import new_id
@@ -70,6 +70,7 @@ class Submissions:
     ) -> None:
         self._queue = backends.queue
         self._fleet = backends.fleet
+        self._packages = backends.packages
         self._studies = studies
         self._additions = Additions(backends.store, limits)
         self._wishes = Wishes(backends.store)
@@ -218,7 +219,7 @@ class Submissions:
         UnknownModel, ModelUnavailable, ModelSilent, NoWorker
             As of `submit`.
         """
-        with self._awaiting_workers(catalog := self._catalog(caller)):
+        with self._awaiting_workers(caller, model, catalog := self._catalog(caller)):
             return find_model(model, catalog.models).target_kinds
 
     def _catalog(self, caller: Caller) -> Catalog:
@@ -226,18 +227,30 @@ class Submissions:
         return self._fleet.catalog().seen_by(caller.tenant)
 
     @contextmanager
-    def _awaiting_workers(self, catalog: Catalog) -> Iterator[None]:
-        """Say of a model that nobody knows that no worker was here, where none ever was."""
+    def _awaiting_workers(self, caller: Caller, model: str, catalog: Catalog) -> Iterator[None]:
+        """Say of a model that nobody knows yet that a worker is starting, or that none was here."""
         try:
             yield
         except UnknownModel:
-            if not catalog.methods and not self._fleet.workers():
+            workers = self._fleet.workers()
+            if not catalog.methods and not workers:
                 raise NoWorker("No worker has been here yet; start one.", workers=0) from None
+            if any(each.loading for each in workers) and self._is_registered(caller, model):
+                raise none_serves(workers) from None
             raise
+
+    def _is_registered(self, caller: Caller, model: str) -> bool:
+        """Tell whether a model that a caller may see is registered, by ``name[@version]``."""
+        name, _, version = model.partition("@")
+        try:
+            tenants = self._packages.get(name, version or None).tenants
+        except UnknownModel:
+            return False
+        return not tenants or caller.tenant in tenants
 
     def _admit(self, caller: Caller, request: ExplanationRequest) -> Admitted:
         """Check a request and its study's room; with no worker a model may only be unloaded."""
-        with self._awaiting_workers(catalog := self._catalog(caller)):
+        with self._awaiting_workers(caller, request.model, catalog := self._catalog(caller)):
             study = self._studies.get(caller.tenant, request.study)
             admitted = admit(request, catalog, study)
         self._additions.demand_room(caller.tenant, admitted.addition)

@@ -1,9 +1,9 @@
 """The prober: leads the probe jobs that registering a package queues.
 
-It works in the shelf's own thread, between two looks into the store, so a worker loads
-one package at a time; it takes none of the lines that explanations need. The worker that
-leases a probe takes the package in at once and tells whether it serves; the others of the
-pool follow the store, for each has to load it itself.
+It works in the shelf's own thread, between two looks into the store and, at the start, between
+two packages, so a worker loads one package at a time; it takes none of the lines that
+explanations need. The worker that leases a probe takes the package in at once and tells whether
+it serves; the others of the pool follow the store, for each has to load it itself.
 
 A package that ends the process that loads it is given up by its loads (:mod:`workers.loads`):
 after the second, the probe's next attempt loads nothing and fails as the package's entry says,
@@ -77,14 +77,25 @@ class Prober:
         while not self._ended.is_set() and (left := until - time.monotonic()) > 0:
             if (lease := self._ask(min(left, LEASE_WAIT))) is None:
                 continue
-            try:
-                if not self._led(Held(lease)):
-                    return
-            except WhylightError as error:  # Redis fell silent: the lease ends by itself
-                self._log.warning("lease_lost", job=lease.job.id, reason=error.code)
-            except Exception as error:  # noqa: BLE001 - the shelf must outlive its bugs
-                self._log.bug(error, job=lease.job.id)
+            if not self._lead(lease):
+                return
             until = time.monotonic() + seconds
+
+    def lead_waiting(self) -> None:
+        """Lead the probes that wait now, until one has to wait on."""
+        while not self._ended.is_set() and (lease := self._ask(0.0)) is not None:
+            if not self._lead(lease):
+                return
+
+    def _lead(self, lease: Lease) -> bool:
+        """Lead a probe whatever happens; whether it does not have to wait."""
+        try:
+            return self._led(Held(lease))
+        except WhylightError as error:  # Redis fell silent: the lease ends by itself
+            self._log.warning("lease_lost", job=lease.job.id, reason=error.code)
+        except Exception as error:  # noqa: BLE001 - the shelf must outlive its bugs
+            self._log.bug(error, job=lease.job.id)
+        return True
 
     def _ask(self, seconds: float) -> Lease | None:
         if self._draining.is_set():

@@ -78,8 +78,8 @@ class Shelf:
         self._lock = threading.Lock()
         self._models: dict[str, Model] = {}
         self._entries: dict[str, ModelEntry] = {}
-        self._tenants: dict[str, tuple[str, ...]] = {}
-        """To whom each package is given."""
+        self._records: dict[str, PackageRecord] = {}
+        """What was registered at the last look, by package digest."""
 
         self._tried: dict[str, int] = {}
         """When a package was registered, as it was tried last; milliseconds since the epoch."""
@@ -126,14 +126,18 @@ class Shelf:
                     self._entries[package] = certified(
                         model.entry, model.records, model.precisions, model.facts
                     )
+            given = {package: each.tenants for package, each in self._records.items()}
             return {
-                package: entry.model_copy(update={"tenants": self._tenants.get(package, ())})
+                package: entry.model_copy(update={"tenants": given.get(package, ())})
                 for package, entry in self._entries.items()
             }
 
-    def open(self, ended: threading.Event) -> None:
-        """Load what is registered at start; a silent store is waited for."""
-        while not ended.is_set() and not self._look(ended):
+    def open(self, ended: threading.Event, between: Callable[[], None]) -> None:
+        """Load what is registered at start; a silent store is waited for.
+
+        `between` is called after each package, and may call `probe`.
+        """
+        while not ended.is_set() and not self._look(ended, between):
             ended.wait(EVERY)
 
     def follow(
@@ -153,10 +157,10 @@ class Shelf:
             if self.entries() != before:
                 changed()
 
-    def _look(self, ended: threading.Event) -> bool:
+    def _look(self, ended: threading.Event, between: Callable[[], None] = lambda: None) -> bool:
         """Bring the shelf up to date; return whether the store answered."""
         try:
-            self.sync(ended)
+            self.sync(ended, between)
             self._watch.up()
         except WhylightError as error:
             self._watch.down(error)
@@ -165,8 +169,12 @@ class Shelf:
             self._log.bug(error)
         return True
 
-    def sync(self, ended: threading.Event | None = None) -> None:
-        """Take in new packages and let removed ones go.
+    def sync(
+        self, ended: threading.Event | None = None, between: Callable[[], None] = lambda: None
+    ) -> None:
+        """Take in new packages and let removed ones go; `between` as of `open`.
+
+        Of a model's versions the newest comes first: a request that names none gets it.
 
         Raises
         ------
@@ -176,11 +184,13 @@ class Shelf:
         records = self._registered()
         for package in self.entries().keys() - records.keys():
             self._remove(package)
-        for record in records.values():
+        for package in reversed(records):
             if ended is not None and ended.is_set():
                 return
-            if self._due(record):
+            record = self._records.get(package)  # a probe in between looks anew
+            if record is not None and self._due(record):
                 self._take_in(record)
+                between()
 
     def probe(self, package: str) -> ModelEntry | None:
         """Take a package in now, unless that was done since it was registered.
@@ -207,10 +217,10 @@ class Shelf:
         return entry if self._tried.get(package) == record.registered else None
 
     def _registered(self) -> dict[str, PackageRecord]:
-        """Return what is registered, by digest, and note to whom it is given."""
+        """Return what is registered, by digest, and note it."""
         records = {each.package: each for each in self._packages.list()}
         with self._lock:
-            self._tenants = {package: each.tenants for package, each in records.items()}
+            self._records = records
         return records
 
     def _due(self, record: PackageRecord) -> bool:

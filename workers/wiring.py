@@ -57,6 +57,7 @@ class Worker:
         self._settings = settings
         self._published: tuple[Mapping[str, ModelEntry], Catalog] | None = None
         self._started = int(time.time() * 1000)
+        self._loaded = threading.Event()
         self._device = device.choose(settings.worker.device)
         device.forbid_tf32()
         self.name = settings.worker.name or own.name  # `whylight check worker` looks for it
@@ -169,11 +170,14 @@ class Worker:
         self._loop.drain()
 
     def _follow_store(self) -> None:
-        """Load what is registered, and from then on tell the fleet of it."""
+        """Load what is registered, and follow it; the fleet is told from the start."""
         ended = self._loop.ended
-        self._shelf.open(ended)
         herald = threading.Thread(target=self._herald.run, args=(ended,), name="herald")
         herald.start()
+        self._shelf.open(ended, self._prober.lead_waiting)
+        if not ended.is_set():  # else it was cut off, and its catalog is not whole
+            self._loaded.set()
+            self._herald.tell()
         # daemons: what they were measuring must not keep a drained process alive
         threading.Thread(target=self._certifier.run, name="certifier", daemon=True).start()
         threading.Thread(target=self._surveyor.run, name="surveyor", daemon=True).start()
@@ -213,6 +217,7 @@ class Worker:
             running=len(self._loop.hand.all()),
             slots=self._settings.worker.jobs,
             draining=self._loop.draining.is_set(),
+            loading=not self._loaded.is_set(),
         )
 
     def _catalog(self) -> Catalog:

@@ -265,7 +265,7 @@ def _package(here: Gateway, record: PackageRecord, probe: Job | None) -> Package
 
 
 def _probe(here: Gateway, probe: Job) -> ProbeBody:
-    """Return a probe with its link and how many workers could run it."""
+    """Return a probe with its link and the workers that could run it."""
     name, _, version = probe.model.partition("@")
     path = f"{router.prefix}/{name}/versions/{version}/probe"
     return ProbeBody.of(probe, here.registrations.crew(probe), here.url(path))

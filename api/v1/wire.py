@@ -3,6 +3,7 @@
 Times are RFC 3339 in UTC; progress is a share between 0 and 1.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from pydantic import AwareDatetime, BaseModel, Field, JsonValue
@@ -359,6 +360,9 @@ class ProbeBody(BaseModel):
     attempt: int = Field(description="Workers that began it; each before the last was lost.")
     pool: str
     workers: int = Field(description="Workers alive that can run it; with 0 it waits for one.")
+    starting: int = Field(
+        description="Those of them that still load what was registered before they started."
+    )
     created: AwareDatetime
     started: AwareDatetime | None
     ended: AwareDatetime | None
@@ -366,13 +370,14 @@ class ProbeBody(BaseModel):
     href: str = Field(description="Where to follow it.")
 
     @classmethod
-    def of(cls, probe: Job, workers: int, href: str) -> "ProbeBody":
-        """Return a probe; so many `workers` can run it."""
+    def of(cls, probe: Job, workers: Sequence[WorkerRecord], href: str) -> "ProbeBody":
+        """Return a probe; these `workers` can run it."""
         return cls(
             state=probe.state,
             attempt=probe.attempt,
             pool=probe.pool,
-            workers=workers,
+            workers=len(workers),
+            starting=sum(each.loading for each in workers),
             created=datetime.fromtimestamp(probe.created / 1000, UTC),
             started=time_of(probe.started),
             ended=time_of(probe.ended),

@@ -124,7 +124,10 @@ def _workers(scene: Scene) -> Finding:
         return Finding(
             False, "No worker is alive.", "Start one: `python -m workers.main`, or `whylight up`."
         )
-    told = (f"{each.id} on {each.device}, {each.running} jobs" for each in workers)
+    told = (
+        f"{each.id} on {each.device}, {each.running} jobs" + ", still loading" * each.loading
+        for each in workers
+    )
     return Finding(True, "; ".join(told))
 
 

@@ -19,7 +19,7 @@ BUNDLED = Path(__file__).resolve().parents[2] / "models"
 """Models that come with the source tree."""
 
 NO_WORKER_FOR = 60.0
-"""Seconds for which a worker may be on its way: one that starts loads its models first."""
+"""Seconds for which a worker may be on its way, before it is heard of."""
 
 LOOK_EVERY = 1
 """Seconds for which the gateway is asked to wait for a probe's end."""
@@ -57,8 +57,13 @@ class Waiting:
         """
         if probe["state"] == "running":
             self._say(f"A worker loads {self._ref}.", probe["attempt"])
-        elif probe["workers"]:
+        elif probe["workers"] > probe["starting"]:
             self._say(f"{self._ref} waits for a worker.", probe["attempt"])
+        elif probe["starting"]:
+            self._say(
+                f"A worker is starting and loads what is registered; {self._ref} comes in between.",
+                probe["attempt"],
+            )
         else:
             self._alone(f"No worker of pool '{probe['pool']}' is alive")
             return

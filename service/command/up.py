@@ -1,5 +1,6 @@
 """``whylight up``: the whole service on one machine, until ctrl-C."""
 
+import math
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from service.keys import KeyRing, Scope
 
 FIRST_KEY = "first key"
 OWN_KEY = "whylight up"
-OWN_KEY_FOR = timedelta(minutes=10)
+OWN_KEY_FOR = timedelta(days=1)  # large models take their time, and then it is revoked
 LOOK_EVERY = 0.5
 
 
@@ -74,9 +75,19 @@ def own_client(running: Stack, keys: KeyRing) -> Iterator[Client]:
 
 
 def wait_until_ready(running: Stack, client: Client) -> None:
-    """Wait until the gateway takes requests and a worker is alive."""
+    """Wait until the gateway takes requests and a worker has loaded what is registered.
+
+    However long that takes: how large the models are only their owner knows.
+    """
+
+    def loading() -> list[bool]:
+        return [each["loading"] for each in client.json("GET", "/v1/workers")["workers"]]
+
     running.wait_for("The gateway", lambda: client.answers("/healthz/ready"))
-    running.wait_for("A worker", lambda: bool(client.json("GET", "/v1/workers")["workers"]))
+    running.wait_for("A worker", lambda: bool(loading()))
+    if all(loading()):
+        print("Loading the models that are registered ...", flush=True)
+    running.wait_for("A worker", lambda: not all(loading()), math.inf)
 
 
 def register_bundled(running: Stack, client: Client) -> None:

@@ -35,18 +35,24 @@ class WorkerRecord(Value):
     running: int
     slots: int
     draining: bool = False
+    loading: bool = False
+    """Whether it is starting: it has not yet loaded all that was registered before."""
 
 
 def least_busy(workers: Iterable[WorkerRecord]) -> WorkerRecord:
-    """Return the worker with the fewest jobs for its slots; there must be one."""
-    return min(workers, key=lambda each: (each.running / max(each.slots, 1), each.id))
+    """Return the worker with the fewest jobs for its slots, one that has loaded all before others.
+
+    There must be one.
+    """
+    return min(workers, key=lambda each: (each.loading, each.running / max(each.slots, 1), each.id))
 
 
 class Fleet(Protocol):
     """What workers publish.
 
     Promises: a worker that is silent for the time it announced is gone; the
-    last catalog stays readable when no worker is alive; what is withdrawn stands in
+    last catalog stays readable when no worker is alive, and while all that are alive
+    still load, of the models that these do not tell of yet; what is withdrawn stands in
     no catalog from then on; a package whose loading ends worker after worker is given
     up. A worker loads one package at a time.
     """

@@ -1,6 +1,8 @@
 """The fleet on Redis: short records there, catalogs by digest in the store."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from threading import Lock
 
@@ -13,6 +15,8 @@ from service.fleet.base import LOST_LOADS, Fleet, Leave, WorkerRecord
 from service.fleet.union import union
 from service.redis_server import RedisServer, Script
 from service.store.base import BlobStore
+
+Digests = tuple[str, ...]
 
 RECORD_BYTES = 8192
 CATALOGS_KEPT = 64
@@ -63,8 +67,8 @@ class RedisFleet(Fleet):
                 limit=RECORD_BYTES,
                 observed=len(record.encode()),
             )
-        digest = self._keep(catalog)
-        self._server.run(PUBLISH, worker.id, round(seconds * 1000), record, digest)
+        digest, life = self._keep(catalog), round(seconds * 1000)
+        self._server.run(PUBLISH, worker.id, life, record, digest, int(worker.loading))
 
     def _keep(self, catalog: Catalog) -> str:
         """Store a catalog that is not stored yet; return its digest."""
@@ -87,12 +91,11 @@ class RedisFleet(Fleet):
 
     @override
     def catalog(self) -> Catalog:
-        digests, withdrawn = (tuple(each) for each in self._server.run(CATALOGS))
+        live, last, withdrawn = (tuple(each) for each in self._server.run(CATALOGS))
         try:
-            return self._unite(digests, withdrawn)
+            return self._unite(live, last, withdrawn)
         except FileNotFoundError:
-            found = (each for each in map(self._find, digests) if each is not None)
-            return union(found).without(withdrawn)
+            return union(self._found(live), self._found(last)).without(withdrawn)
 
     @override
     def withdraw(self, package: str) -> None:
@@ -119,14 +122,14 @@ class RedisFleet(Fleet):
     def forgive_loads(self, package: str) -> None:
         self._server.run(FORGIVE_LOADS, package)
 
-    def _find(self, digest: str) -> Catalog | None:
-        try:
-            return self._read(digest)
-        except FileNotFoundError:
-            return None
+    def _found(self, digests: Digests) -> Iterator[Catalog]:
+        """Yield those catalogs that the store has."""
+        for digest in digests:
+            with suppress(FileNotFoundError):
+                yield self._read(digest)
 
-    def _join(self, digests: tuple[str, ...], withdrawn: tuple[str, ...]) -> Catalog:
-        return union(self._read(digest) for digest in digests).without(withdrawn)
+    def _join(self, live: Digests, last: Digests, withdrawn: Digests) -> Catalog:
+        return union(map(self._read, live), map(self._read, last)).without(withdrawn)
 
     def _load(self, digest: str) -> Catalog:
         data = self._store.get(_path(digest))

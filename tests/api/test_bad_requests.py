@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from service.domain.catalog import LayerEntry
+from service.domain.catalog import Catalog, LayerEntry
+from service.packages import PackageRecord
 from tests.support.fake_fleet import CATALOG, FakeWorker, method, model
 from tests.support.phantom_dicom import encoded, image
 from tests.support.problems import problem
@@ -313,6 +314,26 @@ def test_without_a_worker_the_request_waits_for_nobody(served, client, ask):
 def test_a_worker_that_drains_gets_no_more_work(served, client, ask):
     FakeWorker(served.backends).publish(draining=True)
     problem(client.post("/v1/explanations", json=ask), 503, "no_worker")
+
+
+def test_while_a_worker_still_loads_a_model_the_request_is_to_come_again(served, client, ask):
+    starting = FakeWorker(served.backends)
+    starting.publish(packages=(), loading=True)
+    body = problem(client.post("/v1/explanations", json=ask), 503, "no_worker")
+    assert "has not loaded this model yet" in body["detail"]
+    starting.publish(Catalog(methods=CATALOG.methods), loading=True)
+    with served.backends.server.client() as redis:
+        redis.delete(*redis.keys("*:fleet:last"))  # nobody knows any model
+    problem(client.post("/v1/explanations", json=ask), 404, "unknown_model")
+    chest = PackageRecord(
+        name="chest", version="1.0.0", package="a" * 64, title="", registered=1, bytes=1
+    )
+    served.backends.store.put("models/index/chest/1.0.0.json", chest.model_dump_json().encode())
+    for known in ("chest", "chest@1.0.0"):
+        answer = client.post("/v1/explanations", json={**ask, "model": known})
+        assert "has not loaded this model yet" in problem(answer, 503, "no_worker")["detail"]
+    answer = client.post("/v1/explanations", json={**ask, "model": "chest@2.0.0"})
+    problem(answer, 404, "unknown_model")
 
 
 def test_a_service_that_never_had_a_worker_says_so(served, client, ask):

@@ -79,6 +79,9 @@ def test_registering_queues_a_probe_that_can_be_followed(worker, client, package
     assert (probe["state"], probe["attempt"], probe["failure"]) == ("queued", 0, None)
     assert (probe["pool"], probe["workers"]) == ("default", 1)
     assert probe["href"].endswith(f"{PLACE}/probe")
+    worker.publish(loading=True)
+    probe = client.get(f"{PLACE}/probe").json()
+    assert (probe["workers"], probe["starting"]) == (1, 1)
     assert client.get(f"{PLACE}/probe").json() == probe
     (waiting,) = client.get("/v1/models").json()["registered"]
     assert waiting["probe"] == probe

@@ -15,7 +15,9 @@ from tests.support.jobs import HandClock
 pytestmark = pytest.mark.redis
 
 
-def worker(name: str = "w1", packages: tuple[str, ...] = ()) -> WorkerRecord:
+def worker(
+    name: str = "w1", packages: tuple[str, ...] = (), *, loading: bool = False
+) -> WorkerRecord:
     return WorkerRecord(
         id=name,
         pool="default",
@@ -25,6 +27,7 @@ def worker(name: str = "w1", packages: tuple[str, ...] = ()) -> WorkerRecord:
         packages=packages,
         running=0,
         slots=2,
+        loading=loading,
     )
 
 
@@ -149,6 +152,27 @@ def test_a_retired_last_worker_leaves_its_catalog(fleet: RedisFleet) -> None:
     fleet.publish(worker(), Catalog(methods=(method("a"),)), seconds=5)
     fleet.retire("w1")
     assert [each.name for each in fleet.catalog().methods] == ["a"]
+
+
+def test_a_worker_that_still_loads_takes_nothing_from_what_was_known(
+    fleet: RedisFleet, clock: HandClock
+) -> None:
+    one, two, other = (model(name, "1.0.0", name) for name in ("one", "two", "zwei"))
+    fleet.publish(worker(), Catalog(methods=(method("old"),), models=(one, two)), seconds=5)
+    fleet.retire("w1")
+    failed = model("one", "1.0.0", "one", "unavailable")
+    partial = Catalog(methods=(method("new"),), models=(failed,))
+    fleet.publish(worker(loading=True), partial, seconds=5)
+    assert fleet.catalog().models == (failed, two)  # what it tells of itself counts
+    assert [each.name for each in fleet.catalog().methods] == ["new"]
+    clock.pass_seconds(6)
+    assert fleet.catalog().models == (one, two)
+    fleet.publish(worker(loading=True), partial, seconds=5)
+    fleet.publish(worker("w2"), Catalog(models=(other,)), seconds=5)
+    assert fleet.catalog().models == (failed, other)  # w2 has loaded all there is
+    fleet.publish(worker(), Catalog(models=(failed, two)), seconds=5)
+    clock.pass_seconds(6)
+    assert fleet.catalog().models == (failed, two, other)
 
 
 def test_what_is_withdrawn_is_in_no_catalog_until_it_is_readmitted(fleet: RedisFleet) -> None:

@@ -4,8 +4,8 @@
 -- the server's own clock). Keys, after the prefix:
 --
 --   fleet:alive      zset: worker by the time at which it is gone
---   fleet:worker:ID  hash: its record, and its catalog's digest
---   fleet:last       set: digests of the catalogs that were last alive together
+--   fleet:worker:ID  hash: its record, its catalog's digest, and whether it still loads
+--   fleet:last       set: digests of the catalogs that were last alive together and whole
 --   fleet:loading    zset: worker by the time at which its load is lost
 --   fleet:loads      hash: worker -> the package that it loads
 --   fleet:lost       hash: package -> how many loads of it were lost
@@ -44,9 +44,20 @@ local function take_note(id)
   return package
 end
 
--- Remembers which catalogs are alive, unless none is.
+-- Answers the workers that are alive and have loaded all they should: their catalogs are whole.
+local function settled()
+  local ids = {}
+  for _, id in ipairs(alive()) do
+    if redis.call('HGET', key('worker', id), 'loading') ~= '1' then
+      ids[#ids + 1] = id
+    end
+  end
+  return ids
+end
+
+-- Remembers which whole catalogs are alive, unless none is.
 local function remember()
-  local ids = alive()
+  local ids = settled()
   if #ids == 0 then
     return
   end

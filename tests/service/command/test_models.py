@@ -167,8 +167,8 @@ FAILURE = {"detail": "No.", "facts": {"field": "/head", "missing": ["fc.bias"]}}
 
 def probe(state, **changes):
     """A probe as a gateway tells of it."""
-    told = {"state": state, "attempt": 0, "pool": "default", "workers": 1, "failure": None}
-    return told | changes
+    told = {"state": state, "attempt": 0, "pool": "default", "workers": 1, "starting": 0}
+    return told | {"failure": None} | changes
 
 
 READY = {
@@ -246,6 +246,15 @@ def test_with_no_worker_alive_adding_says_so_at_once_and_waits_for_one(tmp_path,
     alone = probe("queued", workers=0)
     added(tmp_path, READY, probes=[alone, alone, probe("running"), probe("succeeded")])
     assert capsys.readouterr().err.splitlines() == [ALONE, "A worker loads small@1.0.0."]
+
+
+def test_a_worker_that_is_starting_is_waited_for_and_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(packages, "NO_WORKER_FOR", 0.0)
+    starting = probe("queued", starting=1)
+    added(tmp_path, READY, probes=[starting, starting, probe("running"), probe("succeeded")])
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("A worker is starting and loads what is registered;")
+    assert second == "A worker loads small@1.0.0."
 
 
 def test_when_no_worker_comes_adding_ends_and_the_probe_stays_queued(tmp_path, capsys, monkeypatch):

@@ -110,6 +110,15 @@ def test_a_probe_fails_as_the_packages_entry_does_and_the_next_one_is_led(bench:
     assert bench.now(sound).state is State.SUCCEEDED
 
 
+def test_a_probe_is_led_between_two_packages_of_the_start(bench: Bench) -> None:
+    asked, _, first = (bench.room.register(name) for name in ("asked", "between", "first"))
+    job = bench.queue(asked)
+    bench.room.shelf.open(threading.Event(), bench.prober.lead_waiting)
+    assert bench.now(job).state is State.SUCCEEDED
+    assert bench.served == [tuple(sorted((asked.package, first.package)))]
+    assert len(bench.room.shelf.ready()) == 3
+
+
 def test_what_the_shelf_found_itself_is_not_loaded_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
