@@ -142,7 +142,7 @@ class MapRecord(Value):
         if not self.partial:
             return asked
         done = (
-            f"{self.extras[each]:g} {each.replace('_', ' ')} done"
+            f"{self.extras[each]:.0f} {each.replace('_', ' ')} done"
             for each in EFFORT
             if each in self.extras
         )

@@ -26,8 +26,8 @@ FLAGS = (Flag.PARTIAL,)
 EARLY = {
     "method": "rise",
     "method_title": "RISE",
-    "parameters": {"cells": 8, "samples": 16384},
-    "extras": {"samples": 50.0},
+    "parameters": {"cells": 8, "samples": 16777216},
+    "extras": {"samples": 1234567.0},
     "partial": True,
     "trust": TrustReport(
         grade=Grade.NOT_CHECKED, flags=FLAGS, statements=statements(Grade.NOT_CHECKED, FLAGS)
@@ -88,8 +88,8 @@ def test_what_was_not_done_is_not_stated_as_done(made):
     told = [of[name].DerivationDescription for name in DICOM if "DerivationDescription" in of[name]]
     parameters = [text for name, text in text_items(of["dicom_sr"]) if "Parameter" in name]
     for each in (*told, ", ".join(parameters)):
-        assert "50 samples done" in each
-        assert re.findall(r"samples=16384(.{10})", f"{each},") == [" asked for"]
+        assert "1234567 samples done" in each
+        assert re.findall(r"samples=16777216(.{10})", f"{each},") == [" asked for"]
 
 
 def test_files_that_are_no_dicom_say_so_too(made):
