@@ -8,14 +8,21 @@ from service.domain.tokens import MOST_BEFORE
 from service.drafts.base import Draft
 
 TOLD: Final = (
-    "The grid is that of the convolution that cuts patches, and {name!r} has places for {prefix}"
-    " more: look whether these come before the patches. 'read' says what the score is read from,"
-    " class_token or mean."
+    "The grid is that of the convolution that cuts patches; before its tokens the graph puts"
+    " {before}. {read}"
 )
+READ: Final = "Say under 'read' what the score is read from, class_token or mean."
+READ_MEAN: Final = "The score is taken to be read from their mean."
 ASKED: Final = (
     "The graph has attention, as a transformer: say where its tokens lie ('prefix' and 'grid', or"
     " 'stages'), or methods of layers have the grid of its convolutions alone."
 )
+BEFORE_ASKED: Final = (
+    " Its patches are a grid of {grid}; how many tokens come before theirs (a class token,"
+    " registers) the graph does not make plain."
+)
+TOKEN_AXES: Final = frozenset({1, -2})
+"""Of ``(N, tokens, width)``, the axis along which tokens are joined."""
 
 
 def take_tokens(graph: Any, size: Sequence[int], draft: Draft) -> None:
@@ -28,11 +35,41 @@ def take_tokens(graph: Any, size: Sequence[int], draft: Draft) -> None:
     """
     if not _attends(graph):
         return
-    for name, prefix, grid in _layouts(graph, size):
-        draft.fields["tokens"] = {"prefix": prefix, "grid": grid}
-        draft.notes["/tokens"] = TOLD.format(name=name, prefix=prefix)
-        return
     draft.notes["/tokens"] = ASKED
+    for more, grid in _layouts(graph, size):
+        if (more > 0) != _prepends(graph):
+            cells = " x ".join(map(str, grid))
+            draft.notes["/tokens"] = ASKED + BEFORE_ASKED.format(grid=cells)
+            continue
+        draft.fields["tokens"] = {"prefix": more, "grid": grid}
+        before, read = (f"{more} more", READ) if more else ("none", READ_MEAN)
+        draft.notes["/tokens"] = TOLD.format(before=before, read=read)
+        return
+
+
+def _prepends(graph: Any) -> bool | None:
+    """Tell whether something is joined before the patches' tokens; `None` if it is not plain."""
+    joins = [each for each in graph.node if each.op_type == "Concat" and _joins_tokens(each)]
+    if not joins:
+        return False
+    reached = _reached(graph)
+    (first, *others) = joins
+    from_patches = [name in reached for name in first.input]
+    plain = not others and from_patches[-1] and not any(from_patches[:-1])
+    return True if plain else None
+
+
+def _joins_tokens(node: Any) -> bool:
+    return any(each.name == "axis" and each.i in TOKEN_AXES for each in node.attribute)
+
+
+def _reached(graph: Any) -> set[str]:
+    """Return what is computed of a convolution; a shape of that is none of its values."""
+    found: set[str] = set()
+    for each in graph.node:
+        if each.op_type == "Conv" or (each.op_type != "Shape" and found & {*each.input}):
+            found.update(each.output)
+    return found
 
 
 def _attends(graph: Any) -> bool:
@@ -41,8 +78,8 @@ def _attends(graph: Any) -> bool:
     return any(each.op_type == "MatMul" and shares & {*each.input} for each in graph.node)
 
 
-def _layouts(graph: Any, size: Sequence[int]) -> Iterator[tuple[str, int, list[int]]]:
-    """Yield what is added to tokens of patches, how many it has too many, and the patches' grid."""
+def _layouts(graph: Any, size: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+    """Yield how many places more than patches are added to tokens, and the patches' grid."""
     tensors = {each.name: list(each.dims) for each in graph.initializer}
     added = {name for each in graph.node if each.op_type == "Add" for name in each.input}
     for width, patch in _patches(graph, tensors):
@@ -51,9 +88,9 @@ def _layouts(graph: Any, size: Sequence[int]) -> Iterator[tuple[str, int, list[i
         grid = [edge // step for edge, step in zip(size, patch, strict=True)]
         for name in sorted(added & tensors.keys()):
             *rows, count, wide = tensors[name] if len(tensors[name]) > 1 else (0, 0)
-            prefix = count - math.prod(grid)
-            if rows in ([], [1]) and wide == width and 0 <= prefix <= MOST_BEFORE:
-                yield name, prefix, grid
+            more = count - math.prod(grid)
+            if rows in ([], [1]) and wide == width and 0 <= more <= MOST_BEFORE:
+                yield more, grid
 
 
 def _patches(graph: Any, tensors: dict[str, list[int]]) -> Iterator[tuple[int, list[int]]]:

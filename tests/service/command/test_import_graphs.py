@@ -74,17 +74,23 @@ def test_a_graph_without_an_image_has_none_made_up(imported, tmp_path):
     assert "values ['n', 12]" in said["/inputs"]
 
 
-def write_transformer(path, places=None, edge=32, softmax="Softmax"):
-    """Write the beginning of a transformer: patches, places added to them, and attention."""
+def write_transformer(path, places=None, edge=32, softmax="Softmax", joined=("lifted",)):
+    """Write the beginning of a transformer: patches, places added to them, and attention.
+
+    Of what is `joined`, "lifted" are the patches' tokens.
+    """
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 1, edge, 48])
     scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, None)
     tensors = {"kernels": [16, 1, 8, 8], "places": places or [1, 25, 16], "bias": [16]}
+    tensors |= {each: [1, 1, 16] for each in joined if each != "lifted"}
+    join = helper.make_node("Concat", joined, ["row"], axis=1)
     nodes = [
         helper.make_node(
             "Conv", ["image", "kernels"], ["patches"], kernel_shape=[8, 8], strides=[8, 8]
         ),
         helper.make_node("Add", ["patches", "bias"], ["lifted"]),
-        helper.make_node("Add", ["lifted", "places"], ["tokens"]),
+        join if len(joined) > 1 else helper.make_node("Identity", joined, ["row"]),
+        helper.make_node("Add", ["row", "places"], ["tokens"]),
         helper.make_node(softmax, ["tokens"], ["weights"]),
         helper.make_node("MatMul", ["weights", "tokens"], ["scores"]),
     ]
@@ -102,11 +108,36 @@ def write_transformer(path, places=None, edge=32, softmax="Softmax"):
     return path
 
 
-@pytest.mark.parametrize(("places", "prefix"), [([1, 25, 16], 1), ([24, 16], 0), ([1, 29, 16], 5)])
-def test_patches_and_places_tell_where_tokens_lie(imported, tmp_path, places, prefix):
-    fields, said = imported(write_transformer(tmp_path / "m.onnx", places))
+@pytest.mark.parametrize(
+    ("places", "joined", "prefix"),
+    [
+        ([1, 25, 16], ("class", "lifted"), 1),
+        ([24, 16], ("lifted",), 0),
+        ([1, 29, 16], ("class", "registers", "lifted"), 5),
+    ],
+)
+def test_patches_and_places_tell_where_tokens_lie(imported, tmp_path, places, joined, prefix):
+    fields, said = imported(write_transformer(tmp_path / "m.onnx", places, joined=joined))
     assert fields["tokens"] == {"prefix": prefix, "grid": [4, 6]}
-    assert f"'places' has places for {prefix} more" in said["/tokens"]
+    assert f"the graph puts {prefix or 'none'}" in said["/tokens"]
+
+
+@pytest.mark.parametrize(
+    ("places", "joined"),
+    [
+        ([1, 24, 16], ("class", "lifted")),
+        ([1, 25, 16], ("lifted", "class")),
+        ([1, 26, 16], ("first", "lifted", "last")),
+        ([1, 25, 16], ("lifted",)),
+    ],
+    ids=["places of patches alone", "class token last", "some last", "no join"],
+)
+def test_a_prefix_that_the_graph_does_not_make_plain_is_asked_for(
+    imported, tmp_path, places, joined
+):
+    fields, said = imported(write_transformer(tmp_path / "m.onnx", places, joined=joined))
+    assert "tokens" not in fields
+    assert "a grid of 4 x 6; how many tokens come before" in said["/tokens"]
 
 
 @pytest.mark.parametrize("options", [{"places": [1, 23, 16]}, {"places": [25, 8]}, {"edge": "h"}])
