@@ -95,7 +95,8 @@ class Lime(SegmentMethod):
             raise TimeUp
         values, fit = self._fitted(subsets[: len(scores)].double(), scores.cpu())
         figures = [
-            {"score": score, "fit": r} for score, r in zip(scores[0].tolist(), fit, strict=True)
+            {"score": score, "fit": r, "samples": float(len(scores) - 1)}
+            for score, r in zip(scores[0].tolist(), fit, strict=True)
         ]
         return on_pixels(values.to(image.device), players, image, figures, partial=late)
 

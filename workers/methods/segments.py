@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Final, Self
@@ -153,7 +153,13 @@ def on_pixels(
 
 
 def shared_out(
-    values: Tensor, ends: Tensor, players: Players, image: Tensor, *, partial: bool
+    values: Tensor,
+    ends: Tensor,
+    players: Players,
+    image: Tensor,
+    done: Mapping[str, float],
+    *,
+    partial: bool,
 ) -> Maps:
     """Return maps that sum to the change in score: a segment's pixels share its value.
 
@@ -165,6 +171,8 @@ def shared_out(
         Shape ``(K, players)``.
     ends
         Scores of the image and of the baseline, shape ``(2, K)``.
+    done
+        How much was done for it.
     """
     sizes = torch.ones(players.count).to(values)
     sizes[: players.segments] = torch.bincount(players.labels.flatten())
@@ -175,6 +183,7 @@ def shared_out(
             "score_change": score - baseline,
             "sum": total,
             "residual": total - (score - baseline),
+            **done,
         }
         for score, baseline, total in zip(*ends.tolist(), values.sum(1).tolist(), strict=True)
     ]

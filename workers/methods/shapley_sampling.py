@@ -86,7 +86,8 @@ class ShapleySampling(SegmentMethod):
         if whole < 1:
             raise TimeUp
         values = _gains(scores, ranks[:whole], steps)
-        return shared_out(values, scores[:ENDS], players, image, partial=late)
+        done = {"orders": float(whole)}
+        return shared_out(values, scores[:ENDS], players, image, done, partial=late)
 
     def ranks(self, segments: int) -> Tensor:
         """Return the place of each segment in each order, shape ``(orders, segments)``."""

@@ -6,12 +6,24 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import KernelShap as CaptumKernelShap
+from torch import Tensor
 
 from tests.support.coalitions import BASELINE, per_segment, scores_of, shapley_values
-from tests.support.engine import attribute, image_for, logits, small_net, small_runtime
+from tests.support.engine import (
+    Polynomial,
+    attribute,
+    image_for,
+    logits,
+    small_net,
+    small_runtime,
+    stopped,
+)
 from tests.support.regression import Regression
-from workers.methods.kernel_shap import ENDS, Coalitions, KernelShap, fitted
+from workers.methods.base import Maps
+from workers.methods.kernel_shap import ENDS, Coalitions, KernelShap, fitted, told_apart
 from workers.methods.superpixels import segmented
+from workers.passes import TimeUp
+from workers.runtimes.torch import TorchRuntime
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
@@ -86,7 +98,7 @@ def test_the_sum_is_the_change_in_score_to_the_last_digit(samples: int) -> None:
 def test_a_fit_solves_the_papers_problem() -> None:
     """Lagrange's equations of the weighted problem with its constraint, solved by numpy."""
     coalitions = Coalitions(7, 40, 2)
-    weights = coalitions.weights(len(coalitions.shown))
+    weights = coalitions.weights
     scores = torch.randn(len(coalitions.shown), 3, dtype=torch.float64)
     z = coalitions.shown[ENDS:].double().numpy()
     w = np.diag(weights.numpy())
@@ -100,17 +112,58 @@ def test_a_fit_solves_the_papers_problem() -> None:
 
 def test_whole_sizes_have_the_papers_weights_and_the_rest_is_drawn_in_pairs() -> None:
     coalitions = Coalitions(6, 40, 1)
-    shown = coalitions.shown
+    shown, weights = coalitions.shown, coalitions.weights
     assert shown[0].all()
     assert not shown[1].any()
-    sizes = shown[ENDS:].sum(1)
-    assert sizes.tolist()[:12] == [1, 5] * 6
     assert torch.equal(shown[2::2], ~shown[3::2])
-    weights = coalitions.weights(42)
-    for size, weight in zip(sizes[:12].tolist(), weights[:12].tolist(), strict=True):
+    drawn, whole = shown[ENDS:].split([28, 12])
+    assert set(drawn.sum(1).tolist()) == {2, 3, 4}
+    assert len(weights[:28].unique()) == 1
+    assert whole.sum(1).tolist() == [1, 5] * 6
+    assert len(whole.unique(dim=0)) == 12
+    for size, weight in zip(whole.sum(1).tolist(), weights[28:].tolist(), strict=True):
         assert weight == pytest.approx(5 / (math.comb(6, size) * size * (6 - size)))
-    assert len({*weights[12:].tolist()}) == 1
     assert weights.sum().item() == pytest.approx(sum(5 / (s * (6 - s)) for s in range(1, 6)))
+
+
+def part_and_whole(method: KernelShap, rows: int) -> tuple[Maps, Maps, Tensor]:
+    """Return the map of a linear score after some rows, the whole one, and the segments."""
+    image = image_for()
+    model = Polynomial(image.shape)
+    with torch.no_grad():
+        model.w2.zero_()
+    runtime = TorchRuntime(model, image.shape)
+    whole = attribute(method, runtime, image, logits(0))
+    part = stopped(method.plan(image, logits(0)), runtime, rows, chunk=5)
+    return part, whole, segmented(image, method.segments)
+
+
+def test_when_time_is_up_every_segment_is_known() -> None:
+    """Of a linear score any coalitions that tell all segments apart give the exact values."""
+    method = KernelShap(segments=20, samples=100, baseline=BASELINE, seed=3)
+    part, whole, labels = part_and_whole(method, ENDS + 61)
+    assert part.partial
+    torch.testing.assert_close(per_segment(part, labels), per_segment(whole, labels))
+    assert part.extras[0]["samples"] == 60  # a coalition without its complement is left out
+    assert whole.extras[0]["samples"] == 100
+
+
+@pytest.mark.parametrize(
+    ("samples", "rows"),
+    [(100, 59), (80, 59), (36, 35)],
+    ids=["a share", "some to a segment", "not all segments told apart"],
+)
+def test_of_too_few_coalitions_there_is_no_map(samples: int, rows: int) -> None:
+    method = KernelShap(segments=20, samples=samples, baseline=BASELINE, seed=3)
+    with pytest.raises(TimeUp):
+        part_and_whole(method, ENDS + rows)
+
+
+def test_segments_and_values_are_told_apart_by_a_rank() -> None:
+    pairs = torch.tensor([[1, 0, 0, 1], [1, 0, 1, 0]]).bool()
+    assert not told_apart(torch.cat([pairs, ~pairs]))
+    assert not told_apart(torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]]).bool())
+    assert told_apart(torch.cat([pairs, torch.tensor([[1, 1, 0, 0]]).bool()]))
 
 
 def test_no_coalition_is_tried_twice_where_all_fit_in() -> None:
