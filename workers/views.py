@@ -8,9 +8,8 @@ beside it as they are, because a place of one view has nothing to do with that p
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import chain, islice
 from typing import Final, TypeVar
 
 import numpy as np
@@ -22,6 +21,7 @@ from service.domain.grid import Grid
 from service.domain.manifest import Manifest
 from service.domain.view import ViewShare
 from service.errors.models import UnservablePass
+from workers.abreast import abreast
 from workers.drawing.overlay import own_full
 from workers.methods.base import Maps, Method
 from workers.parcels import Prepared
@@ -195,37 +195,6 @@ def _of_view(step: Step, view: int) -> Step:
             for place, each in step.gradients.items()
         },
     )
-
-
-def abreast(plans: Sequence[Plan[R]]) -> Plan[tuple[R, ...]]:
-    """Return plans that ask for tuples of passes as one, which asks for all of them at a time.
-
-    So a pass that several of them ask for is made once.
-    """
-    found: dict[int, R] = {}
-    heard: dict[int, tuple[Step, ...] | None] = dict.fromkeys(range(len(plans)))
-    late: TimeUp | None = None
-    with ExitStack() as open_plans:
-        for plan in plans:
-            open_plans.enter_context(closing(plan))
-        while True:
-            asked: dict[int, tuple[Pass, ...]] = {}
-            for k, steps in heard.items():
-                try:
-                    more = plans[k].send(steps) if late is None else plans[k].throw(late)
-                    asked[k] = more if isinstance(more, tuple) else (more,)
-                except StopIteration as end:
-                    found[k] = end.value
-            if not asked:
-                break
-            try:
-                said = iter((yield tuple(chain.from_iterable(asked.values()))))
-            except TimeUp as error:
-                late, heard = error, dict.fromkeys(asked)
-                continue
-            late = None
-            heard = {k: tuple(islice(said, len(passes))) for k, passes in asked.items()}
-    return tuple(found[k] for k in range(len(plans)))
 
 
 def maps(

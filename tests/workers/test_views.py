@@ -14,6 +14,7 @@ from service.domain.network import Remote
 from tests.support.engine import logits, run_alone, short_of_time, through
 from tests.support.exported import onnx_of
 from tests.support.inference_server import InferenceServer, serving
+from workers.abreast import abreast
 from workers.architectures.multi_view_cnn import MultiViewCnn
 from workers.methods.base import METHODS, Maps, Method, ModelFacts
 from workers.passes import Ability, Forward, Pass, Plan, TimeUp
@@ -27,7 +28,7 @@ from workers.runtimes.remote import RemoteRuntime
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
 from workers.tabular import Companions, Tabular, accompanied
-from workers.views import abreast, cost_of, maps, piece, together
+from workers.views import cost_of, maps, piece, together
 
 VIEWS = 3
 SHAPE = (1, VIEWS, 12, 10)

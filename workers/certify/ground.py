@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from service.domain.manifest import Manifest
 from service.errors.base import WhylightError
 from service.errors.models import UnservablePass
+from workers.abreast import abreast
 from workers.certify.cases import Case, NotCertifiable, read_cases
 from workers.certify.heads import headed
 from workers.certify.turns import Turns
@@ -23,7 +24,7 @@ from workers.passes import Exclusive, Plan
 from workers.running import Planned
 from workers.runtimes.base import Runtime
 from workers.targets.classes import predictions_of
-from workers.views import Place, abreast, seen
+from workers.views import Place, seen
 
 LOAN: Final = 30.0
 """Seconds for which the model may be lent to be copied."""

@@ -97,41 +97,25 @@ def parts_of(targets: Targets, tiling: Tiling) -> list[Part]:
     ]
 
 
-class Placed:
-    """Maps of parts of an image, put where they belong; 0 elsewhere."""
-
-    def __init__(self, tiling: Tiling, targets: int) -> None:
-        self._tiling = tiling
-        self._targets = targets
-        self._total: Tensor | None = None
-        self._extras: dict[int, Mapping[str, float]] = {}
-        self._shares: dict[int, Tensor] = {}
-        self.partial = False
-        """Whether time was up within the last part."""
-
-    def add(self, part: Part, made: Maps) -> None:
-        """Put a part's maps in their place."""
-        values = _over(made, part.tiling.shape)
-        if self._total is None:
-            self._total = values.new_zeros(self._targets, values.shape[1], *self._tiling.extent)
-        for k, each in zip(part.asked, values, strict=True):
-            self._total[k][:, *part.box] = each
-        self._extras.update(zip(part.asked, made.extras, strict=False))
-        shares = () if made.shares is None else made.shares
-        self._shares.update(zip(part.asked, shares, strict=False))
-        self.partial = made.partial
-
-    def maps(self) -> Maps:
-        """Return all of them on the grid of the image."""
-        assert self._total is not None  # noqa: S101 - every box has a window
-        places = range(self._targets)
-        return Maps(
-            self._total[:, :, *self._tiling.inner],
-            cells(self._tiling.shape, self._tiling.shape),
-            tuple(self._extras[k] for k in places) if self._extras else (),
-            torch.stack([self._shares[k] for k in places]) if self._shares else None,
-            partial=self.partial,
-        )
+def placed(parts: Sequence[Part], made: Sequence[Maps], tiling: Tiling) -> Maps:
+    """Return maps of parts of an image, put where they belong; 0 elsewhere."""
+    places, like = range(sum(len(part.asked) for part in parts)), made[0].values
+    total = like.new_zeros(len(places), like.shape[1], *tiling.extent)
+    extras: dict[int, Mapping[str, float]] = {}
+    shares: dict[int, Tensor] = {}
+    for part, maps in zip(parts, made, strict=True):
+        for k, each in zip(part.asked, _over(maps, part.tiling.shape), strict=True):
+            total[k][:, *part.box] = each
+        extras.update(zip(part.asked, maps.extras, strict=False))
+        if maps.shares is not None:
+            shares.update(zip(part.asked, maps.shares, strict=True))
+    return Maps(
+        total[:, :, *tiling.inner],
+        cells(tiling.shape, tiling.shape),
+        tuple(extras[k] for k in places) if extras else (),
+        torch.stack([shares[k] for k in places]) if shares else None,
+        partial=any(maps.partial for maps in made),
+    )
 
 
 def _over(made: Maps, shape: Sequence[int]) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from service.domain.inputs import SlidingWindow
 from service.errors.models import UnservablePass
+from workers.abreast import abreast
 from workers.methods.base import Maps, Method, cells
 from workers.methods.cam import enlarged
 from workers.passes import (
@@ -37,7 +38,7 @@ from workers.passes import (
 from workers.rows import INPUT, LEAVES, VALUES, Box, Clean, ablated
 from workers.runtimes.base import Probe
 from workers.sliding.blend import blended, blended_scores, parts, rivals_of
-from workers.sliding.boxes import Placed, gathered, parts_of
+from workers.sliding.boxes import gathered, parts_of, placed
 from workers.sliding.lent import led
 from workers.sliding.regions import Region, Share
 from workers.sliding.rows import Source
@@ -154,18 +155,17 @@ class Sliding:
         self, method: Method, image: Tensor, targets: Targets, tabular: Tabular | None
     ) -> Plan[Maps]:
         tiling = self.tiling(image.shape)
-        padded, placed = tiling.padded(image), Placed(tiling, len(targets))
-        for part in parts_of(targets, tiling):
-            if placed.partial:  # time is up, and of these boxes there is nothing
-                raise TimeUp
+        padded, seen = tiling.padded(image), parts_of(targets, tiling)
+        plans = []
+        for part in seen:
             own = padded[:, *part.box].contiguous()
             if method.differentiates():
-                plan = method.joint(own, part.alone, tabular)
+                plans.append(method.joint(own, part.alone, tabular))
             else:
                 within = replace(self, part=part.tiling)
-                plan = within.led(method.joint(own, part.targets, tabular))
-            placed.add(part, (yield from plan))
-        return placed.maps()
+                plans.append(within.led(method.joint(own, part.targets, tabular)))
+        made = yield from abreast(plans)
+        return placed(seen, made, tiling)
 
     def _blended_maps(self, method: Method, image: Tensor, targets: Targets) -> Plan[Maps]:
         tiling = self.tiling(image.shape)

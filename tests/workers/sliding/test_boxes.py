@@ -12,12 +12,13 @@ from torch import nn
 from service.domain.grid import Grid
 from service.domain.target import DetectionTarget
 from service.errors.models import ModelUnavailable, UnservablePass
-from tests.support.engine import CONV, run_alone, settled, through
+from tests.support.engine import CONV, run_alone, settled, short_of_time, through
 from tests.support.windowed_boxes import proposals_in_windows
 from tests.workers.targets.test_detections import VOLUME, detection
 from workers.methods.base import METHODS
 from workers.passes import Forward, Gradient, TimeUp
 from workers.rows import INPUT, Clean, Masked, Patched
+from workers.running import Planned
 from workers.runtimes.torch import TorchRuntime
 from workers.scheduler import Scheduler
 from workers.sliding.passes import Sliding, windowed
@@ -354,14 +355,39 @@ def test_jobs_that_share_batches_get_what_each_gets_alone(axes):
         torch.testing.assert_close(made.values, each.values, rtol=1e-9, atol=1e-11)
 
 
+def boxes_apart(bench, image, name, **parameters):
+    """The plan of boxes that are seen in different windows, and what is followed of each."""
+    chosen = [bench.chosen(image, of="nodule", number=k) for k in range(3)]
+    method = settled(METHODS[name](**parameters), bench.runtime)
+    seen = chosen if method.differentiates() else [each.perturbed for each in chosen]
+    targets = tuple(each.scalar for each in seen)
+    assert len({each.windows for each in targets}) > 1
+    rows = bench.sliding.rows(method, image.shape, targets)
+    return Planned(bench.sliding.maps(method, image, targets, None), rows), targets
+
+
+@pytest.mark.parametrize(("name", "slice_seconds"), [("smooth_grad", 1e-9), ("rise", 0.05)])
+def test_each_box_has_a_map_when_time_is_up_before_the_last_could_be_done(name, slice_seconds):
+    """Of a method that asks for all its rows at once, and of one that is led from row to row."""
+    bench, image = Bench(2), image_of(2)
+    planned, targets = boxes_apart(bench, image, name, samples=64)
+    scheduler = Scheduler(slice_seconds=slice_seconds)
+    job = scheduler.submit("job", bench.runtime, [planned], **short_of_time(0.5, 2.0))
+    scheduler.run_until_idle()
+    (found,) = job.result(0).outcomes
+    assert found.partial
+    for k, target in enumerate(targets):
+        samples = int(found.extras[k]["samples"])
+        assert 0 < samples < 64
+        close(found.values[k], bench.maps(name, image, target, samples=samples).values[0])
+
+
 def test_time_that_is_up_before_a_map_of_each_box_was_begun_leaves_none():
     bench, image = Bench(2), image_of(2)
-    targets = [bench.chosen(image, of="nodule", number=k).scalar for k in range(3)]
-    assert len({each.parts[0][0] for each in targets}) > 1
-    plan = bench.sliding.maps(METHODS["smooth_grad"](samples=8), image, tuple(targets), None)
-    ask = next(plan)
+    plan = boxes_apart(bench, image, "smooth_grad", samples=8)[0].plan
+    ask, *_ = next(plan)
     step = run_alone(asking(Gradient(ask.rows, ask.targets)), bench.runtime)
-    ask.fold(0, step)  # its own rows are done, the next box's are not
+    ask.fold(0, step)  # its own rows are done, the other boxes' are not
     with pytest.raises(TimeUp):
         plan.throw(TimeUp)
 
