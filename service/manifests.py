@@ -1,8 +1,8 @@
 """Reading ``model.yaml``: strict YAML into a strict manifest, with errors that help."""
 
-from collections.abc import Collection, Hashable
+from collections.abc import Collection
 from itertools import takewhile
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import yaml
 from pydantic import JsonValue, ValidationError
@@ -23,32 +23,47 @@ Defect = dict[str, JsonValue]
 
 
 class Refused(yaml.YAMLError):
-    """YAML that is well formed and still not taken."""
+    """YAML that is well formed and still not taken; told at the JSON pointer of its place."""
 
-    def __init__(self, message: str, mark: Any) -> None:
+    def __init__(self, pointer: str, message: str) -> None:
         super().__init__(message)
+        self.pointer = pointer
         self.message = message
-        self.mark = mark
 
 
 class StrictLoader(yaml.SafeLoader):
     """Safe YAML without aliases (which can swell) and without repeated keys."""
 
-    @override
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.events.AliasEvent):
-            raise Refused("Aliases are not allowed; write the value out", self.get_mark())
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        if event.anchor is not None:
-            raise Refused("Anchors are not allowed; write values out", self.get_mark())
-        return super().compose_node(parent, index)
+    def __init__(self, stream: bytes) -> None:
+        super().__init__(stream)
+        self._path: list[str] = []
 
     @override
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if len(set(keys)) != len(keys):
-            raise Refused("A key is given twice in the mapping", node.start_mark)
-        return super().construct_mapping(node, deep)
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+        part = index.value if isinstance(index, yaml.ScalarNode) else index
+        self._path.append("" if part is None else f"/{escaped(str(part))}")
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.events.AliasEvent):
+            self._refuse("Aliases are not allowed (write the value out), and one is given", event)
+        if event.anchor is not None:
+            self._refuse("Anchors are not allowed (write values out), and one is given", event)
+        node: yaml.Node | None = super().compose_node(parent, index)  # type: ignore[arg-type]
+        if isinstance(node, yaml.MappingNode):
+            self._demand_each_key_once(node)
+        self._path.pop()
+        return node
+
+    def _demand_each_key_once(self, node: yaml.MappingNode) -> None:
+        lines: dict[str, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in lines:
+                self._path.append(f"/{escaped(key.value)}")
+                first = f"The key '{key.value}' of line {lines[key.value]}"
+                self._refuse(f"{first} is given again", key)
+            lines[key.value] = key.start_mark.line + 1
+
+    def _refuse(self, why: str, at: Any) -> NoReturn:
+        raise Refused("".join(self._path), why + _place(at.start_mark))
 
 
 def read_manifest(data: bytes) -> Manifest:
@@ -127,7 +142,7 @@ def parsed(data: bytes) -> object:
     try:
         return yaml.load(data, StrictLoader)  # noqa: S506 - it derives from SafeLoader
     except Refused as error:
-        raise invalid([defect("", error.message + _place(error.mark))]) from None
+        raise invalid([defect(error.pointer, error.message)]) from None
     except yaml.MarkedYAMLError as error:
         message = "model.yaml is not valid YAML" + _place(error.problem_mark)
         raise invalid([defect("", message)]) from None

@@ -15,7 +15,7 @@ from service.domain.manifest import Manifest
 from service.domain.value import Sha256, Slug, Value, Version, version_order
 from service.errors.models import ModelUnavailable
 from service.errors.requests import Conflict, UnknownModel
-from service.manifests import defect, invalid, read_manifest
+from service.manifests import Defect, defect, invalid, read_manifest
 from service.paths import MANIFEST_NAME
 from service.settings import LimitSettings
 from service.store.base import BlobStore
@@ -94,8 +94,8 @@ class ModelPackages:
         with tempfile.TemporaryDirectory(prefix="package-", dir=self._scratch) as folder:
             root = extract(zip_path, Path(folder), limits)
             manifest, contents = inspect(root)
-            if ref is not None and manifest.ref != ref:
-                raise invalid([defect("", "The manifest has another id or version than the path.")])
+            if ref is not None and (unlike := [*_unlike(manifest, ref)]):
+                raise invalid(unlike)
             return self._register(root, manifest, contents, tenants)
 
     def _register(
@@ -250,6 +250,18 @@ class ModelPackages:
     def _records(self, folder: str) -> Iterator[PackageRecord]:
         for blob in self._store.list(folder):
             yield PackageRecord.model_validate_json(self._store.get(blob.path))
+
+
+def _unlike(manifest: Manifest, ref: str) -> Iterator[Defect]:
+    """Yield the fields that say otherwise than the path under which a package was sent."""
+    name, _, version = ref.partition("@")
+    for field, said, sent in (("id", manifest.id, name), ("version", manifest.version, version)):
+        if said != sent:
+            yield defect(
+                f"/{field}",
+                f"model.yaml says '{said}', and the path under which it was sent '{sent}': make"
+                " them agree.",
+            )
 
 
 def _other_content(known: PackageRecord) -> Conflict:

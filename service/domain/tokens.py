@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, JsonValue, model_validator
 
 from service.domain.inputs import KEEPING, Input, SlidingWindow
-from service.domain.value import Value
+from service.domain.value import Value, Whole
 
 Grid = Annotated[
-    tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=2, max_length=3)
+    tuple[Annotated[Whole, Field(ge=1, le=4096)], ...], Field(min_length=2, max_length=3)
 ]
 """Cells along each spatial axis of the prepared image, in its order: rows, then columns."""
 
@@ -20,13 +20,40 @@ SIZED: Final = frozenset({"resize", "crop"})
 """Steps that tell the size of what they leave."""
 
 
+FORMS: Final[dict[str, JsonValue]] = {
+    "oneOf": [
+        {
+            "required": ["grid"],
+            "properties": {"grid": {"type": "array"}, "stages": {"maxItems": 0}},
+            "if": {"properties": {"read": {"const": "class_token"}}, "required": ["read"]},
+            "then": {"properties": {"prefix": {"minimum": 1}}, "required": ["prefix"]},
+        },
+        {
+            "required": ["stages"],
+            "properties": {
+                "grid": {"type": "null"},
+                "stages": {
+                    "minItems": 1,
+                    "anyOf": [{"items": {"maxItems": 2}}, {"items": {"minItems": 3}}],
+                },
+                "prefix": {"const": 0},
+                "read": {"type": "null"},
+            },
+        },
+    ]
+}
+"""What `Tokens._is_of_one_form` requires, as the published schema says it."""
+
+
 class Tokens(Value):
     """How outputs of a transformer's layers, ``(N, tokens, width)``, are a grid over the image.
 
     It is tried, and refused where a change of the image does not move the tokens as it says.
     """
 
-    prefix: int = Field(default=0, ge=0, le=MOST_BEFORE)
+    model_config = ConfigDict(json_schema_extra=FORMS)
+
+    prefix: Whole = Field(default=0, ge=0, le=MOST_BEFORE)
     """Tokens before those of the grid: a class token, registers."""
 
     grid: Grid | None = None
@@ -47,10 +74,16 @@ class Tokens(Value):
             raise ValueError(
                 "give 'grid', or of tokens that are merged on the way 'stages': one of both"
             )
-        if self.stages and (self.prefix or self.read == "class_token"):
-            raise ValueError("tokens of 'stages' have no 'prefix', and are read by their mean")
+        if self.stages and (self.prefix or self.read is not None):
+            raise ValueError(
+                "tokens of 'stages' have no 'prefix' and no 'read': the score is read off their"
+                " mean"
+            )
         if self.read == "class_token" and not self.prefix:
-            raise ValueError("a class token stands before the grid's: count it in 'prefix'")
+            raise ValueError(
+                "without a 'prefix' there is no class token to be read: say how many tokens stand"
+                " before the grid's, or leave 'read' out if there are none"
+            )
         if len({len(each) for each in self.grids}) > 1:
             raise ValueError("every grid of 'stages' needs a number for each spatial axis")
         return self

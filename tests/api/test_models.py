@@ -189,11 +189,18 @@ def test_other_content_under_the_same_version_is_refused(client, package, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "place", ["/v1/models/other/versions/1.0.0", "/v1/models/small/versions/2.0.0"]
+    ("place", "told"),
+    [
+        ("/v1/models/other/versions/1.0.0", ("/id", "'small'", "'other'")),
+        ("/v1/models/small/versions/2.0.0", ("/version", "'1.0.0'", "'2.0.0'")),
+    ],
 )
-def test_a_package_under_another_name_or_version_is_refused(served, client, package, place):
+def test_a_package_under_another_name_or_version_is_refused(served, client, package, place, told):
     body = problem(client.put(place, content=package, headers=ZIP), 422, "invalid_package")
-    assert "id or version" in body["errors"][0]["detail"]
+    (error,) = body["errors"]
+    pointer, *values = told
+    assert error["pointer"].endswith(pointer)
+    assert all(value in error["detail"] for value in values)
     assert served.stored("models") == []
 
 

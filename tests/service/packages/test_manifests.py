@@ -1,6 +1,7 @@
 """``model.yaml``: strict, and its errors name field, expectation and remedy."""
 
 import math
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -425,11 +426,23 @@ def test_all_defects_are_named_at_once(fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        (b"a:\n- b: &x 1\n", "/a/0/b", "Anchors .* line 2, column 6"),
+        (b"b: *x\n", "/b", "Aliases .* line 1, column 4"),
+        (b"id: a\ntitle: b\nid: c\n", "/id", "The key 'id' of line 1 is given again at line 3"),
+        (b"a: {b: 1}\nc: [0, {d: 1, d: 2}]\n", "/c/1/d", "The key 'd' of line 2 .* line 2"),
+    ],
+)
+def test_strict_yaml_is_told_at_its_place(text: bytes, place: str, words: str) -> None:
+    ((pointer, message),) = defects(text)
+    assert pointer == place
+    assert re.search(words, message)
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
-        (b"a: &x 1\n", "Anchors"),
-        (b"b: *x\n", "Aliases"),
-        (b"id: a\ntitle: b\nid: c\n", "twice"),
         (b"a: [1, 2\n", "line 2, column 1"),
         (b"a: !!python/object/apply:os.system ['true']\n", "not valid YAML at line 1"),
         (b"a: \xff\n", "UTF-8"),
@@ -464,3 +477,38 @@ def test_the_published_schema_takes_what_we_take(fields: dict[str, Any]) -> None
     jsonschema.validate(fields, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**fields, "titel": "x"}, schema)
+
+
+GRIDS = ([4, 6], [4, 0], ["4", "6"], [4.5, 6], [4], None)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        {},
+        *({"grid": grid} for grid in GRIDS),
+        *({"stages": [grid]} for grid in GRIDS),
+        *({"grid": [4, 6], "prefix": prefix} for prefix in (0, 1, True, "1", -1, 65)),
+        *({"grid": [4, 6], "read": read} for read in ("mean", "class_token", "cls", None)),
+        {"grid": [4, 6], "prefix": 1, "read": "class_token"},
+        {"grid": [4, 6], "stages": [[4, 6]]},
+        {"grid": [4, 6], "stages": []},
+        {"stages": []},
+        {"stages": [[4, 6], [2, 3, 1]]},
+        *({"stages": [[4, 6]], **more} for more in ({"prefix": 1}, {"prefix": 0})),
+        *({"stages": [[4, 6]], "read": read} for read in ("mean", "class_token", None)),
+    ],
+    ids=str,
+)
+def test_the_published_schema_of_tokens_takes_what_we_take(
+    fields: dict[str, Any], tokens: dict[str, Any]
+) -> None:
+    fields["inputs"][0]["steps"] = [{"name": "resize", "parameters": {"size": [4, 6]}}]
+    fields["tokens"] = tokens
+    published = jsonschema.Draft202012Validator(manifest_schema()).is_valid(fields)
+    try:
+        read_manifest(yaml.safe_dump(fields).encode())
+        taken = True
+    except InvalidPackage:
+        taken = False
+    assert published == taken

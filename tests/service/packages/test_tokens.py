@@ -53,7 +53,10 @@ def test_what_is_not_said_of_tokens_follows_from_what_is(fields, tokens, grids, 
         ({"prefix": 1}, "/tokens", "give 'grid'"),
         ({"grid": [4, 6], "stages": [[4, 6]]}, "/tokens", "one of both"),
         ({"stages": [[8, 12], [4, 6]], "prefix": 1}, "/tokens", "have no 'prefix'"),
-        ({"grid": [4, 6], "read": "class_token"}, "/tokens", "count it in 'prefix'"),
+        ({"grid": [4, 6], "read": "class_token"}, "/tokens", "there is no class token"),
+        ({"stages": [[8, 12], [4, 6]], "read": "mean"}, "/tokens", "no 'prefix' and no 'read'"),
+        ({"grid": [4, 6], "prefix": True}, "/tokens/prefix", "whole number"),
+        ({"grid": ["4", "6"]}, "/tokens/grid/0", "whole number"),
         ({"grid": [4, 6], "patch": 8}, "/tokens/patch", "unknown"),
         ({"grid": [4, 0]}, "/tokens/grid/1", "1"),
     ],
@@ -61,7 +64,7 @@ def test_what_is_not_said_of_tokens_follows_from_what_is(fields, tokens, grids, 
 def test_what_does_not_go_together_is_told_by_its_field(fields, tokens, pointer, words):
     with pytest.raises(InvalidPackage) as refused:
         read({**fields, "tokens": tokens})
-    (error,) = refused.value.facts["errors"]
+    error, *_ = refused.value.facts["errors"]
     assert error["pointer"] == pointer
     assert words in error["message"]
 
