@@ -61,6 +61,7 @@ EVENTS = frozenset(
         "lease_expired",
         "reclaimed",
         "model_loaded",
+        "call_abandoned",
         "model_unavailable",
         "model_evicted",
         "replica_dropped",

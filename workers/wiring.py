@@ -1,12 +1,14 @@
 """What a worker is made of, put together in one place."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from service.backends import Backends, open_backends
 from service.certificates import MethodRecords
@@ -39,6 +41,9 @@ from workers.slots import Slots
 CLOSE_WITHIN: Final = 3.0
 """Seconds for the slots to become idle at the end."""
 
+LET_GO_WITHIN: Final = 2.0
+"""Seconds for the device's owner to end what it is at, once no job is in hand any more."""
+
 
 class Worker:
     """One worker process and its threads.
@@ -51,10 +56,21 @@ class Worker:
     ----------
     own
         A private folder that is removed when the process ends.
+    leave
+        Ends the process although a thread of it is in a call that nothing interrupts.
     """
 
-    def __init__(self, settings: Settings, backends: Backends, slots: Slots, own: Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        backends: Backends,
+        slots: Slots,
+        own: Path,
+        leave: Callable[[], NoReturn],
+    ) -> None:
         self._settings = settings
+        self._leave = leave
+        self._let_go = threading.Event()
         self._published: tuple[Mapping[str, ModelEntry], Catalog] | None = None
         self._started = int(time.time() * 1000)
         self._loaded = threading.Event()
@@ -158,12 +174,21 @@ class Worker:
         try:
             self._scheduler.run_forever()
         finally:
+            self._let_go.set()
             self._loop.drain()
             self._loop.ended.set()
             self._herald.tell()
             following.join(2 * LEASE_WAIT)  # it asks the queue, which is closed next
+        self._retire(abandoned=following.is_alive())
+
+    def _retire(self, *, abandoned: bool) -> None:
+        """Say goodbye; leave at once if a thread is in a call, as of a load, that is abandoned."""
+        if abandoned:
+            self._log.warning("call_abandoned")
         self._herald.retire()  # a load that the drain cuts off is no crash
         self._log.info("stopped")
+        if abandoned:
+            self._leave()
 
     def drain(self) -> None:
         """Lease no more, and end once the jobs in hand have; safe in a signal handler."""
@@ -192,6 +217,8 @@ class Worker:
         self._loop.join()
         self._herald.tell()
         self._scheduler.stop(drain=False)
+        if not self._let_go.wait(LET_GO_WITHIN):
+            self._retire(abandoned=True)
 
     def _lead(self, held: Held) -> None:
         self._line.lead(held)
@@ -240,7 +267,15 @@ def assembled(settings: Settings) -> Iterator[Worker]:
             address_space_bytes=settings.worker.decode_bytes,
         )
         rooms.callback(_close, slots)
-        yield Worker(settings, backends, slots, own)
+        yield Worker(settings, backends, slots, own, partial(_leave, rooms))
+
+
+def _leave(rooms: ExitStack) -> NoReturn:
+    """Clean up and end well, whatever other threads are at."""
+    try:
+        rooms.close()
+    finally:
+        os._exit(0)
 
 
 def _daemon(target: Callable[[], None]) -> threading.Thread:

@@ -66,9 +66,10 @@ def start(ward: Ward) -> Iterator[Callable[..., WorkerProcess]]:
     """Start workers by name; all are ended with the test."""
     workers: list[WorkerProcess] = []
 
-    def begin(name: str, **environment: str) -> WorkerProcess:
+    def begin(name: str, *program: str, **environment: str) -> WorkerProcess:
         log = ward.folder / f"{name}.log"
         worker = WorkerProcess(name, log, {**ward.environment, **environment})
+        worker.program = program or worker.program
         worker.start()
         workers.append(worker)
         return worker

@@ -10,6 +10,7 @@ import torch
 from service import paths
 from service.contents import pack
 from service.domain.job import Job, Stage, State
+from service.fleet.base import Leave
 from service.registrations import Registrations
 from service.settings import LimitSettings
 from tests.chaos.conftest import Ward, opened
@@ -211,6 +212,46 @@ def test_a_poison_job_is_given_up_after_three_lost_workers(ward: Ward, start: St
     worker_process.wait_ready(ward.backends, ward.package.package, survivor)
     healthy = ask(ward.backends, ward.package, ward.study)
     assert ended(ward.backends, healthy).state is State.SUCCEEDED
+
+
+ENDLESS = """
+import ctypes, os, pathlib
+from workers.loading import Loader
+from workers.main import main
+
+def endless(*_):
+    pathlib.Path(os.environ["MARK"]).touch()
+    mutex = ctypes.create_string_buffer(64)
+    for _ in "ab":  # the second call never returns, and no signal interrupts it
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)
+
+owned = Loader._owned
+Loader._owned = lambda self, _: owned(self, endless)
+main()
+"""
+"""A worker whose device's owner gets stuck in its first load."""
+
+
+def test_a_worker_that_is_terminated_in_a_long_load_leaves_and_the_load_is_no_crash(
+    ward: Ward, start: Start
+) -> None:
+    mark = ward.folder / "begun"
+    alpha = start("alpha", "-c", ENDLESS, MARK=str(mark))
+    fleet, package = ward.backends.fleet, ward.package.package
+    end = time.monotonic() + 60
+    while not (mark.exists() and fleet.workers()):
+        assert time.monotonic() < end, alpha.log.read_text()
+        time.sleep(0.1)
+    (record,) = fleet.workers()  # seen although it serves nothing yet
+    assert (record.id, record.loading, record.packages) == ("alpha", True, ())
+    asked = time.monotonic()
+    assert alpha.end(signal.SIGTERM) == 0
+    assert time.monotonic() - asked < 10.0
+    assert alpha.events()[-1] == "stopped"
+    assert fleet.workers() == ()
+    assert list((ward.folder / "scratch").iterdir()) == []
+    for worker in ("beta", "gamma"):  # after one load that was lost the second would have to wait
+        assert fleet.begin_load(package, worker, seconds=9) is Leave.BEGUN
 
 
 def test_a_package_that_ends_its_workers_is_given_up_after_two_and_others_are_served(

@@ -20,18 +20,19 @@ ENDS_WITHIN = 30.0
 
 @dataclass
 class WorkerProcess:
-    """One ``python -m workers.main``."""
+    """One ``python -m workers.main``, or another `program`."""
 
     name: str
     log: Path
     environment: dict[str, str]
+    program: tuple[str, ...] = ("-m", "workers.main")
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> None:
         """Start the process; it is not ready yet."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "workers.main"],
+                [sys.executable, *self.program],
                 env={**os.environ, "WHYLIGHT_WORKER__NAME": self.name, **self.environment},
                 stdout=log,
                 stderr=log,
