@@ -1,8 +1,7 @@
 """``whylight reproduce``: the maps of an explanation, computed again and compared."""
 
-import hashlib
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from service.command.client import Client
 from service.command.difference import TOLERANCE, Difference, Values, difference
 from service.command.failure import CommandFailure
 from service.command.report import table
+from service.command.resend import Resent, resend
 from service.domain.explanation import Explanation, ModelRef, Provenance, Result
 from service.domain.job import Priority
 from service.domain.target import ClassTarget
@@ -36,7 +36,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         "file", type=Path, help=f"{DOCUMENT_NAME} of an explanation, as it was fetched"
     )
     parser.add_argument(
-        "--study", type=Path, help="the DICOM file, if the service has the study no more"
+        "--study",
+        type=Path,
+        help="what went in, if the service has it no more: a DICOM file, or a zip archive or folder"
+        " with every object",
     )
     place.add_home(parser)
     place.add_gateway(parser)
@@ -49,10 +52,11 @@ def run(options: Namespace) -> int:
     url = place.gateway_of(options.home, options.url)
     with Client(url, place.key_of(options.key_file)) as client:
         _demand_model(client, model)
-        where = _study(client, original, ran, options.study)
-        again = _again(client, original, _request(original, model) | where)
-        _demand_same_inputs(original, ran, again)
-        found = list(_compare(client, original, again, options.file.parent))
+        resent = _resent(client, original, ran, options.study)
+        request = _request(original, model) | _meant(original, ran)
+        again = _again(client, original, resent.request(request))
+        _demand_same_inputs(original, ran, again, resent)
+        found = list(_compare(client, original, again, resent, options.file.parent))
     return _tell(original, again, found)
 
 
@@ -100,29 +104,24 @@ def _demand_model(client: Client, model: ModelRef) -> None:
         )
 
 
-def _study(
-    client: Client, original: Explanation, ran: Provenance, file: Path | None
-) -> dict[str, Any]:
-    """Tell the request which image is meant: the one there, or one sent now."""
+def _resent(client: Client, original: Explanation, ran: Provenance, place: Path | None) -> Resent:
+    """Return the study that is explained: the one there, or one that is sent now."""
+    if place is not None:
+        return resend(client, original, ran, place)
+    if client.find(f"/v1/studies/{original.request.study}") is None:
+        raise CommandFailure(
+            "The service no longer has the study.",
+            "Name what went in with --study: its DICOM file, or a zip archive or a folder of all.",
+        )
+    return Resent(original.request.study)
+
+
+def _meant(original: Explanation, ran: Provenance) -> dict[str, Any]:
+    """Return which object of the study is meant, as it was found then."""
     asked = original.request
-    if file is None:
-        if client.find(f"/v1/studies/{asked.study}") is None:
-            raise CommandFailure(
-                "The service no longer has the study.", "Name its DICOM file with --study."
-            )
-        if asked.views or asked.instances:
-            return {"study": asked.study}
-        whole = asked.series is not None  # then the series, unless one of its objects was named
-        return {"study": asked.study, "instance": asked.instance if whole else ran.instances[0].id}
-    if asked.views or asked.instances or asked.beside:
-        raise CommandFailure("The explanation is of several objects: one file does not do.")
-    try:
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError:
-        raise CommandFailure("The file named with --study cannot be read.") from None
-    if digest not in {each.sha256 for each in ran.instances}:
-        raise CommandFailure("The file named with --study is not the image that was explained.")
-    return {"study": follow.upload(client, file), "instance": None}
+    if asked.views or asked.instances or asked.series is not None:
+        return {}
+    return {"instance": ran.instances[0].id}
 
 
 def _request(original: Explanation, model: ModelRef) -> dict[str, Any]:
@@ -161,45 +160,48 @@ def _served(client: Client) -> dict[str, int]:
     return {each["name"]: each["version"] for each in listed}
 
 
-def _demand_same_inputs(original: Explanation, ran: Provenance, again: Explanation) -> None:
+def _demand_same_inputs(
+    original: Explanation, ran: Provenance, again: Explanation, resent: Resent
+) -> None:
     """Refuse to compare maps that were made of something else."""
     now = again.provenance
     then = [each.sha256 for each in ran.instances]
     if now is None or (now.package, [each.sha256 for each in now.instances]) != (ran.package, then):
         raise CommandFailure("The service explained another image, or another package.")
-    beside = _beside(again)
-    if any(beside.get(which, digest) != digest for which, digest in _beside(original).items()):
-        raise CommandFailure(
-            "A target was made of another image or segmentation beside the one explained."
-        )
+    found = _by_target(again, str)
+    for which, result in _by_target(original, resent.key).items():
+        beside = _beside(found[which]) if which in found else None
+        if None not in {beside, _beside(result)} and beside != _beside(result):
+            raise CommandFailure(
+                "A target was made of another image or segmentation beside the one explained."
+            )
 
 
-def _beside(explanation: Explanation) -> dict[tuple[str, str | None], Sha256]:
+def _beside(result: Result) -> Sha256 | None:
     """Return the digest of what a map's target was made of beside the image, where it was."""
-    return {
-        _which(each): each.target.beside
-        for each in _mapped(explanation)
-        if each.target is not None and each.target.beside is not None
-    }
+    return None if result.target is None else result.target.beside
+
+
+def _by_target(
+    explanation: Explanation, named: Callable[[str], str]
+) -> dict[tuple[str, str], Result]:
+    """Return the results with a map by method and target, whose key is named anew."""
+    mapped = _mapped(explanation)
+    return {(each.method, named(each.target.key)): each for each in mapped if each.target}
 
 
 def _compare(
-    client: Client, original: Explanation, again: Explanation, folder: Path
+    client: Client, original: Explanation, again: Explanation, resent: Resent, folder: Path
 ) -> Iterator[Difference]:
     """Yield the difference of every map that the original has."""
     values, values_again = Values(client, original, folder), Values(client, again, None)
-    found = {_which(each): each for each in _mapped(again)}
-    for result in _mapped(original):
-        other = found.get(_which(result))
+    found = _by_target(again, str)
+    for (method, target), result in _by_target(original, resent.key).items():
+        other = found.get((method, target))
         if other is None:
-            target = result.target.key if result.target else "-"
-            yield Difference(result.method, target, None, None, same_digest=False)
+            yield Difference(method, target, None, None, same_digest=False)
         else:
             yield difference(result, other, values.of(result), values_again.of(other))
-
-
-def _which(result: Result) -> tuple[str, str | None]:
-    return result.method, result.target.key if result.target else None
 
 
 def _tell(original: Explanation, again: Explanation, found: Sequence[Difference]) -> int:
