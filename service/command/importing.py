@@ -86,10 +86,15 @@ def _tell(draft: Draft, data: bytes) -> int:
             lacks.setdefault(str(each["pointer"]), []).append(str(each["message"]))  # type: ignore[index,call-overload]
     for pointer, note in draft.notes.items():
         lacks.setdefault(pointer, []).append(note)
-    if not lacks:
+    looks = {k: [each] for k, each in draft.looks.items() if k not in lacks}
+    for pointer in lacks.keys() & draft.looks.keys():
+        lacks[pointer].append(draft.looks[pointer])
+    if not lacks and not looks:
         print("Nothing is missing.")
         return 0
-    print("Still to be said:")
-    for pointer, sentences in sorted(lacks.items()):
-        print(f"  {pointer or '/'}: {' '.join(sentences)}")
+    for title, told in (("Still to be said", lacks), ("Taken over, and to be looked at", looks)):
+        if told:
+            print(f"{title}:")
+        for pointer, sentences in sorted(told.items()):
+            print(f"  {pointer or '/'}: {' '.join(sentences)}")
     return UNFINISHED

@@ -64,16 +64,17 @@ def _add(options: Namespace, client: Client) -> None:
     sent = packages.register(client, options.folder, options.tenant)
     ref = sent.manifest.ref
     entry = packages.wait_until_probed(client, sent, packages.Waiting(ref).tell)
-    print(f"{ref} is ready: {', '.join(entry['methods'])}")
+    print(packages.wrapped(f"{ref} is ready: {', '.join(entry['methods'])}", "  "))
     for line in packages.refusals(entry):
         print(line)
 
 
 def _list(_options: Namespace, client: Client) -> None:
-    """Print a line for each version of each model."""
+    """Print each version of each model, and below it what it can be asked."""
     for each in client.json("GET", "/v1/models")["models"]:
-        methods = ", ".join(each["methods"])
-        print(f"{each['name']}@{each['version']}  {each['runtime']}  {each['state']}  {methods}")
+        print(f"{each['name']}@{each['version']}  {each['runtime']}  {each['state']}")
+        if each["methods"]:
+            print(packages.wrapped(f"  {', '.join(each['methods'])}", "  "))
         if each["state"] != "ready" and each.get("failure"):
             print(f"  {packages.told(each['failure'])}")
 

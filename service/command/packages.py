@@ -3,6 +3,7 @@
 import json
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ BUNDLED = Path(__file__).resolve().parents[2] / "models"
 
 NO_WORKER_FOR = 60.0
 """Seconds for which a worker may be on its way, before it is heard of."""
+
+WIDTH = 100
+"""Columns of what is told."""
 
 LOOK_EVERY = 1
 """Seconds for which the gateway is asked to wait for a probe's end."""
@@ -156,7 +160,19 @@ def refusals(entry: Mapping[str, Any]) -> list[str]:
     every = len(entry["methods"]) + len(entry["refused"])
     if entry["refused"]:
         lines.append(f"  {len(entry['refused'])} of {every} methods are refused:")
-    return lines + [f"    {', '.join(names)}: {why}" for why, names in alike.items()]
+    lines += [f"    {', '.join(names)}: {why}" for why, names in alike.items()]
+    return [wrapped(each, "      ") for each in lines]
+
+
+def wrapped(text: str, indent: str) -> str:
+    """Return a text in lines of a terminal's width, the second and later ones indented."""
+    return textwrap.fill(
+        text,
+        WIDTH,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def told(failure: Mapping[str, Any]) -> str:

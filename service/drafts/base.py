@@ -43,7 +43,10 @@ class Draft:
 
     fields: dict[str, Any]
     notes: dict[str, str] = field(default_factory=dict)
-    """By JSON pointer: what a person must say or look at, and where it may be found."""
+    """By JSON pointer: what a person must say, and where it may be found."""
+
+    looks: dict[str, str] = field(default_factory=dict)
+    """By JSON pointer: what was taken over, and how a person sees that it is right."""
 
     files: list[tuple[Path, str, str]] = field(default_factory=list)
     """Files that go into the package as they are, each with role and format."""
@@ -75,6 +78,12 @@ def _unreadable(path: Path) -> InvalidPackage:
 def slug(text: str) -> str:
     """Return a text as a key: small letters, digits and hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:64].strip("-")
+
+
+def ask_license(source: str, said: str | None) -> str:
+    """Return what asks for a license, with what a document says of it, which need be no SPDX."""
+    told = f"says {said!r}" if said else "names none"
+    return f"Give an SPDX expression, such as 'Apache-2.0'; {source} {told}."
 
 
 def version(text: object) -> dict[str, Any]:

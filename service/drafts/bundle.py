@@ -8,7 +8,17 @@ every argument is plain data.
 from pathlib import Path
 from typing import Any, Final
 
-from service.drafts.base import Draft, classes, image, modalities, read_json, slug, text, version
+from service.drafts.base import (
+    Draft,
+    ask_license,
+    classes,
+    image,
+    modalities,
+    read_json,
+    slug,
+    text,
+    version,
+)
 from service.drafts.monai import choice, is_data, per_axis
 from service.errors.models import InvalidPackage
 from service.sniff import contradiction
@@ -38,8 +48,7 @@ def read_bundle(folder: Path) -> Draft:
         draft.fields["intended_use"] = use
     said = text(about, "task", "description") or "nothing"
     draft.notes["/task"] = f"metadata.json says of the task: {said!r}."
-    rights = text(about, "copyright", "license") or "nothing"
-    draft.notes["/license"] = f"Give an SPDX expression; metadata.json says: {rights!r}."
+    draft.notes["/license"] = ask_license("metadata.json", text(about, "license"))
     _tensors(about, draft)
     _windows(folder, about, draft)
     _weights(folder, draft)
@@ -66,7 +75,7 @@ def _tensors(about: dict[str, Any], draft: Draft) -> None:
         ordered = sorted(channels, key=lambda each: int(each) if each.isdecimal() else 0)
         found = classes(str(channels[each]) for each in ordered)
         draft.fields["outputs"] = [{"name": slug(name).replace("-", "_"), "classes": found}]
-        draft.notes["/outputs/0/classes"] = (
+        (draft.looks if found else draft.notes)["/outputs/0/classes"] = (
             "Check the order of the classes and that the network puts out logits, not "
             "probabilities; give codes and thresholds."
         )
@@ -115,7 +124,7 @@ def _windows(folder: Path, about: dict[str, Any], draft: Draft) -> None:
         overlap, blend = said.get("overlap", OVERLAP), said.get("mode", "constant")
         if is_data([overlap, blend]):
             draft.fields["sliding_window"] = {"size": size, "overlap": overlap, "blend": blend}
-            draft.notes["/sliding_window"] = (
+            draft.looks["/sliding_window"] = (
                 f"Taken from {WINDOWS} of the configuration; look whether it is what runs."
             )
             return

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import onnx
 
-from service.drafts.base import Draft, image, slug, text, version
+from service.drafts.base import Draft, ask_license, image, slug, text, version
 from service.drafts.tokens import take_tokens
 from service.manifests import defect, invalid
 from service.sniff import contradiction
@@ -44,7 +44,7 @@ def read_onnx(path: Path) -> Draft:
     draft = Draft({"id": slug(path.stem), **version(said.get("version")), "title": title})
     if publisher := text(said, "publisher", "author", "authors"):
         draft.fields["publisher"] = publisher
-    draft.notes["/license"] = f"Give an SPDX expression; the file says {text(said, 'license')!r}."
+    draft.notes["/license"] = ask_license("the file", text(said, "license"))
     take_graph(path, model, draft)
     fixed = {each.name for each in model.graph.initializer}
     inputs = [each for each in model.graph.input if each.name not in fixed]
@@ -109,7 +109,7 @@ def _image(tensor: Any, draft: Draft) -> None:
     drafted = image(len(edges), tensor.name, [], steps)
     if last and len(edges) == len("yx"):
         drafted["layout"] = "NHWC"
-        draft.notes["/inputs/0/layout"] = (
+        draft.looks["/inputs/0/layout"] = (
             f"The shape is {shape!r}, so channels were taken to come last; look whether they do."
         )
     elif last:

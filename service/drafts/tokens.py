@@ -43,7 +43,8 @@ def take_tokens(graph: Any, size: Sequence[int], draft: Draft) -> None:
             continue
         draft.fields["tokens"] = {"prefix": more, "grid": grid}
         before, read = (f"{more} more", READ) if more else ("none", READ_MEAN)
-        draft.notes["/tokens"] = TOLD.format(before=before, read=read)
+        del draft.notes["/tokens"]
+        draft.looks["/tokens"] = TOLD.format(before=before, read=read)
         return
 
 

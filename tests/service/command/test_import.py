@@ -76,6 +76,17 @@ def test_a_bundle_gives_its_names_tensors_and_network(imported, tmp_path):
     assert completed(fields).ref == "breast-density@0.5.3"
 
 
+def test_what_was_read_is_to_be_looked_at_and_not_to_be_said(whylight, tmp_path):
+    """A copyright is no license, and is not told as one."""
+    _, out, _ = whylight("models", "import", write_bundle(tmp_path / "bundle"), tmp_path / "begun")
+    said, looked = out.split("Taken over, and to be looked at:")
+    assert "/license: This field is required" in said
+    assert "names none" in said
+    assert "academic" not in out
+    assert "/outputs/0/classes" not in said
+    assert "/outputs/0/classes: Check the order" in looked
+
+
 @pytest.mark.parametrize(
     "network",
     [

@@ -269,9 +269,19 @@ def test_a_model_that_cannot_be_used_is_listed_with_the_reason(capsys):
     failure = {"detail": "The weights do not fit.", "facts": {"field": "/architecture"}}
     bad = {**READY, "name": "bad", "methods": [], "state": "unavailable", "failure": failure}
     models._list(Namespace(), Served(READY, bad))
-    _, *lines = capsys.readouterr().out.splitlines()
-    assert lines == [
-        "bad@1.0.0  onnx  unavailable  ",
+    assert capsys.readouterr().out.splitlines() == [
+        "small@1.0.0  onnx  ready",
+        "  rise, lime",
+        "bad@1.0.0  onnx  unavailable",
         "  The weights do not fit.",
         '  field: "/architecture"',
     ]
+
+
+def test_many_methods_are_told_in_lines_of_a_terminal(tmp_path, capsys):
+    methods = [f"method_{number:02}" for number in range(40)]
+    added(tmp_path, {**READY, "methods": methods})
+    models._list(Namespace(), Served({**READY, "methods": methods}))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= packages.WIDTH
+    assert sum(line.count("method_") for line in lines) == 2 * len(methods)
