@@ -60,9 +60,10 @@ measured. The legend of a picture tells how much of the image one cell covers.
 
 When the time that an operator allows a job is up, a method whose column says so returns a map of
 what it has by then, if that is enough; the map is marked as partial, and figures beside it tell how
-much was done. The page of each tells what that map is. Of several views, images of a bag or boxes
-in different windows there is a map of each if there is enough of each, and else of none. The other
-methods are done in one or two passes, and before their end there is nothing to show.
+much was done. The page of each tells what that map is, how much is enough, and how like the whole
+map it is then. Of several views, images of a bag or boxes in different windows there is a map of
+each if there is enough of each, and else of none. The other methods are done in one or two passes,
+and before their end there is nothing to show.
 
 {table}
 These pages are written by `python -m tests.support.method_pages` and the pictures on them by

@@ -260,7 +260,7 @@ def test_each_view_has_a_map_when_time_is_up_before_the_last_could_be_done(
     runtime: TorchRuntime, whole: Tensor
 ) -> None:
     plan = maps(method_of("rise", samples=256), whole, logits(1))
-    (found,) = through(Scheduler(slice_seconds=1e-9), runtime, plan, **short_of_time(0.6, 2.0))
+    (found,) = through(Scheduler(slice_seconds=1e-9), runtime, plan, **short_of_time(0.75, 2.0))
     assert found.partial
     for view, each in enumerate(found.of_views):
         samples = int(each.extras[0]["samples"])

@@ -206,6 +206,16 @@ def scored(rows: Rows, targets: Targets, image: Tensor) -> Plan[tuple[Tensor, bo
     return scores[:done], late
 
 
+def require_half(done: int, count: int, fewest: int) -> None:
+    """Raise `TimeUp` unless half of all is done, or `fewest` where these are less.
+
+    What is a mean over ever more rows needs so many of them to be like its limit, however
+    many were asked for.
+    """
+    if done < min(count / 2, fewest):
+        raise TimeUp
+
+
 def spread_order(count: int) -> list[int]:
     """Return the numbers from 0 to `count` - 1 so that the first few are spread among all.
 
@@ -223,6 +233,43 @@ def add_rows(total: Tensor, rows: Tensor) -> None:
     """
     for row in rows:
         total.add_(row)
+
+
+class PairedSum:
+    """A sum of rows that come in pairs: one without its other is not in it.
+
+    Its bits do not depend on how rows were chunked, as `add_rows` has it.
+
+    Parameters
+    ----------
+    shape
+        Of one row.
+    like
+        The sum is on its device.
+    single
+        Rows before the pairs that count alone.
+    """
+
+    def __init__(self, shape: Sequence[int], like: Tensor, single: int = 0) -> None:
+        self.total = zeros(shape, like)
+        """Float64."""
+        self.count = 0
+        """Rows that are in it."""
+        self._single = single
+        self._waiting: Tensor | None = None
+
+    def add(self, rows: Tensor) -> None:
+        """Add the next rows, shape ``(n, *shape)``."""
+        for row in rows:
+            if self._waiting is None and self.count >= self._single:
+                self._waiting = row.clone()
+                continue
+            if self._waiting is not None:
+                self.total.add_(self._waiting)
+                self._waiting = None
+                self.count += 1
+            self.total.add_(row)
+            self.count += 1
 
 
 def zeros(shape: Sequence[int], like: Tensor) -> Tensor:

@@ -31,8 +31,13 @@ class GradientShap(LentMethod):
     independent of the others. It estimates the same as expected gradients,
     which spread their draws evenly and so need fewer; this is the form in which
     it is published and compared. The maps sum to the score less the mean score
-    of the references, up to the error of sampling. When time is up, the mean over
-    the points done so far is returned, marked as partial.
+    of the references, up to the error of sampling.
+
+    When time is up after half of every target's points, or 16 of more than 32, the mean
+    over those done so far is returned, marked as partial; `gradient_rows` says how many.
+    On the demo model the map of 16 of 64 points correlates with the full one at 0.92
+    (median of eight maps; the least 0.90), but may miss what it should sum to by as much
+    again or more: the residual tells.
 
     It is computed by captum, an optional extra. It takes plain gradients, which
     follow a network however it is written; whether they add up to the change in

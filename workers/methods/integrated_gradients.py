@@ -13,19 +13,18 @@ from workers.methods.base import (
     Maps,
     Method,
     ModelFacts,
-    add_rows,
+    PairedSum,
     cells,
     cut_short,
     spread_order,
-    zeros,
 )
 from workers.methods.parts import PARTS, Parts, on_path
 from workers.passes import Ability, Cost, Forward, Gradient, Plan, Step, Targets, TimeUp
 from workers.rows import INPUT, VALUES, Clean
 from workers.tabular import Tabular
 
-PAIR: Final = 2
-"""Fewest points of a partial map: one on each side of the middle."""
+FEWEST: Final = 8
+"""Fewest points of a partial map."""
 
 
 @METHODS.register("integrated_gradients")
@@ -50,9 +49,12 @@ class IntegratedGradients(Method):
     of Gauss and Legendre's miss by up to 6 %.
 
     Points are taken in pairs about the middle of the path, each pair far from those
-    before it. When time is up, the mean over the points done so far is returned,
-    marked as partial, and with a tolerance what the parts give that are done; the
-    residual tells how far off that is. It needs two points, or the ends of all parts.
+    before it; of an odd number the middle itself comes first. When time is up after
+    eight points or more, the mean over the whole pairs that are done is returned,
+    marked as partial. On the demo model the map of eight points correlates with that
+    of 32 at 0.97 (median of eight maps; the least 0.97), but may miss what it should
+    sum to by as much again: the residual tells. With a tolerance, what the
+    parts give that are done is returned, once all of their nine ends are known.
 
     Parameters
     ----------
@@ -137,17 +139,15 @@ class IntegratedGradients(Method):
         if self.tolerance is not None:
             return (yield from self._refined(image, targets, tabular, self.tolerance))
         baseline = self.baseline or 0.0
-        total = zeros((len(targets), *image.shape), image)
+        middle = self.steps % 2
+        sums = PairedSum((len(targets), *image.shape), image, middle)
         way = image.new_zeros(0) if tabular is None else tabular.way
-        slopes = zeros((len(targets), len(way)), image)
-        done = 0
+        slopes = PairedSum((len(targets), len(way)), image, middle)
 
-        def fold(start: int, step: Step) -> None:
-            nonlocal done
-            done = start + step.count
-            add_rows(total, step.gradients[INPUT])
+        def fold(_start: int, step: Step) -> None:
+            sums.add(step.gradients[INPUT])
             if tabular is not None:
-                add_rows(slopes, step.gradients[VALUES])
+                slopes.add(step.gradients[VALUES])
 
         end, start = yield (
             Forward(Clean(image), targets),
@@ -156,10 +156,11 @@ class IntegratedGradients(Method):
         points = on_path(image, baseline, midpoints(self.steps), tabular)
         at = (INPUT,) if tabular is None else (INPUT, VALUES)
         partial = yield from cut_short(Gradient(points, targets, at=at, fold=fold))
-        if partial and done < PAIR:
+        done = sums.count
+        if partial and done < FEWEST:
             raise TimeUp
-        values = total * (image - baseline) / done
-        shares = None if tabular is None else slopes * way / done
+        values = sums.total * (image - baseline) / done
+        shares = None if tabular is None else slopes.total * way / done
         maps = _maps(image, values, shares, (start.scores[0], end.scores[0]), done)
         return replace(maps, partial=partial)
 

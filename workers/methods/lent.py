@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from workers.device import is_out_of_memory, release_memory
-from workers.methods.base import Maps, Method, add_rows, cells, zeros
+from workers.methods.base import Maps, Method, add_rows, cells, require_half, zeros
 from workers.passes import Exclusive, Forward, Lease, Plan, Scalar, Step, Targets, TimeUp
 from workers.rows import Clean, Rows
 from workers.twins import Scored, twin
@@ -22,6 +22,9 @@ SECONDS: Final = 60.0
 
 ROWS: Final = 4
 """Most rows of one call: the scheduler cuts no lent work to what the memory holds."""
+
+FEWEST: Final = 16
+"""Gradient rows of each target that make a partial map; half of them if they are fewer."""
 
 Part = Callable[[Scored], Tensor]
 """One call, which may hook the twin it is given; its maps, shape ``(n, C, *spatial)``."""
@@ -36,7 +39,7 @@ class LentMethod(Method):
     `score_change`, the map's `sum`, the `residual`, sum minus change, and the
     `gradient_rows` are returned for each target. When time is up, a method of
     several calls returns the mean over those done so far, marked as partial, if
-    every target has had its turn.
+    there are enough of every target.
     """
 
     signed: ClassVar = True
@@ -58,8 +61,7 @@ class LentMethod(Method):
                     each.add((yield Exclusive(work, SECONDS, rows)))
         except TimeUp:
             late = True
-            if not sums[-1].calls:
-                raise
+            require_half(rows * sums[-1].calls, rows * calls, FEWEST)
         maps = torch.stack([each.total / each.count for each in sums])
         spatial = image.shape[1:]
         figures = tuple(

@@ -1,7 +1,7 @@
 """What methods share that look at gradients under noise."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from pydantic import Field
 from torch import Tensor
@@ -10,6 +10,9 @@ from typing_extensions import override
 from workers.methods.base import Maps, Method, cells
 from workers.passes import Ability, Cost
 from workers.rows import Noisy
+
+FEWEST: Final = 16
+"""Samples that make a partial map; half of them if they are fewer."""
 
 
 class NoiseMethod(Method):

@@ -5,9 +5,9 @@ from typing import ClassVar
 from torch import Tensor
 from typing_extensions import override
 
-from workers.methods.base import METHODS, Maps, add_rows, cut_short, zeros
-from workers.methods.noise import NoiseMethod, maps_of
-from workers.passes import Gradient, Plan, Step, Targets, TimeUp
+from workers.methods.base import METHODS, Maps, PairedSum, cut_short, require_half
+from workers.methods.noise import FEWEST, NoiseMethod, maps_of
+from workers.passes import Gradient, Plan, Step, Targets
 from workers.rows import INPUT
 
 
@@ -22,8 +22,12 @@ class SmoothGrad(NoiseMethod):
     linear in the noise then cancels within each pair. On the demo model that is
     worth 1.3 times the samples at the default noise and 1.8 times at a third of
     it. The standard deviation is the parameter `noise` times the image's range,
-    and is stated with the map as `sigma`. When time is up, the mean over the
-    samples done so far is returned, marked as partial.
+    and is stated with the map as `sigma`.
+
+    When time is up after half of the samples, or 16 of more than 32, the mean over the
+    whole pairs among them is returned, marked as partial; how many `samples` that were
+    is stated with it. On the demo model the map of 16 of 32 samples correlates with the
+    full one at 0.94 (median of eight maps; the least 0.92).
 
     Parameters
     ----------
@@ -53,15 +57,11 @@ class SmoothGrad(NoiseMethod):
     def plan(self, image: Tensor, targets: Targets) -> Plan[Maps]:
         """Attribute `image`, shape ``(C, *spatial)``; maps ``(K, C, *spatial)``."""
         rows = self.noisy(image, antithetic=True)
-        total = zeros((len(targets), *image.shape), image)
-        done = 0
+        sums = PairedSum((len(targets), *image.shape), image)
 
-        def fold(start: int, step: Step) -> None:
-            nonlocal done
-            add_rows(total, step.gradients[INPUT])
-            done = start + step.count
+        def fold(_start: int, step: Step) -> None:
+            sums.add(step.gradients[INPUT])
 
         partial = yield from cut_short(Gradient(rows, targets, fold=fold))
-        if done == 0:
-            raise TimeUp
-        return maps_of(total / done, rows, done, partial=partial)
+        require_half(sums.count, self.samples, FEWEST)
+        return maps_of(sums.total / sums.count, rows, sums.count, partial=partial)

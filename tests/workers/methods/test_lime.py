@@ -11,10 +11,19 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from tests.support.coalitions import BASELINE
-from tests.support.engine import SmallNet, attribute, image_for, logits, small_net, small_runtime
+from tests.support.engine import (
+    SmallNet,
+    attribute,
+    image_for,
+    logits,
+    small_net,
+    small_runtime,
+    stopped,
+)
 from tests.support.regression import Regression
 from workers.methods.lime import Lime
 from workers.methods.superpixels import segmented
+from workers.passes import TimeUp
 from workers.runtimes.torch import TorchRuntime
 
 
@@ -82,6 +91,21 @@ def test_the_fit_is_the_share_of_variance_that_is_told() -> None:
     flat.forward = lambda x: x.flatten(1)[:, :1] * 0 + 2.0  # type: ignore[method-assign]
     (extras,) = attribute(Lime(samples=8), TorchRuntime(flat, image.shape), image, logits(0)).extras
     assert extras["fit"] == 1.0
+
+
+def test_when_time_is_up_the_fit_is_to_whole_pairs_and_says_to_how_many() -> None:
+    image, runtime = image_for(), small_runtime()
+    method = Lime(segments=9, samples=32, baseline=BASELINE)
+    part = stopped(method.plan(image, logits(1)), runtime, 1 + 25)
+    assert part.partial
+    fewer = attribute(method.model_copy(update={"samples": 24}), runtime, image, logits(1))
+    subsets = [each.subsets(9) for each in (method, method.model_copy(update={"samples": 24}))]
+    assert torch.equal(subsets[0][:25], subsets[1])
+    torch.testing.assert_close(part.values, fewer.values)
+    assert part.extras == fewer.extras
+    assert part.extras[0]["samples"] == 24
+    with pytest.raises(TimeUp):
+        stopped(method.plan(image, logits(1)), runtime, 1 + 23)
 
 
 def test_subsets_come_with_their_complements_after_the_whole_image() -> None:

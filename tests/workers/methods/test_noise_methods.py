@@ -134,15 +134,16 @@ def test_merged_with_another_job_equals_alone(method: Method) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "done"), [(SmoothGrad(samples=8), 4), (VarGrad(samples=8), 4), (VarGrad(), 2)]
+    ("method", "rows", "done"),
+    [(SmoothGrad(samples=8), 4, 4), (SmoothGrad(samples=8), 7, 6), (VarGrad(samples=8), 5, 5)],
 )
 def test_when_time_is_up_what_was_done_is_returned_and_marked(
-    method: NoiseMethod, done: int
+    method: NoiseMethod, rows: int, done: int
 ) -> None:
-    """A plan that is told in mid-pass equals one with as many samples."""
+    """It equals one with as many samples; one of a pair alone would not cancel."""
     image = image_for()
     model = Polynomial(image.shape)
-    maps = stopped(method.plan(image, logits(0)), TorchRuntime(model, image.shape), done)
+    maps = stopped(method.plan(image, logits(0)), TorchRuntime(model, image.shape), rows, 3)
     assert maps.partial
     assert maps.extras[0]["samples"] == done
     few = method.model_copy(update={"samples": done})
@@ -151,10 +152,13 @@ def test_when_time_is_up_what_was_done_is_returned_and_marked(
     torch.testing.assert_close(maps.values, whole.values)
 
 
-@pytest.mark.parametrize("method", [SmoothGrad(), VarGrad()])
-def test_when_time_is_up_before_anything_was_done_there_is_no_map(method: NoiseMethod) -> None:
+@pytest.mark.parametrize(
+    ("method", "rows"), [(SmoothGrad(samples=14), 7), (VarGrad(samples=14), 6)]
+)
+def test_of_less_than_half_of_the_samples_there_is_no_map(method: NoiseMethod, rows: int) -> None:
+    """Of seven samples in pairs, six count."""
     with pytest.raises(TimeUp):
-        stopped(method.plan(image_for(), logits(0)), small_runtime(), 0)
+        stopped(method.plan(image_for(), logits(0)), small_runtime(), rows)
 
 
 @pytest.mark.parametrize("bad", [{"samples": 7}, {"samples": 0}, {"noise": 0.0}, {"seed": -1}])

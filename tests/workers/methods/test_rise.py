@@ -176,16 +176,21 @@ def test_targets_share_the_rows_and_do_not_change_each_other() -> None:
 
 def test_when_time_is_up_the_map_of_whole_pairs_is_returned() -> None:
     image, runtime = image_for(), small_runtime()
-    maps = stopped(Rise(samples=64, seed=3).plan(image, logits(1)), runtime, 21)
+    maps = stopped(Rise(samples=64, seed=3).plan(image, logits(1)), runtime, 41)
     assert maps.partial
-    assert maps.extras == ({"samples": 20.0},)
-    whole = attribute(Rise(samples=20, seed=3), runtime, image, logits(1))
+    assert maps.extras == ({"samples": 40.0},)
+    whole = attribute(Rise(samples=40, seed=3), runtime, image, logits(1))
     torch.testing.assert_close(maps.values, whole.values)
 
 
-def test_without_a_pair_there_is_no_map() -> None:
+@pytest.mark.parametrize(("samples", "rows"), [(64, 31), (8192, 255)])
+def test_of_less_than_half_of_the_masks_or_two_matrices_there_is_no_map(
+    samples: int, rows: int
+) -> None:
+    image, runtime = image_for(), small_runtime()
     with pytest.raises(TimeUp):
-        stopped(Rise(samples=64).plan(image_for(), logits(1)), small_runtime(), 1)
+        stopped(Rise(samples=samples).plan(image, logits(1)), runtime, rows)
+    assert stopped(Rise(samples=samples).plan(image, logits(1)), runtime, rows + 1).partial
 
 
 @pytest.mark.parametrize("axes", [2, 3])

@@ -8,10 +8,18 @@ from captum.attr import ShapleyValues, ShapleyValueSampling
 from torch import Tensor
 
 from tests.support.coalitions import BASELINE, per_segment, shapley_values
-from tests.support.engine import attribute, image_for, logits, small_net, small_runtime
+from tests.support.engine import (
+    attribute,
+    image_for,
+    logits,
+    small_net,
+    small_runtime,
+    stopped,
+)
 from workers.methods.base import Maps
 from workers.methods.shapley_sampling import ShapleySampling
 from workers.methods.superpixels import segmented
+from workers.passes import TimeUp
 
 AXES = [1, 2, 3]
 
@@ -84,3 +92,16 @@ def test_ranks_are_orders_followed_by_their_reverse() -> None:
     ranks = ShapleySampling(orders=10).ranks(7)
     assert torch.equal(ranks.sort(1).values, torch.arange(7).expand(10, 7))
     assert torch.equal(ranks[::2], 6 - ranks[1::2])
+
+
+def test_when_time_is_up_orders_count_with_their_reverses() -> None:
+    image, method = image_for(), ShapleySampling(segments=9, orders=8, baseline=BASELINE, seed=4)
+    steps = int(segmented(image, 9).max())
+    plan = method.plan(image, logits(1, 3))
+    part = stopped(plan, small_runtime(), 2 + 5 * steps)
+    assert part.partial
+    fewer = maps_of(method.model_copy(update={"orders": 4}), image)
+    torch.testing.assert_close(part.values, fewer.values)
+    assert [each["orders"] for each in part.extras] == [4, 4]
+    with pytest.raises(TimeUp):
+        stopped(method.plan(image, logits(1, 3)), small_runtime(), 1 + 4 * steps)

@@ -175,7 +175,7 @@ def test_the_seed_alone_decides(kind: Callable[..., Method]) -> None:
 def test_when_time_is_up_what_is_known_is_returned(kind: Callable[..., Method]) -> None:
     image = image_for()
     method = kind(**FEW[kind], baseline=0.25)
-    maps = stopped(method.plan(image, logits(1)), small_runtime(), 30)
+    maps = stopped(method.plan(image, logits(1)), small_runtime(), 32)
     assert maps.partial
     if "score_change" in maps.extras[0]:
         total = maps.values.sum().item()

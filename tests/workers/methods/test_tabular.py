@@ -13,7 +13,15 @@ from captum.attr import LayerGradCam
 from torch import Tensor
 
 from service.errors.models import UnservablePass
-from tests.support.engine import LAYER, WITHOUT_TOKENS, attribute, logits, run_alone, settled
+from tests.support.engine import (
+    LAYER,
+    WITHOUT_TOKENS,
+    attribute,
+    logits,
+    run_alone,
+    settled,
+    stopped,
+)
 from tests.support.fused import (
     BASELINE,
     VALUES,
@@ -244,11 +252,19 @@ def test_a_plan_that_is_stopped_may_still_return_what_it_has() -> None:
         except TimeUp:
             return "partial"
 
-    stopped = accompanied(plan(), tabular())
-    next(stopped)
+    told = accompanied(plan(), tabular())
+    next(told)
     with pytest.raises(StopIteration) as end:
-        stopped.throw(TimeUp())
+        told.throw(TimeUp())
     assert end.value.value == "partial"
+
+
+def test_when_time_is_up_the_numbers_have_been_tried_like_the_segments() -> None:
+    method, runtime = KernelShap(segments=30, baseline=GRAY), fused_runtime()
+    plan = accompanied(method.joint(picture(), logits(*TARGETS), tabular()), tabular())
+    part = stopped(plan, runtime, 2 + 330)
+    assert part.partial
+    torch.testing.assert_close(part.shares, explained(method, runtime).shares, rtol=0.1, atol=0.05)
 
 
 def test_the_model_is_as_it_was_after_it_was_lent() -> None:

@@ -372,7 +372,7 @@ def test_each_box_has_a_map_when_time_is_up_before_the_last_could_be_done(name, 
     bench, image = Bench(2), image_of(2)
     planned, targets = boxes_apart(bench, image, name, samples=64)
     scheduler = Scheduler(slice_seconds=slice_seconds)
-    job = scheduler.submit("job", bench.runtime, [planned], **short_of_time(0.5, 2.0))
+    job = scheduler.submit("job", bench.runtime, [planned], **short_of_time(0.7, 2.0))
     scheduler.run_until_idle()
     (found,) = job.result(0).outcomes
     assert found.partial
