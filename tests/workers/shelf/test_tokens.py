@@ -53,7 +53,7 @@ def test_of_a_network_that_knows_nothing_the_package_tells(
     assert {"grad_cam", "eigen_cam", "attention_rollout"} <= {*told.methods}
     cells = {"prefix": 1, "grid": [EDGE * 2, EDGE // 2]}
     astray = room.refusal(room.register("astray", changes=unnamed(cells), **OPTIONS))
-    assert "do not lie as 'tokens' says" in astray
+    assert "not be shown to lie as 'tokens' says" in astray
 
 
 def test_of_a_file_the_package_tells(room: Room) -> None:
