@@ -270,7 +270,7 @@ def test_a_package_that_ends_its_workers_is_given_up_after_two_and_others_are_se
     worker_process.wait_ready(ward.backends, ward.package.package, start("alpha"))
     assert probe is not None
     probe = ended(ward.backends, probe)
-    assert (probe.state, probe.attempt) == (State.FAILED, 2)
+    assert (probe.state, probe.attempt) == (State.FAILED, 3)  # the third loads nothing
     assert probe.failure is not None
     assert probe.failure.code == "model_crashed"
     entries = {each.package: each for each in ward.backends.fleet.catalog().models}

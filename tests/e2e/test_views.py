@@ -157,4 +157,4 @@ def test_the_maps_of_every_view_come_out_again(client, stack, study, tmp_path):
     assert status == 0, said
     assert "4 of 4 maps" in said
     status, said = reproduce("--study", str(journey.NODULE))
-    assert (status, "several images" in said) == (1, True)
+    assert (status, "4 of the 4 objects" in said) == (1, True)

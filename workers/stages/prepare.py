@@ -13,13 +13,13 @@ from service.domain.grid import Grid, scaling
 from service.domain.inputs import StepChoice
 from service.domain.variable import Variable
 from service.errors.studies import NotAcceptedByModel
+from workers.cells import demand_cells
 from workers.choices import chosen
 from workers.leeway import leeway
 from workers.parcels import Decoded, ImageFacts, Prepared, Reference
 from workers.segments import read_segments
 from workers.slots import Slots
 from workers.steps.base import STEPS, Step, StepImage
-from workers.targets.segmentations import demand_cells
 from workers.variables import Told, beside, told
 
 LIMIT = 30.0

@@ -105,18 +105,6 @@ def threshold_logit(spec: ClassSpec) -> float:
     return float(torch.logit(torch.tensor(threshold, dtype=torch.float64)))
 
 
-def demand_axes(count: int, grid: Grid) -> None:
-    """Require of what a request marks that it has the axes of the image.
-
-    Raises
-    ------
-    InvalidTarget
-        It has others.
-    """
-    if count != len(grid.shape):
-        raise InvalidTarget("The region has not as many axes as the image.", axes=len(grid.shape))
-
-
 def key_of(*parts: str) -> str:
     """Return parts as one key; what would be too long ends with a digest of all."""
     text = "-".join(parts)

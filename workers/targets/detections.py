@@ -25,8 +25,9 @@ from service.domain.outputs import ClassSpec
 from service.domain.resolved import ResolvedTarget
 from service.domain.target import PIXELS, DetectionTarget
 from service.errors.requests import InvalidTarget
+from workers.cells import demand_axes
 from workers.passes import Scalar
-from workers.targets.base import Answer, Chosen, demand_axes, found, key_of
+from workers.targets.base import Answer, Chosen, found, key_of
 from workers.targets.decoding import Decoder, corners, kept, overlaps
 from workers.targets.proposals import Box, BoxSimilarity, ProposalEdge, ProposalLogit
 from workers.targets.windows import Windows

@@ -16,6 +16,7 @@ from service.errors.models import NonFiniteScore
 from service.errors.requests import InvalidTarget
 from tests.support.engine import attribute
 from tests.workers.targets.test_classes import CLASSES, manifest
+from workers.cells import demand_cells
 from workers.methods.occlusion import Occlusion
 from workers.methods.rise import Rise
 from workers.rows import Given
@@ -25,7 +26,6 @@ from workers.runtimes.torch import TorchRuntime
 from workers.targets.base import Answer
 from workers.targets.resolve import predict, resolve
 from workers.targets.scalars import Linear
-from workers.targets.segmentations import demand_cells
 
 TARGETS = TypeAdapter(tuple[Target, ...])
 VALUES = [
