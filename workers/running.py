@@ -184,13 +184,18 @@ class Job:
         one: should time run out, it is the longest that are cut short. What a plan asks for at
         once takes turns, so that of several views each is begun before one is done.
         """
-        waiting = (each for each in self.items if isinstance(each, Loan) or each.left)
-        return sorted(waiting, key=lambda each: each.turn)
+        waiting = self._unserved
+        return sorted(waiting, key=_turn) if len(waiting) > 1 else waiting
 
     @property
     def waiting(self) -> "Item | Loan | None":
         """What is served next."""
-        return next(iter(self.queue), None)
+        waiting = self._unserved
+        return min(waiting, key=_turn) if len(waiting) > 1 else next(iter(waiting), None)
+
+    @property
+    def _unserved(self) -> "list[Item | Loan]":
+        return [each for each in self.items if isinstance(each, Loan) or each.left]
 
     def charge(self, seconds: float) -> None:
         """Count device time against the job's turns."""
@@ -239,6 +244,10 @@ class Job:
         if share > self.shown:
             self.shown = share
             self.on_progress(share)
+
+
+def _turn(waiting: Item | Loan) -> tuple[int, float]:
+    return waiting.turn
 
 
 def runs_of(plans: Sequence[Planned[Any]]) -> tuple[Run, ...]:
