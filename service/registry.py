@@ -8,6 +8,7 @@ the reason, and stops nothing else.
 
 import importlib
 import pkgutil
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from types import MappingProxyType
@@ -33,6 +34,8 @@ class Registry(Generic[T]):
         self._group = group
         self._parts: dict[str, type[T]] = {}
         self._unavailable: dict[str, str] = {}
+        self._lock = threading.RLock()
+        self._begun = False
         self._discovered = False
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
@@ -55,15 +58,22 @@ class Registry(Generic[T]):
         return enter
 
     def discover(self) -> None:
-        """Import every member once; remember which could not be imported."""
+        """Import every member once; remember which could not be imported.
+
+        Other threads wait meanwhile: to them a part that is still to come would be none.
+        """
         if self._discovered:
             return
-        self._discovered = True
-        folder = importlib.import_module(self._package)
-        for module in pkgutil.iter_modules(folder.__path__):
-            self._import(f"{self._package}.{module.name}", module.name)
-        for entry in entry_points(group=self._group):
-            self._import(entry.module, entry.name)
+        with self._lock:
+            if self._begun:  # it is done, or a member asks that is imported just now
+                return
+            self._begun = True
+            folder = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(folder.__path__):
+                self._import(f"{self._package}.{module.name}", module.name)
+            for entry in entry_points(group=self._group):
+                self._import(entry.module, entry.name)
+            self._discovered = True
 
     def _import(self, path: str, name: str) -> None:
         try:
