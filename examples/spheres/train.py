@@ -5,7 +5,8 @@ prepared by the very steps that its manifest names.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -118,10 +119,7 @@ def write(folder: Path, network: nn.Module, right: float) -> None:
         folder,
         network,
         NETWORK,
-        tuple(
-            _selftest(folder, network, *known, scan)
-            for known, scan in zip(KNOWN, SCANS, strict=True)
-        ),
+        selftests(folder, KNOWN, STEPS, partial(answer, network)),
         _CARD.format(right=right),
         id="sphere-phantom",
         title="Spheres in a volume",
@@ -142,17 +140,29 @@ def accept() -> Accept:
     return Accept(modalities=("CT",), image_types=("ORIGINAL",), volume=rules)
 
 
-def _selftest(
+def selftests(
     folder: Path,
-    network: nn.Module,
-    finding: str,
-    seed: int,
-    scan: Callable[[Phantom], Scan],
-) -> SelfTest:
-    phantom = draw(seed, [finding])
-    data = enhanced(phantom, f"selftest {finding}", scan)
-    said = answer(network, np.ascontiguousarray(stepped(scan(phantom), STEPS).values))
-    return write_selftest(folder, finding, f"A {finding} sphere, {scan.__name__}", data, said)
+    known: Sequence[tuple[str, int]],
+    steps: Sequence[StepChoice],
+    said: Callable[[NDArray[np.float32]], Iterable[float]],
+) -> tuple[SelfTest, ...]:
+    """Write the inputs of self-tests, one scan of each kind; return the tests.
+
+    Parameters
+    ----------
+    known
+        Of each the finding that is in it, and the phantom's seed.
+    said
+        Returns the logits of a prepared image.
+    """
+    tests = []
+    for (finding, seed), scan in zip(known, SCANS, strict=True):
+        phantom = draw(seed, [finding])
+        data = enhanced(phantom, f"selftest {finding}", scan)
+        logits = said(np.ascontiguousarray(stepped(scan(phantom), steps).values))
+        title = f"A {finding} sphere, {scan.__name__}"
+        tests.append(write_selftest(folder, finding, title, data, logits))
+    return tuple(tests)
 
 
 _CARD = """# Spheres in a volume

@@ -5,7 +5,7 @@ window. One seed, one thread: the same machine gives the same weights.
 """
 
 import argparse
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from examples.packaging import write_package, write_selftest
-from examples.spheres.dicom import enhanced
+from examples.packaging import write_package
 from examples.spheres.phantom import FINDINGS, SHAPE, SPACING, Phantom, draw
-from examples.spheres.scans import SCANS, Scan, supine
-from examples.spheres.train import accept, stepped
+from examples.spheres.scans import supine
+from examples.spheres.train import accept, selftests, stepped
 from examples.training import fit, unseen
 from service.domain.fields import Explain
-from service.domain.files import SelfTest
 from service.domain.grid import Grid
 from service.domain.inputs import Input, SlidingWindow, StepChoice
 from service.domain.network import Layer
@@ -147,10 +145,7 @@ def write(folder: Path, network: nn.Module, right: float) -> None:
         folder,
         network,
         NETWORK,
-        tuple(
-            _selftest(folder, network, *known, scan)
-            for known, scan in zip(KNOWN, SCANS, strict=True)
-        ),
+        selftests(folder, KNOWN, STEPS, partial(_said, network)),
         _CARD.format(right=right),
         id="spheres-unet",
         title="Spheres in a volume, outlined by windows",
@@ -164,18 +159,9 @@ def write(folder: Path, network: nn.Module, right: float) -> None:
     )
 
 
-def _selftest(
-    folder: Path,
-    network: nn.Module,
-    finding: str,
-    seed: int,
-    scan: Callable[[Phantom], Scan],
-) -> SelfTest:
-    phantom = draw(seed, [finding])
-    data = enhanced(phantom, f"selftest {finding}", scan)
-    image = np.ascontiguousarray(stepped(scan(phantom), STEPS).values)
-    said = logits(network, image).flatten(1).double().mean(1)
-    return write_selftest(folder, finding, f"A {finding} sphere, {scan.__name__}", data, said)
+def _said(network: nn.Module, image: NDArray[np.float32]) -> Tensor:
+    """Return the mean logits of a prepared volume, by which self-tests tell it."""
+    return logits(network, image).flatten(1).double().mean(1)
 
 
 _CARD = """# Spheres in a volume, outlined by windows
