@@ -191,7 +191,7 @@ class Worker:
             self._leave()
 
     def drain(self) -> None:
-        """Lease no more, and end once the jobs in hand have; safe in a signal handler."""
+        """Lease no more, and end once the jobs in hand have; any thread may ask."""
         self._loop.drain()
 
     def _follow_store(self) -> None:

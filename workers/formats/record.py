@@ -137,7 +137,7 @@ class MapRecord(Value):
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """Return the parameters as text; of a partial map, what was done of what they ask for."""
+        """The parameters as text; of a partial map, what was done of what they ask for."""
         asked = tuple(f"{name}={value}" for name, value in sorted(self.parameters.items()))
         if not self.partial:
             return asked

@@ -5,8 +5,10 @@ import os
 import pytest
 import yaml
 
+from service.command import reproduce
 from service.command.main import main
 from service.settings import PREFIX
+from tests.support.reproduced import MAPS, THEN, Gateway, explained
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +42,29 @@ def imported(whylight, tmp_path):
         return fields, dict(lines)
 
     return run
+
+
+@pytest.fixture
+def gateway(monkeypatch):
+    gateway = Gateway()
+    monkeypatch.setattr(reproduce, "Client", gateway)
+    monkeypatch.setenv("WHYLIGHT_API_KEY", "wl_live_x_y")
+    return gateway
+
+
+@pytest.fixture
+def keep(tmp_path):
+    """Lay an explanation into a folder; returns the path of its document."""
+
+    def lay(made, files=True):
+        (tmp_path / "job.json").write_bytes(made.document)
+        for name, data in made.files.items() if files else ():
+            (tmp_path / name).write_bytes(data)
+        return tmp_path / "job.json"
+
+    return lay
+
+
+@pytest.fixture
+def file(keep):
+    return keep(explained(THEN, MAPS))

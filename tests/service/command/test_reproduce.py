@@ -1,252 +1,28 @@
 """``whylight reproduce`` against a gateway of a few lines that keeps what it was asked."""
 
-import hashlib
-import io
 import json
-import shutil
-import zipfile
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from service import documents
-from service.command import reproduce
 from service.command.difference import distance
 from service.command.failure import CommandFailure
-from service.command.resend import Resent
-from service.domain.artifact import Artifact
 from service.domain.canonical import digest_of
 from service.domain.explanation import (
     Check,
-    Explanation,
-    InstanceRef,
-    MapFacts,
-    ModelRef,
     Provenance,
-    Result,
 )
-from service.domain.request import ExplanationRequest
-from service.domain.resolved import FrozenRegion, ResolvedTarget
-from service.domain.trust import Binding, Grade, TrustReport, source_digest
-
-THEN, NOW = "ex_0000000000000000000000000a", "ex_0000000000000000000000000b"
-IMAGE = b"a DICOM object"
-SOURCE = hashlib.sha256(IMAGE).hexdigest()
-PACKAGE, WEIGHTS, REQUEST = "a" * 64, "b" * 64, "c" * 64
-MAP = np.linspace(-1, 3, 64, dtype=np.float32).reshape(1, 8, 8)  # its range is 4
-KEYS = {0: "nodule", 3: "effusion"}
-PARAMETERS = {"saliency": {}, "smooth_grad": {"samples": 8, "seed": 5}}
-FACTS = MapFacts(
-    shape=MAP.shape,
-    signed=True,
-    affine=((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
-    cell=(1.0, 1.0),
-    minimum=-1.0,
-    maximum=3.0,
-    sum=64.0,
-    positive_fraction=0.7,
-    peak=None,
+from tests.support.reproduced import (
+    MAP,
+    MAPS,
+    NOW,
+    PACKAGE,
+    PARAMETERS,
+    THEN,
+    explained,
+    region,
+    spelled,
 )
-
-
-def spelled(values, format_):
-    """A map as an artifact of a format."""
-    if format_ == "json":
-        return json.dumps({"map": {"values": values.tolist()}}).encode()
-    stream = io.BytesIO()
-    np.save(stream, values)
-    return stream.getvalue()
-
-
-@dataclass
-class Explained:
-    """A document and its files by name."""
-
-    document: bytes
-    files: dict[str, bytes] = field(default_factory=dict)
-
-
-def explained(
-    job, maps, formats=("npy",), binds=True, *, version=1, checks=(), region=None, **changes
-):
-    """Make a finished explanation whose maps are `maps` by method and class index."""
-    files, results = {}, []
-    for (method, index), values in maps.items():
-        target = ResolvedTarget(
-            key=KEYS[index],
-            label="x",
-            index=index,
-            asked_as="above_threshold",
-            score=1.0,
-            probability=None,
-            threshold=None,
-            above_threshold=None,
-            region=region,
-        )
-        named = {
-            f"{method}.{KEYS[index]}.{each}": (each, spelled(values, each)) for each in formats
-        }
-        artifacts = tuple(
-            Artifact(
-                name=name,
-                format=format_,
-                method=method,
-                target=target.key,
-                media_type="x/y",
-                bytes=len(data),
-                sha256=hashlib.sha256(data).hexdigest(),
-            )
-            for name, (format_, data) in named.items()
-        )
-        files |= {name: data for name, (_, data) in named.items()}
-        binding = Binding.of(
-            map=hashlib.sha256(values.tobytes()).hexdigest(),
-            input="d" * 64,
-            source=source_digest([SOURCE], target.beside),
-            weights=WEIGHTS,
-            precision="bfloat16",
-            request=REQUEST,
-            job=job,
-            attempt=1,
-        )
-        trust = TrustReport(grade=Grade.WEAK, statements=(), binding=binding if binds else None)
-        results.append(
-            Result(
-                method=method,
-                version=version,
-                parameters=PARAMETERS[method],
-                target=target,
-                status="succeeded",
-                map=FACTS,
-                checks=checks,
-                trust=trust,
-                artifacts=artifacts,
-            )
-        )
-    ran = Provenance(
-        package=PACKAGE,
-        weights=WEIGHTS,
-        request=REQUEST,
-        instances=(InstanceRef(id="in_0007", sha256=SOURCE, sop_class_uid="1.2"),),
-        device="cpu",
-        hardware="AVX2",
-        precision="bfloat16",
-        tf32=False,
-        threads=1,
-    )
-    explanation = Explanation(
-        id=job,
-        state="succeeded",
-        request=ExplanationRequest(
-            study="st_then",
-            model="chest",
-            methods=["saliency"],
-            grid="source",
-            checks="full",
-            precision="bfloat16",
-        ),
-        model=ModelRef(
-            name="chest",
-            version="1.2.0",
-            title="Chest",
-            package=PACKAGE,
-            weights=WEIGHTS,
-            runtime="torch",
-        ),
-        results=tuple(results),
-        attempt=1,
-        created=1,
-        ended=2,
-        provenance=ran,
-        versions={"torch": "2.0"},
-    ).model_copy(update=changes)
-    return Explained(documents.written(explanation, job), files)
-
-
-MAPS = {(m, i): MAP + i for m in PARAMETERS for i in KEYS}
-
-
-class Gateway:
-    """What the command asks of a gateway, and what it is told."""
-
-    def __init__(self):
-        self.models = [{"name": "chest", "version": "1.2.0", "package": PACKAGE}]
-        self.studies = {"st_then"}
-        self.kept: dict[str, Explained] = {NOW: explained(NOW, MAPS)}
-        self.asked, self.sent, self.state = [], [], "succeeded"
-        self.refusal: CommandFailure | None = None
-
-    def __call__(self, _url, _key):
-        return self
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return None
-
-    def json(self, verb, path, **options):
-        match verb, path:
-            case "GET", "/v1/models":
-                return {"models": self.models}
-            case "GET", "/v1/methods":
-                versions = {"saliency": 1, "smooth_grad": 4, "rise": 2}
-                return {"methods": [{"name": k, "version": v} for k, v in versions.items()]}
-            case "POST", "/v1/studies":
-                with zipfile.ZipFile(io.BytesIO(options["content"])) as archive:
-                    self.sent += [archive.read(each) for each in archive.namelist()]
-                parts = range(1, len(self.sent) + 1)
-                kept = [{"id": f"in_000{k}", "part": k, "series": "se_0001"} for k in parts]
-                return {"id": "st_now", "instances": kept}
-            case "POST", "/v1/explanations":
-                ExplanationRequest.model_validate(options["json"])
-                self.asked.append(options["json"])
-                if self.refusal is not None:
-                    raise self.refusal
-                failure = {"detail": "The decoder failed."}
-                return {"id": NOW, "state": self.state, "failure": failure}
-        raise AssertionError((verb, path))
-
-    def find(self, path):
-        kind, name, *rest = path.removeprefix("/v1/").split("/")
-        if kind == "studies":
-            return b"{}" if name in self.studies else None
-        kept = self.kept.get(name)
-        if kept is None:
-            return None
-        return kept.document if rest[1] == "job.json" else kept.files.get(rest[1])
-
-    def ask(self, _verb, path):
-        return SimpleNamespace(content=self.find(path))
-
-
-@pytest.fixture
-def gateway(monkeypatch):
-    gateway = Gateway()
-    monkeypatch.setattr(reproduce, "Client", gateway)
-    monkeypatch.setenv("WHYLIGHT_API_KEY", "wl_live_x_y")
-    return gateway
-
-
-@pytest.fixture
-def keep(tmp_path):
-    """Lay an explanation into a folder; returns the path of its document."""
-
-    def lay(made, files=True):
-        (tmp_path / "job.json").write_bytes(made.document)
-        for name, data in made.files.items() if files else ():
-            (tmp_path / name).write_bytes(data)
-        return tmp_path / "job.json"
-
-    return lay
-
-
-@pytest.fixture
-def file(keep):
-    return keep(explained(THEN, MAPS))
 
 
 def nudged(by):
@@ -284,13 +60,6 @@ def test_a_map_counts_as_the_same_up_to_the_engines_tolerance(whylight, gateway,
     assert found == status
     assert out.count("| no ") == 1
     assert f"{4 - status} of 4" in out
-
-
-def region(segmentation):
-    """What a target over a segment of a segmentation was resolved to."""
-    return FrozenRegion(
-        kind="segment", cells=1, digest="e" * 64, box=(0, 0, 1, 1), segmentation=segmentation
-    )
 
 
 @pytest.mark.parametrize(("now", "status"), [("a" * 64, 0), ("b" * 64, 1)])
@@ -339,94 +108,6 @@ def test_a_study_that_is_gone_must_be_named(whylight, gateway, file):
     status, _, err = whylight("reproduce", file)
     assert status == 1
     assert "--study" in err
-
-
-def test_the_very_image_can_be_sent_again(whylight, gateway, file, tmp_path):
-    gateway.studies.clear()
-    (tmp_path / "image.dcm").write_bytes(IMAGE)
-    status, _, _ = whylight("reproduce", file, "--study", tmp_path / "image.dcm")
-    assert status == 0
-    assert gateway.sent == [IMAGE]
-    assert (gateway.asked[0]["study"], gateway.asked[0]["instance"]) == ("st_now", "in_0001")
-
-
-SEG = b"a segmentation"
-SEG_TARGET = {
-    "kind": "segmentation",
-    "of": "nodule",
-    "region": {"kind": "segment", "instance": "in_0009", "segment": 1},
-}
-
-
-def of_a_segment(job, name):
-    """An explanation of a segment of the segmentation that has this name in its study."""
-    target = SEG_TARGET | {"region": SEG_TARGET["region"] | {"instance": name}}
-    one = explained(job, {("saliency", 0): MAP}, region=region(hashlib.sha256(SEG).hexdigest()))
-    document = documents.opened(one.document)
-    (result,) = document.results
-    told = ResolvedTarget.model_validate(
-        result.target.model_dump()
-        | {"key": f"nodule-segment-{name}-1", "kind": "segmentation", "again": target}
-    )
-    results = (result.model_copy(update={"target": told}),)
-    return Explained(documents.written(document.model_copy(update={"results": results}), job))
-
-
-@pytest.mark.parametrize("packed", [True, False], ids=["archive", "folder"])
-def test_an_image_and_its_segmentation_can_be_sent_again(whylight, gateway, keep, tmp_path, packed):
-    """Both have other names now, as of a study of which an object is not needed."""
-    gateway.studies.clear()
-    gateway.kept[NOW] = of_a_segment(NOW, "in_0002")
-    file, place = keep(of_a_segment(THEN, "in_0009")), tmp_path / "study"
-    place.mkdir()
-    for name, data in {"a.dcm": SEG, "b/c": b"another", "d.dcm": IMAGE}.items():
-        (place / name).parent.mkdir(exist_ok=True)
-        (place / name).write_bytes(data)
-    if packed:
-        place = Path(shutil.make_archive(str(place), "zip", place))
-    status, out, err = whylight("reproduce", file, "--study", place)
-    assert (status, err) == (0, "")
-    assert "1 of 1 maps are within" in out
-    assert gateway.sent == [IMAGE, SEG]
-    (asked,) = gateway.asked
-    assert (asked["study"], asked["instance"]) == ("st_now", "in_0001")
-    assert asked["targets"][0]["region"]["instance"] == "in_0002"
-
-
-def test_of_several_objects_one_file_names_the_way_out(whylight, gateway, keep, tmp_path):
-    file = keep(of_a_segment(THEN, "in_0009"))
-    (tmp_path / "image.dcm").write_bytes(IMAGE)
-    status, _, err = whylight("reproduce", file, "--study", tmp_path / "image.dcm")
-    assert (status, gateway.sent, gateway.asked) == (1, [], [])
-    assert "1 of the 2 objects" in err
-    assert "zip archive or a folder" in err
-
-
-def test_names_of_objects_alone_are_named_anew():
-    then = {
-        "study": "st_then",
-        "views": {"mlo": "in_0001"},
-        "instances": ["in_0002", "in_0001"],
-        "label": "in_0001",
-        "targets": [{"of": "in_0001", "instance": "in_0001"}],
-        "annotations": [{"of": "a", "view": "in_0002"}],
-    }
-    now = Resent("st_now", {"in_0001": "in_0002", "in_0002": "in_0001"}).request(then)
-    assert now == {
-        "study": "st_now",
-        "views": {"mlo": "in_0002"},
-        "instances": ["in_0001", "in_0002"],
-        "label": "in_0001",
-        "targets": [{"of": "in_0001", "instance": "in_0002"}],
-        "annotations": [{"of": "a", "view": "in_0001"}],
-    }
-
-
-def test_another_image_is_not_sent(whylight, gateway, file, tmp_path):
-    (tmp_path / "image.dcm").write_bytes(IMAGE + b".")
-    status, _, err = whylight("reproduce", file, "--study", tmp_path / "image.dcm")
-    assert (status, gateway.sent, gateway.asked) == (1, [], [])
-    assert "not the image" in err
 
 
 @pytest.mark.parametrize("formats", [("json",), ("npy",), ("json", "npy")])

@@ -19,6 +19,7 @@ from tests.support.engine import (
     small_runtime,
     stopped,
 )
+from workers.formats.record import EFFORT
 from workers.methods.base import METHODS, Maps, Method, spread_order
 from workers.methods.deep_lift import DeepLift
 from workers.methods.deep_lift_shap import DeepLiftShap
@@ -48,11 +49,6 @@ BUDGETED: Final = [
 
 LIKE: Final[Mapping[str, float]] = {"score_cam": 0.3, "ablation_cam": 0.6}
 """Least correlation where it is low: of eight channels with weights drawn at random, half miss."""
-
-UNITS: Final = {
-    *("samples", "orders", "steps", "points", "tried", "channels", "gradient_rows"),
-}
-"""Figures that tell how much was done; each method has one of them."""
 
 FEW: Final = 2
 """Rows of the costliest method of which half are nothing: of one pass or two."""
@@ -99,7 +95,7 @@ def test_midway_there_is_a_map_like_the_whole_one_and_marked(method: Method) -> 
     assert len(part.extras) == len(whole.extras) == 2
     for done, everything in zip(part.extras, whole.extras, strict=True):
         assert done.keys() == everything.keys()
-        (unit,) = UNITS & done.keys()
+        (unit,) = done.keys() & EFFORT
         assert 0 < done[unit] < everything[unit]
 
 
